@@ -17,6 +17,7 @@ from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
 from .settings_rights import ChannelRights, Role, rights_fault
+from .settings_store import StoreSettings
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
@@ -30,7 +31,6 @@ __all__ = [
     "Security",
     "Settings",
     "SettingsError",
-    "StoreSettings",
     "Workflows",
 ]
 
@@ -43,10 +43,6 @@ _AT_ONCE_SECONDS = 0.05
 
 _ANSWER_ROOM_BYTES = 1024
 """Room around a workflow's record in its answer."""
-
-_DATABASE = "posthouse.db"
-
-_ENGINES = ("postgresql://", "postgres://")
 
 
 class SettingsError(ValueError):
@@ -62,6 +58,8 @@ class Listen(_Section, frozen=True):
 
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
+    metrics: str = ""
+    """Where HTTP answers /metrics, /healthz and /readyz; nowhere if empty. Whoever reaches it may ask."""
     insecure: bool = False
     """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
@@ -72,6 +70,15 @@ class Listen(_Section, frozen=True):
                 raise ValueError(
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
+                )
+        if self.metrics:
+            fault = listening_fault(self.metrics)
+            if fault is None and not self.metrics.startswith("tcp://"):
+                fault = "HTTP needs tcp://"
+            if fault is not None:
+                raise ValueError(
+                    f"listen.metrics {self.metrics} is not a valid address to listen at: {fault};"
+                    " use tcp://127.0.0.1:7712"
                 )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
@@ -119,37 +126,6 @@ class Security(_Section, frozen=True):
     def has_keys(self) -> bool:
         """Whether each connection is known by its key."""
         return self.mode == "keys"
-
-
-class StoreSettings(_Section, frozen=True):
-    """What is stored, and where."""
-
-    database: str = _DATABASE
-
-    engine: str = ""
-    """The URL of a database of PostgreSQL, instead of a file."""
-
-    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
-    """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
-
-    def __post_init__(self) -> None:
-        """Refuse two databases, and one of the other kind. A URL is not repeated: it may have a password."""
-        if self.engine and not self.engine.startswith(_ENGINES):
-            raise ValueError("store.engine is not a URL of PostgreSQL: write postgresql://USER@HOST/DATABASE")
-        if self.database.startswith(_ENGINES):
-            raise ValueError("store.database names a file: write a postgresql:// URL as store.engine (--engine)")
-        if self.engine and self.database != _DATABASE:
-            raise ValueError("store.database and store.engine are two databases: name one of them")
-
-    @property
-    def url(self) -> str:
-        """What to open: the file, or the engine."""
-        return self.engine or self.database
-
-    @property
-    def setting(self) -> str:
-        """The key that says so."""
-        return "store.engine" if self.engine else "store.database"
 
 
 class Delivery(_Section, frozen=True):

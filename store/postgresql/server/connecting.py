@@ -16,14 +16,12 @@ from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, S
 
 from ...urls import shown
 from .checks import SERVER, Server, refusals
+from .hosts import Reign, find_primary
 
 __all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
 
 SCHEMA = "posthouse"
 """Everything of posthouse is in this schema, whatever else the database has."""
-
-CONNECT_SECONDS_MAX = 10.0
-"""For one attempt: no batch has begun, so giving up loses nothing."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -59,7 +57,7 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
+async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
     """Connect to the primary of a URL, which may name several hosts.
 
     Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
@@ -69,9 +67,7 @@ async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
     the session shows may be believed before `make_safe`.
     """
     try:
-        connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS_MAX, target_session_attrs="primary", server_settings=_SETTINGS
-        )
+        connection, reign = await find_primary(url, _SETTINGS)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
         if isinstance(error, _ENDED) and not isinstance(error, ssl.SSLCertVerificationError):
             raise
@@ -86,7 +82,7 @@ async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
     except BaseException:
         connection.terminate()
         raise
-    return connection, server
+    return connection, server, reign
 
 
 def _way_out(error: Exception | None) -> str:

@@ -19,7 +19,7 @@ from bus.model.repository import StoreWatch
 
 from ...urls import shown
 from .checks import Server, warnings
-from .connecting import SCHEMA, connect, is_lost, make_safe, translate, unreachable
+from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .incarnation import take_over
 from .primary import Primary
 from .reader import Reader, open_reader
@@ -85,7 +85,7 @@ async def open_database(
     primary = Primary(url)
     connection: asyncpg.Connection | None = None
     try:
-        connection, server = await connect(url)
+        connection, server = await primary.connect()
         if alone:
             await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
@@ -102,7 +102,7 @@ async def open_database(
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer),
+        _serving(writer, primary),
     ):
         yield Database(url, epoch, server, writer=writer, read=read, questions=questions)
 
@@ -142,11 +142,14 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer) -> AsyncIterator[None]:
+async def _serving(writer: Writer, primary: Primary) -> AsyncIterator[None]:
     """Write until the context ends, or its body is cancelled because writing failed."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, writer, tasks.cancel_scope)
+        # It lasts as long as a transaction, which nobody cancels.
+        watching = anyio.CancelScope(shield=True)
+        tasks.start_soon(_watch, primary, watching)
+        tasks.start_soon(_write, writer, watching, tasks.cancel_scope)
         try:
             yield
         except Exception as error:
@@ -159,13 +162,19 @@ async def _serving(writer: Writer) -> AsyncIterator[None]:
         raise failure
 
 
-async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
+async def _watch(primary: Primary, watching: anyio.CancelScope) -> None:
+    with watching:
+        await primary.watch()
+
+
+async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.CancelScope) -> None:
     """Write until closed. What is served ends if writing fails while nobody waits for a write."""
     try:
         await writer.serve()
     finally:
         with anyio.CancelScope(shield=True):
             await writer.end()
+        watching.cancel()
     if writer.failure is not None:
         serving.cancel()
 
