@@ -20,8 +20,6 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
-import uuid_utils
-import zmq
 
 from ..core.batches import Batch
 from ..core.core import Core
@@ -44,7 +42,6 @@ from ..core.effects import (
     Tap,
     unsent,
 )
-from ..core.keyring import Keyring
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
@@ -56,7 +53,7 @@ from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
 from .house import House
-from .listening import Keyed, Sockets, open_sockets
+from .listening import Sockets
 from .measures import Measurement, Measures
 from .noting import Noting
 from .outgoing import Outgoing
@@ -65,7 +62,7 @@ from .reloading import Reloading
 from .reporting import Report, report
 from .waking import RunWaking
 
-__all__ = ["Broker", "Held", "keyed", "open_broker", "system_moment"]
+__all__ = ["Broker", "Held", "system_moment"]
 
 _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
@@ -487,33 +484,3 @@ class Broker:
         for effect in farewell:
             if isinstance(effect, Send) and effect.frame == closing and effect.address not in self._silent:
                 self._command.send((effect.address, last))
-
-
-async def open_broker(
-    store: Store,
-    settings: Settings,
-    context: zmq.Context[zmq.Socket[bytes]],
-    *,
-    worker: str,
-    versions: dict[str, str],
-    secret: bytes | None = None,
-    report: Report = report,
-    house: House | None = None,
-) -> Broker:
-    """Resume a log, and bind both sockets, unless a house has them. Raise BindError if one cannot be bound.
-
-    `secret` is the worker's own secret key, which it needs if it has keys.
-    """
-    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
-    core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    if house is None:
-        sockets = open_sockets(context, settings, keyed(secret, core.keyring))
-    else:
-        sockets = house.sockets
-        sockets.serve(core.keyring)
-    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, house=house)
-
-
-def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:
-    """Return what sockets with keys need; None for a worker without keys."""
-    return None if secret is None else Keyed(secret, keyring, wall=lambda: system_moment().wall)

@@ -83,7 +83,8 @@ class House:
             try:
                 await lead(candidate)
             except* OwnershipLost as lost:
-                _log.warning("does_not_lead", reason=_reason(lost))
+                note = _log.info if self._tenure is None else _log.warning
+                note("does_not_lead", reason=_reason(lost))
             except* StoreFailed as failed:
                 if self._tenure is not None:
                     raise

@@ -12,9 +12,10 @@ import pytest
 import zmq
 
 import bus
-from bus.broker.broker import Broker, open_broker
+from bus.broker.broker import Broker
 from bus.broker.house import House
 from bus.broker.listening import open_sockets
+from bus.broker.opening import open_broker
 from bus.errors import OwnershipLost, StoreFailed
 from bus.model.leadership import Candidate, Leader, Sighting
 from bus.settings import Listen, Settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -38,7 +37,8 @@ class Member(Worker):
 
     def said(self, event: str) -> list[str]:
         """Return the lines of its log about an event."""
-        return [line for line in self.log_tail().splitlines() if re.search(rf"\b{event}\b", line)]
+        lines = (self.directory / "worker.log").read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if f'"event": "{event}"' in line]
 
 
 @contextmanager
@@ -233,7 +233,7 @@ async def test_a_leader_that_is_declared_dead_too_early_does_nothing_twice(
     def declare_dead(fence: int, heir: Member) -> None:
         """Let a lease expire, again after each renewal, until another worker has taken it."""
         expire = f"UPDATE posthouse.leadership SET expires_at = now() WHERE fence = {fence}"
-        while not any(f"fence={fence + 1}" in line for line in heir.said("leads")):
+        while not any(f'"fence": {fence + 1},' in line for line in heir.said("leads")):
             postgresql_node.query(expire, name)
 
     with house(tmp_path, postgresql_url, "ab", LONG) as (a, b):

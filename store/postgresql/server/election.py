@@ -8,10 +8,10 @@ from __future__ import annotations
 import anyio
 import asyncpg
 
-from bus.errors import StoreFailed
 from bus.model.leadership import Sighting
 
-from .connecting import connect, is_lost, shown
+from ...urls import shown
+from .connecting import connect, is_lost, unreachable
 from .leadership import STANDS_BY, look_at_leadership
 
 __all__ = ["PostgresqlElection"]
@@ -42,7 +42,7 @@ class PostgresqlElection:
             await self.aclose()
             if not lost:
                 raise
-            raise StoreFailed(f"{shown(self._url)} cannot be reached ({error or type(error).__name__})") from error
+            raise unreachable(self._url, error) from error
 
     async def aclose(self) -> None:
         """Close the session, without waiting for the server."""

@@ -63,18 +63,20 @@ async def look_at_leadership(connection: asyncpg.Connection) -> Sighting:
 
 
 async def take_lead(
-    connection: asyncpg.Connection, candidate: Candidate, clock: Callable[[], float]
+    connection: asyncpg.Connection, candidate: Candidate, clock: Callable[[], float], *, forced: bool = False
 ) -> tuple[Incarnation, LogEnd, Sighting, Leader, float]:
-    """Become the leader and the only writer, unless another one has a lease; then raise OwnershipLost.
+    """Become the leader and the only writer. Raise OwnershipLost if another one has a lease, unless `forced`.
 
     Return also what was seen before, and a time by `clock` before the lease began. All of it is safe when this has
     returned.
     """
-    _raise_if_led(await look_at_leadership(connection), candidate)
+    if not forced:
+        _raise_if_led(await look_at_leadership(connection), candidate)
     async with connection.transaction():
         await lock_workers(connection)
         before = await look_at_leadership(connection)  # again: another candidate may have been first
-        _raise_if_led(before, candidate)
+        if not forced:
+            _raise_if_led(before, candidate)
         incarnation, end = await take_over(connection, candidate.worker_id)
         sent_at = clock()
         since = await connection.fetchval(

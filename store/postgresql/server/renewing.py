@@ -28,6 +28,9 @@ __all__ = ["Renewing", "steady_clock"]
 _PAUSE_SECONDS_MAX = 1.0
 """Between attempts to reach the primary."""
 
+_NAME = "posthouse lease"
+"""The `application_name` of its session."""
+
 _STUCK_SECONDS = 60.0
 
 _FROZEN_TOO: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -86,7 +89,7 @@ class Renewing:
         pause = 0.05
         while not self._stopped:
             try:
-                self._connection, *_ = await connect(self._url)
+                self._connection, *_ = await connect(self._url, application_name=_NAME)
                 pause = 0.05
                 self._lost(await self._renew_by(self._connection))
                 return

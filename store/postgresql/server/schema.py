@@ -70,7 +70,7 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
         try:
             async with connection.transaction():
-                await connection.execute(_LOCK)  # two that create it at once would fail, in spite of IF NOT EXISTS
+                await connection.execute(_LOCK)  # two such statements at once would fail
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         except asyncpg.InsufficientPrivilegeError as error:
             raise DatabaseUnusable(
