@@ -72,14 +72,15 @@ class House:
         """
         candidate = replace(self._candidate, is_new=True)
         async with aclosing(self._election()) as election:
-            is_free = (await election.look()).is_free_for(candidate)
+            sighting = await election.look()
+        is_free, leader = sighting.is_free_for(candidate), sighting.leader
         while not self._stopped.is_set():
             if not is_free:
-                await self._stand_by()
+                await self._stand_by(leader)
                 candidate = self._candidate
                 if self._stopped.is_set():
                     return
-            is_free, self._tenure = False, None
+            is_free, leader, self._tenure = False, None, None
             try:
                 await lead(candidate)
             except* OwnershipLost as lost:
@@ -117,10 +118,10 @@ class House:
 
     # ── Standing by ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _stand_by(self) -> None:
+    async def _stand_by(self, leader: Leader | None) -> None:
         """Answer until this worker may lead, or is stopped. Then who asks waits for whoever leads next."""
         self.sockets.stand_by()
-        self._meet(None)
+        self._meet(leader)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._answer_all)
             tasks.start_soon(self._hear_connections)

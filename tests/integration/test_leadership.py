@@ -19,7 +19,7 @@ from .wire_worker import Worker
 
 pytestmark = pytest.mark.anyio
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 6.0
 """Short, and still some times the pauses of a busy machine."""
 
 LONG = "lease_seconds = 60.0"
