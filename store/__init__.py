@@ -12,7 +12,9 @@ from pathlib import Path
 
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-__all__ = ["check_of", "database_path", "open_store"]
+from .moving.house import Site
+
+__all__ = ["check_of", "database_path", "open_store", "site_of"]
 
 
 def open_store(
@@ -48,6 +50,17 @@ def check_of(url: str) -> StoreCheck:
     from .sqlite.check import Check
 
     return Check(Path(path))
+
+
+def site_of(url: str) -> Site:
+    """Return where the store at a URL is, from which or to which it can be moved (`store.moving.mover`)."""
+    if url.startswith(("postgresql://", "postgres://")):
+        from .postgresql.moving import PostgresqlSite
+
+        return PostgresqlSite(url)
+    from .sqlite.moving import SqliteSite
+
+    return SqliteSite(database_path(url))
 
 
 def database_path(url: str) -> str:

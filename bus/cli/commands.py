@@ -19,6 +19,7 @@ COMMANDS = {
     "history": "bus.cli.messages:history",
     "keys": "bus.cli.keys:keys",
     "listen": "bus.cli.messages:listen",
+    "move": "bus.cli.moving:move",
     "pause": "bus.cli.runs:pause",
     "prune": "bus.cli.pruning:prune",
     "publish": "bus.cli.messages:publish",

@@ -8,6 +8,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import msgspec
 
 from bus.errors import DatabaseUnusable
 
-from .kinds import Key, Kind, Row
+from .kinds import Kind, Row, RowKey
 
 __all__ = [
     "FENCES_AHEAD",
@@ -24,6 +25,7 @@ __all__ = [
     "House",
     "LogHead",
     "Move",
+    "Site",
     "Standing",
     "State",
     "refusal",
@@ -101,13 +103,13 @@ class House(Protocol):
     async def standing(self) -> Standing:
         """Return what it has."""
 
-    async def read(self, kind: Kind, after: Key | None) -> list[Row]:
+    async def read(self, kind: Kind, after: RowKey | None) -> list[Row]:
         """Return the next records in the order of their keys, from the first on if `after` is None.
 
         At most `PORTION_ROWS_MAX`, and about `PORTION_BYTES_MAX`; none if there are no more.
         """
 
-    async def last_key(self, kind: Kind) -> Key | None:
+    async def last_key(self, kind: Kind) -> RowKey | None:
         """Return the key of the last record of a kind."""
 
     async def write(self, kind: Kind, rows: Sequence[Row]) -> None:
@@ -127,6 +129,22 @@ class House(Protocol):
 
     async def part(self) -> None:
         """Remove the record of the move, and give the log a new epoch: it goes on from here, as another does."""
+
+
+class Site(Protocol):
+    """Where a store is, or is to be."""
+
+    name: str
+    """Where, for people; without passwords."""
+
+    async def look(self) -> Standing:
+        """Return what is there, without changing or locking it."""
+
+    def open(self, *, new: bool = False) -> AbstractAsyncContextManager[House]:
+        """Open the store as a worker does, though it is part of a move. If it is not `new`, it must exist.
+
+        Raise DatabaseUnusable if it does not, DatabaseInUse if a worker serves it, and what opening a store raises.
+        """
 
 
 def refusal(place: str, move: Move | None) -> DatabaseUnusable | None:

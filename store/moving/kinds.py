@@ -15,12 +15,12 @@ import msgspec
 
 from ..message_rows import intact
 
-__all__ = ["FLAGS", "KINDS", "MESSAGES", "Key", "Kind", "Row", "is_damaged"]
+__all__ = ["FLAGS", "KINDS", "MESSAGES", "Kind", "Row", "RowKey", "is_damaged"]
 
 Row = tuple[Any, ...]
 """A record: texts, integers, flags and None. Flags are True and False, or 1 and 0, which are equal."""
 
-Key = tuple[Any, ...]
+RowKey = tuple[Any, ...]
 """The first values of a row, by which it is known and ordered; texts are ordered by their bytes in UTF-8."""
 
 
@@ -36,7 +36,7 @@ class Kind(msgspec.Struct, frozen=True):
         """Its name for people."""
         return self.name.removeprefix("bot_").replace("_", " ")
 
-    def key(self, row: Row) -> Key:
+    def key(self, row: Row) -> RowKey:
         """Return the key of a row."""
         return row[: self.key_size]
 

@@ -9,9 +9,7 @@ opened. So at no time may both be served, and at most a repetition of the move i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import uuid_utils
@@ -19,8 +17,8 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable
 from bus.model.records import timestamp
 
-from .house import House, LogHead, Move, Standing, State, refusal
-from .kinds import KINDS, MESSAGES, Key, Kind, Row, is_damaged
+from .house import House, LogHead, Move, Site, Standing, State, refusal
+from .kinds import KINDS, MESSAGES, Kind, Row, RowKey, is_damaged
 
 __all__ = ["Moved", "Progress", "move", "reopen", "survey"]
 
@@ -44,20 +42,20 @@ class Moved(msgspec.Struct, frozen=True):
     """Whether it had been moved before, so that nothing was done."""
 
 
-async def survey(source: str, target: str) -> tuple[Standing, Standing]:
+async def survey(source: Site, target: Site) -> tuple[Standing, Standing]:
     """Return what two stores have, without changing them; raise what a move would, if it is refused at once.
 
     A worker may be using them.
     """
-    here, there = await look(source), await look(target)
+    here, there = await source.look(), await target.look()
     if here.log is None:
-        raise DatabaseUnusable(f"there is no store at {source}: nothing can be moved")
-    _plan(source, here, target, there)
+        raise DatabaseUnusable(f"there is no store at {source.name}: nothing can be moved")
+    _plan(source.name, here, target.name, there)
     return here, there
 
 
-async def move(source: str, target: str, tell: Progress) -> Moved:
-    """Move a store, or go on with a move that was interrupted. Each is a path, or a URL of `store.open_store`.
+async def move(source: Site, target: Site, tell: Progress) -> Moved:
+    """Move a store, or go on with a move that was interrupted.
 
     Nothing is acknowledged or delivered meanwhile: both are locked against workers. When this returns, the target
     is open for service, and has every record as it was, with the same seqs, ids, positions and epoch; and the
@@ -68,23 +66,23 @@ async def move(source: str, target: str, tell: Progress) -> Moved:
     cannot be stored there; DatabaseDamaged if a record is damaged so that a worker would not serve it, or is not
     the same in both; and what opening a store raises.
     """
-    async with _open(source, new=False) as old:
+    async with source.open() as old:
         here = await old.standing()
-        plan = _plan(old.place, here, target, await look(target))
+        plan = _plan(old.place, here, target.name, await target.look())
         assert here.log is not None
         if plan is None:
-            return Moved(old.place, target, here.log, here.counts, already=True)
-        async with _open(target, new=True) as new:
+            return Moved(old.place, target.name, here.log, here.counts, already=True)
+        async with target.open(new=True) as new:
             return await _Mover(old, new, here.log, here.counts, tell).run(plan)
 
 
-async def reopen(source: str) -> LogHead:
+async def reopen(source: Site) -> LogHead:
     """Let a store that was moved go on from where it was left, under a new epoch; return its log.
 
     What was acknowledged at the other place is not in it: clients are told to forget what they know of its seqs.
     Raise DatabaseUnusable if it was not moved.
     """
-    async with _open(source, new=False) as house:
+    async with source.open() as house:
         here = await house.standing()
         if here.move is None or here.move.state is not State.LEFT:
             raise DatabaseUnusable(f"{house.place} was not moved: serve it as it is")
@@ -92,40 +90,6 @@ async def reopen(source: str) -> LogHead:
         log = (await house.standing()).log
         assert log is not None
         return log
-
-
-async def look(url: str) -> Standing:
-    """Return what a store has, without changing or locking it."""
-    if _is_postgresql(url):
-        from ..postgresql.moving import look_at as look_at_postgresql
-
-        return await look_at_postgresql(url)
-    from ..sqlite.moving import look_at
-
-    return await look_at(_path(url))
-
-
-def _open(url: str, *, new: bool) -> AbstractAsyncContextManager[House]:
-    if _is_postgresql(url):
-        from ..postgresql.moving import open_postgresql_house
-
-        return open_postgresql_house(url, new=new)
-    from ..sqlite.moving import open_sqlite_house
-
-    return open_sqlite_house(_path(url), new=new)
-
-
-def _is_postgresql(url: str) -> bool:
-    return url.startswith(("postgresql://", "postgres://"))
-
-
-def _path(url: str) -> Path:
-    from .. import database_path
-
-    try:
-        return Path(database_path(url))
-    except ValueError as error:
-        raise DatabaseUnusable(str(error)) from error
 
 
 def _plan(source: str, here: Standing, target: str, there: Standing) -> State | None:
@@ -217,7 +181,7 @@ class _Mover:
         damaged: list[int] = []
         done = 0
         for kind in KINDS:
-            after: Key | None = None
+            after: RowKey | None = None
             while True:
                 theirs = await self._target.read(kind, after)
                 ours = await self._source.read(kind, after)

@@ -18,7 +18,7 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable, StoreFailed
 
 from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing
-from ..moving.kinds import FLAGS, KINDS, MESSAGES, Key, Kind, Row
+from ..moving.kinds import FLAGS, KINDS, MESSAGES, Kind, Row, RowKey
 from .messages.loading import load_state
 from .messages.rows import escaped, unescaped
 from .server.connecting import SCHEMA, connect, make_safe, shown
@@ -27,7 +27,7 @@ from .server.incarnation import read_move
 from .server.writer import Transaction
 from .workflows.rows import error_text, value_of
 
-__all__ = ["PostgresqlHouse", "look_at", "open_postgresql_house"]
+__all__ = ["PostgresqlHouse", "PostgresqlSite"]
 
 _CODED: dict[str, dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]] = {
     "bot_messages": {"message_type": (escaped, unescaped)},
@@ -89,7 +89,7 @@ class PostgresqlHouse:
         """See the protocol."""
         return await self._database.writer.run(lambda transaction: _standing(transaction.connection))
 
-    async def read(self, kind: Kind, after: Key | None) -> list[Row]:
+    async def read(self, kind: Kind, after: RowKey | None) -> list[Row]:
         """See the protocol."""
         if kind.name == _ABSENT:
             return []
@@ -101,7 +101,7 @@ class PostgresqlHouse:
         except (ValueError, msgspec.MsgspecError) as error:
             raise DatabaseDamaged(f"{self.place} is damaged: {kind.label} cannot be read ({error})") from error
 
-    async def last_key(self, kind: Kind) -> Key | None:
+    async def last_key(self, kind: Kind) -> RowKey | None:
         """See the protocol."""
         if kind.name == _ABSENT:
             return None
@@ -184,31 +184,40 @@ class PostgresqlHouse:
         await self._database.writer.run(operation)
 
 
-@asynccontextmanager
-async def open_postgresql_house(url: str, *, new: bool) -> AsyncIterator[PostgresqlHouse]:
-    """Open a database, as a worker does; `new` says that it need not have a store."""
-    if not new and (await look_at(url)).log is None:
-        raise DatabaseUnusable(f"there is no store at {shown(url)}: nothing can be moved")
-    async with open_database(url, moving=True) as database:
-        yield PostgresqlHouse(database)
+class PostgresqlSite:
+    """See `store.moving.house.Site`."""
 
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.name = shown(url)
 
-async def look_at(url: str) -> Standing:
-    """Return what a database has, without changing it, also while a worker serves it."""
-    try:
-        connection, _ = await connect(url)
+    def __repr__(self) -> str:
+        return f"<PostgresqlSite {self.name}>"
+
+    async def look(self) -> Standing:
+        """See the protocol."""
         try:
-            await make_safe(connection)
-            if not await connection.fetchval(_EXISTS, f"{SCHEMA}.log_end"):
-                return Standing(None, {}, None)
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await _standing(connection)
-        finally:
-            connection.terminate()
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
-        raise DatabaseUnusable(f"{shown(url)} was made by another version ({error}): serve it once") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise StoreFailed(f"{shown(url)} cannot be read ({error or type(error).__name__})") from error
+            connection, _ = await connect(self._url)
+            try:
+                await make_safe(connection)
+                if not await connection.fetchval(_EXISTS, f"{SCHEMA}.log_end"):
+                    return Standing(None, {}, None)
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    return await _standing(connection)
+            finally:
+                connection.terminate()
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+            raise DatabaseUnusable(f"{self.name} was made by another version ({error}): serve it once") from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            raise StoreFailed(f"{self.name} cannot be read ({error or type(error).__name__})") from error
+
+    @asynccontextmanager
+    async def open(self, *, new: bool = False) -> AsyncIterator[PostgresqlHouse]:
+        """See the protocol."""
+        if not new and (await self.look()).log is None:
+            raise DatabaseUnusable(f"there is no store at {self.name}: nothing can be moved")
+        async with open_database(self._url, moving=True) as database:
+            yield PostgresqlHouse(database)
 
 
 async def _standing(connection: asyncpg.Connection) -> Standing:

@@ -18,7 +18,7 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable
 
 from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing
-from ..moving.kinds import KINDS, MESSAGES, Key, Kind, Row
+from ..moving.kinds import KINDS, MESSAGES, Kind, Row, RowKey
 from ..seals import seal
 from .file.database import Database, open_database
 from .file.lockfile import is_held
@@ -28,7 +28,7 @@ from .file.schema import read_move
 from .file.writer import Transaction
 from .messages.loading import load_state
 
-__all__ = ["SqliteHouse", "look_at", "open_sqlite_house"]
+__all__ = ["SqliteHouse", "SqliteSite"]
 
 _CHAT_SESSIONS = "chat_sessions"
 """The one table that may be another program's, with other columns: then its rows are not ours to move."""
@@ -73,7 +73,7 @@ class SqliteHouse:
         """See the protocol."""
         return await self._database.writer.run(lambda transaction: transaction.connection.run(_standing))
 
-    async def read(self, kind: Kind, after: Key | None) -> list[Row]:
+    async def read(self, kind: Kind, after: RowKey | None) -> list[Row]:
         """See the protocol."""
         if kind.name == _CHAT_SESSIONS and self._has_foreign_sessions:
             return []
@@ -87,7 +87,7 @@ class SqliteHouse:
             ]
         return rows
 
-    async def last_key(self, kind: Kind) -> Key | None:
+    async def last_key(self, kind: Kind) -> RowKey | None:
         """See the protocol."""
         names = _names(kind)[: kind.key_size]
         order = ", ".join(f"{name} DESC" for name in names)
@@ -147,19 +147,28 @@ class SqliteHouse:
         await self.note(None)
 
 
-@asynccontextmanager
-async def open_sqlite_house(path: Path, *, new: bool) -> AsyncIterator[SqliteHouse]:
-    """Open a file, which is locked, migrated and recovered as by a worker; `new` says that it need not exist."""
-    if not new and not await anyio.Path(path).exists():
-        raise DatabaseUnusable(f"there is no store at {path}: nothing can be moved")
-    async with open_database(path, moving=True) as database:
-        foreign = await database.writer.run(lambda transaction: transaction.connection.run(_is_foreign))
-        yield SqliteHouse(database, has_foreign_sessions=foreign)
+class SqliteSite:
+    """See `store.moving.house.Site`."""
 
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self.name = str(self._path.absolute())
 
-async def look_at(path: Path) -> Standing:
-    """Return what a file has, without changing it, also while a worker serves it."""
-    return await anyio.to_thread.run_sync(_look_at, path)
+    def __repr__(self) -> str:
+        return f"<SqliteSite {self.name}>"
+
+    async def look(self) -> Standing:
+        """See the protocol."""
+        return await anyio.to_thread.run_sync(_look_at, self._path)
+
+    @asynccontextmanager
+    async def open(self, *, new: bool = False) -> AsyncIterator[SqliteHouse]:
+        """See the protocol."""
+        if not new and not await anyio.Path(self._path).exists():
+            raise DatabaseUnusable(f"there is no store at {self.name}: nothing can be moved")
+        async with open_database(self._path, moving=True) as database:
+            foreign = await database.writer.run(lambda transaction: transaction.connection.run(_is_foreign))
+            yield SqliteHouse(database, has_foreign_sessions=foreign)
 
 
 def _look_at(path: Path) -> Standing:

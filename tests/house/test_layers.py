@@ -30,14 +30,7 @@ ROOMS = {
     "bus.worker_key": {"bus.curve", "bus.secret_files", "bus.wire"},
     "bus.transport": {"bus.curve", "bus.wire"},
     "bus.signals": set(),
-    "bus.broker": {
-        "bus.core",
-        "bus.mailbox",
-        "bus.model",
-        "bus.settings",
-        "bus.transport",
-        "bus.wire",
-    },
+    "bus.broker": {"bus.core", "bus.mailbox", "bus.model", "bus.settings", "bus.transport", "bus.wire"},
     "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
     "bus.runs": {"bus.client", "bus.model", "bus.wire"},
     "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
@@ -80,6 +73,8 @@ PURE_TOO = {
     "bus.client.route",
     "bus.runs.replay",
     "store.message_rows",
+    "store.moving.house",
+    "store.moving.kinds",
     "store.seals",
 }
 """Pure modules of other rooms."""
@@ -107,6 +102,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
+WITH_PROTOCOLS |= {"store.moving.house"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 import anyio
 
+from store import site_of
 from store.moving.mover import move
 
 PORTION = 7
@@ -31,7 +32,7 @@ async def main(source: str, target: str, part: str, done: int) -> None:
         patch("store.sqlite.moving.PORTION_ROWS_MAX", PORTION),
         patch("store.postgresql.moving.PORTION_ROWS_MAX", PORTION),
     ):
-        await move(source, target, tell)
+        await move(site_of(source), site_of(target), tell)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import pytest
 from bus.errors import DatabaseUnusable, Fenced
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters, Store, WorkflowRules
-from store import open_store
-from store.moving.house import State
+from store import open_store, site_of
+from store.moving import mover
+from store.moving.house import LogHead, Standing, State
 from store.moving.kinds import KINDS
-from store.moving.mover import look, move, reopen, survey
+from store.moving.mover import Moved
 from store.postgresql.store import open_postgresql_store
 
 from ..contract.furnished import LATE, furnish, inventory
@@ -59,8 +60,20 @@ def opened(place: str) -> AbstractAsyncContextManager[Store]:
     return open_store(place)
 
 
-def quiet(reached: tuple[str, int, int | None]) -> None:
-    """Tell nobody."""
+async def move(source: str, target: str) -> Moved:
+    return await mover.move(site_of(source), site_of(target), lambda reached: None)
+
+
+async def survey(source: str, target: str) -> tuple[Standing, Standing]:
+    return await mover.survey(site_of(source), site_of(target))
+
+
+async def reopen(place: str) -> LogHead:
+    return await mover.reopen(site_of(place))
+
+
+async def look(place: str) -> Standing:
+    return await site_of(place).look()
 
 
 def killed(source: str, target: str, part: str, done: int) -> bool:
@@ -105,7 +118,7 @@ def columns(path: Path) -> dict[str, set[str]]:
 async def test_everything_is_as_it_was(places: tuple[str, str]) -> None:
     source, target = places
     before = await furnished(source)
-    moved = await move(source, target, quiet)
+    moved = await move(source, target)
     assert moved.counts["bot_messages"] == before["log"].last_seq
     assert await found(target) == before
     assert (moved.damaged, moved.already) == ([], False)
@@ -115,8 +128,8 @@ async def test_it_comes_back_as_it_was(tmp_path: Path, postgresql_url: str) -> N
     there, back = tmp_path / "there.db", tmp_path / "back.db"
     await furnished(str(there))
     before = rows(there)
-    await move(str(there), postgresql_url, quiet)
-    await move(postgresql_url, str(back), quiet)
+    await move(str(there), postgresql_url)
+    await move(postgresql_url, str(back))
     assert {name for name, found in before.items() if not found} == {"workflow_cancellations"}
     assert rows(back) == before
 
@@ -141,7 +154,7 @@ async def test_what_was_killed_goes_on(places: tuple[str, str]) -> None:
 async def test_bots_and_programs_go_on(places: tuple[str, str]) -> None:
     source, target = places
     await furnished(source)
-    await move(source, target, quiet)
+    await move(source, target)
     async with opened(target) as store:
         log, workflows = store.log, store.workflows
         end = (await log.load()).last_seq
@@ -174,10 +187,10 @@ async def test_bots_and_programs_go_on(places: tuple[str, str]) -> None:
 async def test_a_store_that_was_moved_is_not_served(places: tuple[str, str]) -> None:
     source, target = places
     before = await furnished(source)
-    await move(source, target, quiet)
+    await move(source, target)
     with pytest.raises(DatabaseUnusable, match=r"was moved to .*posthouse move --reopen"):
         await found(source)
-    again = await move(source, target, quiet)
+    again = await move(source, target)
     assert again.already
     assert await found(target) == before
 
@@ -187,7 +200,7 @@ async def test_a_store_that_was_moved_goes_on_under_a_new_epoch(places: tuple[st
     before = await furnished(source)
     with pytest.raises(DatabaseUnusable, match="was not moved"):
         await reopen(source)
-    await move(source, target, quiet)
+    await move(source, target)
     log = await reopen(source)
     after = await found(source)
     assert after["log"].epoch == log.epoch != before["log"].epoch
@@ -197,7 +210,7 @@ async def test_a_store_that_was_moved_goes_on_under_a_new_epoch(places: tuple[st
             "no claim of the other one is equal"
         )
     with pytest.raises(DatabaseUnusable, match="is not empty"):
-        await move(source, target, quiet)
+        await move(source, target)
 
 
 async def test_serving_the_source_ends_a_move(places: tuple[str, str]) -> None:
@@ -207,7 +220,7 @@ async def test_serving_the_source_ends_a_move(places: tuple[str, str]) -> None:
     async with opened(source) as store:
         await add(store.log, direct("meanwhile", ANN, BOB), second=90)
     with pytest.raises(DatabaseUnusable, match="was served since"):
-        await move(source, target, quiet)
+        await move(source, target)
     with pytest.raises(DatabaseUnusable, match="has only a part of"):
         await found(target)
 
@@ -217,14 +230,14 @@ async def test_a_part_is_not_moved_on(places: tuple[str, str], tmp_path: Path) -
     await furnished(source)
     assert killed(source, target, "copying", 40)
     with pytest.raises(DatabaseUnusable, match="has only a part of"):
-        await move(target, str(tmp_path / "third.db"), quiet)
+        await move(target, str(tmp_path / "third.db"))
 
 
 async def test_two_stores_are_not_mixed(places: tuple[str, str]) -> None:
     source, target = places
     await furnished(source)
     await furnished(target)
-    for attempt in (move(source, target, quiet), survey(source, target)):
+    for attempt in (move(source, target), survey(source, target)):
         with pytest.raises(DatabaseUnusable, match="is not empty"):
             await attempt
     assert (await look(source)).move is None
@@ -245,7 +258,7 @@ async def test_a_survey_changes_nothing(places: tuple[str, str]) -> None:
 
 
 async def test_nothing_is_not_moved(places: tuple[str, str]) -> None:
-    for attempt in (move(*places, quiet), survey(*places), reopen(places[0])):
+    for attempt in (move(*places), survey(*places), reopen(places[0])):
         with pytest.raises(DatabaseUnusable, match="there is no store at"):
             await attempt
 
