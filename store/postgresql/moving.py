@@ -119,9 +119,6 @@ class PostgresqlHouse:
                 "runs are being cancelled with many children: serve the source until that is done, and begin again"
             )
         columns, records = list(kind.fields), _translated(kind, rows, 0)
-        flags = [at for at, field in enumerate(kind.fields) if field in FLAGS]
-        if flags:
-            records = [tuple(bool(value) if at in flags else value for at, value in enumerate(r)) for r in records]
         if kind.name == "workflows":
             columns.append("concurrency")
             records = [(*record, _concurrency(record[kind.position("definition")])) for record in records]
@@ -252,13 +249,15 @@ def _select(kind: Kind, *, first: bool) -> str:
 def _translated(kind: Kind, rows: Any, direction: int) -> list[Row]:
     """Return rows as they are written, or, for 1, as they are read."""
     found: list[Row] = list(rows)
-    for field, functions in _CODED.get(kind.name, {}).items():
+    coded = _CODED.get(kind.name, {}) | {field: (bool, bool) for field in kind.fields if field in FLAGS}
+    for field, functions in coded.items():
         at, function = kind.position(field), functions[direction]
         found = [
-            row if row[at] is None or (value := function(row[at])) == row[at]
+            row
+            if row[at] is None or (value := function(row[at])) is row[at]
             else (*row[:at], value, *row[at + 1 :])
             for row in found
-        ]  # fmt: skip
+        ]
     return found
 
 

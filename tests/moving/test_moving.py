@@ -10,9 +10,10 @@ from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-from bus.errors import DatabaseUnusable, Fenced
+from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters, Store, WorkflowRules
 from store import open_store, site_of
@@ -25,6 +26,7 @@ from store.postgresql.store import open_postgresql_store
 from ..contract.furnished import LATE, furnish, inventory
 from ..contract.samples import ANN, BOB, step
 from ..contract.store.samples import add, direct, page, read_page, release, work
+from ..store.test_migrations import MESSAGES, fill, older
 
 pytestmark = pytest.mark.anyio
 
@@ -261,6 +263,69 @@ async def test_nothing_is_not_moved(places: tuple[str, str]) -> None:
     for attempt in (move(*places), survey(*places), reopen(places[0])):
         with pytest.raises(DatabaseUnusable, match="there is no store at"):
             await attempt
+
+
+async def test_a_file_of_an_earlier_version_is_migrated_first(tmp_path: Path) -> None:
+    new = tmp_path / "posthouse.db"
+    await fill(new)
+    old = older(new)
+    moved = await move(str(old), str(tmp_path / "target.db"))
+    assert moved.counts["bot_messages"] == MESSAGES + 1
+    assert rows(tmp_path / "target.db")["bot_messages"] == rows(new)["bot_messages"]
+
+
+def change(path: Path | str, sql: str) -> None:
+    """Change a file that nobody has open."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
+async def test_a_difference_is_found(places: tuple[str, str]) -> None:
+    source, target = places
+    await furnished(source)
+    assert killed(source, target, "comparing", 1)
+    sql = "UPDATE bot_messages SET body = '{}' WHERE seq = 5"
+    if "://" in target:
+        connection = await asyncpg.connect(target, server_settings={"search_path": "posthouse"})
+        await connection.execute(sql)
+        await connection.close()
+    else:
+        change(target, sql)
+    with pytest.raises(DatabaseDamaged, match="messages 5 is not the same in"):
+        await move(source, target)
+    with pytest.raises(DatabaseUnusable, match="has only a part of"):
+        await found(target)
+
+
+async def test_a_damaged_message_is_moved_as_it_is(tmp_path: Path, postgresql_url: str) -> None:
+    source = tmp_path / "old.db"
+    await furnished(str(source))
+    change(source, "UPDATE bot_messages SET sender_bot_name = 'somebody' WHERE seq = 5")
+    assert (await move(str(source), postgresql_url)).damaged == [5]
+    async with opened(postgresql_url) as store:
+        assert (await read_page(store.log, page(BOB, ("", 4)))).damaged == (5,)
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("UPDATE workflow_steps SET step_name = CAST(x'ff' AS TEXT) WHERE id = 'a'", "steps 'a' is not UTF-8"),
+        ("UPDATE mailboxes SET position = 3", "the mailbox of .* is not as it was stored"),
+        (
+            "UPDATE workflow_steps SET step_name = 'a' || CHAR(0) || 'b' WHERE id = 'a'",
+            "zero character in step_name",
+        ),
+    ],
+)
+async def test_what_cannot_be_stored_there_is_named(
+    tmp_path: Path, postgresql_url: str, sql: str, words: str
+) -> None:
+    source = tmp_path / "old.db"
+    await furnished(str(source))
+    change(source, sql)
+    with pytest.raises((DatabaseDamaged, DatabaseUnusable), match=words):
+        await move(str(source), postgresql_url)
 
 
 async def test_the_records_are_all_that_a_file_has(tmp_path: Path) -> None:
