@@ -64,7 +64,7 @@ async def read_move(connection: asyncpg.Connection) -> Move | None:
 
 
 async def take_over(
-    connection: asyncpg.Connection, worker_id: str, *, place: str, moving: bool = False
+    connection: asyncpg.Connection, worker_id: str, *, place: str = "postgresql://…", moving: bool = False
 ) -> tuple[Incarnation, LogEnd]:
     """Become the only writer, and return where the log ends. It is safe to believe when this has returned.
 
