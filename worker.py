@@ -19,10 +19,11 @@ if __name__ == "__main__":
 import gc
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import rich_click as click
@@ -56,6 +57,9 @@ from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
 from store import check_of, database_path, open_store
+
+if TYPE_CHECKING:
+    from bus.broker.health import HealthServer
 
 __all__ = ["backup", "check", "exit_codes", "main", "program", "restore", "serve", "worker_key"]
 
@@ -102,6 +106,7 @@ _log = structlog.get_logger("posthouse")
 )
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
+@click.option("--metrics", metavar="ADDRESS", help="Where HTTP answers /metrics and /readyz.  [default: nowhere]")
 @click.option("--database", metavar="FILE", help="The SQLite file.  [default: posthouse.db]")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 @click.option(
@@ -111,6 +116,7 @@ def serve(
     config: Path | None,
     bind: str | None,
     tap: str | None,
+    metrics: str | None,
     database: str | None,
     log_level: str | None,
     log_format: str | None,
@@ -133,7 +139,7 @@ def serve(
         read = partial(
             read_settings,
             config,
-            listen={"command": bind, "tap": tap},
+            listen={"command": bind, "tap": tap, "metrics": metrics},
             store={"database": database},
             log={"level": log_level, "format": log_format},
         )
@@ -268,11 +274,26 @@ async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settin
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_obey, signals, stop, log, tasks)
                 tasks.start_soon(stop.manager.stay_alive)
-                await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
+                async with _health(settings.listen.metrics) as health:
+                    stop.health = health
+                    await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
                 tasks.cancel_scope.cancel()
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals must not interrupt the rest
     _log.info("stopped")
+
+
+@asynccontextmanager
+async def _health(address: str) -> AsyncIterator[HealthServer | None]:
+    if not address:
+        yield None
+        return
+    try:
+        from bus.broker.health import open_health_server
+    except ImportError:
+        raise SettingsError("listen.metrics needs more packages: pip install 'posthouse[metrics]'") from None
+    async with open_health_server(address) as server:
+        yield server
 
 
 async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
@@ -360,6 +381,7 @@ class _Stop:
     def __init__(self) -> None:
         self.requested = False
         self.manager = ServiceManager()
+        self.health: HealthServer | None = None
         self._broker: Broker | None = None
 
     def request(self) -> None:
@@ -370,6 +392,8 @@ class _Stop:
 
     def serve(self, broker: Broker) -> None:
         self._broker = broker
+        if self.health is not None:
+            self.health.broker = broker
         if self.requested:
             broker.stop()
         self._ready(broker)

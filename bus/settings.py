@@ -58,6 +58,8 @@ class Listen(_Section, frozen=True):
 
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
+    metrics: str = ""
+    """Where HTTP answers /metrics, /healthz and /readyz; nowhere if empty. Whoever reaches it may ask."""
     insecure: bool = False
     """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
@@ -68,6 +70,15 @@ class Listen(_Section, frozen=True):
                 raise ValueError(
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
+                )
+        if self.metrics:
+            fault = listening_fault(self.metrics)
+            if fault is None and not self.metrics.startswith("tcp://"):
+                fault = "HTTP needs tcp://"
+            if fault is not None:
+                raise ValueError(
+                    f"listen.metrics {self.metrics} is not a valid address to listen at: {fault};"
+                    " use tcp://127.0.0.1:7712"
                 )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(

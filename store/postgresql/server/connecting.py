@@ -15,14 +15,12 @@ import asyncpg
 from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, StoreFailed
 
 from .checks import SERVER, Server, refusals
+from .hosts import Reign, find_primary
 
 __all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "shown", "translate"]
 
 SCHEMA = "posthouse"
 """Everything of posthouse is in this schema, whatever else the database has."""
-
-CONNECT_SECONDS_MAX = 10.0
-"""For one attempt: no batch has begun, so giving up loses nothing."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -58,15 +56,13 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
+async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
     """Connect to the primary of a URL, which may name several hosts. Raise DatabaseUnusable if it may not be used.
 
     `synchronous_commit` is kept as it is now, whatever the server's configuration is changed to later. Nothing that
     the session shows may be believed before `make_safe`.
     """
-    connection = await asyncpg.connect(
-        url, timeout=CONNECT_SECONDS_MAX, target_session_attrs="primary", server_settings=_SETTINGS
-    )
+    connection, reign = await find_primary(url, _SETTINGS)
     try:
         server = Server(*await connection.fetchrow(SERVER))
         if refused := refusals(server):
@@ -75,7 +71,7 @@ async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
     except BaseException:
         connection.terminate()
         raise
-    return connection, server
+    return connection, server, reign
 
 
 async def make_safe(connection: asyncpg.Connection) -> None:

@@ -18,7 +18,7 @@ from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from .checks import Server, warnings
-from .connecting import connect, make_safe, shown
+from .connecting import make_safe, shown
 from .incarnation import take_over
 from .primary import Primary
 from .reader import Reader, open_reader
@@ -70,7 +70,7 @@ async def open_database(
     with StoreFailed, through the calls that were waiting for it.
     """
     primary = Primary(url)
-    connection, server = await _connect(url)
+    connection, server = await _connect(url, primary)
     try:
         await _make_safe(connection, server, watch)
         await migrate(connection)
@@ -85,16 +85,16 @@ async def open_database(
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer),
+        _serving(writer, primary),
     ):
         database = Database(url, epoch, writer=writer, read=read, questions=questions)
         database.warnings += warnings(server)
         yield database
 
 
-async def _connect(url: str) -> tuple[asyncpg.Connection, Server]:
+async def _connect(url: str, primary: Primary) -> tuple[asyncpg.Connection, Server]:
     try:
-        return await connect(url)
+        return await primary.connect()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise _failure(url, error) from error
 
@@ -121,11 +121,14 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer) -> AsyncIterator[None]:
+async def _serving(writer: Writer, primary: Primary) -> AsyncIterator[None]:
     """Write until the context ends, or its body is cancelled because writing failed."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, writer, tasks.cancel_scope)
+        # It lasts as long as a transaction, which nobody cancels.
+        watching = anyio.CancelScope(shield=True)
+        tasks.start_soon(_watch, primary, watching)
+        tasks.start_soon(_write, writer, watching, tasks.cancel_scope)
         try:
             yield
         except Exception as error:
@@ -138,13 +141,19 @@ async def _serving(writer: Writer) -> AsyncIterator[None]:
         raise failure
 
 
-async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
+async def _watch(primary: Primary, watching: anyio.CancelScope) -> None:
+    with watching:
+        await primary.watch()
+
+
+async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.CancelScope) -> None:
     """Write until closed. What is served ends if writing fails while nobody waits for a write."""
     try:
         await writer.serve()
     finally:
         with anyio.CancelScope(shield=True):
             await writer.end()
+        watching.cancel()
     if writer.failure is not None:
         serving.cancel()
 
