@@ -72,6 +72,8 @@ async def move(source: Site, target: Site, tell: Progress) -> Moved:
         assert here.log is not None
         if plan is None:
             return Moved(old.place, target.name, here.log, here.counts, already=True)
+        if plan is State.LEAVING:
+            await old.check()
         async with target.open(new=True) as new:
             return await _Mover(old, new, here.log, here.counts, tell).run(plan)
 
@@ -136,7 +138,6 @@ class _Mover:
         """Do what is left of it."""
         damaged: list[int] = []
         if plan is State.LEAVING:
-            await self._source.check()
             await self._begin()
             await self._copy()
             damaged = await self._compare()

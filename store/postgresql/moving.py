@@ -194,7 +194,7 @@ class PostgresqlSite:
     async def look(self) -> Standing:
         """See the protocol."""
         try:
-            connection, _ = await connect(self._url)
+            connection, *_ = await connect(self._url)
             try:
                 await make_safe(connection)
                 if not await connection.fetchval(_EXISTS, f"{SCHEMA}.log_end"):

@@ -84,6 +84,7 @@ def test_what_was_moved_is_not_served(path: Path, tmp_path: Path) -> None:
     assert f"{path} was moved to {tmp_path / 'new.db'} on " in served.stderr
     assert "posthouse move --reopen" in served.stderr
     assert len(served.stderr.splitlines()) == 1
+    assert f"warning: it was moved to {tmp_path / 'new.db'}" in run("check", path).stdout
     reopened = run("move", "--reopen", path)
     assert reopened.returncode == 0
     assert "may be served again: it goes on after seq 10, under the new epoch" in reopened.stdout
