@@ -15,13 +15,14 @@ import asyncpg
 import msgspec
 import uuid_utils
 
-from bus.errors import DatabaseDamaged, DatabaseUnusable, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseUnusable
 
 from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing
 from ..moving.kinds import FLAGS, KINDS, MESSAGES, Kind, Row, RowKey
+from ..urls import shown
 from .messages.loading import load_state
 from .messages.rows import escaped, unescaped
-from .server.connecting import SCHEMA, connect, make_safe, shown
+from .server.connecting import SCHEMA, connect, is_lost, make_safe, unreachable
 from .server.database import Database, open_database
 from .server.incarnation import read_move
 from .server.writer import Transaction
@@ -205,15 +206,17 @@ class PostgresqlSite:
                 connection.terminate()
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
             raise DatabaseUnusable(f"{self.name} was made by another version ({error}): serve it once") from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            raise StoreFailed(f"{self.name} cannot be read ({error or type(error).__name__})") from error
+        except Exception as error:
+            if is_lost(None, error):
+                raise unreachable(self._url, error) from error
+            raise
 
     @asynccontextmanager
     async def open(self, *, new: bool = False) -> AsyncIterator[PostgresqlHouse]:
         """See the protocol."""
         if not new and (await self.look()).log is None:
             raise DatabaseUnusable(f"there is no store at {self.name}: nothing can be moved")
-        async with open_database(self._url, moving=True) as database:
+        async with open_database(self._url, alone=True, moving=True) as database:
             yield PostgresqlHouse(database)
 
 

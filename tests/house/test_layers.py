@@ -46,6 +46,7 @@ ROOMS = {
         "bus.configuration",
         "bus.signals",
         "bus.wire",
+        "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
@@ -76,6 +77,7 @@ PURE_TOO = {
     "store.moving.house",
     "store.moving.kinds",
     "store.seals",
+    "store.urls",
 }
 """Pure modules of other rooms."""
 
@@ -110,7 +112,6 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
-ENTRIES |= {"store.postgresql.store"}  # until users can choose it
 
 
 @dataclass(frozen=True)

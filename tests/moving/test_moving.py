@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.records import RunStatus, StepStatus
-from bus.model.repository import RemoveDeadLetters, Store, WorkflowRules
+from bus.model.repository import RemoveDeadLetters
 from store import open_store, site_of
 from store.moving import mover
 from store.moving.house import LogHead, Standing, State
 from store.moving.kinds import KINDS
 from store.moving.mover import Moved
-from store.postgresql.store import open_postgresql_store
 
 from ..contract.furnished import LATE, furnish, inventory
 from ..contract.samples import ANN, BOB, step
@@ -56,12 +55,6 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     return files[0].get(source, url), files[1].get(target, url)
 
 
-def opened(place: str) -> AbstractAsyncContextManager[Store]:
-    if place.startswith("postgresql://"):
-        return open_postgresql_store(place, WorkflowRules())
-    return open_store(place)
-
-
 async def move(source: str, target: str) -> Moved:
     return await mover.move(site_of(source), site_of(target), lambda reached: None)
 
@@ -89,13 +82,13 @@ def killed(source: str, target: str, part: str, done: int) -> bool:
 
 
 async def furnished(place: str) -> dict[str, Any]:
-    async with opened(place) as store:
+    async with open_store(place) as store:
         await furnish(store)
         return await inventory(store)
 
 
 async def found(place: str) -> dict[str, Any]:
-    async with opened(place) as store:
+    async with open_store(place) as store:
         return await inventory(store)
 
 
@@ -157,7 +150,7 @@ async def test_bots_and_programs_go_on(places: tuple[str, str]) -> None:
     source, target = places
     await furnished(source)
     await move(source, target)
-    async with opened(target) as store:
+    async with open_store(target) as store:
         log, workflows = store.log, store.workflows
         end = (await log.load()).last_seq
         [known, new] = await add(log, direct("first", ANN, BOB), direct("new", ANN, BOB), second=700)
@@ -207,7 +200,7 @@ async def test_a_store_that_was_moved_goes_on_under_a_new_epoch(places: tuple[st
     after = await found(source)
     assert after["log"].epoch == log.epoch != before["log"].epoch
     assert after["messages"] == before["messages"]
-    async with opened(source) as store:
+    async with open_store(source) as store:
         assert (await store.workflows.claim_run("waits", BOB)).fence > 1_000_000, (
             "no claim of the other one is equal"
         )
@@ -219,7 +212,7 @@ async def test_serving_the_source_ends_a_move(places: tuple[str, str]) -> None:
     source, target = places
     await furnished(source)
     assert killed(source, target, "comparing", 60)
-    async with opened(source) as store:
+    async with open_store(source) as store:
         await add(store.log, direct("meanwhile", ANN, BOB), second=90)
     with pytest.raises(DatabaseUnusable, match="was served since"):
         await move(source, target)
@@ -303,7 +296,7 @@ async def test_a_damaged_message_is_moved_as_it_is(tmp_path: Path, postgresql_ur
     await furnished(str(source))
     change(source, "UPDATE bot_messages SET sender_bot_name = 'somebody' WHERE seq = 5")
     assert (await move(str(source), postgresql_url)).damaged == [5]
-    async with opened(postgresql_url) as store:
+    async with open_store(postgresql_url) as store:
         assert (await read_page(store.log, page(BOB, ("", 4)))).damaged == (5,)
 
 
@@ -339,7 +332,7 @@ async def test_the_records_are_all_that_a_file_has(tmp_path: Path) -> None:
 
 
 async def test_the_records_are_all_that_a_database_has(postgresql_url: str) -> None:
-    async with opened(postgresql_url):
+    async with open_store(postgresql_url):
         pass
     connection = await asyncpg.connect(postgresql_url)
     rows = await connection.fetch(
