@@ -5,8 +5,8 @@ Use `open_store(url)`. Importing this package loads no backend; opening a store 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
 from .urls import check_engine_url, database_path, is_engine, shown
 
-__all__ = ["back_up", "check_of", "database_path", "described", "open_store", "restore"]
+__all__ = ["back_up", "check_of", "database_path", "described", "is_engine", "open_store", "restore"]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with how far it is, as `StoreCheck.run` says it."""
@@ -56,13 +56,20 @@ def _open_engine(
     url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
 ) -> AbstractAsyncContextManager[Store]:
     check_engine_url(url)
-    try:
+    with _driver():
         from .postgresql.store import open_postgresql_store
+    return open_postgresql_store(url, rules, clock, watch, alone=True)
+
+
+@contextmanager
+def _driver() -> Iterator[None]:
+    """Import the backend for PostgreSQL within. Raise DatabaseUnusable if its driver is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
         raise DatabaseUnusable("PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'") from None
-    return open_postgresql_store(url, rules, clock, watch, alone=True)
 
 
 def described(url: str) -> str:
@@ -73,8 +80,15 @@ def described(url: str) -> str:
 def check_of(url: str) -> StoreCheck:
     """Return a check of the store at a URL of `open_store`, which may be in use by another process.
 
-    The process that has the store open must not check it: closing the file would drop its locks.
+    The process that has a file open must not check it: closing the file would drop its locks. A database of
+    PostgreSQL is checked in an event loop of the check's own. Raise ValueError and DatabaseUnusable as
+    `open_store`.
     """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.check import Check as EngineCheck
+        return EngineCheck(url)
     path = database_path(url)
     from .sqlite.check import Check
 
