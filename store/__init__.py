@@ -5,10 +5,9 @@ Use `open_store(url)`. Importing this package loads no backend; opening a store 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from bus.errors import DatabaseUnusable
@@ -17,7 +16,7 @@ from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 from .moving.house import Site
 from .urls import check_engine_url, database_path, is_engine, shown
 
-__all__ = ["back_up", "check_of", "database_path", "described", "open_store", "restore", "site_of"]
+__all__ = ["back_up", "check_of", "database_path", "described", "is_engine", "open_store", "restore", "site_of"]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with how far it is, as `StoreCheck.run` says it."""
@@ -57,17 +56,21 @@ def open_store(
 def _open_engine(
     url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
 ) -> AbstractAsyncContextManager[Store]:
-    _check_engine(url)
-    from .postgresql.store import open_postgresql_store
-
+    check_engine_url(url)
+    with _driver():
+        from .postgresql.store import open_postgresql_store
     return open_postgresql_store(url, rules, clock, watch, alone=True)
 
 
-def _check_engine(url: str) -> None:
-    """Raise ValueError if the URL of an engine is not well-formed, and DatabaseUnusable without its driver."""
-    check_engine_url(url)
-    if find_spec("asyncpg") is None:
-        raise DatabaseUnusable("PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'")
+@contextmanager
+def _driver() -> Iterator[None]:
+    """Import the backend for PostgreSQL within. Raise DatabaseUnusable if its driver is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise DatabaseUnusable("PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'") from None
 
 
 def described(url: str) -> str:
@@ -78,8 +81,15 @@ def described(url: str) -> str:
 def check_of(url: str) -> StoreCheck:
     """Return a check of the store at a URL of `open_store`, which may be in use by another process.
 
-    The process that has the store open must not check it: closing the file would drop its locks.
+    The process that has a file open must not check it: closing the file would drop its locks. A database of
+    PostgreSQL is checked in an event loop of the check's own. Raise ValueError and DatabaseUnusable as
+    `open_store`.
     """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.check import Check as EngineCheck
+        return EngineCheck(url)
     path = database_path(url)
     from .sqlite.check import Check
 
@@ -103,9 +113,9 @@ def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path
 def site_of(url: str) -> Site:
     """Return where the store at a URL of `open_store` is, or is to be, for `store.moving.mover`."""
     if is_engine(url):
-        _check_engine(url)
-        from .postgresql.moving import PostgresqlSite
-
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.moving import PostgresqlSite
         return PostgresqlSite(url)
     from .sqlite.moving import SqliteSite
 

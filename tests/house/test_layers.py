@@ -73,6 +73,7 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "store.findings",
     "store.message_rows",
     "store.moving.house",
     "store.moving.kinds",
