@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-__all__ = ["check_of", "database_path", "open_store"]
+__all__ = ["check_of", "database_path", "examine", "open_store"]
 
 
 def open_store(
@@ -48,6 +48,18 @@ def check_of(url: str) -> StoreCheck:
     from .sqlite.check import Check
 
     return Check(Path(path))
+
+
+def examine(url: str) -> list[str]:
+    """Return warnings about the backend of a URL, and about where its database is, each with what to do.
+
+    The store is not opened. Raises ValueError for another scheme, DatabaseUnusable if it could not be served there,
+    and StoreFailed for a disk error.
+    """
+    path = database_path(url)
+    from .sqlite import examine
+
+    return examine(path)
 
 
 def database_path(url: str) -> str:

@@ -6,7 +6,6 @@ Owns the findings of `posthouse doctor`, each with its remedy, and their bounds.
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -200,8 +199,8 @@ async def _runs(bot: Bot) -> AsyncIterator[Finding]:
     if crashed:
         yield _warning(
             "runs",
-            f"{amount(crashed, 'run')} crashed: posthouse runs --status crashed lists them, and their bots go on with"
-            " them if they are started; posthouse retry lets those go on that crashed too often",
+            f"{amount(crashed, 'run')} crashed: posthouse runs --status crashed lists them, and their bots go on"
+            " with them if they are started; posthouse retry lets those go on that crashed too often",
         )
     before = datetime.now(UTC) - _UNCLAIMED
     left = [

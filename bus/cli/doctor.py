@@ -47,7 +47,7 @@ def doctor(link: Link, config: Path | None, database: str | None, engine: str | 
 
 def _of_the_machine(config: Path | None, database: str | None, engine: str | None) -> Iterator[Finding]:
     try:
-        settings = read_settings(config, store={"database": database, "engine": engine})
+        settings = read_settings(config, store={"database": database})
     except SettingsError as error:
         yield Finding("fault", "settings", str(error))
         return
@@ -58,11 +58,9 @@ def _of_the_machine(config: Path | None, database: str | None, engine: str | Non
 
 def _of_the_database(settings: Settings) -> Iterator[Finding]:
     try:
-        warnings = examine(settings.store.url)
+        warnings = examine(settings.store.database)
         for warning in warnings:
             yield Finding("warning", "database", warning)
-        if settings.store.engine:
-            return
         path = Path(database_path(settings.store.database)).absolute()
         if not warnings:
             yield Finding("ok", "database", str(path))

@@ -93,8 +93,8 @@ def _version_warnings() -> list[str]:
         return []
     fixed = ".".join(map(str, WAL_RESET_FIXED))
     return [
-        f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program write to"
-        " the database or checkpoint it; a newer Python or system has a newer SQLite"
+        f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program write"
+        " to the database or checkpoint it; a newer Python or system has a newer SQLite"
     ]
 
 

@@ -12,7 +12,9 @@ __all__ = ["file_system_of", "file_system_warning"]
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
-_NETWORK = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|glusterfs|lustre|gfs2?|ocfs2|fuse\.(sshfs|s3fs|rclone|glusterfs)")
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|glusterfs|lustre|gfs2?|ocfs2|fuse\.(sshfs|s3fs|rclone|glusterfs)"
+)
 
 _MEMORY = {"tmpfs", "ramfs"}
 
@@ -34,7 +36,9 @@ def file_system_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
         if len(fields) < 5 or not rest:
             continue
         point = Path(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), fields[4]))
-        if path.is_relative_to(point) and len(point.parts) >= found:  # of two at one place, the later covers the other
+        if (
+            path.is_relative_to(point) and len(point.parts) >= found
+        ):  # of two at one place, the later covers the other
             found, kind = len(point.parts), rest.split()[0]
     return kind
 
@@ -46,8 +50,8 @@ def file_system_warning(database: Path, mounts: Path = _MOUNTS) -> str | None:
         return None
     if _NETWORK.fullmatch(kind):
         return (
-            f"{database} is on a network file system ({kind}), where neither locks nor syncs can be relied on: another"
-            " worker could write to it too, and what was acknowledged could be lost; move it to a local disk"
+            f"{database} is on a network file system ({kind}), where neither locks nor syncs can be relied on:"
+            " another worker could write to it too, and what was acknowledged be lost; move it to a local disk"
         )
     if kind in _MEMORY:
         return f"{database} is in memory ({kind}): a restart of the machine loses it; move it to a disk"
