@@ -17,6 +17,7 @@ from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
 from .settings_rights import ChannelRights, Role, rights_fault
+from .settings_store import StoreSettings
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
@@ -30,7 +31,6 @@ __all__ = [
     "Security",
     "Settings",
     "SettingsError",
-    "StoreSettings",
     "Workflows",
 ]
 
@@ -126,15 +126,6 @@ class Security(_Section, frozen=True):
     def has_keys(self) -> bool:
         """Whether each connection is known by its key."""
         return self.mode == "keys"
-
-
-class StoreSettings(_Section, frozen=True):
-    """What is stored, and where."""
-
-    database: str = "posthouse.db"
-
-    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
-    """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
 
 
 class Delivery(_Section, frozen=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from store import database_path, examine
+from store import database_path, described, examine
 
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable, StoreFailure, WorkerUnavailable
@@ -47,7 +47,7 @@ def doctor(link: Link, config: Path | None, database: str | None, engine: str | 
 
 def _of_the_machine(config: Path | None, database: str | None, engine: str | None) -> Iterator[Finding]:
     try:
-        settings = read_settings(config, store={"database": database})
+        settings = read_settings(config, store={"database": database, "engine": engine})
     except SettingsError as error:
         yield Finding("fault", "settings", str(error))
         return
@@ -57,14 +57,15 @@ def _of_the_machine(config: Path | None, database: str | None, engine: str | Non
 
 
 def _of_the_database(settings: Settings) -> Iterator[Finding]:
+    store = settings.store
     try:
-        warnings = examine(settings.store.database)
+        warnings = examine(store.url)
         for warning in warnings:
             yield Finding("warning", "database", warning)
-        path = Path(database_path(settings.store.database)).absolute()
         if not warnings:
-            yield Finding("ok", "database", str(path))
-        yield from file_findings(path, settings)
+            yield Finding("ok", "database", described(store.url))
+        if not store.engine:
+            yield from file_findings(Path(database_path(store.database)).absolute(), settings)
     except (DatabaseUnusable, StoreFailure, ValueError, OSError) as error:
         yield Finding("fault", "database", str(error))
 

@@ -137,6 +137,13 @@ class Node:
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(f"{lines.strip()}\n")
 
+    def ask_for_passwords(self, role: str) -> None:
+        """Let a role in with its password only."""
+        path = self._data / "pg_hba.conf"
+        rest = path.read_text(encoding="utf-8")
+        path.write_text(f"host all {role} {HOST}/32 scram-sha-256\n{rest}", encoding="utf-8")
+        self.reload()
+
     def start(self) -> None:
         """Start it, and return when it accepts connections."""
         with self._log.open("ab") as log:

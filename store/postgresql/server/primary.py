@@ -16,8 +16,9 @@ import asyncpg
 
 from bus.errors import StoreError, StoreFailed
 
+from ...urls import shown
 from .checks import Server
-from .connecting import connect, is_lost, make_safe, shown
+from .connecting import connect, is_lost, make_safe
 from .hosts import Reign
 
 __all__ = ["ATTEMPTS_MAX", "Primary"]
