@@ -17,7 +17,7 @@ from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
 from .urls import check_engine_url, database_path, is_engine, shown
 
-__all__ = ["back_up", "check_of", "database_path", "described", "examine", "open_store", "restore"]
+__all__ = ["back_up", "check_of", "database_path", "described", "examine", "is_engine", "open_store", "restore"]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with how far it is, as `StoreCheck.run` says it."""
@@ -58,14 +58,14 @@ def _open_engine(
     url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
 ) -> AbstractAsyncContextManager[Store]:
     check_engine_url(url)
-    with _the_driver():
+    with _driver():
         from .postgresql.store import open_postgresql_store
     return open_postgresql_store(url, rules, clock, watch, alone=True)
 
 
 @contextmanager
-def _the_driver() -> Iterator[None]:
-    """Say how to install the driver of PostgreSQL if an import fails without it."""
+def _driver() -> Iterator[None]:
+    """Import the backend for PostgreSQL within. Raise DatabaseUnusable if its driver is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -82,8 +82,15 @@ def described(url: str) -> str:
 def check_of(url: str) -> StoreCheck:
     """Return a check of the store at a URL of `open_store`, which may be in use by another process.
 
-    The process that has the store open must not check it: closing the file would drop its locks.
+    The process that has a file open must not check it: closing the file would drop its locks. A database of
+    PostgreSQL is checked in an event loop of the check's own. Raise ValueError and DatabaseUnusable as
+    `open_store`.
     """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.check import Check as EngineCheck
+        return EngineCheck(url)
     path = database_path(url)
     from .sqlite.check import Check
 
@@ -98,7 +105,7 @@ def examine(url: str) -> list[str]:
     """
     if is_engine(url):
         check_engine_url(url)
-        with _the_driver():
+        with _driver():
             from .postgresql.examining import examine as examine_server
         return anyio.run(examine_server, url)
     path = database_path(url)

@@ -74,6 +74,7 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "store.findings",
     "store.message_rows",
     "store.seals",
     "store.urls",

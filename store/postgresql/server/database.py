@@ -13,11 +13,12 @@ import anyio
 import asyncpg
 import uuid_utils
 
-from bus.errors import DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from ...urls import shown
+from .catalog import schema_faults
 from .checks import Server, warnings
 from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .incarnation import take_over
@@ -90,6 +91,7 @@ async def open_database(
             await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
         await migrate(connection)
+        warned = await _compare_schema(connection, url)
         incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
         writer = Writer(primary, connection, incarnation, end)
         epoch = await _epoch(connection)
@@ -104,7 +106,9 @@ async def open_database(
         open_reader(primary, 1) as questions,
         _serving(writer, primary),
     ):
-        yield Database(url, epoch, server, writer=writer, read=read, questions=questions)
+        database = Database(url, epoch, server, writer=writer, read=read, questions=questions)
+        database.warnings += warned
+        yield database
 
 
 def _failure(url: str, error: BaseException) -> StoreError | None:
@@ -116,6 +120,17 @@ def _failure(url: str, error: BaseException) -> StoreError | None:
     if isinstance(error, asyncpg.PostgresError):
         return translate(error) or StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}")
     return None
+
+
+async def _compare_schema(connection: asyncpg.Connection, url: str) -> list[str]:
+    """Raise DatabaseDamaged if the schema differs from what the migrations make; return warnings."""
+    try:
+        faults = await schema_faults(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [f"the schema was not compared with what it should be: {error} (GRANT TEMPORARY ON DATABASE …)"]
+    if faults:
+        raise DatabaseDamaged(f"{shown(url)} is damaged: {'; '.join(faults)}; repair the schema, or restore a copy")
+    return []
 
 
 async def _be_alone(connection: asyncpg.Connection, url: str) -> None:
