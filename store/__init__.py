@@ -10,13 +10,25 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import anyio
+
 from bus.errors import DatabaseUnusable
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
 from .moving.house import Site
 from .urls import check_engine_url, database_path, is_engine, shown
 
-__all__ = ["back_up", "check_of", "database_path", "described", "is_engine", "open_store", "restore", "site_of"]
+__all__ = [
+    "back_up",
+    "check_of",
+    "database_path",
+    "described",
+    "examine",
+    "is_engine",
+    "open_store",
+    "restore",
+    "site_of",
+]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with how far it is, as `StoreCheck.run` says it."""
@@ -94,6 +106,23 @@ def check_of(url: str) -> StoreCheck:
     from .sqlite.check import Check
 
     return Check(Path(path))
+
+
+def examine(url: str) -> list[str]:
+    """Return warnings about the backend of a URL, and about where its database is, each with what to do.
+
+    The store is not opened. Raises ValueError for another scheme, DatabaseUnusable if it could not be served there,
+    and StoreFailed for a disk error.
+    """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.examining import examine as examine_server
+        return anyio.run(examine_server, url)
+    path = database_path(url)
+    from .sqlite import examine
+
+    return examine(path)
 
 
 def back_up(database: Path, target: Path, tell: _Tell) -> StoreCheck:

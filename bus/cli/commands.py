@@ -14,6 +14,7 @@ COMMANDS = {
     "check": "bus.cli.databases:check",
     "channels": "bus.cli.messages:channels",
     "dead-letters": "bus.cli.dead_letters:dead_letters",
+    "doctor": "bus.cli.doctor:doctor",
     "demo": "bus.demo.demo:demo",
     "fork": "bus.cli.retrying:fork",
     "history": "bus.cli.messages:history",

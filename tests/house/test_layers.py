@@ -46,6 +46,7 @@ ROOMS = {
         "bus.configuration",
         "bus.signals",
         "bus.wire",
+        "bus.worker_key",
         "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},

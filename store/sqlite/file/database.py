@@ -35,7 +35,7 @@ from bus.model.repository import StoreWatch
 from ...moving.house import FENCES_AHEAD, refusal
 from .connection import StoreConnection
 from .lockfile import LockFile
-from .place import check_place, find_place, opening_failure, reachable_by_others
+from .place import check_place, find_place, opening_failure, place_warnings
 from .reader import Reader, lenient_text
 from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_BYTES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
@@ -68,10 +68,6 @@ _LOOK_SECONDS = 1.0
 _COPY = (
     "{} continues under a new epoch: the mark beside it is missing or was written for another file, so it is"
     " assumed to be a restored copy"
-)
-
-_OPEN_TO_OTHERS = (
-    "{0} can be read or written by other users of this machine, and it holds every message: chmod go= {0} {0}-*"
 )
 
 
@@ -137,8 +133,7 @@ async def open_database(
             async with _serving(lock, write, identity, watch) as database:
                 if not continued:
                     database.warnings.append(_COPY.format(place.database))
-                if await anyio.to_thread.run_sync(reachable_by_others, place.database):
-                    database.warnings.append(_OPEN_TO_OTHERS.format(place.database))
+                database.warnings += await anyio.to_thread.run_sync(place_warnings, place.database)
                 yield database
         await anyio.to_thread.run_sync(lock.end)
     finally:
