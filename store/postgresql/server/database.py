@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import asyncpg
 import uuid_utils
 
-from bus.errors import DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
 from bus.model.leadership import Candidate
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from ...urls import shown
+from .catalog import schema_faults
 from .checks import Server, warnings
 from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
-from .incarnation import Incarnation, LogEnd, take_over
+from .incarnation import take_over
 from .leadership import has_leadership, take_lead
 from .primary import Primary
 from .reader import Reader, open_reader
@@ -79,13 +81,20 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, watch: StoreWatch | None = None, candidate: Candidate | None = None, *, alone: bool = False
+    url: str,
+    watch: StoreWatch | None = None,
+    candidate: Candidate | None = None,
+    *,
+    alone: bool = False,
+    moving: bool = False,
 ) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
 
     With a `candidate`, take the lead as well: raise OwnershipLost, now if another worker leads, and later if the
     lease is lost. Leaving the context gives it up. With `alone`, that is done without a candidate, unless a worker
     is connected: then raise DatabaseInUse.
+
+    One that was moved away, or is only in part here, is refused, unless it is opened for `moving`.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
@@ -100,15 +109,20 @@ async def open_database(
         if alone:
             await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
+        take = partial(take_over, place=shown(url), moving=moving)
         if candidate is None:
             await migrate(connection)
-            incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
+            incarnation, end = await take(connection, str(uuid_utils.uuid7()))
         else:
             await check_schema(connection)
             if not await has_leadership(connection):
                 await migrate(connection)
-            incarnation, end, tenure = await _take_lead(connection, url, candidate, forced=alone)
+            incarnation, end, before, leader, sent_at = await take_lead(
+                connection, candidate, take, steady_clock, forced=alone
+            )
+            tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
             await migrate(connection)  # only now: a worker of an earlier version may have led
+        warned = await _compare_schema(connection, url)
         writer = Writer(primary, connection, incarnation, end)
         epoch = await _epoch(connection)
     except BaseException as error:
@@ -127,6 +141,7 @@ async def open_database(
         database = Database(url, epoch, server, writer=writer, read=read, questions=questions)
         if tenure is not None:
             database.tenure, tenure.reader = tenure, questions
+        database.warnings += warned
         yield database
 
 
@@ -144,6 +159,17 @@ def _failure(url: str, error: BaseException) -> StoreError | None:
     if isinstance(error, asyncpg.PostgresError):
         return translate(error) or StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}")
     return None
+
+
+async def _compare_schema(connection: asyncpg.Connection, url: str) -> list[str]:
+    """Raise DatabaseDamaged if the schema differs from what the migrations make; return warnings."""
+    try:
+        faults = await schema_faults(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [f"the schema was not compared with what it should be: {error} (GRANT TEMPORARY ON DATABASE …)"]
+    if faults:
+        raise DatabaseDamaged(f"{shown(url)} is damaged: {'; '.join(faults)}; repair the schema, or restore a copy")
+    return []
 
 
 async def _be_alone(connection: asyncpg.Connection, url: str) -> None:
@@ -210,13 +236,6 @@ async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.Can
         watching.cancel()
     if writer.failure is not None:
         serving.cancel()
-
-
-async def _take_lead(
-    connection: asyncpg.Connection, url: str, candidate: Candidate, *, forced: bool
-) -> tuple[Incarnation, LogEnd, PostgresqlTenure]:
-    incarnation, end, before, leader, sent_at = await take_lead(connection, candidate, steady_clock, forced=forced)
-    return incarnation, end, PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
 
 
 async def _epoch(connection: asyncpg.Connection) -> str:

@@ -6,7 +6,7 @@ fence (`incarnation`). A renewal is refused as soon as any program has raised th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 
@@ -14,7 +14,7 @@ from bus.errors import OwnershipLost
 from bus.model.leadership import Candidate, Leader, Sighting
 from bus.model.records import timestamp
 
-from .incarnation import Incarnation, LogEnd, lock_workers, take_over
+from .incarnation import Incarnation, LogEnd, lock_workers
 
 __all__ = ["STANDING_BY", "STANDS_BY", "give_up", "has_leadership", "look_at_leadership", "renew", "take_lead"]
 
@@ -63,9 +63,14 @@ async def look_at_leadership(connection: asyncpg.Connection) -> Sighting:
 
 
 async def take_lead(
-    connection: asyncpg.Connection, candidate: Candidate, clock: Callable[[], float], *, forced: bool = False
+    connection: asyncpg.Connection,
+    candidate: Candidate,
+    take: Callable[[asyncpg.Connection, str], Awaitable[tuple[Incarnation, LogEnd]]],
+    clock: Callable[[], float],
+    *,
+    forced: bool = False,
 ) -> tuple[Incarnation, LogEnd, Sighting, Leader, float]:
-    """Become the leader and the only writer. Raise OwnershipLost if another one has a lease, unless `forced`.
+    """Become the leader, and with `take` the only writer. Raise OwnershipLost if another leads, unless `forced`.
 
     Return also what was seen before, and a time by `clock` before the lease began. All of it is safe when this has
     returned.
@@ -77,7 +82,7 @@ async def take_lead(
         before = await look_at_leadership(connection)  # again: another candidate may have been first
         if not forced:
             _raise_if_led(before, candidate)
-        incarnation, end = await take_over(connection, candidate.worker_id)
+        incarnation, end = await take(connection, candidate.worker_id)
         sent_at = clock()
         since = await connection.fetchval(
             _TAKE, *incarnation, candidate.url, candidate.tap, candidate.lease_seconds
