@@ -24,7 +24,7 @@ LEASE_SECONDS = 6.0
 
 LONG = "lease_seconds = 60.0"
 
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 100.0
 
 
 class Member(Worker):

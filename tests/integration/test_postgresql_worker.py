@@ -14,7 +14,7 @@ import bus
 
 from ..postgresql.cluster import single
 from .forked_worker import forked_worker
-from .refusals import IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
+from .refusals import IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
 from .test_flow_kills import Flow
 from .test_run_kills import CONFIGURATION, LONG, Case, kill_bot, kill_worker
 from .wire import bodies, to_bot, to_channel
@@ -91,14 +91,6 @@ def test_a_server_that_restarts_is_a_pause(tmp_path: Path) -> None:
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_second_worker_is_refused_and_the_first_goes_on(process: Worker, tmp_path: Path) -> None:
-    refusal = refuse_forked(tmp_path, "--engine", process.engine, *at(free_endpoints(2)))
-    assert refusal.code == IN_USE
-    assert "in use by another worker" in refusal.line
-    assert process.session("bot").publish(to_channel("news", "one"))
-    process.stop()
 
 
 @pytest.mark.parametrize(
