@@ -27,6 +27,12 @@ LONG = "lease_seconds = 60.0"
 WAIT_SECONDS = 100.0
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Only the workers are what is tested here."""
+    return "asyncio"
+
+
 class Member(Worker):
     """A worker of the house."""
 
@@ -107,7 +113,7 @@ class Traffic:
     def check(self) -> None:
         """Everything was stored once and in order, and nothing was delivered after it was settled."""
         seqs = [self.sent[number] for number in sorted(self.sent)]
-        assert seqs == list(range(1, len(seqs) + 1))
+        assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
         assert self.again == []
         assert sorted({number for number, _ in self.received}) == list(range(len(seqs)))
 
@@ -194,8 +200,8 @@ async def test_a_leader_that_is_stopped_hands_over(tmp_path: Path, postgresql_ur
                 await traffic.go_on()
                 here.stop()
                 assert there.command in here.said("lead_given_up")[-1]
-                assert "the lease was given up" in there.said("leads")[-1]
                 await traffic.go_on_at(there)
+                assert "the lease was given up" in there.said("leads")[-1]
                 here.start()
                 assert there.command in here.said("stands_by")[-1]
         traffic.check()
