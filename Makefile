@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -16,6 +16,7 @@ help:
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
+	@echo "make crash-patroni      break three nodes of PostgreSQL under Patroni and etcd, and the worker, for SECONDS (ten minutes)"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
@@ -68,6 +69,10 @@ crash-postgresql: KIND = failovers
 crash crash-postgresql: $(BIN)/.installed
 	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND))
+
+crash-patroni: SECONDS ?= 600
+crash-patroni: $(BIN)/.installed
+	$(BIN)/python -m tests.crash.patroni_faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
 
 fuzz: SECONDS ?= 600
 fuzz: $(BIN)/.installed
