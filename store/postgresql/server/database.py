@@ -101,7 +101,7 @@ async def open_database(
     """
     if alone:
         candidate = Candidate(worker_id=str(uuid_utils.uuid7()))
-    primary = Primary(url, **({} if candidate is None else _settings_of(candidate)))
+    primary = Primary(url, watch, **({} if candidate is None else _settings_of(candidate)))
     connection: asyncpg.Connection | None = None
     tenure: PostgresqlTenure | None = None
     try:

@@ -15,9 +15,10 @@ import anyio
 import asyncpg
 
 from bus.errors import StoreError, StoreFailed
+from bus.model.repository import StoreWatch
 
 from ...urls import shown
-from .checks import Server
+from .checks import Server, warnings
 from .connecting import connect, is_lost, make_safe
 from .hosts import Reign
 
@@ -42,9 +43,11 @@ T = TypeVar("T")
 class Primary:
     """Makes sessions with the primary, with these settings, and says when they are believed."""
 
-    def __init__(self, url: str, **settings: str) -> None:
+    def __init__(self, url: str, watch: StoreWatch | None = None, **settings: str) -> None:
         self._url = url
+        self._watch = watch
         self._settings = settings
+        self._warnings: frozenset[str] | None = None
         self._abandoned: StoreError | None = None
         self._attempts: set[anyio.CancelScope] = set()
         self._doubt: anyio.Event | None = None
@@ -58,7 +61,10 @@ class Primary:
         return shown(self._url)
 
     async def connect(self) -> tuple[asyncpg.Connection, Server]:
-        """Make a session, which may not be believed yet. Raise as `connecting.connect` does."""
+        """Make a session, which may not be believed yet. Raise as `connecting.connect` does.
+
+        Operators are told what they should know of this server and was not so with the one before.
+        """
         if self._abandoned is None:
             with anyio.CancelScope() as attempt:
                 self._attempts.add(attempt)
@@ -67,9 +73,17 @@ class Primary:
                 finally:
                     self._attempts.discard(attempt)
                 self._sessions[connection] = reign
+                self._tell(server)
                 return connection, server
         assert self._abandoned is not None, "nothing else cancels an attempt alone"
         raise self._abandoned
+
+    def _tell(self, server: Server) -> None:
+        found = frozenset(warnings(server))
+        if self._watch is not None and self._warnings is not None:
+            for sentence in found - self._warnings:
+                self._watch.warn(sentence)
+        self._warnings = found
 
     async def reconnect(self) -> asyncpg.Connection:
         """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
