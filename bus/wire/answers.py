@@ -361,11 +361,11 @@ class Leads(_Answer, frozen=True):
     """Higher than that of every leader before."""
     since: str
     standing_by: int
-    url: str | None = None
+    url: str | None
     """Where the other workers send bots; None if they name no address."""
 
 
-class WorkerStatus(_Answer, frozen=True):
+class WorkerStatus(_Answer, frozen=True, omit_defaults=True):
     """The worker's status. `counters` count since its start, and `rates` are theirs, per second."""
 
     started_at: str
