@@ -128,6 +128,10 @@ class Node:
         _run(self.folder, "pg_basebackup", "-d", source, "-D", self._data, *options)
         self.configure(f"port = {self.port}")
 
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs and return what it says."""
+        return _run(self.folder, program, *arguments)
+
     def query(self, sql: str, database: str = USER) -> list[str]:
         """Carry out SQL as its superuser and return the rows, with `|` between columns."""
         return _run(self.folder, "psql", "-qAt", "-d", self.url(database), "-c", sql).splitlines()

@@ -74,6 +74,16 @@ async def take_over(connection: asyncpg.Connection, worker_id: str) -> tuple[Inc
     return Incarnation(worker_id, fence), LogEnd(*row)
 
 
+async def end_all(connection: asyncpg.Connection) -> None:
+    """End every worker's incarnation, in the caller's transaction, and make sure that no fence comes twice.
+
+    After a restoration there may be workers with higher fences than the database knows.
+    """
+    await connection.execute(_LOCK_WORKERS)
+    await connection.execute("DELETE FROM workers")
+    await connection.execute("UPDATE log_end SET fence = fence + 1000000")
+
+
 async def begin(connection: asyncpg.Connection, incarnation: Incarnation, batch: int) -> tuple[datetime, LogEnd]:
     """Begin a batch, in the caller's transaction; return the server's time, and where the log ends.
 
