@@ -10,9 +10,12 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import anyio
+
 from bus.errors import DatabaseUnusable
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
+from .moving.house import Site
 from .urls import check_engine_url, database_path, is_engine, shown
 
 __all__ = [
@@ -21,10 +24,12 @@ __all__ = [
     "check_of",
     "database_path",
     "described",
+    "examine",
     "house_key",
     "is_engine",
     "open_store",
     "restore",
+    "site_of",
 ]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
@@ -128,6 +133,23 @@ async def house_key(url: str, noted: str | None = None) -> str | None:
     return await house.house_key(url, noted)
 
 
+def examine(url: str) -> list[str]:
+    """Return warnings about the backend of a URL, and about where its database is, each with what to do.
+
+    The store is not opened. Raises ValueError for another scheme, DatabaseUnusable if it could not be served there,
+    and StoreFailed for a disk error.
+    """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.examining import examine as examine_server
+        return anyio.run(examine_server, url)
+    path = database_path(url)
+    from .sqlite import examine
+
+    return examine(path)
+
+
 def back_up(database: Path, target: Path, tell: _Tell) -> StoreCheck:
     """Copy a file that a worker may be using; see `store.sqlite.backup.back_up`."""
     from .sqlite import backup
@@ -140,3 +162,15 @@ def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path
     from .sqlite.backup import restore
 
     return restore(backup, database, tell)
+
+
+def site_of(url: str) -> Site:
+    """Return where the store at a URL of `open_store` is, or is to be, for `store.moving.mover`."""
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.moving import PostgresqlSite
+        return PostgresqlSite(url)
+    from .sqlite.moving import SqliteSite
+
+    return SqliteSite(database_path(url))

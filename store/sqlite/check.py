@@ -24,12 +24,13 @@ from bus.errors import DatabaseUnusable
 
 from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults
 from ..message_rows import intact
+from ..moving.house import State
 from ..seals import is_sealed
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
 from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
-from .file.schema import migrations, schema_faults
+from .file.schema import migrations, read_move, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS
@@ -75,6 +76,12 @@ _STEPS_A_CALL = 100_000
 
 _STEPS_MIN, _STEPS_A_PAGE = 200_000_000, 1_000_000
 """The steps for one part: some seconds, and for each page many times what its smallest rows take."""
+
+
+_MOVES = {
+    State.LEFT: "it was moved to {}, so that a worker refuses it",
+    State.ARRIVING: "it has only a part of {}, from which it is being moved",
+}
 
 
 class Check:
@@ -144,6 +151,7 @@ class _Reading:
         self._part("the file", self._structure)
         if self._is_foreign:
             return
+        self._part("the move to another place", self._moving)
         yield from self._read_messages()
         self._part("the scheduled messages", self._scheduled)
         yield Progress("bots and channels")
@@ -202,6 +210,11 @@ class _Reading:
         add_findings(
             self.damage, [f"scheduled message {id}: not as stored: the checksum differs" for id in altered]
         )
+
+    def _moving(self) -> None:
+        move = read_move(self._connection)
+        if move is not None and move.state in _MOVES:
+            self.warnings.append(_MOVES[move.state].format(move.place))
 
     def _references(self) -> None:
         """Find names of unknown bots and channels. The log outlives what it names, so these are only warnings."""

@@ -55,6 +55,7 @@ ROOMS = {
         "bus.configuration",
         "bus.signals",
         "bus.wire",
+        "bus.worker_key",
         "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
@@ -84,6 +85,8 @@ PURE_TOO = {
     "bus.runs.replay",
     "store.findings",
     "store.message_rows",
+    "store.moving.house",
+    "store.moving.kinds",
     "store.seals",
     "store.urls",
 }
@@ -112,6 +115,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
+WITH_PROTOCOLS |= {"store.moving.house"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

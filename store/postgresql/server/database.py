@@ -73,11 +73,12 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, watch: StoreWatch | None = None, *, alone: bool = False
+    url: str, watch: StoreWatch | None = None, *, alone: bool = False, moving: bool = False
 ) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
 
-    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse.
+    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse. One that
+    was moved away, or is only in part here, is refused, unless it is opened for `moving`.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
@@ -91,7 +92,7 @@ async def open_database(
         await _make_safe(connection, server, watch)
         await migrate(connection)
         warned = await _compare_schema(connection, url)
-        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
+        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()), place=shown(url), moving=moving)
         writer = Writer(primary, connection, incarnation, end)
         epoch = await settle_epoch(connection)
     except BaseException as error:

@@ -17,10 +17,9 @@ import uuid_utils
 
 from bus.model.records import timestamp
 
-__all__ = ["Epoch", "begin_epoch", "settle_epoch"]
+from ...moving.house import FENCES_AHEAD
 
-_FENCES_AHEAD = 1_000_000
-"""How far the fences of a restored copy are ahead of those in it: more than the claims of a run since then."""
+__all__ = ["Epoch", "begin_epoch", "settle_epoch"]
 
 # All of it stays the same when a standby is promoted, and none of it can be kept by pg_restore.
 _HERE = """
@@ -75,5 +74,5 @@ async def begin_epoch(connection: asyncpg.Connection) -> str:
     """Give the log a new name, and end all holds of runs, in the caller's transaction; return the name."""
     epoch = str(uuid_utils.uuid7())
     await connection.execute(_NOTE, epoch, *await connection.fetchrow(_HERE))
-    await connection.execute(_RAISE_FENCES, _FENCES_AHEAD)
+    await connection.execute(_RAISE_FENCES, FENCES_AHEAD)
     return epoch
