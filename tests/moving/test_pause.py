@@ -26,6 +26,7 @@ async def digest(text: str) -> str:
     return text.upper()
 
 
+@pytest.mark.timeout(300)
 async def test_bots_and_programs_stay_while_their_house_moves(tmp_path: Path, postgresql_url: str) -> None:
     places = [str(tmp_path / "posthouse.db"), postgresql_url, str(tmp_path / "back.db")]
     with Worker(places[0]) as worker:
