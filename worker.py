@@ -41,6 +41,7 @@ from bus.client.credentials import Credentials, read_credentials, write_credenti
 from bus.configuration import read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
+from bus.house_key import check_house_key, note_house_key
 from bus.model.leadership import Candidate, Leader
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
@@ -174,12 +175,15 @@ async def _serve_in_turns(
     stop: _Stop, settings: Settings, context: zmq.Context[zmq.Socket[bytes]], prepare: Callable[[Broker], None]
 ) -> None:
     """Serve while this worker leads its house, and stand by meanwhile."""
+    election = partial(_opened, settings, open_election)
+    election()  # which refuses a URL that is none
+    if settings.security.has_keys:
+        await check_house_key(settings)
     key = worker_key(settings)
     sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
     try:
         _allow_descriptors(settings.limits.sessions_max)
         candidate = _candidate(settings, sockets.command.address, sockets.tap.address)
-        election = partial(_opened, settings, open_election)
         frame_bytes_max = settings.limits.frame_bytes_max
         house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stop.stand_by)
 
@@ -229,6 +233,7 @@ async def _serve_store(
         store, settings, context, worker=worker, versions=versions, secret=secret, house=house
     )
     if key is not None:
+        await note_house_key(settings, key)
         await _introduce_admin(broker, key, find_admin_file(_file(settings)))
     prepare(broker)
     if house is None:
