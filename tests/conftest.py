@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from .postgresql.fixtures import postgresql_node, postgresql_quorum, postgresql_url
+from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 
-__all__ = ["postgresql_node", "postgresql_quorum", "postgresql_url"]
+__all__ = ["postgresql_databases", "postgresql_node", "postgresql_quorum", "postgresql_url"]
 
 settings.register_profile(
     "slow machine",

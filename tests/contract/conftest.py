@@ -29,6 +29,7 @@ from bus.settings import Limits, Settings, Workflows
 from bus.testing import Worker
 from store import open_store
 
+from ..postgresql.databases import Databases
 from ..postgresql.places import PostgresqlPlace
 from .samples import ANN, BOB, add_bots, definition, run
 
@@ -223,8 +224,9 @@ def sqlite_place(tmp_path: Path) -> SqlitePlace:
 
 
 @pytest.fixture
-def postgresql_place(postgresql_url: str) -> PostgresqlPlace:
-    return PostgresqlPlace(postgresql_url)
+def postgresql_place(postgresql_databases: Databases) -> Iterator[PostgresqlPlace]:
+    with postgresql_databases.lent() as url:
+        yield PostgresqlPlace(url)
 
 
 def place_of(request: pytest.FixtureRequest, name: str) -> StorePlace:
