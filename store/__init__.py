@@ -33,6 +33,10 @@ def open_store(
     DatabaseNewer or StoreFailed if the file cannot be used; it is then left unchanged. StoreFailed also ends the
     context later, if the disk reports an error, or the file is removed, moved or replaced.
     """
+    if url.startswith("postgresql://"):
+        from .postgresql.store import open_postgresql_store
+
+        return open_postgresql_store(url, rules or WorkflowRules(), clock, watch)
     path = database_path(url)
     from .sqlite import open_sqlite_store
 

@@ -13,9 +13,19 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from .engines import engine, pytest_addoption, pytest_generate_tests, store_url, without_repetitions
 from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 
-__all__ = ["postgresql_databases", "postgresql_node", "postgresql_quorum", "postgresql_url"]
+__all__ = [
+    "engine",
+    "postgresql_databases",
+    "postgresql_node",
+    "postgresql_quorum",
+    "postgresql_url",
+    "pytest_addoption",
+    "pytest_generate_tests",
+    "store_url",
+]
 
 settings.register_profile(
     "slow machine",
@@ -64,6 +74,7 @@ _TESTS = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests by their folders."""
+    items[:] = without_repetitions(items)
     places = {folder: place for place, folder in enumerate(_FOLDERS)}
     items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], -1))
 
