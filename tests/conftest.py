@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from .engines import engine, pytest_addoption, pytest_generate_tests, store_url, without_repetitions
+from .engines import engine_name, pytest_addoption, pytest_generate_tests, store_url, without_repetitions
 from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 
 __all__ = [
-    "engine",
+    "engine_name",
     "postgresql_databases",
     "postgresql_node",
     "postgresql_quorum",

@@ -21,7 +21,7 @@ import pytest
 from store.postgresql.server.connecting import SCHEMA
 
 __all__ = [
-    "engine",
+    "engine_name",
     "pytest_addoption",
     "pytest_generate_tests",
     "query",
@@ -48,13 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" not in metafunc.fixturenames:
+    if "engine_name" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--engine")
     engines = [chosen] if chosen in ENGINES else list(ENGINES)
     if metafunc.definition.get_closest_marker("sqlite_only") is not None:
         engines = [each for each in engines if each == "sqlite"]
-    metafunc.parametrize("engine", engines, indirect=True, scope="module")
+    metafunc.parametrize("engine_name", engines, indirect=True, scope="module")
 
 
 def without_repetitions(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -66,21 +66,21 @@ def _is_repetition(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function) or item.config.getoption("--engine") is not None:
         return False
     parameters = getattr(item, "callspec", None)
-    if parameters is None or parameters.params.get("engine") != "postgresql":
+    if parameters is None or parameters.params.get("engine_name") != "postgresql":
         return False
     return bool(parameters.params.get("anyio_backend", LOOP) != LOOP)
 
 
 @pytest.fixture(scope="module")
-def engine(request: pytest.FixtureRequest) -> str:
+def engine_name(request: pytest.FixtureRequest) -> str:
     """The kind of store."""
     return str(request.param)
 
 
 @pytest.fixture
-def store_url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+def store_url(engine_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the test's own store is: nothing was stored there yet."""
-    if engine == "sqlite":
+    if engine_name == "sqlite":
         yield str(tmp_path / "posthouse.db")
     else:
         with request.getfixturevalue("postgresql_databases").lent() as url:

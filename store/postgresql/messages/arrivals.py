@@ -17,6 +17,7 @@ from bus.model.arriving import appended, are_due, fitting, waits, whole
 from bus.model.repository import Added, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
 from ...message_rows import checksum, in_log
+from ..server.copying import copy
 from ..server.reader import Reader
 from ..server.writer import Transaction
 from .ids import append_known, find_senders
@@ -142,9 +143,7 @@ class Arrivals:
 
 async def schedule(connection: asyncpg.Connection, messages: Sequence[NewMessage]) -> None:
     """Store messages that wait until they are due. No sender of theirs used their ids before."""
-    await connection.copy_records_to_table(
-        "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES
-    )
+    await copy(connection, "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES)
 
 
 async def next_due_at(reader: Reader) -> str | None:

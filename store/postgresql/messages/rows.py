@@ -15,6 +15,7 @@ from bus.errors import RecordDamaged
 from bus.model.repository import LogMessage, Lot
 
 from ...message_rows import intact, message_of, own_columns
+from ..server.copying import copy
 from ..server.reader import Reader
 
 __all__ = ["COLUMNS", "append", "escaped", "fetch", "read_row", "unescaped"]
@@ -88,4 +89,4 @@ async def append(
                     lot.expires_at, lot.tainted, crc, bool(copies) and copies[at - first_seq],
                 )
             )  # fmt: skip
-    await connection.copy_records_to_table("bot_messages", records=records, columns=_WRITTEN)
+    await copy(connection, "bot_messages", records=records, columns=_WRITTEN)

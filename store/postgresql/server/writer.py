@@ -241,7 +241,8 @@ class Writer:
         together = True
         for _ in range(ATTEMPTS_MAX):
             try:
-                await self._attempt(pendings, together=together)
+                with self._primary.waiting():
+                    await self._attempt(pendings, together=together)
             except Exception as error:
                 if is_lost(self._connection, error):
                     if not await self._decide():
