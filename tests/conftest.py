@@ -13,7 +13,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from .engines import engine_name, pytest_addoption, pytest_generate_tests, store_url, without_repetitions
+from .engines import (
+    engine_name,
+    pytest_addoption,
+    pytest_generate_tests,
+    shared_store_url,
+    store_url,
+    without_repetitions,
+)
 from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "postgresql_url",
     "pytest_addoption",
     "pytest_generate_tests",
+    "shared_store_url",
     "store_url",
 ]
 

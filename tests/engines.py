@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_generate_tests",
     "query",
+    "shared_store_url",
     "sqlite_only",
     "store_url",
     "without_repetitions",
@@ -80,8 +81,23 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store_url(engine_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the test's own store is: nothing was stored there yet."""
+    with _empty(engine_name, tmp_path, request) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_store_url(
+    engine_name: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """Where a store is that the tests of a file share."""
+    with _empty(engine_name, tmp_path_factory.mktemp("shared"), request) as url:
+        yield url
+
+
+@contextmanager
+def _empty(engine_name: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     if engine_name == "sqlite":
-        yield str(tmp_path / "posthouse.db")
+        yield str(folder / "posthouse.db")
     else:
         with request.getfixturevalue("postgresql_databases").lent() as url:
             yield url

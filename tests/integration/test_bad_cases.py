@@ -18,8 +18,8 @@ ack_wait_seconds = 0.5
 
 
 @pytest.fixture(scope="module")
-def impatient_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with forked_worker(tmp_path_factory.mktemp("impatient"), IMPATIENT) as running:
+def impatient_process(shared_store_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with forked_worker(tmp_path_factory.mktemp("impatient"), IMPATIENT, shared_store_url) as running:
         yield running
 
 
