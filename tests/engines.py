@@ -21,6 +21,7 @@ import pytest
 from store.postgresql.server.connecting import SCHEMA
 
 __all__ = [
+    "empty_store",
     "engine_name",
     "pytest_addoption",
     "pytest_generate_tests",
@@ -81,7 +82,7 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store_url(engine_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the test's own store is: nothing was stored there yet."""
-    with _empty(engine_name, tmp_path, request) as url:
+    with empty_store(engine_name, tmp_path, request) as url:
         yield url
 
 
@@ -90,12 +91,13 @@ def shared_store_url(
     engine_name: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[str]:
     """Where a store is that the tests of a file share."""
-    with _empty(engine_name, tmp_path_factory.mktemp("shared"), request) as url:
+    with empty_store(engine_name, tmp_path_factory.mktemp("shared"), request) as url:
         yield url
 
 
 @contextmanager
-def _empty(engine_name: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+def empty_store(engine_name: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the URL of a store in which nothing was stored yet."""
     if engine_name == "sqlite":
         yield str(folder / "posthouse.db")
     else:

@@ -42,12 +42,13 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
 STORES = ("sqlite", "postgresql")
 """The kinds of store. A fixture for each, such as `sqlite_place`, returns a `StorePlace` of the test's own."""
 
-REMOTE = "remote"
+REMOTE, REMOTE_POSTGRESQL = "remote", "remote-postgresql"
 
 EVERYWHERE = [
     *((store, "uvloop") for store in STORES),
     (REMOTE, "asyncio"),
     (REMOTE, "trio"),
+    (REMOTE_POSTGRESQL, "asyncio"),
 ]
 """A store is opened on the loop that a worker opens it on, and runs are executed on each loop once.
 
@@ -180,13 +181,13 @@ class RemotePlace:
 class RemoteBackend:
     """A worker that many tests use, one after another; every time it is opened it was started anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store_url: str) -> None:
         self._clock = Clock()
         settings = Settings(
             limits=Limits(frame_bytes_max=FRAME_BYTES_MAX, answers_bytes_max=2 * FRAME_BYTES_MAX),
             workflows=Workflows(sweep_seconds=86_400),  # tests look for lost runs when they want to
         )
-        self.worker = Worker(path, settings, clock=self._clock)
+        self.worker = Worker(store_url, settings, clock=self._clock)
         self._opened = 0
 
     def begin(self) -> None:
@@ -253,16 +254,25 @@ def anyio_backend(place_and_loop: tuple[str, str]) -> tuple[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteBackend]:
-    backend = RemoteBackend(tmp_path_factory.mktemp("worker") / "posthouse.db")
+    backend = RemoteBackend(str(tmp_path_factory.mktemp("worker") / "posthouse.db"))
     with backend.worker:
         yield backend
 
 
+@pytest.fixture(scope="module")
+def shared_remote_postgresql_backend(postgresql_databases: Databases) -> Iterator[RemoteBackend]:
+    with postgresql_databases.lent() as url:
+        backend = RemoteBackend(url)
+        with backend.worker:
+            yield backend
+
+
 @pytest.fixture
 def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> WorkflowBackend:
-    if place_and_loop[0] != REMOTE:
+    if place_and_loop[0] in STORES:
         return LocalBackend(place_of(request, place_and_loop[0]))
-    remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")
+    name = place_and_loop[0].replace("-", "_")
+    remote: RemoteBackend = request.getfixturevalue(f"shared_{name}_backend")
     remote.begin()
     return remote
 

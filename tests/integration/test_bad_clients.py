@@ -12,9 +12,12 @@ from typing import Any
 
 import zmq
 
+from ..engines import sqlite_only
 from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Message, Session, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
+
+pytestmark = sqlite_only  # they are hard on the worker, and not on its engine
 
 MEBIBYTE = 1024 * 1024
 
@@ -121,13 +124,13 @@ def test_a_bot_that_gives_everything_back_at_once(worker: Worker) -> None:
 # ── Connections that come and go ─────────────────────────────────────────────────────────────────────────
 
 
-def test_a_bot_that_reconnects_in_a_loop(tmp_path: Path, store_url: str) -> None:
+def test_a_bot_that_reconnects_in_a_loop(tmp_path: Path) -> None:
     """It never says goodbye, and settles what it gets: it gets everything, and its dead selves are forgotten.
 
     What goes to a connection before the worker can know that it is gone comes back when its session is over.
     """
     configuration = "[delivery]\nheartbeat_seconds = 2.0\nsession_timeout_seconds = 5.0"
-    with forked_worker(tmp_path, configuration, store_url) as worker:
+    with forked_worker(tmp_path, configuration) as worker:
         with neighbours(worker):
             for number in range(60):
                 session = worker.session("loop", max_in_flight=10)
@@ -287,9 +290,9 @@ socket_frames_max = 200
 """Much less than what a test leaves unread, whatever the kernel's buffers take."""
 
 
-def test_a_publisher_that_never_looks_for_answers_at_all(tmp_path: Path, store_url: str) -> None:
+def test_a_publisher_that_never_looks_for_answers_at_all(tmp_path: Path) -> None:
     """So many that the worker cannot keep them, and ends the session: repeated by the rule, each is stored once."""
-    with forked_worker(tmp_path, FEW_FRAMES, store_url) as worker:
+    with forked_worker(tmp_path, FEW_FRAMES) as worker:
         publish_and_never_look(worker)
 
 
