@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -15,6 +15,7 @@ help:
 	@echo "make wheel              build the wheel, install it in a clean environment, and use it"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
+	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
@@ -61,10 +62,12 @@ STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
-crash: SECONDS ?= 3600
-crash: JOBS = 1
-crash: $(BIN)/.installed
-	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) $(if $(SEED),--seed $(SEED))
+crash crash-postgresql: SECONDS ?= 3600
+crash crash-postgresql: JOBS = 1
+crash-postgresql: KIND = failovers
+crash crash-postgresql: $(BIN)/.installed
+	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND))
 
 fuzz: SECONDS ?= 600
 fuzz: $(BIN)/.installed

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from bus.errors import DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailed
+from store import examine
 from store.postgresql.server import database, schema
 from store.postgresql.server.checks import Server, refusals, warnings
 from store.postgresql.server.database import open_database
@@ -184,3 +185,12 @@ async def test_a_role_that_may_not_create_the_schema_is_told_how(
     postgresql_node.query("CREATE SCHEMA posthouse AUTHORIZATION guest", name)
     async with open_database(postgresql_url.replace("postgres@", "guest@")) as database:
         assert database.writer.last_seq == 0
+
+
+def test_a_database_is_examined_without_being_taken_over(postgresql_url: str) -> None:
+    [warning] = examine(postgresql_url)
+    assert "no commit waits for a standby" in warning
+    with pytest.raises(StoreFailed, match="start PostgreSQL"):
+        examine("postgresql://127.0.0.1:1/house")
+    with pytest.raises(DatabaseUnusable, match="create it"):
+        examine(f"{postgresql_url}x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from itertools import count
 from pathlib import Path
 
 import anyio
@@ -13,7 +12,6 @@ import pytest
 
 from bus.errors import Conflict, OwnershipLost, StoreClosed, StoreError, StoreFailed
 from store import postgresql
-from store.postgresql.server.copying import copy
 from store.postgresql.server.database import Database, open_database
 from store.postgresql.server.writer import Transaction
 
@@ -21,8 +19,6 @@ from .cluster import Node
 from .writing import adding, channels, happens
 
 pytestmark = pytest.mark.anyio
-
-_CHANNEL = ("name", "created_at", "created_by_bot_id")
 
 
 @pytest.fixture
@@ -245,26 +241,3 @@ def test_no_commit_takes_the_lock_of_notifications() -> None:
     sources = Path(postgresql.__file__).parent.rglob("*.*")
     found = [path.name for path in sources if re.search(rb"\bNOTIFY\b|\bLISTEN\b|add_listener", path.read_bytes())]
     assert found == []
-
-
-async def test_a_session_that_ended_unnoticed_before_a_copy_leaves_nothing_behind(
-    database: Database, postgresql_node: Node
-) -> None:
-    """asyncpg abandons a future there; the error that it gets fails this test, unless somebody looks at it."""
-    tries = count()
-
-    async def add(connection: asyncpg.Connection, name: str) -> None:
-        await copy(connection, "bot_channels", records=[(name, "", "")], columns=_CHANNEL)
-
-    async def operation(transaction: Transaction) -> None:
-        await add(transaction.connection, "a")
-        if (turns := next(tries)) < 4:
-            pid = await transaction.connection.fetchval("SELECT pg_backend_pid()")
-            # The loop stands still until the session is over, and hears of it in one of these turns.
-            assert postgresql_node.query(f"SELECT pg_terminate_backend({pid}, 60000)") == ["t"]
-            for _ in range(turns):
-                await anyio.lowlevel.checkpoint()
-        await add(transaction.connection, "b")
-
-    await database.writer.run(operation)
-    assert (await channels(database), database.writer.doubts) == (["a", "b"], 4)

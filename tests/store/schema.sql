@@ -294,3 +294,12 @@ CREATE TABLE security_events (
     checksum INTEGER NOT NULL
 );
 CREATE INDEX idx_security_events_at ON security_events (at);
+
+-- Moving
+
+CREATE TABLE house_move (
+    id    TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('leaving', 'left', 'arriving')),
+    place TEXT NOT NULL,
+    at    TEXT NOT NULL
+);

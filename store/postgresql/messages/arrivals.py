@@ -17,25 +17,29 @@ from bus.model.arriving import appended, are_due, fitting, waits, whole
 from bus.model.repository import Added, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
 from ...message_rows import checksum, in_log
-from ..server.copying import copy
 from ..server.reader import Reader
 from ..server.writer import Transaction
 from .ids import append_known, find_senders
 from .rows import append, escaped, unescaped
 from .taint import Taint
 
-__all__ = ["Arrivals", "next_due_at", "read_scheduled", "schedule"]
+__all__ = ["SCHEDULED", "Arrivals", "is_intact_scheduled", "next_due_at", "read_scheduled", "schedule"]
 
-_NAMES = (
-    "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type", "body",
-    "reply_to", "headers", "expires_at", "due_at", "tainted", "checksum",
-)  # fmt: skip
+_SCHEDULE = """
+    INSERT INTO scheduled_messages (
+        id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body, reply_to,
+        headers, expires_at, due_at, tainted, checksum
+    )
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::bigint[])"""
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
     " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), expires_at, due_at, tainted, checksum,"
     " number"
 )
+
+SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 
 _DUE = """
     SELECT number, octet_length(body) FROM scheduled_messages WHERE due_at <= $1 ORDER BY due_at, number LIMIT $2"""
@@ -57,6 +61,10 @@ class Arrivals:
 
     def __repr__(self) -> str:
         return f"<Arrivals waiting={self.waiting}>"
+
+    def are_simple(self, lots: Sequence[Lot]) -> bool:
+        """Return True if lots are appended as they are, unless their senders used their ids before."""
+        return are_due(lots) and not self.waiting and self.taint.is_decided(lots)
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
@@ -123,8 +131,8 @@ class Arrivals:
         connection = transaction.connection
         found = await connection.fetch(_DUE, change.until or change.timestamp, change.messages_max)
         due = await connection.fetch(_READ_DUE, fitting(found, change.bytes_max))
-        intact = [record for record in due if _is_intact(record)]
-        damaged = [record for record in due if not _is_intact(record)]
+        intact = [record for record in due if is_intact_scheduled(record)]
+        damaged = [record for record in due if not is_intact_scheduled(record)]
         first_seq = transaction.last_seq + 1
         released = [in_log(_message(record), seq, timestamp) for seq, record in enumerate(intact, first_seq)]
         if released:
@@ -143,7 +151,7 @@ class Arrivals:
 
 async def schedule(connection: asyncpg.Connection, messages: Sequence[NewMessage]) -> None:
     """Store messages that wait until they are due. No sender of theirs used their ids before."""
-    await copy(connection, "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES)
+    await connection.execute(_SCHEDULE, *zip(*map(_record, messages), strict=True))
 
 
 async def next_due_at(reader: Reader) -> str | None:
@@ -155,7 +163,7 @@ async def next_due_at(reader: Reader) -> str | None:
 async def read_scheduled(reader: Reader, number: int) -> NewMessage | None:
     """Return a delayed message by its number, if it still waits. Raise RecordDamaged if its record is damaged."""
     for record in await reader.fetch(f"SELECT {_COLUMNS} FROM scheduled_messages WHERE number = $1", number):
-        if not _is_intact(record):
+        if not is_intact_scheduled(record):
             raise RecordDamaged("scheduled_messages", str(record[0]))
         return _message(record)
     return None
@@ -185,5 +193,6 @@ def _message(record: Any) -> NewMessage:
     return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, row[11]))
 
 
-def _is_intact(record: Any) -> bool:
+def is_intact_scheduled(record: Any) -> bool:
+    """Return True if a record of SCHEDULED matches its checksum."""
     return bool(checksum(0, _message(record), record[10] or "") == record[12])

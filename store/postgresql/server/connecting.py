@@ -57,17 +57,17 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
+async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server, Reign]:
     """Connect to the primary of a URL, which may name several hosts.
 
     Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
     cannot be reached now.
 
     `synchronous_commit` is kept as it is now, whatever the server's configuration is changed to later. Nothing that
-    the session shows may be believed before `make_safe`.
+    the session shows may be believed before `make_safe`. `settings` replace those of every session.
     """
     try:
-        connection, reign = await find_primary(url, _SETTINGS)
+        connection, reign = await find_primary(url, _SETTINGS | settings)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
         if isinstance(error, _ENDED) and not isinstance(error, ssl.SSLCertVerificationError):
             raise
