@@ -81,6 +81,8 @@ class Clock:
 class StorePlace(Protocol):
     """Where a store is kept: opened again, it has what was stored before."""
 
+    url: str
+
     def open(
         self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
     ) -> AbstractAsyncContextManager[Store]: ...
@@ -89,6 +91,7 @@ class StorePlace(Protocol):
 class SqlitePlace:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.url = str(path)
 
     def open(
         self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
