@@ -22,7 +22,7 @@ __all__ = ["backup", "check", "restore"]
 
 _TOOLS = (
     "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
-    ' docs/operations.md has both, "With PostgreSQL"'
+    ' docs/postgresql.md has both, "Backups"'
 )
 
 

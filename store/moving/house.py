@@ -29,6 +29,7 @@ __all__ = [
     "Standing",
     "State",
     "refusal",
+    "warning_of",
 ]
 
 FENCES_AHEAD = 1_000_000
@@ -160,3 +161,12 @@ def refusal(place: str, move: Move | None) -> DatabaseUnusable | None:
         f"{place} was moved to {move.place} on {move.at[:10]}: serve that; `posthouse move --reopen {place}` lets"
         " this one go on instead, without what was acknowledged there"
     )
+
+
+def warning_of(move: Move | None) -> str | None:
+    """Return what a check says about a store that a worker refuses because of a move."""
+    if move is None or move.state is State.LEAVING:
+        return None
+    if move.state is State.ARRIVING:
+        return f"it has only a part of {move.place}, from which it is being moved"
+    return f"it was moved to {move.place}, so that a worker refuses it"

@@ -20,9 +20,9 @@ from bus.model.records import timestamp
 from .house import House, LogHead, Move, Site, Standing, State, refusal
 from .kinds import KINDS, MESSAGES, Kind, Row, RowKey, is_damaged
 
-__all__ = ["Moved", "Progress", "move", "reopen", "survey"]
+__all__ = ["Moved", "move", "reopen", "survey"]
 
-Progress = Callable[[tuple[str, int, int | None]], None]
+_Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with what is being done, how many records of it are done, and how many there are."""
 
 
@@ -54,7 +54,7 @@ async def survey(source: Site, target: Site) -> tuple[Standing, Standing]:
     return here, there
 
 
-async def move(source: Site, target: Site, tell: Progress) -> Moved:
+async def move(source: Site, target: Site, tell: _Tell) -> Moved:
     """Move a store, or go on with a move that was interrupted.
 
     Nothing is acknowledged or delivered meanwhile: both are locked against workers. When this returns, the target
@@ -125,9 +125,7 @@ def _epoch(standing: Standing) -> str | None:
 class _Mover:
     """One attempt to finish a move."""
 
-    def __init__(
-        self, source: House, target: House, log: LogHead, counts: Mapping[str, int], tell: Progress
-    ) -> None:
+    def __init__(self, source: House, target: House, log: LogHead, counts: Mapping[str, int], tell: _Tell) -> None:
         self._source = source
         self._target = target
         self._log = log

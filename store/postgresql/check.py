@@ -21,6 +21,7 @@ from bus.errors import StoreFailed
 
 from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults, unsettled_seqs
 from ..message_rows import intact
+from ..moving.house import warning_of
 from ..seals import is_sealed
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
@@ -30,6 +31,7 @@ from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS, event_row
 from .server.catalog import schema_faults
 from .server.connecting import connect, is_lost, unreachable
+from .server.incarnation import read_move
 from .server.schema import missing_migrations
 
 __all__ = ["Check"]
@@ -133,6 +135,7 @@ class _Reading:
             )
         else:
             await self._structure()
+        await self._part("the move to another place", self._moving)
         async for progress in self._messages():
             yield progress
         await self._part("the scheduled messages", self._scheduled)
@@ -160,6 +163,10 @@ class _Reading:
             add_findings(self._check.damage, await schema_faults(self._connection))
         except asyncpg.InsufficientPrivilegeError as error:
             self._check.warnings.append(f"the schema was not compared: {error} (GRANT TEMPORARY ON DATABASE)")
+
+    async def _moving(self) -> None:
+        if (warning := warning_of(await read_move(self._connection))) is not None:
+            self._check.warnings.append(warning)
 
     async def _messages(self) -> AsyncIterator[Progress]:
         logs, last_seq, first, last = await self._connection.fetchrow(_END)

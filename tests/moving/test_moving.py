@@ -10,13 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import asyncpg
 import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters
-from store import open_store, site_of
+from store import check_of, open_store, site_of
 from store.moving import mover
 from store.moving.house import LogHead, Standing, State
 from store.moving.kinds import KINDS
@@ -185,6 +187,9 @@ async def test_a_store_that_was_moved_is_not_served(places: tuple[str, str]) -> 
     await move(source, target)
     with pytest.raises(DatabaseUnusable, match=r"was moved to .*posthouse move --reopen"):
         await found(source)
+    check = check_of(source)
+    assert await anyio.to_thread.run_sync(lambda: list(check.run()))
+    assert (check.damage, [line for line in check.warnings if "was moved to" in line]) == ([], check.warnings[:1])
     again = await move(source, target)
     assert again.already
     assert await found(target) == before

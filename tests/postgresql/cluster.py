@@ -19,7 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["HOST", "USER", "Node", "as_owner", "free_ports", "guarded", "missing", "programs", "quorum", "single"]
+__all__ = [
+    "HOST",
+    "USER",
+    "Node",
+    "as_owner",
+    "free_ports",
+    "guarded",
+    "missing",
+    "programs",
+    "quorum",
+    "single",
+    "version",
+]
 
 HOST = "127.0.0.1"
 USER = "postgres"
@@ -63,16 +75,19 @@ def programs() -> Path | None:
 
 def missing() -> str | None:
     """Say why no node can be started here; None if one can."""
-    folder = programs()
-    if folder is None:
+    if programs() is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
-    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    version = int(said.split()[2].partition(".")[0])
-    if version < VERSION_MIN:
-        return f"PostgreSQL {version} is too old: version {VERSION_MIN} or newer is needed"
+    if int(version().partition(".")[0]) < VERSION_MIN:
+        return f"PostgreSQL {version()} is too old: version {VERSION_MIN} or newer is needed"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (apt-get install util-linux)"
     return None
+
+
+def version() -> str:
+    """Return the version of the programs, which must be there."""
+    command = [f"{programs()}/postgres", "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2]
 
 
 def as_owner(*command: str | Path) -> list[str]:
@@ -274,9 +289,10 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
+def _nodes(names: Sequence[str], parent: Path | None) -> Iterator[list[Node]]:
     """Yield nodes with a folder and a port each, and remove them in the end."""
-    with tempfile.TemporaryDirectory(prefix="posthouse-postgresql-", ignore_cleanup_errors=True) as made:
+    prefix = "posthouse-postgresql-" if parent is None else ".bench-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as made:
         folder = Path(made)
         if os.geteuid() == 0:
             shutil.chown(folder, USER, USER)
@@ -290,19 +306,21 @@ def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
 
 
 @contextmanager
-def single() -> Iterator[Node]:
-    """Start one node, and end it."""
-    with _nodes(["single"]) as [node]:
+def single(parent: Path | None = None, settings: str = "") -> Iterator[Node]:
+    """Start one node, and end it. Its files are in a folder of `parent`, or of the system's for temporary files."""
+    with _nodes(["single"], parent) as [node]:
         node.create()
+        node.configure(settings)
         node.start()
         yield node
 
 
 @contextmanager
-def quorum() -> Iterator[tuple[Node, Node, Node]]:
-    """Start a primary whose commits wait for one of its two standbys; end them all."""
-    with _nodes(["primary", "s1", "s2"]) as [primary, *standbys]:
+def quorum(parent: Path | None = None, settings: str = "") -> Iterator[tuple[Node, Node, Node]]:
+    """Start a primary whose commits wait for one of its two standbys; end them all. The arguments are as above."""
+    with _nodes(["primary", "s1", "s2"], parent) as [primary, *standbys]:
         primary.create()
+        primary.configure(settings)
         primary.start()
         for standby in standbys:
             standby.copy(primary)

@@ -18,7 +18,7 @@ from .writing import adding, channels
 
 pytestmark = pytest.mark.anyio
 
-SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)")
+SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)", "posthouse")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)")
         (SAFE._replace(synchronous_commit="off"), "synchronous_commit is off"),
         (SAFE._replace(synchronous_commit="local"), "synchronous_commit is local"),
         (SAFE._replace(synchronous_commit="remote_write"), "synchronous_commit is remote_write"),
+        (SAFE._replace(search_path='"$user", public'), "not through pgbouncer"),
     ],
 )
 def test_a_server_that_may_lose_what_was_acknowledged_is_refused(server: Server, words: str) -> None:

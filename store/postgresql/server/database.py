@@ -84,7 +84,7 @@ async def open_database(
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
-    primary = Primary(url)
+    primary = Primary(url, watch)
     connection: asyncpg.Connection | None = None
     try:
         connection, server = await primary.connect()
