@@ -168,7 +168,7 @@ _KEYS = '[security]\nmode = "keys"\n'
 def serve_once(directory: Path, url: str) -> None:
     """Serve with keys, and stop."""
     with ExitStack() as stack:
-        process = engine_of(directory, url, _KEYS)
+        process = forked_worker(directory, _KEYS, url)
         stack.callback(process.close)
         process.launch()
         log = directory / "worker.log"
