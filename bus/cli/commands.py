@@ -28,6 +28,7 @@ COMMANDS = {
     "reload": "bus.cli.rights:reload",
     "request": "bus.cli.messages:request",
     "restore": "bus.cli.databases:restore",
+    "restored": "bus.cli.databases:restored",
     "resume": "bus.cli.runs:resume",
     "retry": "bus.cli.retrying:retry",
     "run": "bus.cli.runs:show_one",
