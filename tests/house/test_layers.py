@@ -87,6 +87,7 @@ PURE_TOO = {
     "store.message_rows",
     "store.moving.house",
     "store.moving.kinds",
+    "store.portions",
     "store.seals",
     "store.urls",
 }

@@ -16,7 +16,7 @@ from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, S
 
 from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
-from .hosts import Reign, find_primary
+from .hosts import Reign, find_primary, terminate
 
 __all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
 
@@ -78,6 +78,11 @@ async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server
         if refused := refusals(server):
             raise DatabaseUnusable(f"{shown(url)} cannot be used: {'; '.join(refused)}")
         await connection.execute(f"SET synchronous_commit = {server.synchronous_commit}")
+    except Exception as error:
+        told = terminate(connection, error)
+        if told is error:
+            raise
+        raise told from error
     except BaseException:
         connection.terminate()
         raise
