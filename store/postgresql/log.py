@@ -27,7 +27,9 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    Erase,
     FindRequest,
+    FoundContents,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -40,6 +42,7 @@ from bus.model.repository import (
     Recovered,
     RecoverRuns,
     ReleaseDue,
+    Removal,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -48,6 +51,7 @@ from bus.model.repository import (
     RevokeKeys,
     RunSurvey,
     SaveMailbox,
+    SearchRequest,
     SecurityEvent,
     SecurityRequest,
     SeenBot,
@@ -63,6 +67,7 @@ from bus.model.repository import (
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
+from .messages.erasing import SCRUBS, erase, note_scrub, read_removals
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
@@ -70,6 +75,7 @@ from .messages.pages import count_senders, count_waiting, read_page
 from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
 from .messages.rows import fetch
 from .messages.sealed import save_mailboxes, subscribe
+from .messages.searching import search
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.reader import Reader
@@ -174,6 +180,8 @@ class PostgresLog:
                 return released
             case RemoveMessages():
                 return await remove_messages(transaction, change)
+            case Erase():
+                return await erase(transaction, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -301,6 +309,25 @@ class PostgresLog:
     async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
         """Return security events."""
         return await read_events(self._database.questions, request)
+
+    async def search(self, request: SearchRequest) -> FoundContents:
+        """Return the messages and runs that contain something, in portions."""
+        return await search(self._database.questions, request, self._database.writer.last_seq)
+
+    async def removals(self, after: int, limit: int) -> list[Removal]:
+        """Return the records of removals, in their order."""
+        return await read_removals(self._database.questions, after, limit)
+
+    async def scrub(self, at: str) -> None:
+        """Write anew the tables that had what was removed."""
+        [[last]] = await self._database.read.fetch("SELECT COALESCE(MAX(number), 0) FROM removals")
+        for statement in SCRUBS:
+            await self._database.read.fetch(statement)
+
+        async def operation(transaction: Transaction) -> None:
+            await note_scrub(transaction.connection, last, at)
+
+        await self._database.writer.run(operation)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""

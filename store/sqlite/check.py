@@ -34,6 +34,7 @@ from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
 from .file.schema import migrations, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
+from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
@@ -275,6 +276,8 @@ class _Reading:
         rows = self._connection.execute(SECURITY_EVENTS)
         altered = [row[0] for row in rows if not is_sealed(row)]
         _list(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
+        removals = [row for row in self._connection.execute(REMOVALS) if not is_sealed(row[1:])]
+        _list(self.damage, [f"removal {row[0]}: not as stored: the checksum differs" for row in removals])
 
     def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:
         position, unsettled_json, floors_json = state

@@ -169,7 +169,7 @@ def releases_before_it_is_due(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Scheduling) -> None:
         with pytest.MonkeyPatch.context() as now:
-            now.setattr(self._turn, "steady", lambda: "9999-01-01T00:00:00.000000Z")
+            now.setattr(self.turn, "steady", lambda: "9999-01-01T00:00:00.000000Z")
             release(self)
 
     patch.setattr(Scheduling, "release", broken)

@@ -32,12 +32,13 @@ from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from .connection import StoreConnection
+from .failures import translate
 from .lockfile import LockFile
 from .place import check_place, find_place, opening_failure, reachable_by_others
 from .reader import Reader, lenient_text
 from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_BYTES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
-from .writer import BUSY_MILLISECONDS, Writer, copy_back, translate
+from .writer import BUSY_MILLISECONDS, Writer, copy_back
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 
