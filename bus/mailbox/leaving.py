@@ -22,6 +22,7 @@ class Leaving:
     """Retention's view of one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
+        self._pass_over = parts.pass_over
         self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
 
     def __repr__(self) -> str:
@@ -76,6 +77,8 @@ class Leaving:
         """Extend the gap by messages whose turn came, and that were erased."""
         if seqs:
             self._losses.miss(seqs)
+            self._pass_over(seqs)
+            self._backlog.forget()
             self._outstanding.dirty = True
 
     def lose(self, senders: Mapping[int, str]) -> None:

@@ -82,6 +82,8 @@ class FakeLog:
         self.scheduled: dict[tuple[str, str], NewMessage] = {}
         self.removed: set[int] = set()
         self.erased: set[int] = set()
+        self.cancelled: set[tuple[str, str]] = set()
+        """Delayed messages that were removed."""
         self.erasures: dict[str, Erased] = {}
         self.bots: dict[str, BotRecord] = {}
         self.channels: dict[str, Channel] = {}
@@ -320,6 +322,7 @@ class FakeLog:
         delayed = tuple(
             each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None) is not None
         )
+        self.cancelled.update((each.id, each.sender_bot_id) for each in delayed)
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
         self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
         return erased
