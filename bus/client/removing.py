@@ -79,8 +79,8 @@ class Removing:
     async def scrub(self) -> None:
         """Leave nothing of what was removed in the files of the database.
 
-        The database is written anew, which takes seconds for each gigabyte; publishers wait meanwhile. This waits
-        for the end, however long it takes. It may be repeated.
+        The database is written anew, which may take a minute for each gigabyte; publishers wait meanwhile. This
+        waits for the end, however long it takes. It may be repeated.
         """
         await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
 

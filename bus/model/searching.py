@@ -13,10 +13,10 @@ import msgspec
 
 from .erasing import SearchRequest
 
-__all__ = ["Place", "contains", "needles_of"]
+__all__ = ["Stage", "contains", "needles_of"]
 
 
-class Place(enum.StrEnum):
+class Stage(enum.StrEnum):
     """What is searched, in this order. A portion ends in a place, after something."""
 
     MESSAGES = "messages"
@@ -28,12 +28,12 @@ class Place(enum.StrEnum):
         return f"{self}:{last}"
 
     @staticmethod
-    def of(after: str) -> tuple[Place, str]:
+    def of(after: str) -> tuple[Stage, str]:
         """Return where to go on. Raise ValueError if no portion ended so."""
         place, _, last = after.partition(":")
-        if place in ("", Place.MESSAGES, Place.DELAYED):
-            return Place(place or "messages"), str(int(last or 0))
-        return Place(place), last
+        if place in ("", Stage.MESSAGES, Stage.DELAYED):
+            return Stage(place or "messages"), str(int(last or 0))
+        return Stage(place), last
 
     def columns(self, request: SearchRequest) -> tuple[str, ...]:
         """Return the columns of messages that are searched."""

@@ -234,8 +234,10 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
     echo: bool = True
 
 
-Removing = Search | Removals | Scrub
-Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status | Removing
+Query = (
+    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status | Search | Removals
+    | Scrub
+)  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
 KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame

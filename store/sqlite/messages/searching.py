@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
-from bus.model.searching import Place, contains, needles_of
+from bus.model.searching import Stage, contains, needles_of
 
 from ...message_rows import message_of
 from ..file.reader import Reader
@@ -58,17 +58,17 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
     """Return the next portion of what is found."""
     if request.id is not None:
         return await _with_id(reader, request, request.id, last_seq)
-    place, after = Place.of(request.after)
+    place, after = Stage.of(request.after)
     needles = json.dumps(needles_of(request))
-    if place is Place.MESSAGES:
+    if place is Stage.MESSAGES:
         return await _messages(reader, request, needles, int(after or 0), last_seq)
-    if place is Place.DELAYED:
+    if place is Stage.DELAYED:
         return await _delayed(reader, request, needles, int(after or 0), last_seq)
     [[through]] = await reader.execute_fetchall(_LAST_RUN, (after, _RUNS))
     if through is None:
         return FoundContents([], [], [], None, last_seq)
     rows = await reader.execute_fetchall(_IN_RUNS, (needles, after, through))
-    return FoundContents([], [], _runs(rows), Place.RUNS.after(through), last_seq)
+    return FoundContents([], [], _runs(rows), Stage.RUNS.after(through), last_seq)
 
 
 async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: int) -> FoundContents:
@@ -91,7 +91,7 @@ async def _messages(
     through = min(after + _MESSAGES, last_seq)
     sql = (
         f"SELECT {COLUMNS} FROM bot_messages WHERE seq > ?2 AND seq <= ?3 AND body <> ''"
-        f" AND {_has(*Place.MESSAGES.columns(request))} ORDER BY seq LIMIT {_FOUND_MAX}"
+        f" AND {_has(*Stage.MESSAGES.columns(request))} ORDER BY seq LIMIT {_FOUND_MAX}"
     )
     rows = list(await reader.execute_fetchall(sql, (needles, after, through)))
     found = [message_of(row) for row in rows]
@@ -99,7 +99,7 @@ async def _messages(
     if len(rows) == _FOUND_MAX:
         through = rows[-1][0]
     runs = await _runs_named(reader, [id for _, id in messages])
-    following = Place.MESSAGES.after(through) if through < last_seq else Place.DELAYED.after(0)
+    following = Stage.MESSAGES.after(through) if through < last_seq else Stage.DELAYED.after(0)
     return FoundContents(messages, [], runs, following, through)
 
 
@@ -108,13 +108,13 @@ async def _delayed(
 ) -> FoundContents:
     sql = (
         "SELECT rowid, id, sender_bot_id, CAST(body AS BLOB), CAST(headers AS BLOB) FROM scheduled_messages"
-        f" WHERE rowid > ?2 AND {_has(*Place.DELAYED.columns(request))} ORDER BY rowid LIMIT {_FOUND_MAX}"
+        f" WHERE rowid > ?2 AND {_has(*Stage.DELAYED.columns(request))} ORDER BY rowid LIMIT {_FOUND_MAX}"
     )
     rows = list(await reader.execute_fetchall(sql, (needles, after)))
     found = [Delayed(row[1], row[2]) for row in rows if contains(request, row[3], row[4])]
-    following = Place.RUNS.after("") if request.text is not None else None
+    following = Stage.RUNS.after("") if request.text is not None else None
     if len(rows) == _FOUND_MAX:
-        following = Place.DELAYED.after(rows[-1][0])
+        following = Stage.DELAYED.after(rows[-1][0])
     return FoundContents([], found, [], following, last_seq)
 
 
