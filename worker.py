@@ -1,8 +1,7 @@
 """The worker: settings, store, broker and signals together.
 
-Owns the exit codes (sysexits): 0 after a graceful stop, 65 if the database is damaged or newer, 74 after an I/O
-error, 75 if the database or an address is in use, 78 if the configuration is wrong. Every refusal to start is one
-line on standard error that says what is wrong and what to do.
+Ends with 0 after a graceful stop, and otherwise with the codes of `bus.cli.exit_codes`. Every refusal to start is
+one line on standard error that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ if __name__ == "__main__":
 
 import gc
 import platform
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import rich_click as click
@@ -31,23 +31,12 @@ import zmq
 
 from bus.broker.broker import Broker, open_broker
 from bus.broker.worker_log import WorkerLog
-from bus.cli.checking import progress, show_check, show_copy
+from bus.cli.exit_codes import exit_codes
 from bus.cli.program import main, program
-from bus.cli.streams import show_error
 from bus.client.credentials import Credentials, read_credentials, write_credentials
 from bus.configuration import read_settings
 from bus.curve import curve_fault, new_secret, public_of
-from bus.errors import (
-    BindError,
-    CredentialsError,
-    DatabaseDamaged,
-    DatabaseInUse,
-    DatabaseNewer,
-    DatabaseUnusable,
-    KeyFileUnusable,
-    OwnershipLost,
-    StoreFailure,
-)
+from bus.errors import CredentialsError
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
 from bus.settings import Settings, SettingsError
@@ -55,9 +44,12 @@ from bus.wire.addresses import nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
-from store import check_of, database_path, open_store
+from store import database_path, described, open_store
 
-__all__ = ["backup", "check", "exit_codes", "main", "program", "restore", "serve", "worker_key"]
+if TYPE_CHECKING:
+    from bus.broker.health import HealthServer
+
+__all__ = ["main", "program", "serve", "worker_key"]
 
 _OBJECTS_A_COLLECTION = 50_000
 """Allocations of several batches between collections: Python's default is 700."""
@@ -74,22 +66,6 @@ _ADMIN = "posthouse-admin"
 _OTHER_DESCRIPTORS = 100
 """Descriptors for other things than bots' connections: the database, the sockets, and some listeners at the tap."""
 
-EXIT_DATA, EXIT_IO, EXIT_IN_USE, EXIT_CONFIG = 65, 74, 75, 78
-
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (SettingsError, EXIT_CONFIG),
-    (DatabaseDamaged, EXIT_DATA),
-    (DatabaseNewer, EXIT_DATA),
-    (DatabaseInUse, EXIT_IN_USE),
-    (OwnershipLost, EXIT_IN_USE),
-    (DatabaseUnusable, EXIT_CONFIG),
-    (BindError, EXIT_CONFIG),
-    (KeyFileUnusable, EXIT_CONFIG),
-    (CredentialsError, EXIT_CONFIG),
-    (StoreFailure, EXIT_IO),
-)
-"""The exit code of each error that a person can fix. For a group of errors, the first matching row counts."""
-
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 """The signals that a worker handles: the first two stop it."""
 
@@ -102,7 +78,9 @@ _log = structlog.get_logger("posthouse")
 )
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
+@click.option("--metrics", metavar="ADDRESS", help="Where HTTP answers /metrics and /readyz.  [default: nowhere]")
 @click.option("--database", metavar="FILE", help="The SQLite file.  [default: posthouse.db]")
+@click.option("--engine", metavar="URL", help="A database of PostgreSQL instead: postgresql://h1,h2,h3/house.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 @click.option(
     "--log-format", metavar="FORMAT", help="auto, console or json; auto is console on a terminal.  [default: auto]"
@@ -111,7 +89,9 @@ def serve(
     config: Path | None,
     bind: str | None,
     tap: str | None,
+    metrics: str | None,
     database: str | None,
+    engine: str | None,
     log_level: str | None,
     log_format: str | None,
 ) -> None:
@@ -133,131 +113,14 @@ def serve(
         read = partial(
             read_settings,
             config,
-            listen={"command": bind, "tap": tap},
-            store={"database": database},
+            listen={"command": bind, "tap": tap, "metrics": metrics},
+            store={"database": database, "engine": engine},
             log={"level": log_level, "format": log_format},
         )
         settings = read()
         log.configure(settings.log)
         reread = None if config is None else read
         anyio.run(_serve, settings, log, reread, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=False))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-def check(file: Path, as_json: bool) -> None:
-    """Read a whole database: schema, checksums, references, last seq.
-
-    Exits with 65 if something is damaged. The database may be in use; it is only read.
-    """
-    with exit_codes():
-        if not show_check(check_of(str(file)), as_json=as_json):
-            sys.exit(EXIT_DATA)
-
-
-def _of_a_database(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which database a command is about, as `serve` finds it."""
-    named = click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
-    configured = click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        help="The configuration that names it.",
-    )
-    return named(configured(click.option("--json", "as_json", is_flag=True, help="One JSON object.")(command)))
-
-
-def _database(config: Path | None, database: str | None) -> Path:
-    try:
-        return Path(database_path(read_settings(config, store={"database": database}).store.database))
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@_of_a_database
-def backup(file: Path, config: Path | None, database: str | None, as_json: bool) -> None:
-    """Copy the database to FILE while the worker goes on, and check the copy.
-
-    FILE has everything that was acknowledged before this began. It replaces an earlier backup there once it was
-    read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the earlier one stays.
-
-    Run it as the worker's user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log
-    beside the database grows by what is written.
-    """
-    from store.sqlite.backup import back_up
-
-    with exit_codes():
-        source = _database(config, database)
-        with progress() as tell:
-            check = back_up(source, file, tell)
-        show_copy(
-            check, as_json=as_json, said=f"backed up {source} to {file}", database=str(source), backup=str(file)
-        )
-
-
-@click.command()
-@click.argument("backup", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_of_a_database
-def restore(backup: Path, config: Path | None, database: str | None, as_json: bool) -> None:
-    """Put a copy of BACKUP in the place of the database, whose worker is stopped.
-
-    BACKUP is checked first; if it is damaged, nothing changes. The old database is not removed: it gets another
-    name, with the files beside it.
-
-    What was acknowledged after the backup is not in it. The next start gives the log a new epoch: it assigns the
-    same seqs to other messages, and the clients are told to forget what they knew of them.
-    """
-    from store.sqlite.backup import restore as put_into_place
-
-    with exit_codes():
-        target = _database(config, database)
-        with progress() as tell:
-            check, aside = put_into_place(backup, target, tell)
-        said = f"restored {target} from {backup}"
-        if aside is not None:
-            said += f"; the old one is {aside}: remove it, and {aside.name}-*, when you do not need it any more"
-        kept = None if aside is None else str(aside)
-        show_copy(check, as_json=as_json, said=said, database=str(target), backup=str(backup), kept=kept)
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn the error that ended the work into one line and an exit code.
-
-    The code is determined inside the handler and raised outside of it: early releases of Python 3.11 lose a
-    SystemExit that is raised while a group of errors is handled.
-    """
-    try:
-        yield
-    except BaseException as error:
-        refusal = _refusal(error)
-        if refusal is None:
-            raise
-    else:
-        return
-    code, line = refusal
-    show_error(" ".join(line.splitlines()))
-    sys.exit(code)
-
-
-def _refusal(error: BaseException) -> tuple[int, str] | None:
-    """Return the exit code and the line for an error, or for one in a group; None if it is a bug of ours."""
-    leaves = list(_leaves(error))
-    for kind, code in _EXIT_CODES:
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return EXIT_IN_USE if isinstance(leaf, BindError) and leaf.in_use else code, str(leaf)
-    return None
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settings] | None) -> None:
@@ -268,11 +131,26 @@ async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settin
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_obey, signals, stop, log, tasks)
                 tasks.start_soon(stop.manager.stay_alive)
-                await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
+                async with _health(settings.listen.metrics) as health:
+                    stop.health = health
+                    await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
                 tasks.cancel_scope.cancel()
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals must not interrupt the rest
     _log.info("stopped")
+
+
+@asynccontextmanager
+async def _health(address: str) -> AsyncIterator[HealthServer | None]:
+    if not address:
+        yield None
+        return
+    try:
+        from bus.broker.health import open_health_server
+    except ImportError:
+        raise SettingsError("listen.metrics needs more packages: pip install 'posthouse[metrics]'") from None
+    async with open_health_server(address) as server:
+        yield server
 
 
 async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
@@ -285,7 +163,7 @@ async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broke
             secret = None if key is None else key.secret
             broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
             if key is not None:
-                await _introduce_admin(broker, key, database_path(settings.store.database))
+                await _introduce_admin(broker, key, find_admin_file(_file(settings)))
             prepare(broker)
             _allow_descriptors(settings.limits.sessions_max)
             for warning in store.warnings:
@@ -294,7 +172,7 @@ async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broke
             if not stop.requested:
                 command, tap = broker.addresses
                 mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
-                database = _absolute(settings.store.database)
+                database = described(settings.store.url)
                 broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
             stop.serve(broker)
             await broker.run()
@@ -309,18 +187,22 @@ def worker_key(settings: Settings) -> WorkerKey | None:
         return None
     if (fault := curve_fault()) is not None:
         raise SettingsError(f'security.mode is "keys", but {fault}')
-    path = find_key_file(database_path(settings.store.database), settings.security.key_file)
+    path = find_key_file(_file(settings), settings.security.key_file)
     key = open_worker_key(path)
     if key.is_new:
         _log.warning("worker_key_made", file=path.name, key=key.public)
     return key
 
 
-async def _introduce_admin(broker: Broker, key: WorkerKey, database: str) -> None:
-    """If nobody may manage keys, let the user of the worker do so, with credentials beside the database."""
+def _file(settings: Settings) -> str | None:
+    """Return the path of the database's file; None with an engine."""
+    return None if settings.store.engine else database_path(settings.store.database)
+
+
+async def _introduce_admin(broker: Broker, key: WorkerKey, path: Path) -> None:
+    """If nobody may manage keys, let the user of the worker do so, with credentials in a file."""
     if broker.has_admin:
         return
-    path = find_admin_file(database)
     credentials = _admin_credentials(path, broker.addresses, key)
     try:
         await broker.introduce(credentials.bot, public_text(public_of(read_secret(credentials.secret))))
@@ -360,6 +242,7 @@ class _Stop:
     def __init__(self) -> None:
         self.requested = False
         self.manager = ServiceManager()
+        self.health: HealthServer | None = None
         self._broker: Broker | None = None
 
     def request(self) -> None:
@@ -370,6 +253,8 @@ class _Stop:
 
     def serve(self, broker: Broker) -> None:
         self._broker = broker
+        if self.health is not None:
+            self.health.broker = broker
         if self.requested:
             broker.stop()
         self._ready(broker)
@@ -403,17 +288,12 @@ async def _obey(
             stop.request()
 
 
-def _absolute(url: str) -> str:
-    """Return where the database is, for people: a relative path says nothing in the log of a service."""
-    return str(Path(database_path(url)).absolute())
-
-
 def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     try:
         watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
-        return open_store(settings.store.database, rules=settings.workflow_rules, watch=watch)
+        return open_store(settings.store.url, rules=settings.workflow_rules, watch=watch)
     except ValueError as error:
-        raise SettingsError(f"store.database: {error}") from error
+        raise SettingsError(f"{settings.store.setting}: {error}") from error
 
 
 def _has_uvloop() -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .errors import Conflict, CredentialsError, DatabaseUnusable
 from .model.changes import AddBot, AddKey, Change, LogState
 from .model.keys import Key, Purpose
 from .model.records import WORKER_NAME, BotRecord, later, timestamp
-from .model.repository import MessageLog
+from .model.repository import MessageLog, Store
 from .settings import Settings
 from .wire.addresses import nearest
 from .wire.fields import is_id
@@ -62,11 +62,18 @@ async def stopped_worker(settings: Settings) -> AsyncIterator[StoppedWorker]:
     Raises DatabaseInUse if it runs, DatabaseUnusable if there is no such database, what `open_store` raises, and
     KeyFileUnusable.
     """
-    database = _find(settings.store.database)
-    async with open_store(database, rules=settings.workflow_rules) as store:
+    database = None if settings.store.engine else _find(settings.store.database)
+    async with _opened(settings) as store:
         key = open_worker_key(find_key_file(database, settings.security.key_file))
         addresses = Addresses(nearest(settings.listen.command), nearest(settings.listen.tap), key.public)
         yield StoppedWorker(store.log, await store.log.load(), addresses)
+
+
+def _opened(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    try:
+        return open_store(settings.store.url, rules=settings.workflow_rules)
+    except ValueError as error:
+        raise DatabaseUnusable(f"{settings.store.setting}: {error}") from None
 
 
 def _find(url: str) -> str:

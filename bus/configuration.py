@@ -20,6 +20,9 @@ from .settings_words import channel_fault, in_words
 
 __all__ = ["parse_settings", "read_settings"]
 
+_DATABASES = ("database", "engine")
+"""The keys that say where everything is stored: whoever has one of them names the database."""
+
 
 def read_settings(
     config: Path | None, *, environment: Mapping[str, str] | None = None, **options: Mapping[str, Any]
@@ -34,7 +37,7 @@ def read_settings(
     tables = environment_tables(os.environ if environment is None else environment)
     variables = [variable(section, key) for section in tables for key in tables[section]]
     for section, keys in options.items():
-        tables[section] = tables.get(section, {}) | {key: new for key, new in keys.items() if new is not None}
+        tables[section] = _over(tables.get(section, {}), {key: new for key, new in keys.items() if new is not None})
     try:
         return parse_settings("" if config is None else config.read_text(encoding="utf-8-sig"), tables)
     except (SettingsError, UnicodeDecodeError) as error:
@@ -59,10 +62,16 @@ def parse_settings(text: str, before: Mapping[str, Mapping[str, Any]] | None = N
         raise SettingsError("not a configuration: its lists and tables are nested too deeply") from error
     for section, table in (before or {}).items():
         if isinstance(data.setdefault(section, {}), dict):
-            data[section] |= table
+            data[section] = _over(data[section], table)
     try:
         return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
         raise SettingsError(
             channel_fault(data, Keep) or section_fault(data.get("security")) or in_words(error, data, Settings)
         ) from error
+
+
+def _over(table: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with the keys that go before its own. A database goes before an engine, and the reverse."""
+    replaced = _DATABASES if any(key in before for key in _DATABASES) else ()
+    return {key: value for key, value in table.items() if key not in replaced} | dict(before)

@@ -17,6 +17,7 @@ from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
 from .settings_rights import ChannelRights, Role, rights_fault
+from .settings_store import StoreSettings
 from .wire.addresses import canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
@@ -30,7 +31,6 @@ __all__ = [
     "Security",
     "Settings",
     "SettingsError",
-    "StoreSettings",
     "Workflows",
 ]
 
@@ -58,6 +58,8 @@ class Listen(_Section, frozen=True):
 
     command: str = "tcp://127.0.0.1:7710"
     tap: str = "tcp://127.0.0.1:7711"
+    metrics: str = ""
+    """Where HTTP answers /metrics, /healthz and /readyz; nowhere if empty. Whoever reaches it may ask."""
     insecure: bool = False
     """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
@@ -68,6 +70,15 @@ class Listen(_Section, frozen=True):
                 raise ValueError(
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
+                )
+        if self.metrics:
+            fault = listening_fault(self.metrics)
+            if fault is None and not self.metrics.startswith("tcp://"):
+                fault = "HTTP needs tcp://"
+            if fault is not None:
+                raise ValueError(
+                    f"listen.metrics {self.metrics} is not a valid address to listen at: {fault};"
+                    " use tcp://127.0.0.1:7712"
                 )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
             raise ValueError(
@@ -115,15 +126,6 @@ class Security(_Section, frozen=True):
     def has_keys(self) -> bool:
         """Whether each connection is known by its key."""
         return self.mode == "keys"
-
-
-class StoreSettings(_Section, frozen=True):
-    """What is stored, and where."""
-
-    database: str = "posthouse.db"
-
-    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
-    """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
 
 
 class Delivery(_Section, frozen=True):

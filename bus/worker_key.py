@@ -1,5 +1,7 @@
 """The worker's own pair of keys: one file, beside the database unless it is elsewhere by configuration.
 
+With an engine the files are where the worker runs: its working directory.
+
 Owns the file's form; `secret_files` keeps it from others. It is not part of the database, so that nobody can pose
 as the worker with a copy of that.
 
@@ -49,18 +51,18 @@ class WorkerKey(msgspec.Struct, frozen=True):
         return public_text(public_of(self.secret))
 
 
-def find_key_file(database: str | Path, key_file: str = "") -> Path:
-    """Return where the pair of a database's worker is: in `key_file`, or `<database>-key`."""
+def find_key_file(database: str | Path | None, key_file: str = "") -> Path:
+    """Return where a worker's pair is: `key_file`, or `<database>-key`; the database is None with an engine."""
     return Path(key_file) if key_file else _beside(database, "-key")
 
 
-def find_admin_file(database: str | Path) -> Path:
+def find_admin_file(database: str | Path | None) -> Path:
     """Return where the first start with keys writes credentials that may manage keys: `<database>-admin.creds`."""
     return _beside(database, "-admin.creds")
 
 
-def _beside(database: str | Path, suffix: str) -> Path:
-    found = Path(os.path.realpath(database))
+def _beside(database: str | Path | None, suffix: str) -> Path:
+    found = Path(os.path.realpath("posthouse" if database is None else database))
     return found.with_name(found.name + suffix)
 
 

@@ -10,9 +10,15 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 
+from bus.errors import DatabaseUnusable
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-__all__ = ["check_of", "database_path", "open_store"]
+from .urls import check_engine_url, database_path, is_engine, shown
+
+__all__ = ["back_up", "check_of", "database_path", "described", "open_store", "restore"]
+
+_Tell = Callable[[tuple[str, int, int | None]], None]
+"""Is called with how far it is, as `StoreCheck.run` says it."""
 
 
 def open_store(
@@ -22,21 +28,46 @@ def open_store(
     clock: Callable[[], datetime] | None = None,
     watch: StoreWatch | None = None,
 ) -> AbstractAsyncContextManager[Store]:
-    """Open the store at a URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
+    """Open the store at a URL.
+
+    That is a plain path, `sqlite:///relative.db` or `sqlite:////absolute.db` for a file, and
+    `postgresql://user@host1,host2/database` for a database of PostgreSQL, with parameters as asyncpg takes them.
 
     Workflows follow `rules`. `clock` returns times with a zone; it gives workflows their timestamps and leases. By
     default timestamps use the system's clock, and leases a clock that is not affected if the system's is set while
-    the store is open. While it is open, `watch` receives warnings for its operators.
+    the store is open; with PostgreSQL, both use the server's clock. While it is open, `watch` receives warnings for
+    its operators.
 
     Inside the context the store is ready, recovered and locked against a second worker; leaving the context flushes
-    and closes it. Raises ValueError for another scheme, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
-    DatabaseNewer or StoreFailed if the file cannot be used; it is then left unchanged. StoreFailed also ends the
-    context later, if the disk reports an error, or the file is removed, moved or replaced.
+    and closes it. Raises ValueError for another URL, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
+    DatabaseNewer or StoreFailed if the database cannot be used; it is then left unchanged. StoreFailed also ends
+    the context later, if the disk reports an error, or the file is removed, moved or replaced; or if no server of
+    PostgreSQL can be reached for two minutes.
     """
+    if is_engine(url):
+        return _open_engine(url, rules or WorkflowRules(), clock, watch)
     path = database_path(url)
     from .sqlite import open_sqlite_store
 
     return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)
+
+
+def _open_engine(
+    url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
+) -> AbstractAsyncContextManager[Store]:
+    check_engine_url(url)
+    try:
+        from .postgresql.store import open_postgresql_store
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise DatabaseUnusable("PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'") from None
+    return open_postgresql_store(url, rules, clock, watch, alone=True)
+
+
+def described(url: str) -> str:
+    """Return what a URL of `open_store` names, for people: an absolute path, or a URL without its password."""
+    return shown(url) if is_engine(url) else str(Path(database_path(url)).absolute())
 
 
 def check_of(url: str) -> StoreCheck:
@@ -50,19 +81,15 @@ def check_of(url: str) -> StoreCheck:
     return Check(Path(path))
 
 
-def database_path(url: str) -> str:
-    """Return the path of the file that a URL of `open_store` names. Raise ValueError if it names none."""
-    scheme, separator, path = url.partition("://")
-    if not separator:
-        path = url
-    elif scheme == "sqlite":
-        path = path.removeprefix("/")
-    else:
-        raise ValueError(f"unsupported store URL {url!r}: use a path, or sqlite:///path")
-    if not path or path == ":memory:":
-        raise ValueError("a store needs a file: memory is not durable")
-    if "\0" in path:
-        raise ValueError(f"{path!r} cannot name a file")
-    if not Path(path).name:
-        raise ValueError(f"{path} names a folder, not a file")
-    return path
+def back_up(database: Path, target: Path, tell: _Tell) -> StoreCheck:
+    """Copy a file that a worker may be using; see `store.sqlite.backup.back_up`."""
+    from .sqlite import backup
+
+    return backup.back_up(database, target, tell)
+
+
+def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path | None]:
+    """Put a copy of a backup in the place of a file; see `store.sqlite.backup.restore`."""
+    from .sqlite.backup import restore
+
+    return restore(backup, database, tell)

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import anyio
 import anyio.abc
@@ -48,20 +48,22 @@ from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
-from ..wire.codec import decode_request, encode
-from ..wire.frames import RETRY, Code, ErrorFrame, Hello, Refusal, Workflow, begins_a_wait
+from ..wire.answers import WorkerStatus
+from ..wire.codec import decode_request
+from ..wire.frames import Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
-from .calls import STEP_CALLS, StepsAsked, WorkflowAnswers
+from .calls import WorkflowAnswers
+from .calls_in_progress import CallsInProgress
 from .listening import Keyed, Sockets, open_sockets
+from .measures import Measurement, Measures
 from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
-from .rounds import Round
 from .waking import RunWaking
 
-__all__ = ["Broker", "open_broker", "system_moment"]
+__all__ = ["Broker", "Held", "open_broker", "system_moment"]
 
 _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
@@ -78,6 +80,13 @@ _log = structlog.get_logger("posthouse")
 def system_moment() -> Moment:
     """Return the current monotonic and wall-clock time."""
     return Moment(time.monotonic(), timestamp(datetime.now(UTC)))
+
+
+class Held(NamedTuple):
+    """How many deliveries are not settled, and how many mailboxes wait for credit of a bot that is connected."""
+
+    unsettled: int
+    waiting: int
 
 
 class Broker:
@@ -97,6 +106,7 @@ class Broker:
         self._core = core
         self._store = store.log
         self._settings = settings
+        self.measures = Measures()
         self._sockets = sockets
         self._command = sockets.command
         self._tap = sockets.tap
@@ -111,7 +121,7 @@ class Broker:
         )
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._waking = RunWaking(core, store.workflows, store.log, moment=moment, carry_out=self._carry_out)
-        self._workflows = WorkflowAnswers(
+        workflows = WorkflowAnswers(
             store.workflows,
             core.permitting.access,
             limits=settings.limits,
@@ -121,10 +131,14 @@ class Broker:
             now=lambda: moment().now,
         )
         self.reloading = Reloading(core, settings, moment=moment, carry_out=self._carry_out, note=self._noting.note)
-        self._calling = 0
-        self._calling_bytes = 0
-        self._steps_asked: list[StepsAsked] = []
-        """Consecutive calls that write step logs; they are carried out together."""
+        self._calls = CallsInProgress(
+            core,
+            workflows,
+            limits=settings.limits,
+            outgoing=self._outgoing,
+            noting=self._noting,
+            carry_out=self._carry_out,
+        )
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -162,7 +176,19 @@ class Broker:
         """
         self._carry_out(self._core.introduce(bot, public_key, self._moment()))
         while (batch := self._core.take_batch(self._moment())) is not None:
-            await self._apply(batch)
+            await self._apply(batch, self.measures.begin())
+
+    async def status(self) -> WorkerStatus:
+        """Return what `status` tells those who may read everything."""
+        return await self._queries.status(self._moment().now)
+
+    def held(self) -> Held:
+        """Return what the mailboxes hold. It looks at each of them."""
+        mailboxes = self._core.directory.mailboxes.values()
+        return Held(
+            unsettled=sum(len(mailbox.outstanding) for mailbox in mailboxes),
+            waiting=sum(bool(mailbox.sessions) and mailbox.waits for mailbox in mailboxes),
+        )
 
     def announce(self, **fields: Any) -> None:
         """Log and record that the worker serves, with these fields."""
@@ -310,7 +336,7 @@ class Broker:
                     self._reads.append(request)
                     self._read_wake.set()
                 case Ask(query=Workflow() as call):
-                    self._call(effect, call)
+                    self._calls.begin(effect, call, self._tasks)
                 case Ask() | FindStart():
                     queue.extend(self._answering.add(effect))
                 case Count():
@@ -331,7 +357,8 @@ class Broker:
                 self._drain()
 
     def _wake_writer(self) -> None:
-        if not self._work.is_set() and self._core.has_batch(self._moment()):
+        if (not self._work.is_set() or not self.measures.is_waiting) and self._core.has_batch(self._moment()):
+            self.measures.requested()
             self._work.set()
 
     # ── The log ──────────────────────────────────────────────────────────────────────────────────────────
@@ -341,8 +368,9 @@ class Broker:
             moment = self._moment()
             batch = self._core.take_batch(moment) if self._core.has_batch(moment) else None
             if batch is not None:
+                measured = self.measures.begin()
                 self._drain()  # there is room again: fill the next batch while this one is written
-                await self._apply(batch)
+                await self._apply(batch, measured)
                 self._drain()
             elif self._stopping:
                 return
@@ -350,23 +378,29 @@ class Broker:
                 self._work = anyio.Event()
                 await self._work.wait()
 
-    async def _apply(self, batch: Batch) -> None:
+    async def _apply(self, batch: Batch, measured: Measurement) -> None:
         try:
             outcome = await self._store.apply(batch.changes)
         except StoreFailure:
             raise
         except StorageFull as error:
             _log.warning("storage_full", changes=len(batch.changes))
-            self._carry_out(self._core.failed(batch, Code.STORAGE_FULL, str(error), self._moment()))
+            self._failed(batch, measured, Code.STORAGE_FULL, str(error))
         except StorageBusy as error:
             _log.warning("storage_busy", changes=len(batch.changes))
-            self._carry_out(self._core.failed(batch, Code.BUSY, str(error), self._moment()))
+            self._failed(batch, measured, Code.BUSY, str(error))
         except Exception:
             _log.exception("batch_failed", changes=len(batch.changes))
             message = "the worker could not store this; see its log"
-            self._carry_out(self._core.failed(batch, Code.INTERNAL, message, self._moment()))
+            self._failed(batch, measured, Code.INTERNAL, message)
         else:
+            measured.stored()
             self._carry_out(self._core.applied(batch, outcome, self._moment()))
+            measured.carried_out()
+
+    def _failed(self, batch: Batch, measured: Measurement, code: Code, message: str) -> None:
+        measured.refused(code)
+        self._carry_out(self._core.failed(batch, code, message, self._moment()))
 
     async def _read(self) -> None:
         while True:
@@ -391,53 +425,6 @@ class Broker:
     async def _locate(self, located: Locate) -> None:
         messages = await self._store.locate(located.seqs)
         self._carry_out(self._core.located(located, messages, self._moment()))
-
-    def _call(self, ask: Ask, call: Workflow) -> None:
-        limits, size_bytes = self._settings.limits, memoryview(call.arguments).nbytes
-        full = self._calling_bytes + size_bytes > limits.workflow_bytes_max and self._calling > 0
-        if not self._outgoing.has_room(ask.address):
-            self._refuse(ask, Code.BUSY, "the answers to earlier requests are still on their way; read them first")
-            return
-        if full or self._calling >= limits.workflow_calls_max:
-            self._refuse(ask, Code.BUSY, f"{self._calling} workflow calls are in progress; try again later")
-            return
-        self._calling += 1
-        self._calling_bytes += size_bytes
-        together = self._workflows.begin(ask, call)
-        waits = together.arrive()
-        if call.call in STEP_CALLS and not waits:
-            if not self._steps_asked:
-                self._tasks.start_soon(self._carry_out_steps, self._steps_asked)
-            self._steps_asked.append(StepsAsked(ask, call, together))
-        else:
-            self._steps_asked = []  # later calls are carried out after this one
-            self._tasks.start_soon(self._carry_out_call, ask, call, together, waits)
-
-    async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
-        if asked is self._steps_asked:
-            self._steps_asked = []
-        try:
-            frames = await self._workflows.answer_steps(asked)
-        finally:
-            self._called(*(call for _, call, _ in asked))
-        self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
-
-    async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round, waits: bool) -> None:
-        bot_name = self._core.directory.bots[ask.bot_id].name
-        try:
-            frame = await self._workflows.answer(ask, call, together, bot_name=bot_name, waits=waits)
-        finally:
-            self._called(call)
-        self._carry_out([Send(ask.address, frame)])
-
-    def _called(self, *calls: Workflow) -> None:
-        self._calling -= len(calls)
-        self._calling_bytes -= sum(memoryview(call.arguments).nbytes for call in calls)
-
-    def _refuse(self, ask: Ask, code: Code, message: str) -> None:
-        error = ErrorFrame(code=code, message=message, request=ask.query.request, retry=code in RETRY)
-        self._noting.note("refused", address=ask.address, code=code)
-        self._carry_out([Send(ask.address, encode(error))])
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 

@@ -136,7 +136,7 @@ class Queries:
                 _forbid(sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
-                return await self._status(ask.bot_id, now, sight)
+                return await self.status(now, None if sight.reads_all else ask.bot_id)
             case _:
                 assert_never(query)
 
@@ -379,7 +379,8 @@ class Queries:
                 break
         return DeadLetterList(page.rows, page.more)
 
-    async def _status(self, bot_id: str, now: float, sight: Sight) -> WorkerStatus:
+    async def status(self, now: float, reader_bot_id: str | None = None) -> WorkerStatus:
+        """Return the worker's status, with the senders that were too fast: all of them, or only the reader."""
         core = self._core
         self.sample(now)
         counters = core.dispatch.counters.by_name()
@@ -396,7 +397,7 @@ class Queries:
             channels=len(core.directory.channels),
             counters=counters,
             rates={name: round((count - first[name]) / seconds, 1) for name, count in counters.items()},
-            rate_limited=self._rate_limited(None if sight.reads_all else bot_id, now),
+            rate_limited=self._rate_limited(reader_bot_id, now),
             sizes=await self._log.sizes(),
             versions=self._versions,
         )

@@ -12,11 +12,14 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed, plain
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 __all__ = ["Entry"]
 
@@ -51,6 +54,7 @@ class Entry(click.RichGroup):
         """Make this process the command. From now on, Ctrl-C ends it without a traceback."""
         cls.is_program = True
         _on_interrupt(_exit_at_once)
+        sys.unraisablehook = _not_raised
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command named by the arguments, and exit with its code."""
@@ -102,3 +106,10 @@ def _on_interrupt(handler: Any) -> None:
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(EXIT_SIGNAL + number)
+
+
+def _not_raised(what: UnraisableHookArgs) -> None:
+    """Handle an error of a finalizer or a weak reference's callback. There, Python would lose an interrupt."""
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        os._exit(_INTERRUPTED)
+    sys.__unraisablehook__(what)

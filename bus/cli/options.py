@@ -60,6 +60,9 @@ _TIMEOUT_SECONDS = 10.0
 ADMIN_FILE = "posthouse.db-admin.creds"
 """What a worker writes beside its database at its first start with keys, so that whoever runs it has a key."""
 
+_ADMIN_FILES = (ADMIN_FILE, "posthouse-admin.creds")
+"""The second one is a worker's with an engine."""
+
 _INPUT_BYTES_MAX = 64 * 1024 * 1024
 """More than fits into any frame, and an end to endless input."""
 
@@ -325,7 +328,7 @@ def _credentials(file: str | None, urls: Sequence[str]) -> tuple[str, Credential
 
     Exits if they cannot be used.
     """
-    found = file or (ADMIN_FILE if os.path.lexists(ADMIN_FILE) else None)
+    found = file or next(filter(os.path.lexists, _ADMIN_FILES), None)
     if found is None:
         return None
     try:

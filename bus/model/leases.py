@@ -86,6 +86,13 @@ class HeldRun(msgspec.Struct, frozen=True):
     run: WorkflowRun
     hold: HoldState
 
+    @property
+    def has_error(self) -> bool:
+        """Whether its program's error made it stop: not a person, a lost holder, or what it waits for."""
+        run = self.run
+        paused = run.status == RunStatus.PAUSED and run.error is not None and not self.hold.stopped
+        return paused or run.status == RunStatus.FAILED
+
 
 class Claimant(msgspec.Struct, frozen=True):
     """Who claims a run at `now`, and for how long; `claim_id` identifies a repeated claim.

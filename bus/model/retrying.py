@@ -37,22 +37,26 @@ def is_set_aside(step_id: str) -> bool:
     return step_id.endswith(SET_ASIDE)
 
 
-def set_aside(marks: Sequence[StepMark], from_step: str | None) -> list[str]:
+def set_aside(marks: Sequence[StepMark], from_step: str | None, *, has_error: bool) -> list[str]:
     """Return the ids of the records to set aside, of step logs in their order: all from a step on.
 
-    Without a step, the failed attempts of the steps that ended the run. A step that failed before another one began
-    is not among them: its program went on, and would take another path if the step succeeded now.
+    Without a step, the failed attempts of the steps that ended the run, if an error did that. A step that failed
+    before another one began is not among them: its program went on, and would take another path if the step
+    succeeded now. Nor is any if a person or a crash stopped the run: its program may have seen a failure, and gone
+    on from there.
 
     Raise NotFound for a step without a record.
     """
     marks = [mark for mark in marks if not is_set_aside(mark.step_id)]
     if from_step is not None:
         return [mark.id for mark in marks[_place(marks, from_step) :]]
+    if not has_error:
+        return []
     ended = _ended_the_run(marks)
     return [mark.id for mark in marks if mark.step_id in ended and mark.status == StepStatus.FAILED]
 
 
-def forked(marks: Sequence[StepMark], before_step: str | None) -> list[str]:
+def forked(marks: Sequence[StepMark], before_step: str | None, *, has_error: bool) -> list[str]:
     """Return the ids of the records that a fork begins with: those that have ended, and began before a step.
 
     Without a step, all but those that a retry would set aside. Raise NotFound for a step without a record.
@@ -62,7 +66,7 @@ def forked(marks: Sequence[StepMark], before_step: str | None) -> list[str]:
         marks = marks[: _place(marks, before_step)]
         left_out = set[str]()
     else:
-        left_out = set(set_aside(marks, None))
+        left_out = set(set_aside(marks, None, has_error=has_error))
     return [mark.id for mark in marks if mark.status in _ENDS and mark.id not in left_out]
 
 

@@ -207,10 +207,11 @@ class WorkflowRepository(RunOpener, ScheduleRepository, Protocol):
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Let a run go on that failed, crashed or is paused: it becomes pending, and its error is cleared.
 
-        The failed attempts of the steps that ended it are set aside; with `from_step`, the records of that step and
-        of all that began after it. A record that is set aside keeps everything but its step id, which gets the end
-        `#set-aside`; a question is not asked any more. The context stays as it is, and the count of lost holders is
-        reset. Repeating the call changes nothing.
+        If an error stopped it, the failed attempts of the steps that ended it are set aside; if a person or a crash
+        did, nothing is, because its program may have gone on after a failure. With `from_step`, the records of that
+        step and of all that began after it are set aside. A record that is set aside keeps everything but its step
+        id, which gets the end `#set-aside`; a question is not asked any more. The context stays as it is, and the
+        count of lost holders is reset. Repeating the call changes nothing.
 
         Raises RunHeld while a lease is live, InvalidTransition for a run that was completed or cancelled, and
         NotFound for a step without a record.

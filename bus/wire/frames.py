@@ -235,8 +235,8 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 
 Query = (
-    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status | Search | Removals
-    | Scrub
+    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
+    | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

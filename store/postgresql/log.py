@@ -7,13 +7,14 @@ is in `messages`, and for runs in what is given as `RunChanges`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, assert_never
 
 import asyncpg
 from msgspec.structs import replace
 
 from bus.errors import Conflict
-from bus.model.arriving import settled, stored
+from bus.model.arriving import appended, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -33,6 +34,7 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Lot,
     MailboxState,
     NewMessage,
     NotCommitted,
@@ -73,13 +75,14 @@ from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
 from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
-from .messages.rows import fetch
-from .messages.sealed import save_mailboxes, subscribe
+from .messages.rows import append_sql, columns_of, fetch
+from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
 from .messages.searching import search
 from .security import add_events, read_events, remove_events
 from .server.database import Database
+from .server.incarnation import LogEnd, one_statement
 from .server.reader import Reader
-from .server.writer import Transaction
+from .server.writer import Alone, Transaction
 
 __all__ = ["PostgresLog", "RunChanges"]
 
@@ -90,6 +93,14 @@ _ADD_CHANNEL = """
 
 _UNSUBSCRIBE = """
     DELETE FROM bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 RETURNING bot_id"""
+
+
+_IF_MOVED = "EXISTS (SELECT FROM moved)"
+
+_AS_ONE = one_statement(
+    f"added AS ({append_sql(after_seq='$4', timestamp='$6', first=7, condition=_IF_MOVED)}),"
+    f" saved AS ({save_sql(first=21, condition=_IF_MOVED)})"
+)
 
 
 class RunChanges(Protocol):
@@ -153,11 +164,33 @@ class PostgresLog:
             await save_mailboxes(transaction.connection, states.values())
             return Applied(answers, at)
 
-        applied = await self._database.writer.run(operation)
+        applied = await self._database.writer.run(operation, partial(self._as_one, changes))
         for change, answer in zip(changes, applied.answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
         return applied
+
+    def _as_one(self, changes: Sequence[Change], begun: LogEnd) -> Alone | None:
+        """Return changes as one statement if they append messages and save mailboxes, and nothing is to be read."""
+        lots: list[Lot] = []
+        states: dict[str, MailboxState] = {}
+        answers: list[Any] = []
+        for change in changes:
+            match change:
+                case AddMessages() if self._arrivals.are_simple(change.lots):
+                    answers.append(appended(change.lots, begun.last_seq + 1 + sum(map(len, lots))))
+                    lots += change.lots
+                case SaveMailbox(state):
+                    answers.append(None)
+                    states[state.mailbox_id] = state
+                case _:
+                    return None
+        if self._conversations.unknown(lots):
+            return None
+        at = max(timestamp_of(changes), begun.last_timestamp)
+        end = LogEnd(begun.last_seq + sum(map(len, lots)), at) if lots else begun
+        values = (*columns_of(lots, begun.last_seq + 1, at), *mailbox_columns(states.values()))
+        return Alone(_AS_ONE, values, end, Applied(answers, at))
 
     async def _checked(self, transaction: Transaction, change: Change, at: str) -> Any:
         try:

@@ -37,7 +37,7 @@ class PostgresqlStore:
     @property
     def versions(self) -> dict[str, str]:
         """The versions of the libraries that the store uses."""
-        return {"asyncpg": version("asyncpg")}
+        return {"postgresql": self._database.server_version, "asyncpg": version("asyncpg")}
 
 
 @asynccontextmanager
@@ -46,13 +46,15 @@ async def open_postgresql_store(
     rules: WorkflowRules,
     clock: Callable[[], datetime] | None = None,
     watch: StoreWatch | None = None,
+    *,
+    alone: bool = False,
 ) -> AsyncIterator[PostgresqlStore]:
-    """Open a store, and take it over from whoever wrote to it before.
+    """Open a store, and take it over from whoever wrote to it before; with `alone`, not if that is connected.
 
     Without a `clock`, which is for tests, workflows get their times from the server's clock. Raises what
     `server.database.open_database` does.
     """
-    async with open_database(url, watch) as database:
+    async with open_database(url, watch, alone=alone) as database:
         messages = await Messages.read(database)
         workflows = PostgresqlWorkflows(database, rules, clock, EventWriting(schedule))
         store = PostgresqlStore(database, messages, workflows)

@@ -13,6 +13,7 @@ import pty
 import random
 import signal
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -272,6 +273,31 @@ def test_an_interrupt_at_any_moment_ends_a_command_with_130(
 
     for command, before, after in pool.map(interrupted, delays):
         assert after.code in (130, before), (seed, command, after)
+
+
+def test_an_interrupt_that_python_cannot_raise_ends_a_command_with_130() -> None:
+    program = """if True:
+        import signal
+        import rich_click as click
+        from bus.cli.entry import Entry
+
+        class Finalized:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+
+        @click.group(cls=Entry)
+        def group(): ...
+
+        @group.command()
+        def work():
+            Finalized()
+            print("went on", flush=True)
+
+        Entry.begin()
+        group(["work"])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_SECONDS)
+    assert Ended(done.returncode, done.stdout, done.stderr).check() == Ended(130, b"", b"")
 
 
 def test_a_listener_without_a_count_may_be_interrupted_in_the_end(posthouse: Posthouse) -> None:

@@ -32,15 +32,38 @@ async def history(workflows: WorkflowRepository, running: WorkflowRun) -> None:
         await workflows.create_step_log(row)
 
 
-@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CRASHED, RunStatus.PAUSED, RunStatus.RUNNING])
-async def test_a_run_that_stopped_goes_on(workflows: WorkflowRepository, history: None, status: RunStatus) -> None:
-    await workflows.update_run_status("r", status, error="broken")
+async def test_a_run_that_an_error_stopped_goes_on_without_its_failed_steps(
+    workflows: WorkflowRepository, history: None
+) -> None:
+    await workflows.update_run_status("r", RunStatus.FAILED, error="broken")
     retried = await workflows.retry_run("r")
     assert (retried.status, retried.error, retried.completed_at) == (RunStatus.PENDING, None, None)
     assert await records(workflows) == ["a", "b", "c", "q", "d#set-aside", "d#set-aside"]
     assert await workflows.retry_run("r") == retried == await workflows.get_run("r")
     assert (await workflows.claim_run("r", ANN, 10)).run.status == RunStatus.RUNNING
     assert await workflows.get_completed_step_ids("r") == ["a", "b", "c"]
+
+
+async def test_a_run_that_its_program_paused_with_an_error_goes_on_without_its_failed_steps(
+    workflows: WorkflowRepository, history: None
+) -> None:
+    await workflows.update_run_status("r", RunStatus.PENDING)
+    fence = (await workflows.claim_run("r", ANN, 10)).fence
+    await workflows.update_run_status("r", RunStatus.PAUSED, error="broken", fence=fence)
+    await workflows.retry_run("r")
+    assert await records(workflows) == ["a", "b", "c", "q", "d#set-aside", "d#set-aside"]
+
+
+@pytest.mark.parametrize("status", [RunStatus.CRASHED, RunStatus.PAUSED, RunStatus.RUNNING])
+async def test_a_run_that_a_person_or_a_crash_stopped_goes_on_where_it_was(
+    workflows: WorkflowRepository, history: None, status: RunStatus
+) -> None:
+    """Its program may have seen the last failure, such as a wait that timed out, and gone on from there."""
+    await workflows.update_run_status("r", status, error="a question")
+    retried = await workflows.retry_run("r")
+    assert (retried.status, retried.error, retried.completed_at) == (RunStatus.PENDING, None, None)
+    assert await records(workflows) == ["a", "b", "c", "q", "d", "d"]
+    assert await workflows.retry_run("r") == retried
 
 
 async def test_a_run_goes_on_from_a_step(workflows: WorkflowRepository, history: None) -> None:
@@ -122,7 +145,10 @@ async def test_a_fork_begins_with_what_ended_before_a_step(workflows: WorkflowRe
     with pytest.raises(Conflict):
         await workflows.fork_run("new", "r")
     await workflows.fork_run("r", "whole")
-    assert await records(workflows, "whole") == ["a", "b", "c"]
+    assert await records(workflows, "whole") == ["a", "b", "c", "d", "d"], "no error has stopped it"
+    await workflows.update_run_status("r", RunStatus.FAILED, error="broken")
+    await workflows.fork_run("r", "retried")
+    assert await records(workflows, "retried") == ["a", "b", "c"]
     for run_id, step_id in (("r", "nothing"), ("nowhere", None)):
         with pytest.raises(NotFound):
             await workflows.fork_run(run_id, "other", step_id)

@@ -30,14 +30,7 @@ ROOMS = {
     "bus.worker_key": {"bus.curve", "bus.secret_files", "bus.wire"},
     "bus.transport": {"bus.curve", "bus.wire"},
     "bus.signals": set(),
-    "bus.broker": {
-        "bus.core",
-        "bus.mailbox",
-        "bus.model",
-        "bus.settings",
-        "bus.transport",
-        "bus.wire",
-    },
+    "bus.broker": {"bus.core", "bus.mailbox", "bus.model", "bus.settings", "bus.transport", "bus.wire"},
     "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
     "bus.runs": {"bus.client", "bus.model", "bus.wire"},
     "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
@@ -53,6 +46,7 @@ ROOMS = {
         "bus.configuration",
         "bus.signals",
         "bus.wire",
+        "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
@@ -81,6 +75,7 @@ PURE_TOO = {
     "bus.runs.replay",
     "store.message_rows",
     "store.seals",
+    "store.urls",
 }
 """Pure modules of other rooms."""
 
@@ -114,7 +109,6 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
-ENTRIES |= {"store.postgresql.store"}  # until users can choose it
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,27 @@ def test_an_option_is_checked_like_the_file_and_helps_against_what_it_replaces()
     assert changed.store.database == "other.db"
 
 
+@pytest.mark.parametrize(
+    ("file", "environment", "options", "url"),
+    [
+        ("", {}, {}, "posthouse.db"),
+        ("engine = 'postgresql:///a'", {}, {}, "postgresql:///a"),
+        ("database = 'posthouse.db'\nengine = 'postgresql:///a'", {}, {}, "postgresql:///a"),
+        ("database = 'a.db'", {"POSTHOUSE_STORE_ENGINE": "postgresql:///b"}, {}, "postgresql:///b"),
+        ("engine = 'postgresql:///a'", {"POSTHOUSE_STORE_DATABASE": "b.db"}, {}, "b.db"),
+        ("", {"POSTHOUSE_STORE_DATABASE": "b.db"}, {"engine": "postgresql:///c"}, "postgresql:///c"),
+        ("", {"POSTHOUSE_STORE_ENGINE": "postgresql:///b"}, {"database": "c.db"}, "c.db"),
+        ("engine = 'postgresql:///a'", {"POSTHOUSE_STORE_ENGINE": ""}, {"database": None}, "postgresql:///a"),
+    ],
+)
+def test_whoever_names_a_database_names_the_only_one(
+    tmp_path: Path, file: str, environment: dict[str, str], options: dict[str, str], url: str
+) -> None:
+    config = tmp_path / "posthouse.toml"
+    config.write_text(f"[store]\n{file}\n", encoding="utf-8")
+    assert read_settings(config, environment=environment, store=options).store.url == url
+
+
 def test_what_is_no_toml_is_refused() -> None:
     with pytest.raises(SettingsError, match="not TOML"):
         parse_settings("[limits")
@@ -241,6 +262,12 @@ def test_what_is_no_toml_is_refused() -> None:
         ("[limits]\nsession_max = 1", "unknown key `limits.session_max`; did you mean `limits.sessions_max`?"),
         ("[limit]\nsessions_max = 1", "unknown key `limit`; did you mean `limits`?"),
         ("[listen]\ndatabase = 'x'", "unknown key `listen.database`; did you mean `store.database`?"),
+        (
+            "[store]\nengine = 'mysql://u:secret@h/x'",
+            "store.engine is not a URL of PostgreSQL: write postgresql://",
+        ),
+        ("[store]\ndatabase = 'postgresql://h/x'", "write a postgresql:// URL as store.engine (--engine)"),
+        ("[store]\ndatabase = 'a.db'\nengine = 'postgresql:///x'", "are two databases: name one of them"),
         ("level = 'info'", "unknown key `level`; did you mean `log.level`?"),
         ("[retention.channels.news]\nage = 1", "channel 'news' in [retention.channels]: unknown key `age`"),
         ("[retention.channels]\nnews = 1", "channel 'news' in [retention.channels]"),
@@ -257,6 +284,7 @@ def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_settings(text)
     assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value)
     assert not re.search(r"\$|regex|\^|Expected|`(int|str|float|object|array)`", str(refused.value))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bus.cli.exit_codes import exit_codes
 from bus.errors import BindError, DatabaseDamaged, DatabaseInUse, OwnershipLost, StoreFailed
 from bus.settings import SettingsError
-from worker import exit_codes
 
 ERRORS = [
     (SettingsError("listen.command"), 78),

@@ -82,6 +82,8 @@ class Worker:
     def __init__(self, directory: Path, configuration: str = "") -> None:
         self.directory = directory
         self.database = directory / "posthouse.db"
+        self.engine = ""
+        """The URL of a database of PostgreSQL instead."""
         self.command, self.tap = free_endpoints(2)
         self.serve = list(SERVE)
         """What the next start runs; the addresses and the database are added to it."""
@@ -117,7 +119,8 @@ class Worker:
 
     def launch(self) -> None:
         """Start the process, and wait for nothing."""
-        arguments = ["--bind", self.command, "--tap", self.tap, "--database", str(self.database)]
+        stored = ["--engine", self.engine] if self.engine else ["--database", str(self.database)]
+        arguments = ["--bind", self.command, "--tap", self.tap, *stored]
         if self._configuration:
             path = self.directory / "worker.toml"
             path.write_text(self._configuration, encoding="utf-8")

@@ -1,7 +1,8 @@
 """PostgreSQL from Debian's packages: nodes on the loopback interface, started in seconds and ended by process id.
 
 Owns where the programs are found, a node's files and settings, and its process. PostgreSQL refuses to be root's, so
-as root it is started as the user `postgres`. A node ends with the process that started it, even if that is killed.
+as root it is started as the user `postgres`. A node ends with the process that started it, even if that is killed
+while the node is frozen (`guardian`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["Node", "missing", "quorum", "single"]
+__all__ = ["HOST", "USER", "Node", "as_owner", "free_ports", "guarded", "missing", "programs", "quorum", "single"]
 
 HOST = "127.0.0.1"
 USER = "postgres"
@@ -45,7 +47,7 @@ jit = off
 """With the defaults of what keeps data safe: `fsync`, `full_page_writes` and `synchronous_commit` are on."""
 
 
-def _folder() -> Path | None:
+def programs() -> Path | None:
     """Return the folder of the newest version's programs."""
     found = [path.parent for path in _PROGRAMS.glob("*/bin/initdb")]
     if not found:
@@ -56,7 +58,7 @@ def _folder() -> Path | None:
 
 def missing() -> str | None:
     """Say why no node can be started here; None if one can."""
-    folder = _folder()
+    folder = programs()
     if folder is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
     said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
@@ -68,14 +70,14 @@ def missing() -> str | None:
     return None
 
 
-def _as_owner(*command: str | Path) -> list[str]:
+def as_owner(*command: str | Path) -> list[str]:
     """Return a command that is run as the owner of a node's files, and ends with its parent."""
     owner = ["--reuid", USER, "--regid", USER, "--init-groups"] if os.geteuid() == 0 else []
     return ["setpriv", *owner, "--pdeathsig", "KILL", "--", *map(str, command)]
 
 
 def _run(folder: Path, program: str, *arguments: str | Path) -> str:
-    command = _as_owner(f"{_folder()}/{program}", *arguments)
+    command = as_owner(f"{programs()}/{program}", *arguments)
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise AssertionError(f"{program} failed: {ended.stdout}{ended.stderr}")
@@ -88,7 +90,7 @@ class Node:
     def __init__(self, folder: Path, name: str, port: int) -> None:
         self.name = name
         self.port = port
-        self._folder = folder
+        self.folder = folder
         self._data = folder / name
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,7 +117,7 @@ class Node:
     def create(self) -> None:
         """Make a new, empty cluster."""
         options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--locale", "C", "--no-sync"]
-        _run(self._folder, "initdb", "-D", self._data, *options)
+        _run(self.folder, "initdb", "-D", self._data, *options)
         self.configure(_SETTINGS)
         self.configure(f"port = {self.port}")
 
@@ -123,23 +125,30 @@ class Node:
         """Become a standby of a node that runs, with a replication slot of its own."""
         source = f"host={HOST} port={primary.port} user={USER} application_name={self.name}"
         options = ["-R", "-C", "-S", self.name, "-c", "fast", "--no-sync"]
-        _run(self._folder, "pg_basebackup", "-d", source, "-D", self._data, *options)
+        _run(self.folder, "pg_basebackup", "-d", source, "-D", self._data, *options)
         self.configure(f"port = {self.port}")
 
     def query(self, sql: str, database: str = USER) -> list[str]:
         """Carry out SQL as its superuser and return the rows, with `|` between columns."""
-        return _run(self._folder, "psql", "-qAt", "-d", self.url(database), "-c", sql).splitlines()
+        return _run(self.folder, "psql", "-qAt", "-d", self.url(database), "-c", sql).splitlines()
 
     def configure(self, lines: str) -> None:
         """Add settings, which count when the node starts or is told to `reload`."""
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(f"{lines.strip()}\n")
 
+    def ask_for_passwords(self, role: str) -> None:
+        """Let a role in with its password only."""
+        path = self._data / "pg_hba.conf"
+        rest = path.read_text(encoding="utf-8")
+        path.write_text(f"host all {role} {HOST}/32 scram-sha-256\n{rest}", encoding="utf-8")
+        self.reload()
+
     def start(self) -> None:
         """Start it, and return when it accepts connections."""
         with self._log.open("ab") as log:
-            command = _as_owner(f"{_folder()}/postgres", "-D", self._data)
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+            command = as_owner(f"{programs()}/postgres", "-D", self._data)
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         status = self._data / "postmaster.pid"
         deadline = time.monotonic() + _STARTED_SECONDS_MAX
         while True:
@@ -156,7 +165,7 @@ class Node:
 
     def promote(self) -> None:
         """Make a standby the primary, and return when it is."""
-        _run(self._folder, "pg_ctl", "promote", "-D", self._data, "-w")
+        _run(self.folder, "pg_ctl", "promote", "-D", self._data, "-w")
 
     def freeze(self) -> None:
         """Stop all its processes where they are."""
@@ -191,12 +200,21 @@ class Node:
         self._process = None
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Find ports that are free now, all different."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Let another process end whatever works in a folder, should this one be killed."""
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guardian.py")), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield
 
 
 @contextmanager
@@ -206,12 +224,13 @@ def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
         folder = Path(made)
         if os.geteuid() == 0:
             shutil.chown(folder, USER, USER)
-        nodes = [Node(folder, name, port) for name, port in zip(names, _free_ports(len(names)), strict=True)]
-        try:
-            yield nodes
-        finally:
-            for node in reversed(nodes):
-                node.stop()
+        nodes = [Node(folder, name, port) for name, port in zip(names, free_ports(len(names)), strict=True)]
+        with guarded(folder):
+            try:
+                yield nodes
+            finally:
+                for node in reversed(nodes):
+                    node.stop()
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import anyio
 import asyncpg
 import pytest
 
-from bus.errors import DatabaseNewer, DatabaseUnusable, StoreFailed
-from store.postgresql.server import schema
+from bus.errors import DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailed
+from store.postgresql.server import database, schema
 from store.postgresql.server.checks import Server, refusals, warnings
-from store.postgresql.server.connecting import shown
 from store.postgresql.server.database import open_database
+from store.urls import shown
 
 from .cluster import Node
+from .writing import adding, channels
 
 pytestmark = pytest.mark.anyio
 
@@ -67,10 +68,46 @@ async def test_a_setting_that_is_changed_later_has_no_effect(postgresql_url: str
 
 
 async def test_what_cannot_be_reached_is_said_in_words(postgresql_node: Node) -> None:
-    for url in (postgresql_node.url("nobodys"), "postgresql://postgres@127.0.0.1:1/none"):
-        with pytest.raises(StoreFailed, match="check the address"):
+    wrong: list[tuple[str, type[Exception], str]] = [
+        (postgresql_node.url("nobodys"), DatabaseUnusable, "does not exist; create it"),
+        (f"{postgresql_node.url()}?sslmode=maybe", DatabaseUnusable, "`sslmode` parameter must be one of"),
+        (f"{postgresql_node.url()}?connect_timeout=3", DatabaseUnusable, "unrecognized configuration parameter"),
+        ("postgresql:///house?host=127.0.0.1&port=secret", DatabaseUnusable, "house cannot be used: it is not"),
+        ("postgresql://postgres@127.0.0.1:1/none", StoreFailed, "cannot be reached .*: start PostgreSQL"),
+    ]
+    for url, kind, words in wrong:
+        with pytest.raises(kind, match=words):
             async with open_database(url):
                 raise AssertionError("it was opened")
+
+
+async def test_a_role_without_rights_or_password_is_told_so(postgresql_url: str, postgresql_node: Node) -> None:
+    name = postgresql_url.rpartition("/")[2]
+    postgresql_node.query(f"CREATE ROLE {name} LOGIN; CREATE SCHEMA posthouse", name)
+    mine = postgresql_url.replace("postgres@", f"{name}@")
+    try:
+        with pytest.raises(DatabaseUnusable, match="let the role own the schema posthouse"):
+            async with open_database(mine):
+                raise AssertionError("it was opened")
+        postgresql_node.query(f"ALTER ROLE {name} NOLOGIN")
+        with pytest.raises(DatabaseUnusable, match="check the user, the password"):
+            async with open_database(mine):
+                raise AssertionError("it was opened")
+    finally:
+        postgresql_node.query(f"DROP ROLE {name}")
+
+
+async def test_a_worker_that_is_connected_is_left_alone(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_LOOKS", 2)
+    async with open_database(postgresql_url) as first:
+        with pytest.raises(DatabaseInUse, match="in use by another worker"):
+            async with open_database(postgresql_url, alone=True):
+                raise AssertionError("it was opened")
+        assert await first.writer.run(adding("a")) == 1
+    async with open_database(postgresql_url, alone=True) as second:
+        assert await channels(second) == ["a"]
 
 
 # ── The schema ───────────────────────────────────────────────────────────────────────────────────────────

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import asyncpg
 import pytest
 
+from ..integration.wire_worker import REPOSITORY
 from . import fixtures
 from .cluster import Node
 
@@ -49,3 +55,25 @@ def test_where_it_is_missing_tests_are_skipped_in_so_many_words(monkeypatch: pyt
     monkeypatch.setenv(fixtures.NEEDED, "1")
     with pytest.raises(pytest.fail.Exception, match="must not be skipped"):
         fixtures._need()
+
+
+def test_nodes_of_a_test_that_is_killed_end_even_if_they_are_frozen() -> None:
+    code = """if True:
+        from tests.postgresql.cluster import quorum
+        with quorum() as nodes:
+            for node in nodes[1:]:
+                node.freeze()
+            print(nodes[0].folder, *(pid for node in nodes for pid in node.pids), flush=True)
+            input()"""
+    fixtures._need()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as test:
+        assert test.stdout is not None
+        folder, *pids = test.stdout.readline().split()
+        assert len(pids) > 10
+        test.kill()
+    deadline = time.monotonic() + 60
+    while Path(folder).exists() or any(Path(f"/proc/{pid}/cwd").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a frozen process was left behind"
+        time.sleep(0.01)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bus.errors import Conflict, DatabaseDamaged, OwnershipLost, RecordDamaged
+from bus.errors import Conflict, DatabaseDamaged, InvalidValue, OwnershipLost, RecordDamaged
 from bus.model.repository import (
     AddBot,
     AddDeadLetters,
@@ -21,6 +21,7 @@ from bus.model.repository import (
     SecurityRequest,
     lots_of,
 )
+from store.message_rows import in_log
 from store.postgresql.messages.rows import escaped, unescaped
 
 from ..contract.store.samples import add, at, bot, direct, page, read_page, to_channel
@@ -152,3 +153,27 @@ async def test_the_log_goes_on_where_the_one_before_was_fenced(postgresql_url: s
         await write_after_the_next()
     async with place.open() as third:
         assert (await third.log.load()).last_seq == 2
+
+
+async def test_an_id_that_would_split_a_batch_is_refused(log: MessageLog) -> None:
+    """Ids are sent to the server as one text, which is split at this character."""
+    with pytest.raises(InvalidValue, match=r"U\+001E"):
+        await add(log, direct("a\x1eb", "ann", "bob"), direct("c", "ann", "bob"))
+    assert await add(log, direct("c", "ann", "bob")) == [Added(1)]
+
+
+async def test_messages_of_many_lots_are_stored_as_they_are(log: MessageLog) -> None:
+    """What each has for itself is sent beside what its lot shares, and put together by the server."""
+    await add(log, direct("parent", "eve", "bob"))
+    for turn in ("a", "b"):  # the second time as one statement: the pairs are known
+        sent = [
+            direct(f"{turn}1", "ann", "bob", reply_to="parent"),
+            direct(f"{turn}2", "ann", "bob", reply_to="parent"),
+            to_channel(f"{turn}3", "eve", "news", body=b'"\xc3\xa9"'),
+            direct(f"{turn}4", "bob", "eve", expires_at=at(9)),
+            direct(f"{turn}5", "bob", "eve", expires_at=at(9)),
+            direct(f"{turn}6", "ann", "bob", reply_to="parent", message_type="a\0b"),
+        ]
+        seqs = [each.seq or 0 for each in await add(log, *sent)]
+        stored = [in_log(message, seq, at(0)) for message, seq in zip(sent, seqs, strict=True)]
+        assert await log.messages(seqs) == stored[::-1]

@@ -90,7 +90,7 @@ async def test_urls_and_paths_name_the_same_file(path: Path, monkeypatch: pytest
             assert (await store.log.load()).last_seq == 3
 
 
-@pytest.mark.parametrize("url", ["postgres://x/y", "", ":memory:", "sqlite://", "sqlite:///:memory:"])
+@pytest.mark.parametrize("url", ["mysql://x/y", "", ":memory:", "sqlite://", "sqlite:///:memory:"])
 def test_urls_that_name_no_store(url: str) -> None:
     with pytest.raises(ValueError, match="store"):
         open_store(url)

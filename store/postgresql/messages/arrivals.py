@@ -25,10 +25,13 @@ from .taint import Taint
 
 __all__ = ["Arrivals", "next_due_at", "read_scheduled", "schedule"]
 
-_NAMES = (
-    "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type", "body",
-    "reply_to", "headers", "expires_at", "due_at", "tainted", "checksum",
-)  # fmt: skip
+_SCHEDULE = """
+    INSERT INTO scheduled_messages (
+        id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body, reply_to,
+        headers, expires_at, due_at, tainted, checksum
+    )
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::bigint[])"""
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
@@ -56,6 +59,10 @@ class Arrivals:
 
     def __repr__(self) -> str:
         return f"<Arrivals waiting={self.waiting}>"
+
+    def are_simple(self, lots: Sequence[Lot]) -> bool:
+        """Return True if lots are appended as they are, unless their senders used their ids before."""
+        return are_due(lots) and not self.waiting and self.taint.is_decided(lots)
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
@@ -142,9 +149,7 @@ class Arrivals:
 
 async def schedule(connection: asyncpg.Connection, messages: Sequence[NewMessage]) -> None:
     """Store messages that wait until they are due. No sender of theirs used their ids before."""
-    await connection.copy_records_to_table(
-        "scheduled_messages", records=[_record(message) for message in messages], columns=_NAMES
-    )
+    await connection.execute(_SCHEDULE, *zip(*map(_record, messages), strict=True))
 
 
 async def next_due_at(reader: Reader) -> str | None:

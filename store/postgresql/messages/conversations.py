@@ -31,11 +31,14 @@ class Conversations:
     def __repr__(self) -> str:
         return f"<Conversations known={len(self._known)}>"
 
+    def unknown(self, lots: Iterable[Lot]) -> list[tuple[str, str]]:
+        """Return the pairs of sender and recipient that may have no session yet."""
+        pairs = {(lot.sender_bot_id, lot.recipient_bot_id) for lot in lots if lot.recipient_bot_id is not None}
+        return sorted(pairs - self._known)
+
     async def open(self, connection: asyncpg.Connection, lots: Iterable[Lot], at: str) -> None:
         """Open a session for each pair that has none, in the caller's transaction."""
-        pairs = {(lot.sender_bot_id, lot.recipient_bot_id) for lot in lots if lot.recipient_bot_id is not None}
-        new = sorted(pairs - self._known)
-        if new:
+        if new := self.unknown(lots):
             rows = [(str(uuid_utils.uuid7()), peer, opener, at) for opener, peer in new]
             await connection.executemany(_OPEN, rows)
 

@@ -6,18 +6,19 @@ it is stored as two others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import asyncpg
 
-from bus.errors import RecordDamaged
+from bus.errors import InvalidValue, RecordDamaged
 from bus.model.repository import LogMessage, Lot
 
-from ...message_rows import intact, message_of, own_columns
+from ...message_rows import checksums, intact, message_of
 from ..server.reader import Reader
 
-__all__ = ["COLUMNS", "append", "escaped", "fetch", "read_row", "unescaped"]
+__all__ = ["COLUMNS", "append", "append_sql", "columns_of", "escaped", "fetch", "read_row", "unescaped"]
 
 COLUMNS = (
     "seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
@@ -26,10 +27,33 @@ COLUMNS = (
 )
 """What `read_row` reads, in this order."""
 
-_WRITTEN = (
-    "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
-    "body", "reply_to", "headers", "timestamp", "expires_at", "tainted", "checksum", "copied",
-)  # fmt: skip
+# What the messages of a lot share is sent once, and what they do not share as texts that are split here: asyncpg
+# takes longer for arrays than for everything else of a message. A full join is never a nested loop, which would
+# compare each row with each lot.
+_APPEND = """
+    INSERT INTO bot_messages (
+        seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body, reply_to,
+        headers, timestamp, expires_at, tainted, checksum, copied
+    )
+    SELECT {after_seq} + own.place, own.id, lot.sender_bot_id, lot.sender_bot_name, lot.recipient_bot_id,
+           lot.recipient_channel, lot.message_type, own.body, own.reply_to, lot.headers, {timestamp},
+           lot.expires_at, lot.tainted, own.checksum::bigint, COALESCE(own.copied, false)
+    FROM ROWS FROM (
+            string_to_table({}::text, chr(30)), string_to_table({}::text, chr(30)),
+            string_to_table({}::text, chr(30)), string_to_table({}::text, chr(30), ''), unnest({}::boolean[])
+        ) WITH ORDINALITY AS own (id, body, checksum, reply_to, copied, place)
+        FULL JOIN unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[],
+                         {}::boolean[])
+            WITH ORDINALITY AS lot (sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel,
+                                    message_type, headers, expires_at, tainted, number)
+            ON lot.number = width_bucket(own.place, {}::bigint[])
+    WHERE {condition}"""
+
+_SEPARATOR = "\x1e"
+"""No JSON has it, and no id."""
+
+_VALUES = 14
+"""Parameters of this, beside the end of the log and the time."""
 
 _ESCAPE = "\x1b"
 
@@ -63,9 +87,51 @@ async def fetch(reader: Reader | asyncpg.Connection, condition: str, *values: An
     return found
 
 
+def append_sql(*, after_seq: str, timestamp: str, first: int, condition: str = "true") -> str:
+    """Return SQL that appends messages behind `after_seq`; the numbers of their parameters begin at `first`."""
+    places = [f"${number}" for number in range(first, first + _VALUES)]
+    return _APPEND.format(*places, after_seq=after_seq, timestamp=timestamp, condition=condition)
+
+
+def columns_of(
+    lots: Sequence[Lot], first_seq: int, timestamp: str, *, copies: Sequence[bool] = ()
+) -> tuple[Any, ...]:
+    """Return the parameters of `append_sql` for lots whose messages get the seqs from `first_seq` on."""
+    firsts = list(accumulate(map(len, lots), initial=1))[:-1]
+    sums = [checksums(lot, first_seq - 1 + first, timestamp) for lot, first in zip(lots, firsts, strict=True)]
+    reply_tos: Sequence[str] = ()
+    if any(lot.reply_tos is not None for lot in lots):
+        reply_tos = [reply_to or "" for lot in lots for reply_to in lot.replies()]
+    shared = [
+        (
+            lot.sender_bot_id, lot.sender_bot_name, lot.recipient_bot_id, lot.recipient_channel,
+            escaped(lot.message_type), lot.headers.decode(), lot.expires_at, lot.tainted,
+        )
+        for lot in lots
+    ]  # fmt: skip
+    own = (
+        _joined([id for lot in lots for id in lot.ids]),
+        _joined([body.decode() for lot in lots for body in lot.bodies]),
+        _joined([str(sum) for sum in chain.from_iterable(sums)]),
+        _joined(reply_tos),
+    )
+    return (*own, copies, *(zip(*shared, strict=True) if shared else ((),) * 8), firsts)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Return texts as one that is split again by the server. Raise InvalidValue if that cannot be done."""
+    joined = _SEPARATOR.join(texts)
+    if joined.count(_SEPARATOR) >= max(1, len(texts)):
+        raise InvalidValue("a message", "an id must not contain the character U+001E")
+    return joined
+
+
+_APPEND_ALL = append_sql(after_seq="$1::bigint", timestamp="$2", first=3)
+
+
 async def append(
     connection: asyncpg.Connection,
-    lots: Iterable[Lot],
+    lots: Sequence[Lot],
     first_seq: int,
     timestamp: str,
     *,
@@ -76,16 +142,5 @@ async def append(
     Raises UniqueViolationError, after which the transaction must be rolled back, if one is used before and not said
     to be a copy, or was used by its sender.
     """
-    records: list[tuple[Any, ...]] = []
-    for lot in lots:
-        before = (lot.sender_bot_id, lot.sender_bot_name, lot.recipient_bot_id, lot.recipient_channel)
-        kind, headers = escaped(lot.message_type), lot.headers.decode()
-        seq = first_seq + len(records)
-        for at, (id, body, crc, *reply_to) in enumerate(own_columns(lot, seq, timestamp), seq):
-            records.append(
-                (
-                    at, id, *before, kind, body, reply_to[0] if reply_to else None, headers, timestamp,
-                    lot.expires_at, lot.tainted, crc, bool(copies) and copies[at - first_seq],
-                )
-            )  # fmt: skip
-    await connection.copy_records_to_table("bot_messages", records=records, columns=_WRITTEN)
+    columns = columns_of(lots, first_seq, timestamp, copies=copies)
+    await connection.execute(_APPEND_ALL, first_seq - 1, timestamp, *columns)

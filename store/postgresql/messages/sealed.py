@@ -5,7 +5,7 @@ Owns their columns as delivery reads them. The checksum in each is that of `stor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import asyncpg
@@ -21,15 +21,18 @@ __all__ = [
     "MISSING",
     "SUBSCRIPTIONS",
     "group_of",
+    "mailbox_columns",
     "save_mailboxes",
+    "save_sql",
     "subscribe",
     "subscription_of",
 ]
 
 _SAVE_MAILBOXES = """
     INSERT INTO mailboxes (id, position, unsettled, floors, ahead, gap_from, gap_to, checksum)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-                         $8::bigint[])
+    SELECT * FROM unnest({}::text[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bigint[],
+                         {}::bigint[])
+    WHERE {condition}
     ON CONFLICT (id) DO UPDATE SET
         position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors,
         ahead = excluded.ahead, gap_from = excluded.gap_from, gap_to = excluded.gap_to,
@@ -63,11 +66,23 @@ _OPEN_GROUP = """
     INSERT INTO channel_groups (channel_name, name, created_at, start_seq, checksum) VALUES ($1, $2, $3, $4, $5)"""
 
 
-async def save_mailboxes(connection: asyncpg.Connection, states: Iterable[MailboxState]) -> None:
+def save_sql(*, first: int, condition: str = "true") -> str:
+    """Return SQL that replaces the states of mailboxes; the numbers of its parameters begin at `first`."""
+    return _SAVE_MAILBOXES.format(*(f"${number}" for number in range(first, first + 8)), condition=condition)
+
+
+def mailbox_columns(states: Iterable[MailboxState]) -> Sequence[Sequence[Any]]:
+    """Return the parameters of `save_sql` for states of mailboxes, each of which is given once."""
+    return list(zip(*map(mailbox_row, states), strict=True)) or [()] * 8
+
+
+_SAVE_ALL = save_sql(first=1)
+
+
+async def save_mailboxes(connection: asyncpg.Connection, states: Collection[MailboxState]) -> None:
     """Replace the states of mailboxes, each of which is given once."""
-    columns = list(zip(*map(mailbox_row, states), strict=True))
-    if columns:
-        await connection.execute(_SAVE_MAILBOXES, *columns)
+    if states:
+        await connection.execute(_SAVE_ALL, *mailbox_columns(states))
 
 
 async def subscribe(transaction: Transaction, change: AddSubscription) -> Subscribed:

@@ -54,10 +54,14 @@ class Taint:
     def __repr__(self) -> str:
         return f"<Taint present={self.present}>"
 
+    def is_decided(self, lots: Sequence[Lot]) -> bool:
+        """Return True if the bits of lots are decided without looking at what they answer."""
+        self.present = self.present or any(lot.tainted for lot in lots)
+        return not self.present or is_decided(lots)
+
     async def decide(self, connection: asyncpg.Connection, lots: Sequence[Lot]) -> list[list[Lot]]:
         """Return each lot in parts, in the order of its messages, whose bits are decided."""
-        self.present = self.present or any(lot.tainted for lot in lots)
-        if not self.present or is_decided(lots):
+        if self.is_decided(lots):
             return [[lot] for lot in lots]
         parents = {reply_to for lot in lots if not lot.tainted for reply_to in lot.reply_tos or ()}
         known = dict(map(tuple, await connection.fetch(_FIND, [*parents])))

@@ -36,6 +36,11 @@ class Server(NamedTuple):
     synchronous_commit: str
     synchronous_standby_names: str
 
+    @property
+    def version_text(self) -> str:
+        """The version, as PostgreSQL writes it: 15.4."""
+        return f"{self.version // 10_000}.{self.version % 10_000}"
+
 
 def refusals(server: Server) -> Sequence[str]:
     """Return why a server cannot be used, one sentence each."""

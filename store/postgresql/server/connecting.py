@@ -8,21 +8,20 @@ order.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import ssl
 
 import asyncpg
 
 from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, StoreFailed
 
+from ...urls import shown
 from .checks import SERVER, Server, refusals
+from .hosts import Reign, find_primary
 
-__all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "shown", "translate"]
+__all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
 
 SCHEMA = "posthouse"
 """Everything of posthouse is in this schema, whatever else the database has."""
-
-CONNECT_SECONDS_MAX = 10.0
-"""For one attempt: no batch has begun, so giving up loses nothing."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -58,15 +57,23 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
-    """Connect to the primary of a URL, which may name several hosts. Raise DatabaseUnusable if it may not be used.
+async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
+    """Connect to the primary of a URL, which may name several hosts.
+
+    Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
+    cannot be reached now.
 
     `synchronous_commit` is kept as it is now, whatever the server's configuration is changed to later. Nothing that
     the session shows may be believed before `make_safe`.
     """
-    connection = await asyncpg.connect(
-        url, timeout=CONNECT_SECONDS_MAX, target_session_attrs="primary", server_settings=_SETTINGS
-    )
+    try:
+        connection, reign = await find_primary(url, _SETTINGS)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
+        if isinstance(error, _ENDED) and not isinstance(error, ssl.SSLCertVerificationError):
+            raise
+        raise DatabaseUnusable(f"{shown(url)} cannot be used: {error}; {_way_out(error)}") from error
+    except (ValueError, IndexError):  # of its parts, with which it may repeat a password
+        raise DatabaseUnusable(f"{shown(url)} cannot be used: it is not valid; {_way_out(None)}") from None
     try:
         server = Server(*await connection.fetchrow(SERVER))
         if refused := refusals(server):
@@ -75,7 +82,27 @@ async def connect(url: str) -> tuple[asyncpg.Connection, Server]:
     except BaseException:
         connection.terminate()
         raise
-    return connection, server
+    return connection, server, reign
+
+
+def _way_out(error: Exception | None) -> str:
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return "check the user, the password (in the URL, PGPASSWORD or ~/.pgpass), and the server's pg_hba.conf"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "create it, with createdb for instance"
+    return "check the URL and its parameters, and the rights of the role"
+
+
+def unreachable(url: str, error: BaseException) -> StoreFailed:
+    """Return our error for one by which no session could be made, or by which it was lost."""
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return StoreFailed(
+            f"no server of {shown(url)} is the primary: let a standby be promoted, or start the primary"
+        )
+    return StoreFailed(
+        f"{shown(url)} cannot be reached ({error or type(error).__name__}): start PostgreSQL, and check the hosts"
+        " and ports"
+    )
 
 
 async def make_safe(connection: asyncpg.Connection) -> None:
@@ -104,10 +131,3 @@ def translate(error: asyncpg.PostgresError) -> StoreError | None:
     if isinstance(error, asyncpg.PostgresIOError | asyncpg.DataCorruptedError | asyncpg.IndexCorruptedError):
         return StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}; check its log and its disk")
     return None
-
-
-def shown(url: str) -> str:
-    """Return a URL without its password, for messages."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"

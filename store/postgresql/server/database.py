@@ -13,12 +13,13 @@ import anyio
 import asyncpg
 import uuid_utils
 
-from bus.errors import StoreFailed
+from bus.errors import DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
+from ...urls import shown
 from .checks import Server, warnings
-from .connecting import connect, make_safe, shown
+from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .incarnation import take_over
 from .primary import Primary
 from .reader import Reader, open_reader
@@ -39,14 +40,26 @@ _WAITS = (
     " nothing is acknowledged before"
 )
 
+_LOOKS, _LOOK_SECONDS = 100, 0.05
+"""How often, and after which pause, to look for sessions of another worker: those of a killed one end soon."""
+
+# Of two workers that start at once, the one whose session is older goes on.
+_OTHERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'posthouse'
+    AND backend_start < (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())"""
+
 
 class Database:
     """An open database: the writer, the readers, and the log's epoch."""
 
-    def __init__(self, url: str, epoch: str, *, writer: Writer, read: Reader, questions: Reader) -> None:
+    def __init__(
+        self, url: str, epoch: str, server: Server, *, writer: Writer, read: Reader, questions: Reader
+    ) -> None:
         self.url = shown(url)
         self.epoch = epoch
-        self.warnings: list[str] = []
+        self.server_version = server.version_text
+        self.warnings = list(warnings(server))
         """What operators should know about this start, one sentence each."""
         self.writer = writer
         self.read = read
@@ -59,47 +72,59 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    url: str, watch: StoreWatch | None = None, *, alone: bool = False
+) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
+
+    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
     primary = Primary(url)
-    connection, server = await _connect(url)
+    connection: asyncpg.Connection | None = None
     try:
+        connection, server = await primary.connect()
+        if alone:
+            await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
         await migrate(connection)
         incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
         writer = Writer(primary, connection, incarnation, end)
         epoch = await _epoch(connection)
     except BaseException as error:
-        connection.terminate()
-        if isinstance(error, asyncpg.PostgresError | OSError):
-            raise _failure(url, error) from error
+        if connection is not None:
+            connection.terminate()
+        if (failure := _failure(url, error)) is not None:
+            raise failure from error
         raise
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer),
+        _serving(writer, primary),
     ):
-        database = Database(url, epoch, writer=writer, read=read, questions=questions)
-        database.warnings += warnings(server)
-        yield database
+        yield Database(url, epoch, server, writer=writer, read=read, questions=questions)
 
 
-async def _connect(url: str) -> tuple[asyncpg.Connection, Server]:
-    try:
-        return await connect(url)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise _failure(url, error) from error
+def _failure(url: str, error: BaseException) -> StoreError | None:
+    """Return our error for one of PostgreSQL that ended the start."""
+    if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.InvalidSchemaNameError):
+        return DatabaseUnusable(f"{shown(url)} cannot be used: {error}; let the role own the schema {SCHEMA}")
+    if is_lost(None, error):
+        return unreachable(url, error)
+    if isinstance(error, asyncpg.PostgresError):
+        return translate(error) or StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}")
+    return None
 
 
-def _failure(url: str, error: Exception) -> StoreFailed:
-    return StoreFailed(
-        f"{shown(url)} cannot be used ({error or type(error).__name__}); check the address, the role and its"
-        " rights, and that one of the servers is the primary"
-    )
+async def _be_alone(connection: asyncpg.Connection, url: str) -> None:
+    """Wait until no other worker has a session. Raise DatabaseInUse if one keeps it."""
+    for _ in range(_LOOKS):
+        if not await connection.fetchval(_OTHERS):
+            return
+        await anyio.sleep(_LOOK_SECONDS)
+    raise DatabaseInUse(shown(url), None)
 
 
 async def _make_safe(connection: asyncpg.Connection, server: Server, watch: StoreWatch | None) -> None:
@@ -117,11 +142,14 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer) -> AsyncIterator[None]:
+async def _serving(writer: Writer, primary: Primary) -> AsyncIterator[None]:
     """Write until the context ends, or its body is cancelled because writing failed."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_write, writer, tasks.cancel_scope)
+        # It lasts as long as a transaction, which nobody cancels.
+        watching = anyio.CancelScope(shield=True)
+        tasks.start_soon(_watch, primary, watching)
+        tasks.start_soon(_write, writer, watching, tasks.cancel_scope)
         try:
             yield
         except Exception as error:
@@ -134,13 +162,19 @@ async def _serving(writer: Writer) -> AsyncIterator[None]:
         raise failure
 
 
-async def _write(writer: Writer, serving: anyio.CancelScope) -> None:
+async def _watch(primary: Primary, watching: anyio.CancelScope) -> None:
+    with watching:
+        await primary.watch()
+
+
+async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.CancelScope) -> None:
     """Write until closed. What is served ends if writing fails while nobody waits for a write."""
     try:
         await writer.serve()
     finally:
         with anyio.CancelScope(shield=True):
             await writer.end()
+        watching.cancel()
     if writer.failure is not None:
         serving.cancel()
 

@@ -7,16 +7,18 @@ connection, whether a batch was committed (docs/decisions/0076-a-log-in-postgres
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from bus.errors import OwnershipLost, StoreFailed
 
-__all__ = ["Incarnation", "LogEnd", "begin", "look", "move_end", "take_over"]
+__all__ = ["Incarnation", "LogEnd", "begin", "carry_out_alone", "look", "move_end", "one_statement", "take_over"]
 
 _TAKEN_OVER = "another worker has taken over; this one must end"
+_MOVED = "the end of the log in PostgreSQL is not where this worker left it: another program writes to it"
 _TAKEN_OVER_IN_DOUBT = f"{_TAKEN_OVER}, and it is unknown whether its last transaction was stored"
 
 # Waits for the batches that are running, and lets none begin before this is committed.
@@ -27,16 +29,24 @@ _RAISE_FENCE = "UPDATE log_end SET fence = fence + 1 RETURNING fence"
 _TAKE = "INSERT INTO workers (id, fence, batch, began_at) VALUES ($1, $2, 0, now())"
 
 # The row of the worker comes first, and the end of the log is locked only if it is there.
-_BEGIN = """
-    WITH mine AS (
-        UPDATE workers SET batch = $3 WHERE id = $1 AND fence = $2 AND batch = $3 - 1 RETURNING id
-    )
+_MINE = "mine AS (UPDATE workers SET batch = $3 WHERE id = $1 AND fence = $2 AND batch = $3 - 1 RETURNING id)"
+
+_BEGIN = f"""
+    WITH {_MINE}
     SELECT clock_timestamp(), last_seq, last_timestamp FROM mine CROSS JOIN log_end FOR UPDATE OF log_end"""
 
 # As an update it waits for a batch that is still being committed, and its own commit for a standby.
 _LOOK = "UPDATE workers SET batch = batch WHERE id = $1 AND fence = $2 RETURNING batch"
 
 _MOVE_END = "UPDATE log_end SET last_seq = $1, last_timestamp = $2"
+
+# What a batch adds is added only if the end of the log was moved, which is moved only if the row of the worker was
+# there. If it is not added, an error or a missing row says so.
+_ALONE = """
+    WITH {mine}, moved AS (
+        UPDATE log_end SET last_seq = $5, last_timestamp = $6 FROM mine WHERE last_seq = $4 RETURNING one
+    ), {additions}
+    SELECT one FROM mine LEFT JOIN moved ON true"""
 
 
 class Incarnation(NamedTuple):
@@ -79,6 +89,36 @@ async def begin(connection: asyncpg.Connection, incarnation: Incarnation, batch:
 async def move_end(connection: asyncpg.Connection, end: LogEnd) -> None:
     """Note the new end of the log, in the transaction that adds to it."""
     await connection.execute(_MOVE_END, *end)
+
+
+def one_statement(additions: str) -> str:
+    """Return the SQL of a batch that is a transaction by itself, for `carry_out_alone`.
+
+    `additions` are data-modifying common table expressions, each with the condition `EXISTS (SELECT FROM moved)`.
+    In them $4 and $5 are the last seq before and after the batch, $6 is its timestamp, and their own values begin
+    at $7.
+    """
+    return _ALONE.format(mine=_MINE, additions=additions)
+
+
+async def carry_out_alone(
+    connection: asyncpg.Connection,
+    incarnation: Incarnation,
+    batch: int,
+    ends: tuple[LogEnd, LogEnd],
+    sql: str,
+    values: Iterable[Any],
+) -> None:
+    """Carry out a batch in one round trip: SQL of `one_statement`. `ends` are those of the log before and after it.
+
+    Raise OwnershipLost if another worker has taken over.
+    """
+    before, after = ends
+    row = await connection.fetchrow(sql, *incarnation, batch, before.last_seq, *after, *values)
+    if row is None:
+        raise OwnershipLost(_TAKEN_OVER)
+    if row[0] is None:
+        raise StoreFailed(_MOVED)
 
 
 async def look(connection: asyncpg.Connection, incarnation: Incarnation) -> int:

@@ -1,6 +1,7 @@
 """Primary that may be believed: new ones wait for a safe commit, and none is read while a commit is in doubt.
 
-Owns how long an engine may be unreachable, and when what it shows is believed.
+Owns how long an engine may be unreachable, when what it shows is believed, and when a silent server is left:
+nothing is given up because it takes long, but sessions end when another server has become the primary.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import asyncpg
 
-from bus.errors import StoreFailed
+from bus.errors import StoreError, StoreFailed
 
-from .connecting import connect, is_lost, make_safe, shown
+from ...urls import shown
+from .checks import Server
+from .connecting import connect, is_lost, make_safe
+from .hosts import Reign
 
 __all__ = ["ATTEMPTS_MAX", "Primary"]
 
@@ -28,6 +33,9 @@ ATTEMPTS_MAX = 10
 
 _PAUSE_SECONDS_MAX = 1.0
 
+_SILENT_SECONDS = 5.0
+"""After so long without an answer, and then as often, the hosts are asked for a primary that was promoted since."""
+
 T = TypeVar("T")
 
 
@@ -37,12 +45,20 @@ class Primary:
     def __init__(self, url: str) -> None:
         self._url = url
         self._doubt: anyio.Event | None = None
+        self._sessions: WeakKeyDictionary[asyncpg.Connection, Reign] = WeakKeyDictionary()
+        self._waits: dict[object, float] = {}
 
     def __repr__(self) -> str:
         return f"<Primary {self} {'in doubt' if self._doubt else 'settled'}>"
 
     def __str__(self) -> str:
         return shown(self._url)
+
+    async def connect(self) -> tuple[asyncpg.Connection, Server]:
+        """Make a session, which may not be believed yet. Raise as `connecting.connect` does."""
+        connection, server, reign = await connect(self._url)
+        self._sessions[connection] = reign
+        return connection, server
 
     async def reconnect(self) -> asyncpg.Connection:
         """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
@@ -61,8 +77,9 @@ class Primary:
         while True:
             connection: asyncpg.Connection | None = None
             try:
-                connection, _ = await connect(self._url)
-                return connection, await question(connection)
+                connection = (await self.connect())[0]
+                with self.waiting():
+                    return connection, await question(connection)
             except BaseException as error:
                 if connection is not None:
                     connection.terminate()
@@ -90,3 +107,30 @@ class Primary:
         """Wait until nothing is in doubt."""
         while self._doubt is not None:
             await self._doubt.wait()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that a server is expected to answer."""
+        wait = object()
+        self._waits[wait] = anyio.current_time()
+        try:
+            yield
+        finally:
+            del self._waits[wait]
+
+    async def watch(self) -> None:
+        """End the sessions with a server that is silent, and was replaced; what waits for it asks the other one."""
+        while True:
+            await anyio.sleep(_SILENT_SECONDS)
+            if not self._waits or anyio.current_time() - min(self._waits.values()) < _SILENT_SECONDS:
+                continue
+            try:
+                connection, _, latest = await connect(self._url)
+            except Exception as error:
+                if isinstance(error, StoreError) or is_lost(None, error):
+                    continue
+                raise
+            connection.terminate()
+            for session, reign in list(self._sessions.items()):
+                if reign < latest:
+                    session.terminate()

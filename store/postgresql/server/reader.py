@@ -40,7 +40,8 @@ class Reader:
                 await self._primary.settled()
                 connection = self._idle.pop() if self._idle else await self._primary.reconnect()
                 try:
-                    rows: list[Any] = await connection.fetch(sql, *values)
+                    with self._primary.waiting():
+                        rows: list[Any] = await connection.fetch(sql, *values)
                 except Exception as error:
                     if is_lost(connection, error):
                         connection.terminate()

@@ -61,7 +61,9 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
     """
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
         try:
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            async with connection.transaction():
+                await connection.execute(_LOCK)  # two such statements at once would fail
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         except asyncpg.InsufficientPrivilegeError as error:
             raise DatabaseUnusable(
                 f"the role may not create a schema in this database ({error}): as its owner,"

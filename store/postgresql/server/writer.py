@@ -9,6 +9,7 @@ Owns the writing connection. Its rules (docs/decisions/0076-a-log-in-postgresql.
   one.
 - An operation that raises fails alone: the group is rolled back and run again, each operation under its own
   savepoint. So an operation may run several times and must not keep state between runs.
+- An operation that is alone in its group is one statement and one round trip, if it can be.
 - Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
 - If the connection is lost, a new one looks at the number of the last batch that was committed, and nobody is
   answered, and nothing read, before that look has been committed itself. Then the group is answered, or run again.
@@ -22,7 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import anyio
 import asyncpg
@@ -30,10 +31,10 @@ import asyncpg
 from bus.errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
 
 from .connecting import is_lost, make_safe, translate
-from .incarnation import Incarnation, LogEnd, begin, look, move_end
+from .incarnation import Incarnation, LogEnd, begin, carry_out_alone, look, move_end
 from .primary import ATTEMPTS_MAX, Primary
 
-__all__ = ["Joint", "Operation", "Transaction", "Writer"]
+__all__ = ["Alone", "Joint", "Operation", "Transaction", "Writer"]
 
 OPERATIONS_QUEUED_MAX = 10_000
 """Further callers wait: the queue must not outgrow memory while commits wait for a standby."""
@@ -92,6 +93,19 @@ class Transaction:
 
 Operation = Callable[[Transaction], Awaitable[T]]
 
+
+class Alone(NamedTuple):
+    """An operation as one statement: SQL of `incarnation.one_statement`, its own values, and what it leads to."""
+
+    sql: str
+    values: Sequence[Any]
+    end: LogEnd
+    result: Any
+
+
+AsOne = Callable[[LogEnd], Alone | None]
+"""Returns an operation as one statement, for a log that ends there; None if that depends on what is stored."""
+
 Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
 """Carries out several writes of one kind in order; the outcome of a refused write is its error."""
 
@@ -99,12 +113,18 @@ Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]
 class _Pending(Generic[T]):
     """One operation that waits for its commit; or one write, and the function for it and its neighbours."""
 
-    __slots__ = ("error", "joint", "operation", "result", "write")
+    __slots__ = ("as_one", "error", "joint", "operation", "result", "write")
 
     def __init__(
-        self, operation: Operation[T] | None, joint: Joint[Any, T] | None = None, write: Any = None
+        self,
+        operation: Operation[T] | None,
+        joint: Joint[Any, T] | None = None,
+        write: Any = None,
+        *,
+        as_one: AsOne | None = None,
     ) -> None:
         self.operation = operation
+        self.as_one = as_one
         self.joint = joint
         self.write = write
         self.result: T | None = None
@@ -162,12 +182,14 @@ class Writer:
     def _queued(self) -> int:
         return sum(len(group.pendings) for group in self._groups)
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], as_one: AsOne | None = None) -> T:
         """Run an operation in the next transaction; return its result once that is committed and safe.
+
+        If it is alone there, and `as_one` returns a statement, that is carried out instead.
 
         Raises what the operation raised (then nothing of it was stored), StorageFull, StorageBusy or StoreFailure.
         """
-        return await self._wait(_Pending(operation))
+        return await self._wait(_Pending(operation, as_one=as_one))
 
     async def join(self, joint: Joint[W, T], write: W) -> T:
         """Carry out a write in the next transaction, together with adjacent writes of the same `joint`.
@@ -241,7 +263,8 @@ class Writer:
         together = True
         for _ in range(ATTEMPTS_MAX):
             try:
-                await self._attempt(pendings, together=together)
+                with self._primary.waiting():
+                    await self._attempt(pendings, together=together)
             except Exception as error:
                 if is_lost(self._connection, error):
                     if not await self._decide():
@@ -263,6 +286,8 @@ class Writer:
         If this raises, nothing of it is stored, unless the connection is lost.
         """
         connection = self._connection
+        if together and len(pendings) == 1 and await self._attempt_alone(pendings[0]):
+            return
         await connection.execute("BEGIN")
         try:
             time, begun = await begin(connection, self._incarnation, self._batch + 1)
@@ -278,9 +303,28 @@ class Writer:
         self._attempted = transaction.end
         if await connection.execute("COMMIT") != "COMMIT":
             raise StoreFailed("an operation went on after an error, so that PostgreSQL stored nothing")
+        await self._committed(transaction.end)
+
+    async def _attempt_alone(self, pending: _Pending[Any]) -> bool:
+        """Carry out and commit an operation as one statement; return False if it is none.
+
+        If this raises, nothing of it is stored, unless the connection is lost.
+        """
+        alone = None if pending.as_one is None else pending.as_one(self._end)
+        if alone is None:
+            return False
+        self._warned = False
+        self._attempted, pending.result = alone.end, alone.result
+        ends = self._end, alone.end
+        await carry_out_alone(self._connection, self._incarnation, self._batch + 1, ends, alone.sql, alone.values)
+        await self._committed(alone.end)
+        return True
+
+    async def _committed(self, end: LogEnd) -> None:
+        """Make sure that a commit was waited for, and note the end of the log."""
         if self._warned:
-            await make_safe(connection)
-        self._end = transaction.end
+            await make_safe(self._connection)
+        self._end = end
 
     async def _decide(self) -> bool:
         """Return True if the batch that was attempted is committed, by a new connection; readers wait meanwhile."""

@@ -92,7 +92,7 @@ class Retrying:
             if from_step is None or repeated:
                 return held.run
         after = retry(held, unit.now)
-        ids = set_aside(marks, from_step)
+        ids = set_aside(marks, from_step, has_error=held.has_error)
         if ids:
             await unit.connection.execute(_SET_ASIDE, unit.now, ids, run_id)
         self._runs.write(unit, held, after)
@@ -113,7 +113,7 @@ class Retrying:
                 raise Conflict(f"run {new_id!r} exists, and is not this fork of run {run_id!r}")
             return (await unit.held(new_id)).run
         held = await unit.held(run_id)
-        ids = forked(await _marks(unit.connection, run_id), before_step)
+        ids = forked(await _marks(unit.connection, run_id), before_step, has_error=held.has_error)
         created = msgspec.structs.replace(
             held.run,
             id=new_id,

@@ -85,7 +85,7 @@ class Retrying:
             if from_step is None or repeated:
                 return held.run
         after = retry(held, lease_now)
-        ids = set_aside(marks, from_step)
+        ids = set_aside(marks, from_step, has_error=held.has_error)
         set_aside_ids = json_text(ids, "step log ids")
         await connection.execute(_SET_ASIDE, (now, set_aside_ids))
         await give_back(connection, run_id, set_aside_ids)
@@ -118,8 +118,8 @@ class Retrying:
             if known != origin or by not in (None, creator):
                 raise Conflict(f"run {new_id!r} exists, and is not this fork of run {run_id!r}")
             return (await self._runs.find(connection, new_id)).run
-        await self._runs.find(connection, run_id)
-        ids = forked(await _marks(connection, run_id), before_step)
+        held = await self._runs.find(connection, run_id)
+        ids = forked(await _marks(connection, run_id), before_step, has_error=held.has_error)
         await connection.execute(_FORK, (new_id, now, origin, run_id, by))
         await connection.execute(_FORK_STEPS, (new_id, json_text(ids, "step log ids"), by is not None))
         created = (await self._runs.find(connection, new_id)).run

@@ -1,0 +1,106 @@
+"""Commands about a whole database, for which no worker is asked: `check`, `backup` and `restore`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import rich_click as click
+
+from store import back_up, check_of, database_path, described
+from store import restore as put_into_place
+
+from ..configuration import read_settings
+from ..errors import DatabaseUnusable
+from ..settings import SettingsError
+from .checking import progress, show_check, show_copy
+from .exit_codes import exit_codes
+from .streams import EXIT_DATA
+
+__all__ = ["backup", "check", "restore"]
+
+_TOOLS = (
+    "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
+    ' docs/operations.md has both, "With PostgreSQL"'
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def check(file: Path, as_json: bool) -> None:
+    """Read a whole database: schema, checksums, references, last seq.
+
+    Exits with 65 if something is damaged. The database may be in use; it is only read.
+    """
+    with exit_codes():
+        if not show_check(check_of(str(file)), as_json=as_json):
+            sys.exit(EXIT_DATA)
+
+
+def _of_a_database(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which database a command is about, as `serve` finds it."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object."),
+        click.option("--config", type=click.Path(path_type=Path), help="The configuration that names it."),
+        click.option("--engine", metavar="URL", help="A database of PostgreSQL: says which of its tools to use."),
+        click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _database(config: Path | None, database: str | None, engine: str | None) -> Path:
+    """Return the file that a configuration names. Raise DatabaseUnusable, with what to do, if it is an engine."""
+    settings = read_settings(config, store={"database": database, "engine": engine}).store
+    if settings.engine:
+        raise DatabaseUnusable(f"{described(settings.engine)} is PostgreSQL's own to copy and to restore: {_TOOLS}")
+    try:
+        return Path(database_path(settings.database))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_of_a_database
+def backup(file: Path, config: Path | None, database: str | None, engine: str | None, as_json: bool) -> None:
+    """Copy the database to FILE while the worker goes on, and check the copy.
+
+    FILE has everything that was acknowledged before this began. It replaces an earlier backup there once it was
+    read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the earlier one stays.
+
+    Run it as the worker's user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log
+    beside the database grows by what is written.
+    """
+    with exit_codes():
+        source = _database(config, database, engine)
+        with progress() as tell:
+            check = back_up(source, file, tell)
+        show_copy(
+            check, as_json=as_json, said=f"backed up {source} to {file}", database=str(source), backup=str(file)
+        )
+
+
+@click.command()
+@click.argument("backup", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_of_a_database
+def restore(backup: Path, config: Path | None, database: str | None, engine: str | None, as_json: bool) -> None:
+    """Put a copy of BACKUP in the place of the database, whose worker is stopped.
+
+    BACKUP is checked first; if it is damaged, nothing changes. The old database is not removed: it gets another
+    name, with the files beside it.
+
+    What was acknowledged after the backup is not in it. The next start gives the log a new epoch: it assigns the
+    same seqs to other messages, and the clients are told to forget what they knew of them.
+    """
+    with exit_codes():
+        target = _database(config, database, engine)
+        with progress() as tell:
+            check, aside = put_into_place(backup, target, tell)
+        said = f"restored {target} from {backup}"
+        if aside is not None:
+            said += f"; the old one is {aside}: remove it, and {aside.name}-*, when you do not need it any more"
+        kept = None if aside is None else str(aside)
+        show_copy(check, as_json=as_json, said=said, database=str(target), backup=str(backup), kept=kept)

@@ -1,0 +1,48 @@
+"""The settings of what stores everything: a file, or an engine.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+__all__ = ["StoreSettings"]
+
+_DATABASE = "posthouse.db"
+
+_ENGINES = ("postgresql://", "postgres://")
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is stored, and where."""
+
+    database: str = _DATABASE
+
+    engine: str = ""
+    """The URL of a database of PostgreSQL, instead of a file."""
+
+    wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
+    """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
+
+    def __post_init__(self) -> None:
+        """Refuse two databases, and one of the other kind. A URL is not repeated: it may have a password."""
+        if self.engine and not self.engine.startswith(_ENGINES):
+            raise ValueError("store.engine is not a URL of PostgreSQL: write postgresql://USER@HOST/DATABASE")
+        if self.database.startswith(_ENGINES):
+            raise ValueError("store.database names a file: write a postgresql:// URL as store.engine (--engine)")
+        if self.engine and self.database != _DATABASE:
+            raise ValueError("store.database and store.engine are two databases: name one of them")
+
+    @property
+    def url(self) -> str:
+        """What to open: the file, or the engine."""
+        return self.engine or self.database
+
+    @property
+    def setting(self) -> str:
+        """The key that says so."""
+        return "store.engine" if self.engine else "store.database"

@@ -1,0 +1,90 @@
+"""The hosts of a URL: which of their servers is the primary that counts.
+
+Owns two rules. All hosts are asked at the same time, so that one that swallows connections does not keep us from
+the others. And of several servers that say they are the primary, the one that was promoted last counts: the former
+one does not know yet that it was replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import anyio
+import asyncpg
+
+__all__ = ["Reign", "find_primary"]
+
+_HOST_SECONDS_MAX = 10.0
+"""For one host: no batch has begun, so giving up loses nothing."""
+
+_OTHERS_SECONDS_MAX = 0.5
+"""How long the other hosts may take after one of them was the primary."""
+
+# The name of a WAL file begins with its timeline, which grows with each promotion.
+_REIGN = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_postmaster_start_time()"
+
+
+class Reign(NamedTuple):
+    """What orders primaries: one that is promoted has a later timeline, one that starts again a later start."""
+
+    timeline: str
+    started_at: datetime
+
+
+async def find_primary(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.Connection, Reign]:
+    """Connect to the primary that was promoted last.
+
+    If there is none, raise TargetServerAttributeNotMatched, or what the hosts said.
+    """
+    found: list[tuple[Reign, asyncpg.Connection]] = []
+    errors: list[Exception] = []
+
+    async def ask(host_url: str) -> None:
+        connection: asyncpg.Connection | None = None
+        try:
+            with anyio.fail_after(_HOST_SECONDS_MAX):
+                connection = await asyncpg.connect(
+                    host_url, target_session_attrs="primary", server_settings=dict(settings)
+                )
+                reign = Reign(*await connection.fetchrow(_REIGN))
+        except BaseException as error:
+            if connection is not None:
+                connection.terminate()
+            if not isinstance(error, Exception):
+                raise
+            errors.append(error)
+        else:
+            found.append((reign, connection))
+            tasks.cancel_scope.deadline = anyio.current_time() + _OTHERS_SECONDS_MAX
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for each in _of_each_host(url):
+                tasks.start_soon(ask, each)
+    except BaseException:
+        for _, connection in found:
+            connection.terminate()
+        raise
+    if not found:
+        raise _most_telling(errors)
+    *others, (reign, connection) = sorted(found, key=lambda each: each[0])
+    for _, other in others:
+        other.terminate()
+    return connection, reign
+
+
+def _of_each_host(url: str) -> list[str]:
+    """Return the URL once for each host that it names."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    return [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in hosts.split(",")]
+
+
+def _most_telling(errors: Sequence[Exception]) -> Exception:
+    """Return the error of a standby, whose primary may come, or else of a server, or else of the network."""
+    standbys = [error for error in errors if isinstance(error, asyncpg.TargetServerAttributeNotMatched)]
+    answers = [error for error in errors if not isinstance(error, OSError)]
+    return (standbys or answers or errors)[0]

@@ -1,0 +1,55 @@
+"""A primary that is silent and was replaced: the worker goes on with the one that was promoted."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from store.postgresql.server import primary as primary_of
+from store.postgresql.server.connecting import connect
+from store.postgresql.server.database import open_database
+
+from .cluster import Node
+from .test_quorum import frozen, url
+from .writing import HAPPENS_SECONDS_MAX, adding, channels, happens
+
+pytestmark = pytest.mark.anyio
+
+Nodes = tuple[Node, Node, Node]
+
+
+async def test_a_primary_that_is_frozen_and_replaced_is_left(
+    postgresql_quorum: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(primary_of, "_SILENT_SECONDS", 0.1)
+    old, heir, other = postgresql_quorum
+    answers: list[int] = []
+
+    async def write() -> None:
+        answers.append(await database.writer.run(adding("b")))
+
+    # The frozen one comes first in the URL: it accepts connections, and answers none.
+    async with open_database(url(old, heir, other)) as database:
+        assert await database.writer.run(adding("a")) == 1
+        assert await channels(database) == ["a"]
+        with frozen(old), anyio.fail_after(HAPPENS_SECONDS_MAX):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(write)
+                await anyio.to_thread.run_sync(heir.promote)
+                heir.query("ALTER SYSTEM SET synchronous_standby_names = ''")
+                heir.reload()
+            assert await channels(database) == ["a", "b"]
+    assert answers == [2]
+
+
+async def test_the_primary_that_was_promoted_last_counts(postgresql_quorum: Nodes) -> None:
+    """The former one does not know that it was replaced, and its commits would wait without end."""
+    old, heir, other = postgresql_quorum
+    await anyio.to_thread.run_sync(heir.promote)
+    assert await happens(old, "SELECT 1 WHERE NOT pg_is_in_recovery()") == "1"
+    connection, _, reign = await connect(url(old, other, heir))
+    try:
+        assert await connection.fetchval("SELECT current_setting('port')::int") == heir.port
+        assert reign.timeline == "00000002"
+    finally:
+        await connection.close()
