@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash fuzz bench bench-stalled bench-checkpoints bench-keys bench-waiting soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-keys bench-waiting soak docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -15,10 +15,13 @@ help:
 	@echo "make wheel              build the wheel, install it in a clean environment, and use it"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
+	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
+	@echo "make crash-patroni      break three nodes of PostgreSQL under Patroni and etcd, and the worker, for SECONDS (ten minutes)"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  durable runs beside DBOS, LangGraph and Restate; OPTIONS=--quick is short"
+	@echo "make bench-engines      posthouse on PostgreSQL beside SQLite; OPTIONS='--rounds 1' is short"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
 	@echo "make bench-waiting      what ten thousand runs cost that only wait; OPTIONS='--runs 1000 --rest 10' is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
@@ -61,10 +64,16 @@ STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
-crash: SECONDS ?= 3600
-crash: JOBS = 1
-crash: $(BIN)/.installed
-	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) $(if $(SEED),--seed $(SEED))
+crash crash-postgresql: SECONDS ?= 3600
+crash crash-postgresql: JOBS = 1
+crash-postgresql: KIND = failovers
+crash crash-postgresql: $(BIN)/.installed
+	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND))
+
+crash-patroni: SECONDS ?= 600
+crash-patroni: $(BIN)/.installed
+	$(BIN)/python -m tests.crash.patroni_faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
 
 fuzz: SECONDS ?= 600
 fuzz: $(BIN)/.installed
@@ -89,6 +98,9 @@ bench-waiting: $(BIN)/.installed
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
+bench-engines: $(BIN)/.installed
+	$(BIN)/python -m bench.engines $(OPTIONS)
 
 bench-keys: $(BIN)/.installed
 	$(BIN)/python -m bench.keyed $(OPTIONS)

@@ -24,6 +24,7 @@ from .calibration import calibrate
 from .comparison import Comparison, Plan
 from .earlier import installed
 from .goals import judge
+from .on_postgresql import OnOneNode, OnQuorum
 from .peers.jetstream import JetStream, JetStreamAtomic, JetStreamFast, JetStreamSyncing
 from .peers.programs import install
 from .peers.rabbitmq import RabbitMQ
@@ -50,6 +51,8 @@ _FULL = Plan(
     systems=[
         WithFrames,
         ThroughBus,
+        OnOneNode,
+        OnQuorum,
         JetStreamSyncing,
         JetStreamFast,
         JetStream,

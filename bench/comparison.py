@@ -8,7 +8,7 @@ opposite order, so that a machine that becomes slower or faster favours none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -53,13 +53,18 @@ class Comparison:
 
     def run(self) -> None:
         """Run all rounds. What fails is noted, and the rest goes on."""
+        for round_number in self.rounds():
+            self._measure_limits(round_number)
+            self._measure_half_rate(round_number)
+
+    def rounds(self) -> Iterator[int]:
+        """Run all workloads on all systems in each round; yield its number when they are done."""
         self._look_for_systems()
         for round_number in range(1, self._plan.rounds + 1):
             for name in self._plan.workloads:
                 for system in self._systems(name)[:: 1 if round_number % 2 else -1]:
                     self.measure(name, system, WORKLOADS[name], round_number)
-            self._measure_limits(round_number)
-            self._measure_half_rate(round_number)
+            yield round_number
 
     def measure(self, name: str, system: type[System], workload: Workload, round_number: int) -> Figures | None:
         """Run one workload on a fresh system."""

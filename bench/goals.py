@@ -88,6 +88,7 @@ def _processor_us(system: str) -> Figure:
 _BEFORE = "against the version before"
 _SQLITE = "against SQLite alone"
 _JETSTREAM = "against JetStream that syncs"
+_QUORUM = "on PostgreSQL with a quorum, against SQLite"
 _REDIS = "against Redis that always syncs"
 
 _NO_LESS, _NO_MORE = 0.9, 1.1
@@ -99,6 +100,16 @@ GOALS = [
         name=f"one to one, the worker's processor time for a message, {_BEFORE}",
         figure=_ratio(_processor_us(FRAMES), _processor_us(names.BEFORE)),
         at_most=0.55,
+    ),
+    Goal(
+        name=f"one to one, {_QUORUM}",
+        figure=_ratio(_value(names.ONE_TO_ONE_100, system=names.ON_QUORUM), _value(names.ONE_TO_ONE_100)),
+        at_least=0.75,
+    ),
+    Goal(
+        name=f"one to one, the worker's processor time for a message, {_QUORUM}",
+        figure=_ratio(_processor_us(names.ON_QUORUM), _processor_us(FRAMES)),
+        at_most=1,
     ),
     Goal(name=f"publish, acknowledged, {_SQLITE}", figure=_of_sqlite(names.PUBLISH_100), at_least=0.75),
     Goal(name=f"one to ten, deliveries, {_SQLITE}'s rows", figure=_of_sqlite(names.ONE_TO_TEN), at_least=3),

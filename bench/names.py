@@ -19,6 +19,8 @@ __all__ = [
     "ONE_TO_ONE_1000",
     "ONE_TO_ONE_SINGLES",
     "ONE_TO_TEN",
+    "ON_POSTGRESQL",
+    "ON_QUORUM",
     "PAIRS",
     "PUBLISH_100",
     "PUBLISH_1000",
@@ -35,6 +37,8 @@ FRAMES = "posthouse, frames"
 BUS = "posthouse, bus"
 BEFORE = "posthouse, before"
 """The worker of an earlier commit, with today's clients that write their frames by hand."""
+ON_POSTGRESQL = "posthouse on PostgreSQL, frames"
+ON_QUORUM = "posthouse on PostgreSQL with a quorum, frames"
 JETSTREAM_SYNCING = "JetStream, syncing"
 JETSTREAM_FAST = "JetStream, syncing, fast ingest"
 JETSTREAM = "JetStream, its default"

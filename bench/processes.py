@@ -159,6 +159,7 @@ class Server:
 class Worker(Server):
     """A worker process. `settings` is the text of its configuration file.
 
+    Everything is in a file of its folder, or in the database that the URL `engine` names.
     `profile` is where cProfile is to leave what it saw of the worker, which it slows down. `python` is the Python
     that runs it, of the environment in which it is installed.
     """
@@ -170,8 +171,10 @@ class Worker(Server):
         profile: Path | None = None,
         folder: Path | None = None,
         python: str = sys.executable,
+        engine: str | None = None,
     ) -> None:
         super().__init__(folder)
+        self._engine = engine
         self._python = python
         self.url = ""
         self.versions: dict[str, str] = {}
@@ -195,7 +198,8 @@ class Worker(Server):
     def _command(self) -> Sequence[str]:
         self.folder.joinpath("posthouse.toml").write_text(self._settings, encoding="utf-8")
         program = ["worker"] if self._profile is None else ["bench.profiled", str(self._profile.resolve())]
-        options = ["--config", "posthouse.toml", "--database", DATABASE, "--bind", _ADDRESS, "--tap", _ADDRESS]
+        store = ["--database", DATABASE] if self._engine is None else ["--engine", self._engine]
+        options = ["--config", "posthouse.toml", *store, "--bind", _ADDRESS, "--tap", _ADDRESS]
         return [self._python, "-m", *program, "serve", *options]
 
     def _environment(self) -> dict[str, str]:
@@ -209,7 +213,7 @@ class Worker(Server):
             if '"event": "serving"' in line and line.endswith("}"):
                 told = msgspec.json.decode(line)
                 self.url = str(told["command"])
-                self.versions = {name: told[name] for name in _PARTS}
+                self.versions = {name: told[name] for name in _PARTS if name in told}
                 return True
         return False
 

@@ -22,7 +22,17 @@ from .processes import BenchFailed, Client, QuickClient, Server, Worker
 from .roles import Receiver, Sender
 from .wire import Session
 
-__all__ = ["EACH_SECOND", "SYNCED", "WRITTEN", "Posthouse", "System", "ThroughBus", "WithFrames", "link_roles"]
+__all__ = [
+    "EACH_SECOND",
+    "SYNCED",
+    "WRITTEN",
+    "Posthouse",
+    "System",
+    "ThroughBus",
+    "WithFrames",
+    "frame_roles",
+    "link_roles",
+]
 
 SYNCED = "synced"
 WRITTEN = "written, not synced"
@@ -34,9 +44,9 @@ _READY_SECONDS = 60.0
 _NEWEST_MESSAGES = 100_000
 """So many are looked at for the size of transactions."""
 
-_TRANSACTIONS = """
+_TRANSACTIONS = f"""
     SELECT COUNT(*), COUNT(DISTINCT timestamp) FROM bot_messages
-    WHERE seq > (SELECT MAX(seq) FROM bot_messages) - ?"""
+    WHERE seq > (SELECT MAX(seq) FROM bot_messages) - {_NEWEST_MESSAGES}"""
 
 Role = Callable[..., None]
 
@@ -158,6 +168,16 @@ def link_roles(connect: links.Connect, address: str) -> dict[str, tuple[Any, ...
     return {role.__name__: (role, connect, address) for role in roles}
 
 
+def frame_roles(url: str) -> dict[str, tuple[Any, ...]]:
+    """Give the roles of clients that write posthouse's frames by hand."""
+    return {
+        "produce": (raw.produce, url),
+        "consume": (raw.consume, url),
+        "ask": (raw_asking.ask, url),
+        "answer": (raw_asking.answer, url),
+    }
+
+
 class Posthouse(System):
     """What posthouse's two kinds of clients have in common."""
 
@@ -174,6 +194,7 @@ class Posthouse(System):
         self._profile = profile
         self._folder = folder
         self._first = 0
+        self._stored = 0
         self._before = (0.0, 0.0)
 
     @classmethod
@@ -222,17 +243,19 @@ class Posthouse(System):
         """
         after = machine.processor_seconds(self.worker.pid)
         self.worker.end()
-        messages, batches = self._read(_TRANSACTIONS, _NEWEST_MESSAGES)
-        stored = self._read("SELECT MAX(seq) FROM bot_messages")[0] - self._first
-        if not stored:
+        messages, batches = self._read(_TRANSACTIONS)
+        self._stored = self._read("SELECT MAX(seq) FROM bot_messages")[0] - self._first
+        if not self._stored:
             raise BenchFailed("the worker stored nothing")
         # Each of these times is rounded down to a tick, so the difference of an idle thread may be one below zero.
-        loop, others = (1e6 * max(0.0, now - then) / stored for now, then in zip(after, self._before, strict=True))
+        spent = [max(0.0, now - then) for now, then in zip(after, self._before, strict=True)]
+        loop, others = (1e6 * seconds / self._stored for seconds in spent)
         return {"batch_messages": messages / batches, "loop_us": loop, "threads_us": others}
 
-    def _read(self, sql: str, *arguments: int) -> tuple[int, ...]:
+    def _read(self, sql: str) -> tuple[int, ...]:
+        """Ask the database itself for one row."""
         with closing(sqlite3.connect(f"file:{self.worker.database}?mode=ro", uri=True)) as connection:
-            found: tuple[int, ...] = connection.execute(sql, arguments).fetchone()
+            found: tuple[int, ...] = connection.execute(sql).fetchone()
         return found
 
 
@@ -242,13 +265,7 @@ class WithFrames(Posthouse):
     name = FRAMES
 
     def _roles(self) -> dict[str, tuple[Any, ...]]:
-        url = self.worker.url
-        return {
-            "produce": (raw.produce, url),
-            "consume": (raw.consume, url),
-            "ask": (raw_asking.ask, url),
-            "answer": (raw_asking.answer, url),
-        }
+        return frame_roles(self.worker.url)
 
 
 class ThroughBus(Posthouse):

@@ -34,6 +34,8 @@ _OTHERS = {
     "batch_messages": "{:,.0f} messages a commit",
     "loop_us": "processor time of the loop {:.1f} µs a message",
     "threads_us": "of the other threads {:.1f} µs",
+    "primary_us": "of the primary {:.1f} µs",
+    "standby_us": "of each standby {:.1f} µs",
     "ready_seconds": "{:.2f} s until ready",
     "ready_in_order_seconds": "{:.2f} s after an orderly stop",
     "connect_seconds": "{:.1f} s until all are connected",

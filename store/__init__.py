@@ -5,17 +5,30 @@ Use `open_store(url)`. Importing this package loads no backend; opening a store 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
+
+import anyio
 
 from bus.errors import DatabaseUnusable
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
+from .moving.house import Site
 from .urls import check_engine_url, database_path, is_engine, shown
 
-__all__ = ["back_up", "check_of", "database_path", "described", "open_store", "restore"]
+__all__ = [
+    "back_up",
+    "check_of",
+    "database_path",
+    "described",
+    "examine",
+    "is_engine",
+    "open_store",
+    "restore",
+    "site_of",
+]
 
 _Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with how far it is, as `StoreCheck.run` says it."""
@@ -56,13 +69,20 @@ def _open_engine(
     url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
 ) -> AbstractAsyncContextManager[Store]:
     check_engine_url(url)
-    try:
+    with _driver():
         from .postgresql.store import open_postgresql_store
+    return open_postgresql_store(url, rules, clock, watch, alone=True)
+
+
+@contextmanager
+def _driver() -> Iterator[None]:
+    """Import the backend for PostgreSQL within. Raise DatabaseUnusable if its driver is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
         raise DatabaseUnusable("PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'") from None
-    return open_postgresql_store(url, rules, clock, watch, alone=True)
 
 
 def described(url: str) -> str:
@@ -73,12 +93,36 @@ def described(url: str) -> str:
 def check_of(url: str) -> StoreCheck:
     """Return a check of the store at a URL of `open_store`, which may be in use by another process.
 
-    The process that has the store open must not check it: closing the file would drop its locks.
+    The process that has a file open must not check it: closing the file would drop its locks. A database of
+    PostgreSQL is checked in an event loop of the check's own. Raise ValueError and DatabaseUnusable as
+    `open_store`.
     """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.check import Check as EngineCheck
+        return EngineCheck(url)
     path = database_path(url)
     from .sqlite.check import Check
 
     return Check(Path(path))
+
+
+def examine(url: str) -> list[str]:
+    """Return warnings about the backend of a URL, and about where its database is, each with what to do.
+
+    The store is not opened. Raises ValueError for another scheme, DatabaseUnusable if it could not be served there,
+    and StoreFailed for a disk error.
+    """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.examining import examine as examine_server
+        return anyio.run(examine_server, url)
+    path = database_path(url)
+    from .sqlite import examine
+
+    return examine(path)
 
 
 def back_up(database: Path, target: Path, tell: _Tell) -> StoreCheck:
@@ -93,3 +137,15 @@ def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path
     from .sqlite.backup import restore
 
     return restore(backup, database, tell)
+
+
+def site_of(url: str) -> Site:
+    """Return where the store at a URL of `open_store` is, or is to be, for `store.moving.mover`."""
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.moving import PostgresqlSite
+        return PostgresqlSite(url)
+    from .sqlite.moving import SqliteSite
+
+    return SqliteSite(database_path(url))

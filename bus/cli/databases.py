@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from store import back_up, check_of, database_path, described
+from store import back_up, check_of, database_path, described, is_engine
 from store import restore as put_into_place
 
 from ..configuration import read_settings
@@ -22,20 +22,30 @@ __all__ = ["backup", "check", "restore"]
 
 _TOOLS = (
     "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
-    ' docs/operations.md has both, "With PostgreSQL"'
+    ' docs/postgresql.md has both, "Backups"'
 )
 
 
+def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if is_engine(value):
+        return value
+    return str(click.Path(exists=True, dir_okay=False, readable=False).convert(value, parameter, context))
+
+
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=False))
+@click.argument("database", metavar="FILE", callback=_file_or_engine)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-def check(file: Path, as_json: bool) -> None:
-    """Read a whole database: schema, checksums, references, last seq.
+def check(database: str, as_json: bool) -> None:
+    """Read a whole database, a FILE or postgresql://…: schema, checksums, references, last seq.
 
     Exits with 65 if something is damaged. The database may be in use; it is only read.
     """
     with exit_codes():
-        if not show_check(check_of(str(file)), as_json=as_json):
+        try:
+            found = check_of(database)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if not show_check(found, as_json=as_json):
             sys.exit(EXIT_DATA)
 
 

@@ -50,6 +50,7 @@ from .streams import (
 __all__ = [
     "Impossible",
     "ask",
+    "first",
     "open_bot",
     "run",
     "until_signal",
@@ -82,11 +83,11 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     try:
         return anyio.run(work)
     except* (BusError, Impossible, StoreFailure) as errors:
-        error = _first(errors)
+        error = first(errors)
         show_error(str(error))
         code = _code_of(error)
     except* OSError as errors:
-        error = _first(errors)
+        error = first(errors)
         assert isinstance(error, OSError)
         code = output_failed(error)
     except* KeyboardInterrupt:
@@ -115,7 +116,8 @@ def _code_of(error: BaseException) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group, and in the groups in it."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -83,16 +83,11 @@ class Commits:
     def __repr__(self) -> str:
         return f"<Commits {self._runs}>"
 
-    async def carry_out(self, transaction: Transaction, work: CommitWork) -> CommitOutcome:
-        """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
-        [answer] = await self.carry_out_all(transaction, [work])
-        return answer
-
     async def carry_out_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitOutcome]:
-        """Carry out commits that follow each other; return what `carry_out` does for each.
+        """Carry out commits that follow each other, or return their earlier answers.
 
-        If a message turns out to be tainted that must not be, they are carried out again one by one, without its
-        commit.
+        The answer is None if a commit is unknown and was only to be looked up. If a message turns out to be tainted
+        that must not be, they are carried out again one by one, without its commit.
         """
         answers: list[CommitOutcome] = []
         for portion in _portions(works):

@@ -6,7 +6,7 @@ is in `messages`, and for runs in what is given as `RunChanges`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, assert_never
 
@@ -106,8 +106,13 @@ _AS_ONE = one_statement(
 class RunChanges(Protocol):
     """What the changes of a batch do to runs, each in the caller's transaction."""
 
-    async def carry_out(self, transaction: Transaction, work: CommitWork) -> Committed | NotCommitted | None:
-        """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
+    async def carry_out_all(
+        self, transaction: Transaction, works: Sequence[CommitWork]
+    ) -> Sequence[Committed | NotCommitted | None]:
+        """Carry out commits that follow each other, or return their earlier answers.
+
+        The answer is None if a commit is unknown and was only to be looked up.
+        """
 
     async def retry_runs(self, transaction: Transaction, mailbox_id: str, seqs: Iterable[int]) -> None:
         """Resume the runs that messages of a mailbox began, if they stopped because of an error."""
@@ -148,20 +153,19 @@ class PostgresLog:
 
         async def operation(transaction: Transaction) -> Applied:
             at = max(timestamp_of(changes), transaction.last_timestamp)
-            answers: list[Any] = []
-            committed: set[int] = set()
-            states: dict[str, MailboxState] = {}
-            for change in changes:
-                if isinstance(change, SaveMailbox):
-                    state = settled(change, committed).state
-                    states[state.mailbox_id] = state
-                    answers.append(None)
-                    continue
-                answer = await self._checked(transaction, change, at)
-                if isinstance(change, CommitWork) and isinstance(answer, Committed):
-                    committed.add(change.number)
-                answers.append(answer)
-            await save_mailboxes(transaction.connection, states.values())
+            answers: list[Any] = [None] * len(changes)
+            for places in _portions(changes):
+                found = await self._checked(transaction, [changes[place] for place in places], at)
+                for place, answer in zip(places, found, strict=True):
+                    answers[place] = answer
+            outcomes = zip(changes, answers, strict=True)
+            committed = {
+                change.number
+                for change, answer in outcomes
+                if isinstance(change, CommitWork) and isinstance(answer, Committed)
+            }
+            states = [settled(change, committed).state for change in changes if isinstance(change, SaveMailbox)]
+            await save_mailboxes(transaction.connection, {state.mailbox_id: state for state in states}.values())
             return Applied(answers, at)
 
         applied = await self._database.writer.run(operation, partial(self._as_one, changes))
@@ -192,13 +196,15 @@ class PostgresLog:
         values = (*columns_of(lots, begun.last_seq + 1, at), *mailbox_columns(states.values()))
         return Alone(_AS_ONE, values, end, Applied(answers, at))
 
-    async def _checked(self, transaction: Transaction, change: Change, at: str) -> Any:
+    async def _checked(self, transaction: Transaction, changes: Sequence[Change], at: str) -> Sequence[Any]:
         try:
-            return await self._change(transaction, change, at)
+            if works := [replace(change, timestamp=at) for change in changes if isinstance(change, CommitWork)]:
+                return await self._runs.carry_out_all(transaction, works)
+            return [await self._change(transaction, change, at) for change in changes]
         except asyncpg.IntegrityConstraintViolationError as error:
             if not transaction.careful:
                 raise
-            raise Conflict(f"{type(change).__name__} contradicts what is stored: {error}") from error
+            raise Conflict(f"{type(changes[0]).__name__} contradicts what is stored: {error}") from error
 
     async def _change(self, transaction: Transaction, change: Change, at: str) -> Any:
         connection = transaction.connection
@@ -215,7 +221,7 @@ class PostgresLog:
                 return await remove_messages(transaction, change)
             case Erase():
                 return await erase(transaction, change)
-            case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
+            case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
                 await add_dead_letters(connection, change)
@@ -233,8 +239,8 @@ class PostgresLog:
                 await revoke_keys(connection, change)
             case NoteKeyUse():
                 await note_key_use(connection, change)
-            case SaveMailbox(state):
-                await save_mailboxes(connection, [state])
+            case CommitWork() | SaveMailbox():
+                raise AssertionError("these are carried out together")
             case _:
                 return await self._change_directory(transaction, change)
         return None
@@ -265,11 +271,9 @@ class PostgresLog:
         return None
 
     async def _change_runs(
-        self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns | StartScheduled, at: str
+        self, transaction: Transaction, change: RecoverRuns | RemoveRuns | StartScheduled, at: str
     ) -> Any:
         match change:
-            case CommitWork():
-                return await self._runs.carry_out(transaction, replace(change, timestamp=at))
             case RecoverRuns():
                 return await self._runs.recover(transaction, replace(change, timestamp=at))
             case RemoveRuns():
@@ -365,3 +369,20 @@ class PostgresLog:
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""
         return await questions.sizes(self._database.questions)
+
+
+def _portions(changes: Sequence[Change]) -> Iterator[list[int]]:
+    """Yield the places of changes that are carried out together, in order: commits that follow each other.
+
+    Mailboxes are left out: they are saved at the end.
+    """
+    portion: list[int] = []
+    for place, change in enumerate(changes):
+        if isinstance(change, SaveMailbox):
+            continue
+        if portion and not (isinstance(change, CommitWork) and isinstance(changes[portion[0]], CommitWork)):
+            yield portion
+            portion = []
+        portion.append(place)
+    if portion:
+        yield portion

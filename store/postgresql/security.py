@@ -23,15 +23,18 @@ from ..seals import is_sealed, seal
 from .messages.rows import escaped, unescaped
 from .server.reader import Reader
 
-__all__ = ["add_events", "read_events", "read_span", "remove_events"]
+__all__ = ["SECURITY_EVENTS", "add_events", "event_row", "read_events", "read_span", "remove_events"]
 
 _ADD = """
     INSERT INTO security_events (id, at, event, bot_id, key, address, object, detail, times, checksum)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (id) DO UPDATE SET times = excluded.times, checksum = excluded.checksum"""
 
-_READ = """
-    SELECT id, at, event, bot_id, key, address, object, detail, times, checksum FROM security_events
+SECURITY_EVENTS = """
+    SELECT id, at, event, bot_id, key, address, object, detail, times, checksum FROM security_events"""
+
+_READ = f"""
+    {SECURITY_EVENTS}
     WHERE id > $1 AND ($2 = '' OR id >= (SELECT MIN(id) FROM security_events WHERE at >= $2) AND at >= $2)
         AND ($3::text IS NULL OR bot_id = $3) AND ($4::text IS NULL OR event = $4)
     ORDER BY id LIMIT $5"""
@@ -70,9 +73,14 @@ async def read_events(reader: Reader, request: SecurityRequest) -> list[tuple[Se
     found: list[tuple[SecurityEvent, bool]] = []
     values = (request.after_id, request.since, request.bot_id, request.event, request.limit)
     for record in await reader.fetch(_READ, *values):
-        row: list[Any] = [unescaped(value) if isinstance(value, str) else value for value in record]
+        row = event_row(record)
         found.append((SecurityEvent(*row[:-1]), is_sealed(row)))
     return found
+
+
+def event_row(record: Any) -> list[Any]:
+    """Return a record of SECURITY_EVENTS as it was sealed."""
+    return [unescaped(value) if isinstance(value, str) else value for value in record]
 
 
 async def read_span(reader: Reader) -> SecuritySpan:

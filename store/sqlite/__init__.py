@@ -15,6 +15,7 @@ from bus.model.repository import MessageLog, MessageRepository, StoreWatch, Work
 
 from .commits import Commits
 from .file.database import WAL_RESET_FIXED, Database, open_database, starting
+from .file.place import check_place, find_place, place_warnings
 from .log import SqliteLog
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
@@ -23,7 +24,7 @@ from .messages.taint import Taint, is_any_tainted
 from .workflows.schedules import cron_warning
 from .workflows.workflows import SqliteWorkflows
 
-__all__ = ["SqliteStore", "open_sqlite_store", "steady_clock"]
+__all__ = ["SqliteStore", "examine", "open_sqlite_store", "steady_clock"]
 
 
 class SqliteStore:
@@ -77,14 +78,28 @@ def steady_clock(
     return lambda: began_at + timedelta(seconds=monotonic() - began)
 
 
+def examine(database: str) -> list[str]:
+    """Return warnings about SQLite, and about where a database is or will be, each with what to do.
+
+    It is not opened. Raise DatabaseUnusable if it could not be served there, and StoreFailed for a disk error.
+    """
+    place = find_place(Path(database))
+    check_place(place)
+    return [*_version_warnings(), *place_warnings(place.database)]
+
+
+def _version_warnings() -> list[str]:
+    if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
+        return []
+    fixed = ".".join(map(str, WAL_RESET_FIXED))
+    return [
+        f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program write"
+        " to the database or checkpoint it; a newer Python or system has a newer SQLite"
+    ]
+
+
 def _warnings(conversations: Conversations) -> list[str]:
-    warnings: list[str] = []
-    if sqlite3.sqlite_version_info < WAL_RESET_FIXED:
-        fixed = ".".join(map(str, WAL_RESET_FIXED))
-        warnings.append(
-            f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program"
-            " write to the database or checkpoint it"
-        )
+    warnings = _version_warnings()
     if conversations.unknown_columns:
         columns = ", ".join(conversations.unknown_columns)
         warnings.append(f"chat_sessions requires columns that posthouse does not know ({columns}): none are opened")

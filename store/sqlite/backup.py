@@ -21,7 +21,8 @@ from pathlib import Path
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, StoreFailed
 
-from .check import Check, Progress
+from ..findings import Progress
+from .check import Check
 from .file.lockfile import LockFile, Mark, read_mark
 from .file.place import Place, check_place, find_place, opening_failure
 from .file.read_only import open_read_only

@@ -15,24 +15,22 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from bus.errors import DatabaseUnusable
-from bus.model.records import WORKER_ID
-from bus.model.repository import UnsettledState
 
+from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults
 from ..message_rows import intact
+from ..moving.house import warning_of
 from ..seals import is_sealed
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
 from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
-from .file.schema import migrations, schema_faults
+from .file.schema import migrations, read_move, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
@@ -40,13 +38,10 @@ from .messages.rows import COLUMNS
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS
 
-__all__ = ["Check", "Progress"]
+__all__ = ["Check"]
 
 _MESSAGES_A_PORTION = 2_000
 """Messages read in one transaction: some milliseconds, in which the worker cannot checkpoint its WAL."""
-
-_FINDINGS_A_KIND = 100
-"""Findings of one kind that are listed; the rest are counted. Nobody reads a thousand lines."""
 
 _PORTION = (
     f"SELECT {COLUMNS}, recipient_type FROM bot_messages WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT"
@@ -82,17 +77,6 @@ _STEPS_A_CALL = 100_000
 
 _STEPS_MIN, _STEPS_A_PAGE = 200_000_000, 1_000_000
 """The steps for one part: some seconds, and for each page many times what its smallest rows take."""
-
-_decode_unsettled = msgspec.json.Decoder(tuple[UnsettledState, ...]).decode
-_decode_floors = msgspec.json.Decoder(dict[str, int]).decode
-
-
-class Progress(NamedTuple):
-    """The part being read, and how much of it is done; `total` is None if unknown."""
-
-    part: str
-    done: int = 0
-    total: int | None = None
 
 
 class Check:
@@ -162,6 +146,7 @@ class _Reading:
         self._part("the file", self._structure)
         if self._is_foreign:
             return
+        self._part("the move to another place", self._moving)
         yield from self._read_messages()
         self._part("the scheduled messages", self._scheduled)
         yield Progress("bots and channels")
@@ -189,7 +174,7 @@ class _Reading:
         """Check the schema, the pages, the indexes and the foreign keys."""
         objects = self._connection.execute(_FOREIGN).fetchall()
         self._is_foreign = bool(objects)
-        _list(self.damage, schema_faults(self._connection, {migration.name for migration in migrations()}))
+        add_findings(self.damage, schema_faults(self._connection, {migration.name for migration in migrations()}))
         if self._is_foreign:
             return
         lines: list[str] = []
@@ -197,9 +182,9 @@ class _Reading:
             for (text,) in self._connection.execute("PRAGMA integrity_check"):
                 lines += [line for line in text.splitlines() if line != "ok" and not line.startswith("***")]
         finally:
-            _list(self.damage, [f"the file: {line}" for line in lines])
+            add_findings(self.damage, [f"the file: {line}" for line in lines])
         broken = self._connection.execute("PRAGMA foreign_key_check").fetchall()
-        _list(self.damage, [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in broken])
+        add_findings(self.damage, [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in broken])
 
     def _read_messages(self) -> Iterator[Progress]:
         messages = self._messages
@@ -208,16 +193,22 @@ class _Reading:
             yield from messages.run()
         except UNREADABLE as error:
             self.damage.append(f"the messages cannot be read: {error}")
-        self.counts |= {"messages": messages.count, "last_seq": messages.last_seq}
-        _list(self.damage, _described(messages.unreadable, "cannot be read"))
-        _list(self.damage, _described(messages.altered, "not as stored: the checksum differs"))
-        _list(self.damage, _described(messages.astray, "with a recipient that is not of its type"))
-        _list(self.warnings, _described(messages.holes, "not in the log"))
+        found = messages.found
+        self.counts |= {"messages": found.count, "last_seq": messages.last_seq}
+        for faults in found.damage():
+            add_findings(self.damage, faults)
+        add_findings(self.warnings, found.holes())
 
     def _scheduled(self) -> None:
         """Check the checksums of scheduled messages."""
         altered = [row[0] for row in self._connection.execute(SCHEDULED) if not is_intact_scheduled(row)]
-        _list(self.damage, [f"scheduled message {id}: not as stored: the checksum differs" for id in altered])
+        add_findings(
+            self.damage, [f"scheduled message {id}: not as stored: the checksum differs" for id in altered]
+        )
+
+    def _moving(self) -> None:
+        if (warning := warning_of(read_move(self._connection))) is not None:
+            self.warnings.append(warning)
 
     def _references(self) -> None:
         """Find names of unknown bots and channels. The log outlives what it names, so these are only warnings."""
@@ -225,17 +216,12 @@ class _Reading:
             [[self.counts[name]]] = self._connection.execute(f"SELECT COUNT(*) FROM {table}")
         bots = {row[0] for row in self._connection.execute("SELECT id FROM bots")}
         channels = {row[0] for row in self._connection.execute("SELECT name FROM bot_channels")}
-        known = {"sender": bots | {WORKER_ID}, "recipient": bots, "channel": channels}
-        unknown = [
-            f"message {seq} has the unknown {what} {name!r}"
-            for (what, name), seq in self._messages.named.items()
-            if name not in known[what]
-        ]
+        unknown = self._messages.found.unknown(bots, channels)
         subscribers = self._connection.execute("SELECT DISTINCT bot_id FROM bot_subscriptions ORDER BY bot_id")
         unknown += [
             f"bot {bot_id!r} has subscriptions but is unknown" for (bot_id,) in subscribers if bot_id not in bots
         ]
-        _list(self.warnings, unknown)
+        add_findings(self.warnings, unknown)
         altered = [
             f"{what} {row[0]!r}: not as stored: the checksum differs"
             for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS), ("the key", KEYS))
@@ -245,7 +231,7 @@ class _Reading:
         for table in ("log", "bots", "bot_channels", "dead_letters"):
             rows = self._connection.execute(f"SELECT * FROM {table}")
             altered += [f"a text in {table} is not UTF-8: {row!r}" for row in rows if not is_text(row)]
-        _list(self.damage, altered)
+        add_findings(self.damage, altered)
 
     def _places(self) -> None:
         """Check that the log reaches as far as was acknowledged, and mailboxes no further than the log."""
@@ -257,11 +243,13 @@ class _Reading:
         found: list[str] = []
         mailboxes: set[str] = set()
         for row in self._connection.execute(MAILBOXES):
-            mailbox_id, *state = row[:4]
+            mailbox_id = row[0]
             mailboxes.add(mailbox_id)
             if not is_sealed(row):
                 found.append(f"the mailbox of {mailbox_id!r} is not as stored: the checksum differs")
-            found += [f"the mailbox of {mailbox_id!r} {fault}" for fault in self._mailbox_faults(state, last_seq)]
+            found += [
+                f"the mailbox of {mailbox_id!r} {fault}" for fault in mailbox_faults(row, last_seq, self._is_there)
+            ]
         for mailbox_id, seq in self._connection.execute("SELECT mailbox_id, seq FROM dead_letters"):
             if mailbox_id not in mailboxes:
                 found.append(f"message {seq} is a dead letter of {mailbox_id!r}, which has no mailbox")
@@ -269,29 +257,15 @@ class _Reading:
                 found.append(f"a dead letter of {mailbox_id!r} is message {seq}, which is missing")
         for what, sql in MISSING.items():
             found += [f"the {what} {row[0]!r} is needed, but missing" for row in self._connection.execute(sql)]
-        _list(self.damage, found)
+        add_findings(self.damage, found)
 
     def _security(self) -> None:
         """Check the checksums of security events."""
         rows = self._connection.execute(SECURITY_EVENTS)
         altered = [row[0] for row in rows if not is_sealed(row)]
-        _list(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
+        add_findings(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
         removals = [row for row in self._connection.execute(REMOVALS) if not is_sealed(row[1:])]
-        _list(self.damage, [f"removal {row[0]}: not as stored: the checksum differs" for row in removals])
-
-    def _mailbox_faults(self, state: Sequence[Any], last_seq: int) -> Iterator[str]:
-        position, unsettled_json, floors_json = state
-        try:
-            unsettled, floors = _decode_unsettled(unsettled_json), _decode_floors(floors_json)
-            furthest = max(int(position), *floors.values(), 0)
-        except (ValueError, TypeError, RecursionError) as error:
-            yield f"cannot be read: {error}"
-            return
-        if furthest > last_seq:
-            yield f"is at message {furthest}, beyond the log's last one, {last_seq}"
-        for unsettled_message in unsettled:
-            if not self._is_there(unsettled_message.seq):
-                yield f"has the unsettled message {unsettled_message.seq}, which is missing"
+        add_findings(self.damage, [f"removal {row[0]}: not as stored: the checksum differs" for row in removals])
 
     def _is_there(self, seq: int) -> bool:
         return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())
@@ -302,10 +276,10 @@ class _Reading:
             rows = self._connection.execute(
                 f"SELECT id FROM {table} WHERE {column} IS NOT NULL AND NOT json_valid({column})"
             )
-            _list(self.damage, [f"the {column} of {row[0]!r} in {table} cannot be read" for row in rows])
+            add_findings(self.damage, [f"the {column} of {row[0]!r} in {table} cannot be read" for row in rows])
         for table in ("workflows", "workflow_runs", "workflow_steps", "workflow_commits"):
             rows = self._connection.execute(f"SELECT * FROM {table}")
-            _list(
+            add_findings(
                 self.damage, [f"a text of {row[0]!r} in {table} is not UTF-8" for row in rows if not is_text(row)]
             )
 
@@ -328,37 +302,19 @@ class _Budget:
         return bool(self._calls > self._calls_max)
 
 
-class _Entry(NamedTuple):
-    """What is kept of a message that was read."""
-
-    seq: int
-    is_intact: bool
-    sender: str
-    recipient: str | None
-    channel: str | None
-    kind: str
-
-
 class _Messages:
-    """The log, read in portions: the seqs of faulty messages, and the names in it."""
+    """The log, read in portions."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._next = 1
-        self.count = 0
         self.last_seq = 0
-        self.unreadable: list[tuple[int, int]] = []
-        self.altered: list[tuple[int, int]] = []
-        self.astray: list[tuple[int, int]] = []
-        self.holes: list[tuple[int, int]] = []
-        self.named: dict[tuple[str, str | None], int] = {}
-        """The senders, recipients and channels, each with the first message that names it."""
+        self.found = LogFindings()
 
     def run(self) -> Iterator[Progress]:
         first, self.last_seq = self._connection.execute(
             "SELECT COALESCE(MIN(seq), 1), COALESCE(MAX(seq), 0) FROM bot_messages"
         ).fetchone()
-        self._next = start = first
+        start = first
         while start <= self.last_seq:
             yield Progress("messages", start - first, self.last_seq - first + 1)
             try:
@@ -367,14 +323,14 @@ class _Messages:
                 end = min(start + _MESSAGES_A_PORTION - 1, self.last_seq)
                 self._search(start, end)
             else:
-                self._note(entries)
+                self.found.note(entries)
                 end = entries[-1].seq if entries else self.last_seq
             start = end + 1
 
-    def _read(self, first: int, last: int) -> list[_Entry]:
+    def _read(self, first: int, last: int) -> list[Entry]:
         """Read a portion of a range, all of it or, on an error, nothing. The bodies are not kept."""
         rows = self._connection.execute(_PORTION, (first, last))
-        return [_Entry(row[0], intact(row), row[2], row[4], row[5], row[14]) for row in rows]
+        return [Entry(row[0], intact(row), row[2], row[4], row[5], _is_astray(row)) for row in rows]
 
     def _search(self, first: int, last: int) -> None:
         """Find the unreadable messages of a range by bisection, and check the others."""
@@ -382,51 +338,15 @@ class _Messages:
             entries = self._read(first, last)
         except sqlite3.DatabaseError:
             if first == last:
-                self._see(first)
-                _add(self.unreadable, first)
+                self.found.note_unreadable(first)
                 return
             middle = (first + last) // 2
             self._search(first, middle)
             self._search(middle + 1, last)
         else:
-            self._note(entries)
-
-    def _note(self, entries: Sequence[_Entry]) -> None:
-        for seq, is_intact, sender, recipient, channel, kind in entries:
-            self._see(seq)
-            self.count += 1
-            if not is_intact:
-                _add(self.altered, seq)
-                continue
-            if (recipient is None, channel is None) != (kind == "channel", kind == "direct"):
-                _add(self.astray, seq)
-                continue
-            self.named.setdefault(("sender", sender), seq)
-            self.named.setdefault(("recipient", recipient) if channel is None else ("channel", channel), seq)
-
-    def _see(self, seq: int) -> None:
-        if seq > self._next:
-            self.holes.append((self._next, seq - 1))
-        self._next = seq + 1
+            self.found.note(entries)
 
 
-# ── Findings ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _add(spans: list[tuple[int, int]], seq: int) -> None:
-    """Add a seq, in ascending order; adjacent seqs are one finding."""
-    if spans and spans[-1][1] == seq - 1:
-        spans[-1] = (spans[-1][0], seq)
-    else:
-        spans.append((seq, seq))
-
-
-def _described(spans: Iterable[tuple[int, int]], fault: str) -> list[str]:
-    return [f"message {a}: {fault}" if a == b else f"messages {a} to {b}: {fault}" for a, b in spans]
-
-
-def _list(findings: list[str], found: Sequence[str]) -> None:
-    """Add findings of one kind, each as one line that any terminal can show."""
-    findings += ["".join(c if c.isprintable() else "\ufffd" for c in text) for text in found[:_FINDINGS_A_KIND]]
-    if len(found) > _FINDINGS_A_KIND:
-        findings.append(f"and {len(found) - _FINDINGS_A_KIND} more like the last")
+def _is_astray(row: Sequence[Any]) -> bool:
+    kind = row[14]
+    return (row[4] is None, row[5] is None) != (kind == "channel", kind == "direct")

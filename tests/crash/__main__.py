@@ -55,6 +55,10 @@ class Row:
             f"`python -m {self.kind.module}`",
         )
 
+    def parts(self) -> str:
+        """Give the faults of which a kind has several, one by one."""
+        return ", ".join(f"{part} {self.counts[part]:,}" for part in self.kind.parts())
+
 
 KINDS_SHOWN = ("lost", "duplicated", "out_of_order")
 
@@ -127,6 +131,9 @@ def _main() -> None:
     print(f"seed {seed}, {options.seconds:.0f} s, {len(rows)} kinds", flush=True)
     _run(rows, seconds=options.seconds, seed=seed, jobs=options.jobs)
     print(f"\n\n{table(rows)}")
+    for row in rows:
+        if parts := row.parts():
+            print(f"\n{row.kind.module}: {parts}")
     broken = [text for row in rows for text in row.broken]
     print("\n".join(["", f"broken promises in {len(broken)} rounds", *broken]))
     if broken:

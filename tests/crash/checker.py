@@ -17,7 +17,7 @@ from .dead_checks import dead_letters, failures
 from .gap_checks import gaps, removals
 from .history import Event, Final, Hello, Retry, Unsubscribe
 from .ledger import Ledger, key_of
-from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message
+from .log_checks import log_order, lost_from_log, never_sent, one_seq_one_message, unsafe
 from .mailbox_checks import (
     delivered_twice,
     delivery_order,
@@ -53,6 +53,7 @@ def check(history: Sequence[Event], final: Final, rules: Rules | None = None) ->
 
 def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from lost_from_log(ledger, final)
+    yield from unsafe(ledger)
     yield from removals(ledger, final)
     yield from gaps(ledger, final)
     yield from never_sent(ledger, final)

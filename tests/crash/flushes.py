@@ -2,8 +2,8 @@
 
 Owns one inference. A session's frames are carried out in their order, so an answer shows that what the session said
 before has been carried out. Mailboxes that changed are written with the first batch that is taken after the flush
-interval, and batches are written in their order; so a write that was asked for later than that, and is answered,
-shows that the change is on disk.
+interval, and batches are written in their order; so a write that was asked of the same worker later than that, and
+is answered, shows that the change is on disk.
 
 Pure.
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .history import Event, Publish, Settle
 from .subscriptions import Call
 
-__all__ = ["Flushes"]
+__all__ = ["Flushes", "is_written"]
 
 _MARGIN_SECONDS = 0.05
 
@@ -44,18 +44,21 @@ class _Answered:
 
 
 class Flushes:
-    """See the module."""
+    """See the module. `workers` has the address of each session's worker, where there are several."""
 
-    def __init__(self, history: Sequence[Event], calls: Iterable[Call], flush_seconds: float) -> None:
+    def __init__(
+        self, history: Sequence[Event], calls: Iterable[Call], flush_seconds: float, workers: Mapping[str, str]
+    ) -> None:
         self._history = history
         self._wait_seconds = flush_seconds + _MARGIN_SECONDS
         self._by_session: defaultdict[str, _Answered] = defaultdict(_Answered)
-        self._writes: defaultdict[int, _Answered] = defaultdict(_Answered)
+        self._writes: defaultdict[tuple[int, str], _Answered] = defaultdict(_Answered)
+        self._workers = workers
         for call in calls:
             if call.ok is not None and call.session:
                 self._by_session[call.session].add(call.index, call.ends)
-                if _writes(call):
-                    self._writes[call.invoke.incarnation].add(call.invoke.at, call.ends)
+                if is_written(call):
+                    self._writes[self._served(call)].add(call.invoke.at, call.ends)
         for answered in (*self._by_session.values(), *self._writes.values()):
             answered.close()
 
@@ -67,10 +70,14 @@ class Flushes:
         if carried_out is None or carried_out > call.over:
             return None
         at = self._history[carried_out].at + self._wait_seconds
-        return self._writes[call.invoke.incarnation].after(at)
+        return self._writes[self._served(call)].after(at)
+
+    def _served(self, call: Call) -> tuple[int, str]:
+        """Return which worker served a call."""
+        return call.invoke.incarnation, self._workers.get(call.session, "")
 
 
-def _writes(call: Call) -> bool:
+def is_written(call: Call) -> bool:
     """Return True if the answer to a call came by way of a batch."""
     action, ok = call.invoke.action, call.ok
     if isinstance(action, Publish) and ok is not None:

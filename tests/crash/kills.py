@@ -123,7 +123,7 @@ def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:
 def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses: float = PAUSES) -> Verdict:
     """Kill a worker on one new file, bring it back, stop it in order, and judge what it did and what it left."""
     with Recorder(directory / "history.jsonl") as recorder:
-        with Load(worker.command, recorder, seed=seed) as load:
+        with Load(worker.command, recorder=recorder, seed=seed) as load:
             load.start()
             kill_rounds(worker, load, rounds=rounds, chance=random.Random(seed), pauses=pauses)
             recorder.mark("started")

@@ -28,6 +28,10 @@ class Kind(NamedTuple):
         reason: str | None = why_not() if why_not is not None else None
         return reason
 
+    def parts(self) -> tuple[str, ...]:
+        """Return the names of the faults of which it has several, as its rounds count them."""
+        return tuple(getattr(importlib.import_module(self.module), "FAULTS", ()))
+
     def play_round(self, seed: int) -> Counter[str]:
         """Play the round of a seed."""
         counted: Counter[str] = importlib.import_module(self.module).play_round(seed)
@@ -55,4 +59,5 @@ KINDS_OF_FAULTS = [
     Kind("tests.crash.starvation", "no descriptor left in the worker", "starvations"),
     Kind("tests.crash.herd", "a thousand bots that come back at once", "returns"),
     Kind("tests.crash.frames", "frames that are nearly right, at a whole worker", "frames"),
+    Kind("tests.crash.failovers", "nodes of PostgreSQL, and a worker on it, that fail in every way", "faults"),
 ]

@@ -150,6 +150,11 @@ class Ledger:
         self._kept: dict[tuple[str, int], Handed] = {}
         self._last: dict[tuple[str, int], Handed] = {}
         self._session_of: dict[str, str] = {}
+        self._workers: dict[str, str] = {}
+        """The address of each session's worker, where there are several."""
+        self._of_replaced: set[str] = set()
+        self._led: defaultdict[int, list[str]] = defaultdict(list)
+        """The addresses of those that led in an incarnation, in their order, where one replaced the other."""
         self._read(history)
         self._join_messages()
         self._join_settled()
@@ -226,6 +231,11 @@ class Ledger:
         if not isinstance(action, Hello):
             return
         self._session_of[call.invoke.process] = ok.session
+        if action.worker not in self._led[call.invoke.incarnation]:
+            self._led[call.invoke.incarnation].append(action.worker)
+        elif action.worker != self._led[call.invoke.incarnation][-1]:
+            self._of_replaced.add(ok.session)
+        self._workers[ok.session] = action.worker
         for seq in set(action.holds).difference(ok.not_held):
             handed = self._last.get((action.client, seq))
             if handed is not None:
@@ -299,7 +309,7 @@ class Ledger:
 
     def _join_flushes(self, history: Sequence[Event]) -> None:
         """Find out when what nobody confirmed was on disk."""
-        flushes = Flushes(history, self.calls, self.rules.flush_seconds)
+        flushes = Flushes(history, self.calls, self.rules.flush_seconds, self._workers)
         for settled in (one for found in (self.settled, self.naks) for many in found.values() for one in many):
             if not settled.confirmed and settled.call.outcome is None:
                 settled.on_disk = flushes.on_disk(settled.call)
@@ -335,6 +345,24 @@ class Ledger:
         if came.mailbox != came.bot and member.left_between(came.index, settled.call.ends):
             return None  # a bot that leaves a group gives back what it has
         return came
+
+    def is_older(self, session: str, than: str) -> bool:
+        """Return True if a session was with a worker that was dead or replaced before another session began."""
+        one, other = self.sessions.get(session), self.sessions.get(than)
+        if one is None or other is None:
+            return False
+        return one.over <= other.index or (
+            one.invoke.incarnation == other.invoke.incarnation and self._place(one) < self._place(other)
+        )
+
+    def is_of_replaced(self, hello: Call) -> bool:
+        """Return True if a session was opened with a worker that another one had replaced."""
+        return hello.ok is not None and hello.ok.session in self._of_replaced
+
+    def _place(self, hello: Call) -> int:
+        action = hello.invoke.action
+        assert isinstance(action, Hello)
+        return self._led[hello.invoke.incarnation].index(action.worker)
 
     def at(self, index: int) -> float:
         """Return the time of an event."""

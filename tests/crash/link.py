@@ -1,4 +1,4 @@
-"""One bot's connection to a worker that may be killed at any moment, and the record of all that goes through it.
+"""One bot's connection to workers that may be killed at any moment, and the record of all that goes through it.
 
 Owns the plain socket, and what is written down when: before a request is sent, when its answer is read, and where
 none came. A session is over when the worker was killed, when it does not know the session, or when no answer came
@@ -12,10 +12,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
+
+from bus.client.route import Route
 
 from ..integration.wire import new_id
 from .history import Action, Delivery, Hello, digest
@@ -55,6 +57,8 @@ class Refused(Exception):
     def __init__(self, frame: Frame) -> None:
         super().__init__(f"{frame.get('code')}: {frame.get('message')}")
         self.code = str(frame.get("code"))
+        self.elsewhere: str | None = (frame.get("details") or {}).get("url")
+        """Where another worker serves, if this one says so."""
 
 
 class Link:
@@ -65,7 +69,12 @@ class Link:
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], command: str, recorder: Recorder, bot: str, process: str = ""
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        commands: Sequence[str],
+        recorder: Recorder,
+        bot: str,
+        process: str = "",
     ) -> None:
         self.bot = bot
         self.process = process or bot
@@ -81,7 +90,7 @@ class Link:
         self._left_at: float | None = None
         """When the last session was left without a goodbye, and the client has not returned."""
         self._context = context
-        self._command = command
+        self._route = Route(commands)
         self._socket: zmq.Socket[bytes] | None = None
         self._endings = 0
         self._requests = 0
@@ -112,19 +121,30 @@ class Link:
             self._socket = self._context.socket(zmq.DEALER)
             self._socket.linger = 0
             self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
-            self._socket.connect(self._command)
+            self._socket.connect(self._route.url)
             try:
                 self._hello(max_in_flight)
                 return
-            except (Lost, Refused):
-                continue
+            except Refused as refused:
+                self._route.hear(refused.elsewhere)
+            except Lost:
+                pass
+            self._next(opened=False)
+
+    def _next(self, *, opened: bool) -> None:
+        """Choose the worker of the next attempt, where there are several."""
+        pause = self._route.go_on(opened=opened)
+        if not opened and len(self._route.urls) > 1:
+            self.ended.wait(pause)
 
     def _hello(self, max_in_flight: int) -> None:
         holds = [delivery.seq for _, delivery in self.mail]
         returning = {"token": self._token, "holds": holds, "epoch": self._epoch}
         fields = {"bot": self.bot, "max_in_flight": max_in_flight, **{k: v for k, v in returning.items() if v}}
-        hello = Hello(self.bot, max_in_flight, self.process, tuple(holds))
-        welcome = self.call(hello, _session, protocol=1, **fields)
+        several = len(self._route.urls) > 1
+        hello = Hello(self.bot, max_in_flight, self.process, tuple(holds), self._route.url if several else "")
+        seconds = self._route.patience_seconds if several else ANSWER_SECONDS
+        welcome = self.finish(self.begin(hello, _session, protocol=1, **fields), seconds)
         if self._left_at is not None:
             self.recorder.mark("broke", process=self.bot)
         self._epoch, self._left_at = welcome["epoch"], None
@@ -151,6 +171,7 @@ class Link:
             self._socket.close()
         if self.session:
             self._left_at = self._sent_at if self._silent_seconds < _SILENT_SECONDS else 0.0
+            self._next(opened=True)
         self._silent_seconds = 0.0
         self._socket = None
         for call, _ in self._calls.values():
@@ -187,9 +208,9 @@ class Link:
         self._send({"op": op, "request": request, **fields})
         return request
 
-    def finish(self, request: int) -> Frame:
+    def finish(self, request: int, seconds: float = ANSWER_SECONDS) -> Frame:
         """Wait for an answer and give it; raises Refused where it is an error."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + seconds
         while request not in self._answers:
             self._receive_by(deadline)
         frame = self._answers.pop(request)
@@ -253,7 +274,7 @@ class Link:
             self._receive(deadline - time.monotonic())
         except TimeoutError:
             self.close()
-            raise Lost(f"no answer came for {ANSWER_SECONDS} s") from None
+            raise Lost("no answer came in time") from None
 
     def _receive(self, seconds: float) -> None:
         """Take one frame; TimeoutError where none came in time, Lost where the session is over."""
@@ -287,6 +308,7 @@ class Link:
         request = frame.get("request")
         if request is None:
             if frame["op"] == "error":
+                self._route.hear(Refused(frame).elsewhere)
                 self.close()
                 raise Lost(f"the worker answered {frame}")
             return
@@ -298,6 +320,10 @@ class Link:
                 self.recorder.mark("expelled", self.session, process=self.bot)
             self.close()
             raise Lost("the worker does not know the session")
+        if frame["op"] == "error" and frame["code"] == "elsewhere" and self.session:
+            self._route.hear(Refused(frame).elsewhere)
+            self.close()
+            raise Lost("the worker stands by now")
 
     def _note(self, call: int, values: Values, frame: Frame) -> None:
         if frame["op"] != "error":

@@ -1,4 +1,4 @@
-"""Several bots on one worker, all from one seed, that live through its kills; and the reading of what is left.
+"""Several bots, all from one seed, that live through the kills of a worker; and the reading of what is left.
 
 Owns the threads. Whoever breaks the worker marks that in the recorder, starts it again at the same address, and
 calls `drain` at the end, when it runs: every mailbox is read until it is empty, and the log, the subscriptions, the
@@ -77,12 +77,12 @@ _PAUSE_SECONDS = 0.02
 
 
 class Load:
-    """See the module. `command` is the worker's address; bots are named after their manner."""
+    """See the module. `commands` are the addresses of workers; bots are named after their manner."""
 
-    def __init__(self, command: str, recorder: Recorder, *, seed: int, shape: Shape | None = None) -> None:
+    def __init__(self, *commands: str, recorder: Recorder, seed: int, shape: Shape | None = None) -> None:
         self.shape = shape or Shape()
         self.recorder = recorder
-        self._command = command
+        self._commands = commands
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._bots: list[Bot] = []
         self._threads: list[threading.Thread] = []
@@ -92,7 +92,7 @@ class Load:
         for kind, name, sessions in self._manners():
             for number in range(sessions):
                 process = f"{name}/{number}" if number else name
-                link = Link(self._context, command, recorder, name, process)
+                link = Link(self._context, commands, recorder, name, process)
                 own = random.Random(chance.randrange(2**63))
                 fields = {"leads": number == 0} if kind is Subscriber else {}
                 self._bots.append(kind(link, self.shape, own, self.targets, **fields))
@@ -183,7 +183,7 @@ class Load:
             raise AssertionError("the worker did not stay for the drain") from error
 
     def _open(self, bot: str) -> Link:
-        link = Link(self._context, self._command, self.recorder, bot)
+        link = Link(self._context, self._commands, self.recorder, bot)
         link.open(1000, seconds=DRAIN_SECONDS)
         return link
 

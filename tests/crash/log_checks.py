@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import msgspec
 
+from .flushes import is_written
 from .gap_checks import is_retained
-from .history import Commit, Final, Hello, Publish, Stored
+from .history import QUORUM_BACK, QUORUM_LOST, Commit, Final, Hello, Publish, Stored
 from .ledger import Ledger, Letter, key_of
 from .verdict import Fault
 
-__all__ = ["WORKER", "log_order", "lost_from_log", "never_sent", "one_seq_one_message"]
+__all__ = ["WORKER", "log_order", "lost_from_log", "never_sent", "one_seq_one_message", "unsafe"]
 
 WORKER = "posthouse"
 """The sender of the worker's own messages, which nobody invoked."""
@@ -34,12 +35,35 @@ def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
             yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
     for call in ledger.of(Hello):
         ok = call.ok
+        if ledger.is_of_replaced(call):
+            continue  # the worker has yet to notice, and answers from its memory
         if ok is not None and ok.last_seq is not None and ok.last_seq < call.floor:
             text = (
                 f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
                 f" gave {ok.last_seq} as the end of its log"
             )
             yield "lost", text
+
+
+def unsafe(ledger: Ledger) -> Iterator[Fault]:
+    """Nothing is acknowledged that was sent while no commit could become safe, before one can again."""
+    begins: int | None = None
+    spans: list[tuple[int, int]] = []
+    for index, mark in ledger.marks:
+        if mark.what == QUORUM_LOST:
+            begins = index
+        elif mark.what == QUORUM_BACK and begins is not None:
+            spans.append((begins, index))
+            begins = None
+    for call in ledger.calls:
+        ok = call.ok
+        if (
+            ok is not None
+            and is_written(call)
+            and any(lost < call.index and call.ends < back for lost, back in spans)
+        ):
+            action = type(call.invoke.action).__name__.lower()
+            yield "unsafe", f"a {action} of {call.invoke.process} was answered at {ok.at} s, and was on no standby"
 
 
 class _Seen(msgspec.Struct, frozen=True):

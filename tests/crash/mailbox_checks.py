@@ -119,9 +119,9 @@ def _came_again(ledger: Ledger, settled: Settled, handed: Sequence[Handed]) -> H
 def is_late(ledger: Ledger, handed: Handed, came: Handed, session: str) -> bool:
     """Return True if a delivery was on its way when another one was settled in a session.
 
-    It came from a worker that was dead by then, or an earlier attempt was sent to another session.
+    It came from a worker that was dead or replaced by then, or an earlier attempt was sent to another session.
     """
-    return _is_older(ledger, handed.session, session) or _was_on_its_way(ledger, handed, came)
+    return ledger.is_older(handed.session, session) or _was_on_its_way(ledger, handed, came)
 
 
 def _was_on_its_way(ledger: Ledger, handed: Handed, came: Handed) -> bool:
@@ -132,12 +132,6 @@ def _was_on_its_way(ledger: Ledger, handed: Handed, came: Handed) -> bool:
     hello = ledger.sessions.get(handed.session)
     other = handed.session != came.session and handed.message.attempt < came.message.attempt
     return other and hello is not None and hello.index < came.index
-
-
-def _is_older(ledger: Ledger, session: str, than: str) -> bool:
-    """Tell whether a session was with a worker that was dead before another session began."""
-    one, other = ledger.sessions.get(session), ledger.sessions.get(than)
-    return one is not None and other is not None and one.over <= other.index
 
 
 def delivered_twice(ledger: Ledger) -> Iterator[Fault]:

@@ -64,7 +64,7 @@ def pulls(directory: Path, rounds: int, seed: int, progress: Progress) -> Outcom
         Namespace() as namespace,
         NamespacedWorker(directory, INSECURE + CONFIGURATION, namespace) as worker,
         Recorder(directory / "history.jsonl") as recorder,
-        Load(worker.command, recorder, seed=seed) as load,
+        Load(worker.command, recorder=recorder, seed=seed) as load,
     ):
         recorder.mark("started")
         load.start()

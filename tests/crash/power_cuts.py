@@ -45,7 +45,7 @@ def cut_under_load(
         Stage(Path(folder), disks, configuration=CONFIGURATION) as stage,
     ):
         stage.start(serve)
-        with Load(stage.worker.command, stage.recorder, seed=seed, shape=shape) as load:
+        with Load(stage.worker.command, recorder=stage.recorder, seed=seed, shape=shape) as load:
             load.start()
             for _ in range(cuts):
                 load.wait(chance.randint(1, _EVENTS_MAX))

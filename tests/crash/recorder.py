@@ -47,6 +47,8 @@ class Recorder:
         self.incarnation = 0
         self.endings = 0
         self.events = 0
+        self.answers = 0
+        """How many calls were acknowledged."""
         self._file = path.open("ab")
         self._lock = threading.Lock()
         self._calls = 0
@@ -80,6 +82,7 @@ class Recorder:
     def ok(self, call: int, **values: Any) -> None:
         """Write down that a call was acknowledged; the values are those of `Ok`."""
         with self._lock:
+            self.answers += 1
             self._write(Ok(call=call, **values, **self._now(self._owners.pop(call))))
 
     def fail(self, call: int, why: str = "") -> None:

@@ -87,9 +87,11 @@ class Story:
         self._to.update(dict.fromkeys(ids, to))
         return self.invoke(bot, Publish(name, tuple(Sent(id, id, to, channel, **fields) for id in ids)))
 
-    def publish(self, bot: str, *ids: str, seqs: tuple[int | None, ...] = (), **where: Any) -> None:
+    def publish(
+        self, bot: str, *ids: str, seqs: tuple[int | None, ...] = (), duplicates: tuple[int, ...] = (), **where: Any
+    ) -> None:
         """Publish, and be answered."""
-        self.answer(self.send(bot, *ids, **where), seqs=seqs)
+        self.answer(self.send(bot, *ids, **where), seqs=seqs, duplicates=duplicates)
 
     def keep(self, *messages: tuple[int, str], **changed: Any) -> None:
         """Let the log have messages at the end, as they were sent."""
@@ -98,8 +100,8 @@ class Story:
             fields = {"body": id, "sender": sender, "to": self._to.get(id), "channel": channel, **changed}
             self.stored.append(Stored(seq, id, **fields))
 
-    def hello(self, bot: str, session: str, last_seq: int | None = None, credit: int | None = None) -> None:
-        hello = Hello(bot.split("/")[0], credit, bot)
+    def hello(self, bot: str, session: str, last_seq: int | None = None, **fields: Any) -> None:
+        hello = Hello(bot.split("/")[0], client=bot, **fields)
         self._processes[session] = bot
         self.answer(self.invoke(bot, hello), session=session, last_seq=last_seq)
 
@@ -169,6 +171,10 @@ class Story:
         self._add(Mark(what="killed", **self._when("driver")))
         self._incarnation += 1
         self._add(Mark(what="started", **self._when("driver")))
+
+    def mark(self, what: str) -> None:
+        """Let something else happen."""
+        self._add(Mark(what=what, **self._when("driver")))
 
     def wait(self, seconds: float) -> None:
         self._at += seconds

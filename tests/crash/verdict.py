@@ -14,6 +14,7 @@ Fault = tuple[str, str]
 
 KINDS = (
     "lost",
+    "unsafe",
     "never_sent",
     "refused_yet_there",
     "duplicated",

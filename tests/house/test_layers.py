@@ -46,6 +46,7 @@ ROOMS = {
         "bus.configuration",
         "bus.signals",
         "bus.wire",
+        "bus.worker_key",
         "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
@@ -73,7 +74,10 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "store.findings",
     "store.message_rows",
+    "store.moving.house",
+    "store.moving.kinds",
     "store.seals",
     "store.urls",
 }
@@ -102,6 +106,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
+WITH_PROTOCOLS |= {"store.moving.house"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

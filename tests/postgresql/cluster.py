@@ -15,11 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["HOST", "USER", "Node", "as_owner", "free_ports", "guarded", "missing", "programs", "quorum", "single"]
+__all__ = [
+    "HOST",
+    "USER",
+    "Node",
+    "as_owner",
+    "free_ports",
+    "guarded",
+    "missing",
+    "programs",
+    "quorum",
+    "single",
+    "version",
+]
 
 HOST = "127.0.0.1"
 USER = "postgres"
@@ -32,6 +44,11 @@ _PROGRAMS = Path("/usr/lib/postgresql")
 
 _STARTED_SECONDS_MAX = 60.0
 _ENDED_SECONDS_MAX = 60.0
+
+_GONE = "-"
+_ENDED = {_GONE, "X", "Z"}
+_STANDING = {*_ENDED, "T", "t"}
+"""States of processes: a zombie has ended, though nobody has asked for its end."""
 
 _SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -58,16 +75,19 @@ def programs() -> Path | None:
 
 def missing() -> str | None:
     """Say why no node can be started here; None if one can."""
-    folder = programs()
-    if folder is None:
+    if programs() is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
-    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    version = int(said.split()[2].partition(".")[0])
-    if version < VERSION_MIN:
-        return f"PostgreSQL {version} is too old: version {VERSION_MIN} or newer is needed"
+    if int(version().partition(".")[0]) < VERSION_MIN:
+        return f"PostgreSQL {version()} is too old: version {VERSION_MIN} or newer is needed"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (apt-get install util-linux)"
     return None
+
+
+def version() -> str:
+    """Return the version of the programs, which must be there."""
+    command = [f"{programs()}/postgres", "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2]
 
 
 def as_owner(*command: str | Path) -> list[str]:
@@ -122,11 +142,28 @@ class Node:
         self.configure(f"port = {self.port}")
 
     def copy(self, primary: Node) -> None:
-        """Become a standby of a node that runs, with a replication slot of its own."""
-        source = f"host={HOST} port={primary.port} user={USER} application_name={self.name}"
-        options = ["-R", "-C", "-S", self.name, "-c", "fast", "--no-sync"]
-        _run(self.folder, "pg_basebackup", "-d", source, "-D", self._data, *options)
+        """Become a standby of a node that runs, with a replication slot of its own. What was here is removed."""
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._reserve(primary)
+        options = ["-R", "-S", self.name, "-c", "fast", "--no-sync"]
+        _run(self.folder, "pg_basebackup", "-d", self._source(primary), "-D", self._data, *options)
         self.configure(f"port = {self.port}")
+
+    def follow(self, primary: Node) -> None:
+        """Follow another primary, as a standby that runs."""
+        self._reserve(primary)
+        self.query(f"ALTER SYSTEM SET primary_conninfo = '{self._source(primary)}'")
+        self.reload()
+
+    def _source(self, primary: Node) -> str:
+        return f"host={HOST} port={primary.port} user={USER} application_name={self.name}"
+
+    def _reserve(self, primary: Node) -> None:
+        """Let a primary keep what this node has not received."""
+        primary.query(
+            f"SELECT pg_create_physical_replication_slot('{self.name}') WHERE NOT EXISTS"
+            f" (SELECT FROM pg_replication_slots WHERE slot_name = '{self.name}')"
+        )
 
     def query(self, sql: str, database: str = USER) -> list[str]:
         """Carry out SQL as its superuser and return the rows, with `|` between columns."""
@@ -167,21 +204,34 @@ class Node:
         """Make a standby the primary, and return when it is."""
         _run(self.folder, "pg_ctl", "promote", "-D", self._data, "-w")
 
+    @property
+    def is_running(self) -> bool:
+        """Return True from its start until it is killed or stopped."""
+        return self._process is not None
+
     def freeze(self) -> None:
-        """Stop all its processes where they are."""
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
+        """Stop all its processes where they are, and return when none takes another step."""
+        self._send(self.pid, signal.SIGSTOP, _STANDING)  # so that it makes no more of them
+        for pid in self.pids[1:]:
+            self._send(pid, signal.SIGSTOP, _STANDING)
+
+    def _send(self, pid: int, number: signal.Signals, states: set[str]) -> None:
+        """Send a signal to a process, and wait until it is in one of these states."""
+        _signal(pid, number)
+        _until(lambda: _state(pid) in states, f"process {pid} of {self.name} did not heed {number.name}")
 
     def thaw(self) -> None:
         """Let them go on."""
         for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
+            _signal(pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End all its processes at once, as a power cut would, but for what the system still writes."""
-        for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
+        pids = self.pids
+        for pid in pids:
+            _signal(pid, signal.SIGKILL)
         self._wait()
+        _until(lambda: {*map(_state, pids)} <= _ENDED, f"processes of {self.name} are left of {pids}")
 
     def stop(self) -> None:
         """End it, if it runs: its connections are closed, and what was committed is kept."""
@@ -198,6 +248,27 @@ class Node:
         assert self._process is not None
         self._process.wait(_ENDED_SECONDS_MAX)
         self._process = None
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # one that serves a session may have ended
+        os.kill(pid, number)
+
+
+def _state(pid: int) -> str:
+    """Return the letter of a process's state."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return _GONE
+
+
+def _until(happened: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _ENDED_SECONDS_MAX
+    while not happened():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.01)
 
 
 def free_ports(count: int) -> list[int]:
@@ -218,9 +289,10 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
+def _nodes(names: Sequence[str], parent: Path | None) -> Iterator[list[Node]]:
     """Yield nodes with a folder and a port each, and remove them in the end."""
-    with tempfile.TemporaryDirectory(prefix="posthouse-postgresql-", ignore_cleanup_errors=True) as made:
+    prefix = "posthouse-postgresql-" if parent is None else ".bench-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as made:
         folder = Path(made)
         if os.geteuid() == 0:
             shutil.chown(folder, USER, USER)
@@ -234,19 +306,21 @@ def _nodes(names: Sequence[str]) -> Iterator[list[Node]]:
 
 
 @contextmanager
-def single() -> Iterator[Node]:
-    """Start one node, and end it."""
-    with _nodes(["single"]) as [node]:
+def single(parent: Path | None = None, settings: str = "") -> Iterator[Node]:
+    """Start one node, and end it. Its files are in a folder of `parent`, or of the system's for temporary files."""
+    with _nodes(["single"], parent) as [node]:
         node.create()
+        node.configure(settings)
         node.start()
         yield node
 
 
 @contextmanager
-def quorum() -> Iterator[tuple[Node, Node, Node]]:
-    """Start a primary whose commits wait for one of its two standbys; end them all."""
-    with _nodes(["primary", "s1", "s2"]) as [primary, *standbys]:
+def quorum(parent: Path | None = None, settings: str = "") -> Iterator[tuple[Node, Node, Node]]:
+    """Start a primary whose commits wait for one of its two standbys; end them all. The arguments are as above."""
+    with _nodes(["primary", "s1", "s2"], parent) as [primary, *standbys]:
         primary.create()
+        primary.configure(settings)
         primary.start()
         for standby in standbys:
             standby.copy(primary)
@@ -254,8 +328,5 @@ def quorum() -> Iterator[tuple[Node, Node, Node]]:
         primary.configure("synchronous_standby_names = 'ANY 1 (s1, s2)'")
         primary.reload()
         following = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"
-        deadline = time.monotonic() + _STARTED_SECONDS_MAX
-        while primary.query(following) != ["2"]:
-            assert time.monotonic() < deadline, "a standby did not follow its primary"
-            time.sleep(0.01)
+        _until(lambda: primary.query(following) == ["2"], "a standby did not follow its primary")
         yield primary, standbys[0], standbys[1]

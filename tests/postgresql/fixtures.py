@@ -14,14 +14,15 @@ import pytest
 
 from .cluster import Node, missing, quorum, single
 
-__all__ = ["postgresql_node", "postgresql_quorum", "postgresql_url"]
+__all__ = ["need_postgresql", "postgresql_node", "postgresql_quorum", "postgresql_url"]
 
 NEEDED = "POSTHOUSE_NEEDS_POSTGRESQL"
 
 _numbers = count(1)
 
 
-def _need() -> None:
+def need_postgresql() -> None:
+    """Skip the test where PostgreSQL is missing, or let it fail where that must not be."""
     reason = missing()
     if reason is None:
         return
@@ -33,7 +34,7 @@ def _need() -> None:
 @pytest.fixture(scope="session")
 def postgresql_node() -> Iterator[Node]:
     """One node without standbys, for all tests of this process. It is only asked and written to, never broken."""
-    _need()
+    need_postgresql()
     with single() as node:
         yield node
 
@@ -50,6 +51,6 @@ def postgresql_url(postgresql_node: Node) -> Iterator[str]:
 @pytest.fixture
 def postgresql_quorum() -> Iterator[tuple[Node, Node, Node]]:
     """A primary whose commits wait for one of two standbys, for one test, which may break them."""
-    _need()
+    need_postgresql()
     with quorum() as nodes:
         yield nodes

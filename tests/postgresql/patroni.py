@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -28,6 +29,9 @@ __all__ = ["Etcd", "Member", "Patroni", "missing", "patroni"]
 _CONFIGURATION = Path(__file__).parents[2] / "config" / "postgresql"
 
 _PASSWORD = "only for tests"
+
+_REST = {"PATRONI_RESTAPI_USERNAME": "patroni", "PATRONI_RESTAPI_PASSWORD": _PASSWORD}
+"""Without it, everybody who reaches Patroni may start a failover."""
 
 _HAPPENS_SECONDS_MAX = 180.0
 """Until there is a leader, or a standby follows: several of Patroni's turns, on a busy machine."""
@@ -45,6 +49,17 @@ def missing() -> str | None:
         if shutil.which(program) is None:
             return f"{program} is not installed (apt-get install {package})"
     return cluster.missing()
+
+
+@cache
+def _takes_v3() -> bool:
+    """Return True if Patroni may use etcd's third interface: before 3.0.3 a leader took its key back."""
+    said = subprocess.run(["patroni", "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, said.split()[-1].split("."))) >= (3, 0, 3)
+
+
+def _etcd_hosts() -> str:
+    return "PATRONI_ETCD3_HOSTS" if _takes_v3() else "PATRONI_ETCD_HOSTS"
 
 
 class _Process:
@@ -102,6 +117,7 @@ class Etcd(_Process):
             "ETCD_INITIAL_ADVERTISE_PEER_URLS": peers,
             "ETCD_INITIAL_CLUSTER": members,
             "ETCD_INITIAL_CLUSTER_STATE": "new",
+            **({} if _takes_v3() else {"ETCD_ENABLE_V2": "true"}),
             # A machine that is busy with tests answers late, and is not gone.
             "ETCD_HEARTBEAT_INTERVAL": "200",
             "ETCD_ELECTION_TIMEOUT": "2000",
@@ -119,9 +135,10 @@ class Member(_Process):
         rest, server = f"{HOST}:{self._rest_port}", f"{HOST}:{self.port}"
         environment = {
             "PATRONI_NAME": name,
-            "PATRONI_ETCD3_HOSTS": etcd,
+            _etcd_hosts(): etcd,
             "PATRONI_RESTAPI_LISTEN": rest,
             "PATRONI_RESTAPI_CONNECT_ADDRESS": rest,
+            **_REST,
             "PATRONI_POSTGRESQL_LISTEN": server,
             "PATRONI_POSTGRESQL_CONNECT_ADDRESS": server,
             "PATRONI_POSTGRESQL_DATA_DIR": str(self._data),
@@ -177,6 +194,14 @@ class Member(_Process):
         super().kill()
         self.frozen = False
         eventually(f"the end of {self.name}", lambda: postmaster is None or _has_ended(postmaster) or None)
+
+    def kill_patroni(self) -> None:
+        """End Patroni alone: its server goes on, and nobody tells it when another one is promoted."""
+        assert self._process is not None, f"{self.name} does not run"
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            _send(pid, signal.SIGKILL)
+        self._process.wait(_ENDED_SECONDS_MAX)
+        self._process = None
 
     def kill_server(self) -> None:
         """End the server alone, which its Patroni notices."""
@@ -266,15 +291,17 @@ class Patroni:
     def switch_over(self) -> None:
         """Let the standby take over in order, as an operator does."""
         leader, standby = self.leader(), self.standby()
-        command = ["patronictl", "-c", str(self._folder / "patroni.yml"), "switchover", "--force"]
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self._folder)}
-        environment["PATRONI_ETCD3_HOSTS"] = _addresses(self.etcd)
-        subprocess.run(
-            [*command, "--leader", leader.name, "--candidate", standby.name],
-            env=environment,
-            capture_output=True,
-            check=True,
+        self.control("switchover", "--force", "--leader", leader.name, "--candidate", standby.name)
+
+    def control(self, *arguments: str) -> str:
+        """Run `patronictl`, and return what it says."""
+        command = ["patronictl", "-c", str(self._folder / "patroni.yml"), *arguments]
+        own = {"LANG": "C.UTF-8", "HOME": str(self._folder), _etcd_hosts(): _addresses(self.etcd), **_REST}
+        ended = subprocess.run(
+            command, env={"PATH": "/usr/bin:/bin", **own}, capture_output=True, text=True, check=False
         )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
 
 
 _RUNNING = ("running", "streaming")

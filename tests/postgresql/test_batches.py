@@ -8,10 +8,18 @@ import anyio
 import pytest
 
 from bus.errors import StoreFailed
-from bus.model.repository import Added, AddMessages, MailboxState, SaveMailbox, WorkflowRules, lots_of
+from bus.model.repository import (
+    Added,
+    AddMessages,
+    MailboxState,
+    SaveMailbox,
+    UnsettledState,
+    WorkflowRules,
+    lots_of,
+)
 from store.postgresql.store import PostgresqlStore, open_postgresql_store
 
-from ..contract.store.samples import add, at, direct
+from ..contract.store.samples import add, at, direct, work
 from .cluster import Node
 from .test_quorum import Nodes, frozen
 from .writing import happens, waiting
@@ -43,6 +51,25 @@ async def test_messages_and_mailboxes_are_one_statement(store: PostgresqlStore) 
     assert len(seen) == 2
     state = await store.log.load()
     assert (state.last_seq, state.last_timestamp, state.mailboxes) == (3, at(1), [MailboxState("bob", 3)])
+
+
+async def test_commits_that_follow_each_other_cost_as_many_statements_as_one(store: PostgresqlStore) -> None:
+    seen = statements_of(store)
+    await store.log.apply([work("one", "bob")])
+    statements = len(seen)
+    seen.clear()
+    works = [work(f"{number}", "bob", number=number) for number in range(9)]
+    settling = SaveMailbox(
+        MailboxState("bob", 2, (UnsettledState(1, 1, 0), UnsettledState(2, 1, 0))), {3: (1,), 99: (2,)}
+    )
+    answers = (await store.log.apply([*works[:5], settling, *works[5:]])).answers
+    assert len(seen) == statements + 1
+    assert [each and each.seqs for each in answers] == [
+        *([seq] for seq in range(3, 8)),
+        None,
+        *([seq] for seq in range(8, 12)),
+    ]
+    assert [each.seq for each in (await store.log.load()).mailboxes[0].unsettled] == [2]
 
 
 async def test_an_id_that_is_known_is_looked_up_after_the_statement_failed(store: PostgresqlStore) -> None:

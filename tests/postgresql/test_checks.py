@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from bus.errors import DatabaseInUse, DatabaseNewer, DatabaseUnusable, StoreFailed
+from store import examine
 from store.postgresql.server import database, schema
 from store.postgresql.server.checks import Server, refusals, warnings
 from store.postgresql.server.database import open_database
@@ -17,7 +18,7 @@ from .writing import adding, channels
 
 pytestmark = pytest.mark.anyio
 
-SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)")
+SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)", "posthouse")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ SAFE = Server(150_004, "UTF8", "on", "on", "on", "ANY 1 (s1, s2)")
         (SAFE._replace(synchronous_commit="off"), "synchronous_commit is off"),
         (SAFE._replace(synchronous_commit="local"), "synchronous_commit is local"),
         (SAFE._replace(synchronous_commit="remote_write"), "synchronous_commit is remote_write"),
+        (SAFE._replace(search_path='"$user", public'), "not through pgbouncer"),
     ],
 )
 def test_a_server_that_may_lose_what_was_acknowledged_is_refused(server: Server, words: str) -> None:
@@ -184,3 +186,12 @@ async def test_a_role_that_may_not_create_the_schema_is_told_how(
     postgresql_node.query("CREATE SCHEMA posthouse AUTHORIZATION guest", name)
     async with open_database(postgresql_url.replace("postgres@", "guest@")) as database:
         assert database.writer.last_seq == 0
+
+
+def test_a_database_is_examined_without_being_taken_over(postgresql_url: str) -> None:
+    [warning] = examine(postgresql_url)
+    assert "no commit waits for a standby" in warning
+    with pytest.raises(StoreFailed, match="start PostgreSQL"):
+        examine("postgresql://127.0.0.1:1/house")
+    with pytest.raises(DatabaseUnusable, match="create it"):
+        examine(f"{postgresql_url}x")

@@ -51,10 +51,10 @@ def test_where_it_is_missing_tests_are_skipped_in_so_many_words(monkeypatch: pyt
     monkeypatch.setattr(fixtures, "missing", lambda: "PostgreSQL is not installed")
     monkeypatch.delenv(fixtures.NEEDED, raising=False)
     with pytest.raises(pytest.skip.Exception, match="PostgreSQL is not installed"):
-        fixtures._need()
+        fixtures.need_postgresql()
     monkeypatch.setenv(fixtures.NEEDED, "1")
     with pytest.raises(pytest.fail.Exception, match="must not be skipped"):
-        fixtures._need()
+        fixtures.need_postgresql()
 
 
 def test_nodes_of_a_test_that_is_killed_end_even_if_they_are_frozen() -> None:
@@ -65,7 +65,7 @@ def test_nodes_of_a_test_that_is_killed_end_even_if_they_are_frozen() -> None:
                 node.freeze()
             print(nodes[0].folder, *(pid for node in nodes for pid in node.pids), flush=True)
             input()"""
-    fixtures._need()
+    fixtures.need_postgresql()
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as test:

@@ -13,12 +13,11 @@ from bus.model.repository import Added, MessageLog
 from ..contract.store.samples import add, direct, page, read_page
 from .cluster import Node
 from .places import PostgresqlPlace
+from .promotion import WAITED_FOR, promote
 
 pytestmark = pytest.mark.anyio
 
 SENDERS = ("ann", "bob", "eve")
-
-_RECEIVED = "SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn"
 
 
 class Load:
@@ -51,6 +50,9 @@ class Load:
 
 async def test_what_was_answered_survives_the_primary(postgresql_quorum: tuple[Node, Node, Node]) -> None:
     primary, *standbys = postgresql_quorum
+    for node in postgresql_quorum:
+        node.configure(WAITED_FOR)
+        node.reload()
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in postgresql_quorum)
     async with PostgresqlPlace(f"postgresql://postgres@{hosts}/postgres").open() as store:
         load = Load(store.log)
@@ -59,9 +61,7 @@ async def test_what_was_answered_survives_the_primary(postgresql_quorum: tuple[N
                 tasks.start_soon(load.send, sender)
             await load.more(200)
             await anyio.to_thread.run_sync(primary.kill)
-            # A commit was answered once one of the two had it: who promotes asks both, and takes the longer one.
-            heir = max(standbys, key=lambda node: int(node.query(_RECEIVED)[0]))
-            await anyio.to_thread.run_sync(heir.promote)
+            await anyio.to_thread.run_sync(promote, standbys)
             await load.more(200)
             tasks.cancel_scope.cancel()
         stored = await everything(store.log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from bus.model.repository import StoreWatch
 from store.postgresql.server import primary as primary_of
 from store.postgresql.server.connecting import connect
 from store.postgresql.server.database import open_database
@@ -21,7 +22,7 @@ Nodes = tuple[Node, Node, Node]
 async def test_a_primary_that_is_frozen_and_replaced_is_left(
     postgresql_quorum: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(primary_of, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(primary_of, "_SILENT_SECONDS", 1.0)
     old, heir, other = postgresql_quorum
     answers: list[int] = []
 
@@ -53,3 +54,18 @@ async def test_the_primary_that_was_promoted_last_counts(postgresql_quorum: Node
         assert reign.timeline == "00000002"
     finally:
         await connection.close()
+
+
+async def test_operators_are_told_that_no_standby_is_waited_for_any_more(postgresql_quorum: Nodes) -> None:
+    told: list[str] = []
+    primary, *_ = postgresql_quorum
+    async with open_database(url(primary), StoreWatch(warn=told.append, wal_warning_bytes=1)) as database:
+        assert (database.warnings, told) == ([], [])
+        primary.query("ALTER SYSTEM SET synchronous_standby_names = ''")
+        primary.reload()
+        await happens(primary, "SELECT 1 WHERE current_setting('synchronous_standby_names') = ''")
+        primary.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'posthouse'")
+        assert await database.writer.run(adding("a")) == 1
+        assert await channels(database) == ["a"]
+    assert len(told) == 1
+    assert "no commit waits for a standby" in told[0]

@@ -306,3 +306,12 @@ CREATE TABLE removals (
     scrubbed_at TEXT,
     checksum    INTEGER NOT NULL
 );
+
+-- Moving
+
+CREATE TABLE house_move (
+    id    TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('leaving', 'left', 'arriving')),
+    place TEXT NOT NULL,
+    at    TEXT NOT NULL
+);

@@ -23,7 +23,7 @@ from .ids import append_known, find_senders
 from .rows import append, escaped, unescaped
 from .taint import Taint
 
-__all__ = ["Arrivals", "next_due_at", "read_scheduled", "schedule"]
+__all__ = ["SCHEDULED", "Arrivals", "is_intact_scheduled", "next_due_at", "read_scheduled", "schedule"]
 
 _SCHEDULE = """
     INSERT INTO scheduled_messages (
@@ -38,6 +38,8 @@ _COLUMNS = (
     " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), expires_at, due_at, tainted, checksum,"
     " number"
 )
+
+SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 
 _DUE = """
     SELECT number, octet_length(body) FROM scheduled_messages WHERE due_at <= $1 ORDER BY due_at, number LIMIT $2"""
@@ -129,8 +131,8 @@ class Arrivals:
         connection = transaction.connection
         found = await connection.fetch(_DUE, change.until or change.timestamp, change.messages_max)
         due = await connection.fetch(_READ_DUE, fitting(found, change.bytes_max))
-        intact = [record for record in due if _is_intact(record)]
-        damaged = [record for record in due if not _is_intact(record)]
+        intact = [record for record in due if is_intact_scheduled(record)]
+        damaged = [record for record in due if not is_intact_scheduled(record)]
         first_seq = transaction.last_seq + 1
         released = [in_log(_message(record), seq, timestamp) for seq, record in enumerate(intact, first_seq)]
         if released:
@@ -161,7 +163,7 @@ async def next_due_at(reader: Reader) -> str | None:
 async def read_scheduled(reader: Reader, number: int) -> NewMessage | None:
     """Return a delayed message by its number, if it still waits. Raise RecordDamaged if its record is damaged."""
     for record in await reader.fetch(f"SELECT {_COLUMNS} FROM scheduled_messages WHERE number = $1", number):
-        if not _is_intact(record):
+        if not is_intact_scheduled(record):
             raise RecordDamaged("scheduled_messages", str(record[0]))
         return _message(record)
     return None
@@ -191,5 +193,6 @@ def _message(record: Any) -> NewMessage:
     return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, row[11]))
 
 
-def _is_intact(record: Any) -> bool:
+def is_intact_scheduled(record: Any) -> bool:
+    """Return True if a record of SCHEDULED matches its checksum."""
     return bool(checksum(0, _message(record), record[10] or "") == record[12])

@@ -19,9 +19,9 @@ from ..server.writer import Transaction
 from ..workflows.keeping import remove_runs
 from .rows import COLUMNS, read_row
 
-__all__ = ["SCRUBS", "erase", "note_scrub", "read_removals"]
+__all__ = ["REMOVALS", "SCRUBS", "erase", "note_scrub", "read_removals"]
 
-_REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
+REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
 
 _ADD = """
     INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
@@ -79,14 +79,14 @@ async def _ids_of_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> tu
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
     """Return records in their order."""
-    rows = await reader.fetch(f"{_REMOVALS} WHERE number > $1 ORDER BY number LIMIT $2", after, limit)
+    rows = await reader.fetch(f"{REMOVALS} WHERE number > $1 ORDER BY number LIMIT $2", after, limit)
     return [removal_of(row) for row in rows]
 
 
 async def note_scrub(connection: asyncpg.Connection, through: int, at: str) -> None:
     """Note the time since when nothing is left of what was removed, up to a record."""
     for number, *values, _ in await connection.fetch(
-        f"{_REMOVALS} WHERE scrubbed_at IS NULL AND number <= $1 ORDER BY number", through
+        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= $1 ORDER BY number", through
     ):
         await connection.execute(
             "UPDATE removals SET scrubbed_at = $1, checksum = $2 WHERE number = $3",

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["SERVER", "VERSION_MIN", "Server", "refusals", "warnings"]
+__all__ = ["SCHEMA", "SERVER", "VERSION_MIN", "Server", "refusals", "warnings"]
+
+SCHEMA = "posthouse"
+"""Everything of posthouse is in this schema, whatever else the database has."""
 
 VERSION_MIN = 15
 """The oldest version that is tested."""
@@ -19,7 +22,7 @@ VERSION_MIN = 15
 SERVER = """
     SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
            current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
-           current_setting('synchronous_standby_names')"""
+           current_setting('synchronous_standby_names'), current_setting('search_path')"""
 """What `Server` is made of."""
 
 _WAITING = ("on", "remote_apply")
@@ -35,6 +38,8 @@ class Server(NamedTuple):
     full_page_writes: str
     synchronous_commit: str
     synchronous_standby_names: str
+    search_path: str
+    """What the session asked for, if nothing in between has dropped it."""
 
     @property
     def version_text(self) -> str:
@@ -62,6 +67,11 @@ def refusals(server: Server) -> Sequence[str]:
         found.append(
             f"synchronous_commit is {server.synchronous_commit}, so that commits are answered before they are safe:"
             " set it to on, for this role with ALTER ROLE … SET synchronous_commit = on"
+        )
+    if server.search_path != SCHEMA:
+        found.append(
+            "the settings of the session were dropped on their way: connect to the servers themselves, not through"
+            " pgbouncer or another pooler"
         )
     return found
 

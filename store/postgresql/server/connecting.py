@@ -15,13 +15,10 @@ import asyncpg
 from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, StoreFailed
 
 from ...urls import shown
-from .checks import SERVER, Server, refusals
+from .checks import SCHEMA, SERVER, Server, refusals
 from .hosts import Reign, find_primary
 
 __all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
-
-SCHEMA = "posthouse"
-"""Everything of posthouse is in this schema, whatever else the database has."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -57,19 +54,21 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
+async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server, Reign]:
     """Connect to the primary of a URL, which may name several hosts.
 
     Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
     cannot be reached now.
 
     `synchronous_commit` is kept as it is now, whatever the server's configuration is changed to later. Nothing that
-    the session shows may be believed before `make_safe`.
+    the session shows may be believed before `make_safe`. `settings` replace those of every session.
     """
     try:
-        connection, reign = await find_primary(url, _SETTINGS)
+        connection, reign = await find_primary(url, _SETTINGS | settings)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
-        if isinstance(error, _ENDED) and not isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, _ENDED) and not isinstance(
+            error, ssl.SSLCertVerificationError | asyncpg.ProtocolViolationError
+        ):
             raise
         raise DatabaseUnusable(f"{shown(url)} cannot be used: {error}; {_way_out(error)}") from error
     except (ValueError, IndexError):  # of its parts, with which it may repeat a password
@@ -88,6 +87,8 @@ async def connect(url: str) -> tuple[asyncpg.Connection, Server, Reign]:
 def _way_out(error: Exception | None) -> str:
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return "check the user, the password (in the URL, PGPASSWORD or ~/.pgpass), and the server's pg_hba.conf"
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return "connect to the servers themselves, not through pgbouncer or another pooler"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "create it, with createdb for instance"
     return "check the URL and its parameters, and the rights of the role"

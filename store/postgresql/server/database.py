@@ -13,11 +13,12 @@ import anyio
 import asyncpg
 import uuid_utils
 
-from bus.errors import DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
+from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from ...urls import shown
+from .catalog import schema_faults
 from .checks import Server, warnings
 from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .incarnation import take_over
@@ -73,16 +74,17 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, watch: StoreWatch | None = None, *, alone: bool = False
+    url: str, watch: StoreWatch | None = None, *, alone: bool = False, moving: bool = False
 ) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
 
-    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse.
+    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse. One that
+    was moved away, or is only in part here, is refused, unless it is opened for `moving`.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
-    primary = Primary(url)
+    primary = Primary(url, watch)
     connection: asyncpg.Connection | None = None
     try:
         connection, server = await primary.connect()
@@ -90,7 +92,8 @@ async def open_database(
             await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
         await migrate(connection)
-        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()))
+        warned = await _compare_schema(connection, url)
+        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()), place=shown(url), moving=moving)
         writer = Writer(primary, connection, incarnation, end)
         epoch = await _epoch(connection)
     except BaseException as error:
@@ -104,7 +107,9 @@ async def open_database(
         open_reader(primary, 1) as questions,
         _serving(writer, primary),
     ):
-        yield Database(url, epoch, server, writer=writer, read=read, questions=questions)
+        database = Database(url, epoch, server, writer=writer, read=read, questions=questions)
+        database.warnings += warned
+        yield database
 
 
 def _failure(url: str, error: BaseException) -> StoreError | None:
@@ -116,6 +121,17 @@ def _failure(url: str, error: BaseException) -> StoreError | None:
     if isinstance(error, asyncpg.PostgresError):
         return translate(error) or StoreFailed(f"PostgreSQL reported {error.sqlstate}: {error}")
     return None
+
+
+async def _compare_schema(connection: asyncpg.Connection, url: str) -> list[str]:
+    """Raise DatabaseDamaged if the schema differs from what the migrations make; return warnings."""
+    try:
+        faults = await schema_faults(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [f"the schema was not compared with what it should be: {error} (GRANT TEMPORARY ON DATABASE …)"]
+    if faults:
+        raise DatabaseDamaged(f"{shown(url)} is damaged: {'; '.join(faults)}; repair the schema, or restore a copy")
+    return []
 
 
 async def _be_alone(connection: asyncpg.Connection, url: str) -> None:

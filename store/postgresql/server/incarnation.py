@@ -15,7 +15,19 @@ import asyncpg
 
 from bus.errors import OwnershipLost, StoreFailed
 
-__all__ = ["Incarnation", "LogEnd", "begin", "carry_out_alone", "look", "move_end", "one_statement", "take_over"]
+from ...moving.house import Move, State, refusal
+
+__all__ = [
+    "Incarnation",
+    "LogEnd",
+    "begin",
+    "carry_out_alone",
+    "look",
+    "move_end",
+    "one_statement",
+    "read_move",
+    "take_over",
+]
 
 _TAKEN_OVER = "another worker has taken over; this one must end"
 _MOVED = "the end of the log in PostgreSQL is not where this worker left it: another program writes to it"
@@ -63,10 +75,30 @@ class LogEnd(NamedTuple):
     last_timestamp: str
 
 
-async def take_over(connection: asyncpg.Connection, worker_id: str) -> tuple[Incarnation, LogEnd]:
-    """Become the only writer, and return where the log ends. It is safe to believe when this has returned."""
+async def read_move(connection: asyncpg.Connection) -> Move | None:
+    """Return the move that a database is part of; one of an earlier version is part of none."""
+    if not await connection.fetchval("SELECT to_regclass('house_move') IS NOT NULL"):
+        return None
+    row = await connection.fetchrow("SELECT id, state, place, at FROM house_move")
+    return None if row is None else Move(row[0], State(row[1]), row[2], row[3])
+
+
+async def take_over(
+    connection: asyncpg.Connection, worker_id: str, *, place: str = "postgresql://…", moving: bool = False
+) -> tuple[Incarnation, LogEnd]:
+    """Become the only writer, and return where the log ends. It is safe to believe when this has returned.
+
+    Raise DatabaseUnusable, with nothing changed, if the database was moved away, or is only in part here, unless it
+    is taken over for `moving` it.
+    """
     async with connection.transaction():
         await connection.execute(_LOCK_WORKERS)
+        if not moving:
+            found = await read_move(connection)
+            if refused := refusal(place, found):
+                raise refused
+            if found is not None:
+                await connection.execute("DELETE FROM house_move")
         await connection.execute("DELETE FROM workers")
         fence = await connection.fetchval(_RAISE_FENCE)
         await connection.execute(_TAKE, worker_id, fence)

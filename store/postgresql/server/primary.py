@@ -15,9 +15,10 @@ import anyio
 import asyncpg
 
 from bus.errors import StoreError, StoreFailed
+from bus.model.repository import StoreWatch
 
 from ...urls import shown
-from .checks import Server
+from .checks import Server, warnings
 from .connecting import connect, is_lost, make_safe
 from .hosts import Reign
 
@@ -42,8 +43,10 @@ T = TypeVar("T")
 class Primary:
     """Makes sessions with the primary, and says when they are believed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, watch: StoreWatch | None = None) -> None:
         self._url = url
+        self._watch = watch
+        self._warnings: frozenset[str] | None = None
         self._doubt: anyio.Event | None = None
         self._sessions: WeakKeyDictionary[asyncpg.Connection, Reign] = WeakKeyDictionary()
         self._waits: dict[object, float] = {}
@@ -55,9 +58,17 @@ class Primary:
         return shown(self._url)
 
     async def connect(self) -> tuple[asyncpg.Connection, Server]:
-        """Make a session, which may not be believed yet. Raise as `connecting.connect` does."""
+        """Make a session, which may not be believed yet. Raise as `connecting.connect` does.
+
+        Operators are told what they should know of this server and was not so with the one before.
+        """
         connection, server, reign = await connect(self._url)
         self._sessions[connection] = reign
+        found = frozenset(warnings(server))
+        if self._watch is not None and self._warnings is not None:
+            for sentence in found - self._warnings:
+                self._watch.warn(sentence)
+        self._warnings = found
         return connection, server
 
     async def reconnect(self) -> asyncpg.Connection:

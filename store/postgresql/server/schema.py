@@ -15,17 +15,17 @@ from importlib import resources
 import asyncpg
 import msgspec
 
-from bus.errors import DatabaseNewer, DatabaseUnusable
+from bus.errors import DatabaseDamaged, DatabaseNewer, DatabaseUnusable
 from bus.model.records import timestamp
 
 from .connecting import SCHEMA
 
-__all__ = ["Written", "migrate", "written"]
+__all__ = ["CREATE_MIGRATIONS", "Written", "migrate", "missing_migrations", "written"]
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
 """Workers that start at the same time migrate one after the other."""
 
-_CREATE_MIGRATIONS = """
+CREATE_MIGRATIONS = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         name       text COLLATE "C" PRIMARY KEY,
         checksum   text NOT NULL,
@@ -73,7 +73,7 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
     while True:
         async with connection.transaction():
             await connection.execute(_LOCK)
-            await connection.execute(_CREATE_MIGRATIONS)
+            await connection.execute(CREATE_MIGRATIONS)
             missing = _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations")))
             if missing is None:
                 return names
@@ -85,6 +85,13 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
                 timestamp(datetime.now(UTC)),
             )
             names.append(missing.name)
+
+
+async def missing_migrations(connection: asyncpg.Connection, name: str) -> bool:
+    """Return True if a database lacks migrations. Raise DatabaseDamaged if it has no schema, and DatabaseNewer."""
+    if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        raise DatabaseDamaged(f"{name} is not posthouse's: it has no schema {SCHEMA!r} that a worker made")
+    return _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations"))) is not None
 
 
 def _missing(applied: Mapping[str, str]) -> Written | None:

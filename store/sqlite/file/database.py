@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -31,14 +32,15 @@ from bus.errors import (
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
+from ...moving.house import FENCES_AHEAD, refusal
 from .connection import StoreConnection
 from .failures import translate
 from .lockfile import LockFile
-from .place import check_place, find_place, opening_failure, reachable_by_others
+from .place import check_place, find_place, opening_failure, place_warnings
 from .reader import Reader, lenient_text
 from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_BYTES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
-from .writer import BUSY_MILLISECONDS, Writer, copy_back
+from .writer import BUSY_MILLISECONDS, Transaction, Writer, copy_back
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 
@@ -64,16 +66,9 @@ _READER_STATEMENTS = 64
 _LOOK_SECONDS = 1.0
 """How often an idle worker checks that its files are still there; a busy one checks at every commit."""
 
-_FENCES_AHEAD = 1_000_000
-"""How far the fences of a restored copy are ahead of those in it: more than the claims of a run since then."""
-
 _COPY = (
     "{} continues under a new epoch: the mark beside it is missing or was written for another file, so it is"
     " assumed to be a restored copy"
-)
-
-_OPEN_TO_OTHERS = (
-    "{0} can be read or written by other users of this machine, and it holds every message: chmod go= {0} {0}-*"
 )
 
 
@@ -89,9 +84,11 @@ class Database:
         read: Reader,
         pages: Reader,
         questions: Reader,
+        lock: LockFile,
     ) -> None:
         self.path = path
         self.epoch = epoch
+        self._lock = lock
         self.warnings: list[str] = []
         """What operators should know about this start, one sentence each."""
         self.writer = writer
@@ -105,27 +102,39 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {self.path} epoch={self.epoch} {self.writer}>"
 
+    async def rename(self, epoch: str) -> None:
+        """Change which log this is. Killed in the middle, the next start takes it for a copy."""
+
+        async def operation(transaction: Transaction) -> None:
+            await transaction.connection.execute("UPDATE log SET epoch = ?", (epoch,))
+
+        await self.writer.run(operation)
+        await anyio.to_thread.run_sync(self._lock.begin, epoch, self.writer.last_seq)
+        self.epoch = epoch
+
 
 @asynccontextmanager
-async def open_database(path: Path, watch: StoreWatch | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    path: Path, watch: StoreWatch | None = None, *, moving: bool = False
+) -> AsyncIterator[Database]:
     """Open, recover and lock a database, and watch its WAL; see `store.open_store` for the errors.
 
-    A write error ends the context with StoreFailed, through the calls that were waiting for it.
+    One that was moved away, or is only in part here, is refused, unless it is opened for `moving`. A write error
+    ends the context with StoreFailed, through the calls that were waiting for it.
     """
     place = await anyio.to_thread.run_sync(find_place, path)
     lock = LockFile(place, None if watch is None else watch.warn)
     try:
-        continued = await anyio.to_thread.run_sync(_inspect, lock)
+        continued = await anyio.to_thread.run_sync(partial(_inspect, lock, moving=moving))
         async with _connect(place.database, statements=_WRITER_STATEMENTS) as write:
-            identity = await _begin(lock, write, continued=continued)
+            identity = await _begin(lock, write, continued=continued, moving=moving)
             # Text that Python cannot decode would fail the whole group and leave its statement open, which holds a
             # snapshot: after another program's write, nothing could be written here any more.
             write.text_factory = lenient_text
             async with _serving(lock, write, identity, watch) as database:
                 if not continued:
                     database.warnings.append(_COPY.format(place.database))
-                if await anyio.to_thread.run_sync(reachable_by_others, place.database):
-                    database.warnings.append(_OPEN_TO_OTHERS.format(place.database))
+                database.warnings += await anyio.to_thread.run_sync(place_warnings, place.database)
                 yield database
         await anyio.to_thread.run_sync(lock.end)
     finally:
@@ -155,7 +164,9 @@ async def _serving(
         if wal is not None:
             tasks.start_soon(wal.run)
         try:
-            yield Database(path, identity.epoch, writer=writer, read=read, pages=pages, questions=questions)
+            yield Database(
+                path, identity.epoch, writer=writer, read=read, pages=pages, questions=questions, lock=lock
+            )
         except Exception as error:
             # The task group would cancel the writer, and raise the caller's own error in a group.
             failure = error
@@ -193,13 +204,22 @@ async def _look(lock: LockFile, closed: anyio.Event, serving: anyio.CancelScope)
             await closed.wait()
 
 
-def _inspect(lock: LockFile) -> bool:
+async def _end_move(connection: StoreConnection) -> None:
+    """Note that what was copied from here is not all any more."""
+    await connection.execute("DELETE FROM house_move")
+    await connection.commit()
+
+
+def _inspect(lock: LockFile, *, moving: bool) -> bool:
     """Lock and inspect the file; return whether its log continues as marked."""
     path = lock.place.database
     try:
         check_place(lock.place)
         lock.acquire()
         identity = inspect(path)
+        refused = None if identity is None or moving else refusal(str(path), identity.move)
+        if refused is not None:
+            raise refused
         continued = lock.verify(identity.epoch if identity else None, identity.last_seq if identity else 0)
         if not path.exists():
             lock.create()
@@ -208,10 +228,12 @@ def _inspect(lock: LockFile) -> bool:
     return continued
 
 
-async def _begin(lock: LockFile, connection: StoreConnection, *, continued: bool) -> Identity:
+async def _begin(lock: LockFile, connection: StoreConnection, *, continued: bool, moving: bool) -> Identity:
     """Migrate the file, and note which log is served."""
     try:
         identity = await _prepare(lock.place.database, connection, continued=continued)
+        if not moving:
+            await _end_move(connection)
         await anyio.to_thread.run_sync(lock.begin, identity.epoch, identity.last_seq)
     except (sqlite3.Error, OSError) as error:
         raise _refusal(lock.place.database, error) from error
@@ -333,7 +355,7 @@ async def _identify(connection: StoreConnection, *, continued: bool) -> Identity
         if not continued:
             epoch = str(uuid_utils.uuid7())
             # A program may still hold a run by a claim that is not in this copy: the next claim must not be equal.
-            await connection.execute("UPDATE workflow_runs SET fence = fence + ?", (_FENCES_AHEAD,))
+            await connection.execute("UPDATE workflow_runs SET fence = fence + ?", (FENCES_AHEAD,))
         await connection.execute("UPDATE log SET epoch = ?", (epoch,))
     await connection.commit()
     [[last_seq]] = await connection.execute_fetchall("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")

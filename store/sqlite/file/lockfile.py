@@ -28,7 +28,7 @@ from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreFa
 
 from .place import Place, opening_failure
 
-__all__ = ["LockFile", "Mark", "is_continued", "read_mark"]
+__all__ = ["LockFile", "Mark", "is_continued", "is_held", "read_mark"]
 
 _MARK_BYTES = 256
 """The file's fixed size: a mark always overwrites the whole one before it."""
@@ -79,6 +79,11 @@ def is_continued(mark: Mark | None, epoch: str, status: os.stat_result) -> bool:
         and mark.inode == status.st_ino
         and mark.changed_ns in (0, status.st_ctime_ns)
     )
+
+
+def is_held(path: Path) -> bool:
+    """Return True if this process has a database open: it must not open and close it once more."""
+    return _key_at(path) in _held
 
 
 class LockFile:

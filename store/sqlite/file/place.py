@@ -16,7 +16,9 @@ import msgspec
 
 from bus.errors import DatabaseUnusable, StoreFailed, StoreFailure
 
-__all__ = ["Place", "check_place", "find_place", "opening_failure", "reachable_by_others"]
+from .file_systems import file_system_warning
+
+__all__ = ["Place", "check_place", "find_place", "opening_failure", "place_warnings", "reachable_by_others"]
 
 _PATH_BYTES_MAX = 504
 """SQLite's limit of 512, minus the `-journal` that it may append."""
@@ -30,6 +32,10 @@ _KINDS = {
 }
 
 _GROUP, _OTHERS = stat.S_IRGRP | stat.S_IWGRP, stat.S_IROTH | stat.S_IWOTH
+
+_OPEN_TO_OTHERS = (
+    "{0} can be read or written by other users of this machine, and it holds every message: chmod go= {0} {0}-*"
+)
 
 _WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -111,6 +117,16 @@ def reachable_by_others(path: Path) -> bool:
     folders = [os.stat(folder).st_mode for folder in path.parents]
     group = mode & _GROUP and all(folder & (stat.S_IXGRP | stat.S_IXOTH) for folder in folders)
     return bool(group or (mode & _OTHERS and all(folder & stat.S_IXOTH for folder in folders)))
+
+
+def place_warnings(database: Path) -> list[str]:
+    """Return what is wrong with where a database is, although it can be served there, and what to do."""
+    warnings: list[str] = []
+    if database.exists() and reachable_by_others(database):
+        warnings.append(_OPEN_TO_OTHERS.format(database))
+    if (unsafe := file_system_warning(database)) is not None:
+        warnings.append(unsafe)
+    return warnings
 
 
 def opening_failure(path: Path, error: OSError) -> StoreFailure:

@@ -14,7 +14,7 @@ from .header import check_header
 from .reader import lenient_text
 from .schema import TRUST_NOTHING, migrations
 
-__all__ = ["UNREADABLE", "open_read_only"]
+__all__ = ["UNREADABLE", "open_read_only", "unreadable"]
 
 _MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
 
@@ -33,7 +33,7 @@ def open_read_only(path: Path, *, alone: bool) -> sqlite3.Connection:
         # What is missing here may still be in a WAL.
         check_header(path, whole=alone)
     except OSError as error:
-        raise _failure(path, error) from error
+        raise unreadable(path, error) from error
     mode = "mode=ro&immutable=1" if alone else "mode=ro"
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
@@ -45,14 +45,14 @@ def open_read_only(path: Path, *, alone: bool) -> sqlite3.Connection:
         _check_migrations(path, connection)
     except UNREADABLE as error:
         connection.close()
-        raise _failure(path, error) from error
+        raise unreadable(path, error) from error
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _failure(path: Path, error: Exception) -> StoreFailure:
+def unreadable(path: Path, error: Exception) -> StoreFailure:
     """Return why a file cannot be read at all: it is damaged, locked or not readable by this user."""
     reason = getattr(error, "strerror", None) or str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -20,6 +20,7 @@ import msgspec
 from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailed
 from bus.model.records import timestamp
 
+from ...moving.house import Move, State
 from .connection import StoreConnection
 from .header import check_header
 from .reader import lenient_text
@@ -31,6 +32,7 @@ __all__ = [
     "inspect",
     "migrate",
     "migrations",
+    "read_move",
     "schema_faults",
     "statements",
 ]
@@ -73,6 +75,8 @@ class Identity(msgspec.Struct, frozen=True):
 
     epoch: str
     last_seq: int
+    move: Move | None = None
+    """The move that it is part of."""
 
 
 @cache
@@ -111,7 +115,7 @@ def inspect(path: Path) -> Identity | None:
             identity = _identity(connection) if applied else None
         finally:
             connection.close()
-    except (sqlite3.Error, UnicodeError) as error:  # SQLite's error may contain the damaged text
+    except (sqlite3.Error, ValueError) as error:  # SQLite's error may contain the damaged text
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DatabaseLocked(str(path)) from error
@@ -192,7 +196,15 @@ def _applied(connection: sqlite3.Connection) -> dict[str, str]:
 def _identity(connection: sqlite3.Connection) -> Identity | None:
     row = connection.execute("SELECT epoch FROM log").fetchone()
     last_seq: int = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM bot_messages").fetchone()[0]
-    return Identity(row[0], last_seq) if row else None
+    return Identity(row[0], last_seq, read_move(connection)) if row else None
+
+
+def read_move(connection: sqlite3.Connection) -> Move | None:
+    """Return the move that a database is part of; one of an earlier version is part of none."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'house_move'").fetchall():
+        return None
+    row = connection.execute("SELECT id, state, place, at FROM house_move").fetchone()
+    return None if row is None else Move(row[0], State(row[1]), row[2], row[3])
 
 
 async def migrate(connection: StoreConnection) -> list[str]:

@@ -1,0 +1,83 @@
+"""The command `doctor`: what a worker's machine, files and state need a person for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import rich_click as click
+
+from store import database_path, described, examine
+
+from ..configuration import read_settings
+from ..errors import DatabaseUnusable, StoreFailure, WorkerUnavailable
+from ..settings import Settings, SettingsError
+from .console import show_json, show_rows
+from .diagnosis import Finding, file_findings, machine_findings, worker_findings
+from .ending import first, open_bot, run
+from .options import Link, linked
+from .streams import EXIT_REFUSED
+
+__all__ = ["doctor"]
+
+
+@click.command()
+@linked("console")
+@click.option("--config", type=click.Path(path_type=Path), help="The configuration of the worker.")
+@click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
+@click.option("--engine", metavar="URL", help="A database of PostgreSQL instead, as for posthouse serve.")
+def doctor(link: Link, config: Path | None, database: str | None, engine: str | None) -> None:
+    """Look for what may go wrong, and say what to do about it.
+
+    Looks at the configuration, the database's place and disk, the worker's key, the machine's limits and clock, and
+    at a running worker: its backlogs, dead letters, and runs that nobody executes. Changes nothing.
+
+    Run it as the worker's user, on the worker's machine. Exits with 1 if something keeps a worker from serving;
+    warnings alone exit with 0. `posthouse check` reads the database itself.
+    """
+    findings = [*_of_the_machine(config, database, engine), *_of_the_worker(link)]
+    if link.as_json:
+        show_json(findings)
+    else:
+        show_rows(("", "about", "finding"), [(each.level, each.about, each.text) for each in findings], nothing="")
+    if any(each.level == "fault" for each in findings):
+        sys.exit(EXIT_REFUSED)
+
+
+def _of_the_machine(config: Path | None, database: str | None, engine: str | None) -> Iterator[Finding]:
+    try:
+        settings = read_settings(config, store={"database": database, "engine": engine})
+    except SettingsError as error:
+        yield Finding("fault", "settings", str(error))
+        return
+    yield Finding("ok", "settings", "the defaults" if config is None else str(config.absolute()))
+    yield from _of_the_database(settings)
+    yield from machine_findings(settings)
+
+
+def _of_the_database(settings: Settings) -> Iterator[Finding]:
+    store = settings.store
+    try:
+        warnings = examine(store.url)
+        for warning in warnings:
+            yield Finding("warning", "database", warning)
+        if not warnings:
+            yield Finding("ok", "database", described(store.url))
+        if not store.engine:
+            yield from file_findings(Path(database_path(store.database)).absolute(), settings)
+    except (DatabaseUnusable, StoreFailure, ValueError, OSError) as error:
+        yield Finding("fault", "database", str(error))
+
+
+def _of_the_worker(link: Link) -> list[Finding]:
+    async def asked() -> list[Finding]:
+        findings: list[Finding] = []
+        try:
+            async with open_bot(link, max_in_flight=0) as bot:
+                findings += [finding async for finding in worker_findings(bot)]
+        except* WorkerUnavailable as errors:
+            findings.append(Finding("warning", "worker", f"its state is unknown: {first(errors)}"))
+        return findings
+
+    return run(asked)

@@ -1,0 +1,112 @@
+"""The command `move`: a whole store goes to another place, and nothing is served meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+import rich_click as click
+
+from store import site_of
+from store.moving.house import Site
+from store.moving.kinds import KINDS
+from store.moving.mover import move as move_records
+from store.moving.mover import reopen, survey
+
+from ..errors import DatabaseUnusable
+from .checking import progress
+from .console import show_json
+from .exit_codes import exit_codes
+from .streams import note, say
+
+__all__ = ["move"]
+
+_KEY_STAYS = (
+    "its bots have keys: the worker's own is a file, and was not moved. The worker that serves {target} needs the"
+    " key file of the one before (<database>-key, or security.key_file): bots with credentials trust no other"
+)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target", required=False)
+@click.option("--dry-run", is_flag=True, help="Count the records, and change nothing.")
+@click.option(
+    "--reopen", "reopens", is_flag=True, help="Let SOURCE go on from where it was left, although it was moved."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def move(source: str, target: str | None, *, dry_run: bool, reopens: bool, as_json: bool) -> None:
+    """Move all records of SOURCE to TARGET, whose workers are stopped.
+
+    Each is a file, or a database of PostgreSQL (postgresql://USER@HOST/DATABASE). TARGET has to be new or empty.
+
+    Every record is read back from both and compared before TARGET may be served, and SOURCE not any more. Seqs,
+    ids, positions, runs and keys keep their meaning: bots and programs notice nothing but a pause. If this is
+    interrupted, run it again: it goes on. Serving SOURCE before it has ended ends it.
+
+    With --reopen, SOURCE goes on under a new epoch, without what was acknowledged at the other place.
+    """
+    if (target is None) != reopens or (reopens and dry_run):
+        raise click.UsageError("give a SOURCE and a TARGET, or --reopen and a SOURCE")
+    with exit_codes():
+        if target is None:
+            _show_reopened(source, as_json=as_json)
+        elif dry_run:
+            _show_survey(_site(source), _site(target), as_json=as_json)
+        else:
+            _show_moved(_site(source), _site(target), as_json=as_json)
+
+
+def _site(url: str) -> Site:
+    try:
+        return site_of(url)
+    except ValueError as error:
+        raise DatabaseUnusable(str(error)) from error
+
+
+def _show_moved(source: Site, target: Site, *, as_json: bool) -> None:
+    with progress() as tell:
+        moved = anyio.run(move_records, source, target, tell)
+    warnings = list(moved.warnings)
+    if moved.damaged:
+        seqs = ", ".join(map(str, moved.damaged[:10])) + (", …" if len(moved.damaged) > 10 else "")
+        warnings.append(f"messages that do not match their checksums were moved as they are: {seqs}")
+    if moved.counts["keys"]:
+        warnings.append(_KEY_STAYS.format(target=moved.target))
+    if as_json:
+        facts = {"moved": not moved.already, "records": moved.counts, "epoch": moved.log.epoch}
+        places = {"source": moved.source, "target": moved.target}
+        show_json({**places, **facts, "last_seq": moved.log.last_seq, "warnings": warnings})
+        return
+    if moved.already:
+        say(f"{moved.source} was moved to {moved.target} before: serve that")
+        return
+    say(f"moved {moved.source} to {moved.target}: {_counted(moved.counts)}; last seq {moved.log.last_seq:,}")
+    for warning in warnings:
+        note(f"warning: {warning}")
+
+
+def _show_survey(source: Site, target: Site, *, as_json: bool) -> None:
+    here, there = anyio.run(survey, source, target)
+    done = sum(there.counts.values())
+    if as_json:
+        show_json({"source": source.name, "target": target.name, "records": here.counts, "done": done})
+        return
+    say(f"{source.name} can be moved to {target.name}: {_counted(here.counts)}")
+    if done:
+        say(f"{done:,} of {sum(here.counts.values()):,} records are there already")
+
+
+def _show_reopened(source: str, *, as_json: bool) -> None:
+    site = _site(source)
+    log = anyio.run(reopen, site)
+    if as_json:
+        show_json({"source": site.name, "epoch": log.epoch, "last_seq": log.last_seq})
+        return
+    say(f"{site.name} may be served again: it goes on after seq {log.last_seq:,}, under the new epoch {log.epoch}")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Return how many records of each kind there are, of those that there are."""
+    found = [f"{kind.label} {counts[kind.name]:,}" for kind in KINDS if counts.get(kind.name)]
+    return ", ".join(found) or "no records"
