@@ -37,6 +37,7 @@ from bus.client.credentials import Credentials, read_credentials, write_credenti
 from bus.configuration import read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
+from bus.house_key import check_house_key, note_house_key
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
 from bus.settings import Settings, SettingsError
@@ -156,13 +157,17 @@ async def _health(address: str) -> AsyncIterator[HealthServer | None]:
 async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
     versions = _versions()
     with zmq.Context() as context:
-        async with _store(settings) as store:
+        opening = _store(settings)
+        if settings.security.has_keys:
+            await check_house_key(settings)
+        async with opening as store:
             versions |= store.versions
             worker = f"posthouse/{versions['posthouse']}"
             key = worker_key(settings)
             secret = None if key is None else key.secret
             broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
             if key is not None:
+                await note_house_key(settings, key)
                 await _introduce_admin(broker, key, find_admin_file(_file(settings)))
             prepare(broker)
             _allow_descriptors(settings.limits.sessions_max)

@@ -23,6 +23,7 @@ from store import database_path, open_store
 from .client.bot_keys import new_credentials
 from .client.credentials import Credentials, read_credentials, write_credentials
 from .errors import Conflict, CredentialsError, DatabaseUnusable
+from .house_key import check_house_key, note_house_key
 from .model.changes import AddBot, AddKey, Change, LogState
 from .model.keys import Key, Purpose
 from .model.records import WORKER_NAME, BotRecord, later, timestamp
@@ -63,8 +64,11 @@ async def stopped_worker(settings: Settings) -> AsyncIterator[StoppedWorker]:
     KeyFileUnusable.
     """
     database = None if settings.store.engine else _find(settings.store.database)
-    async with _opened(settings) as store:
+    opening = _opened(settings)
+    await check_house_key(settings)
+    async with opening as store:
         key = open_worker_key(find_key_file(database, settings.security.key_file))
+        await note_house_key(settings, key)
         addresses = Addresses(nearest(settings.listen.command), nearest(settings.listen.tap), key.public)
         yield StoppedWorker(store.log, await store.log.load(), addresses)
 

@@ -20,10 +20,12 @@ from .urls import check_engine_url, database_path, is_engine, shown
 
 __all__ = [
     "back_up",
+    "begin_again",
     "check_of",
     "database_path",
     "described",
     "examine",
+    "house_key",
     "is_engine",
     "open_store",
     "restore",
@@ -106,6 +108,29 @@ def check_of(url: str) -> StoreCheck:
     from .sqlite.check import Check
 
     return Check(Path(path))
+
+
+async def begin_again(url: str) -> str:
+    """Give the log of an engine that was restored to an earlier moment a new epoch, and return it.
+
+    Clients then forget the seqs that they knew, and whoever holds a run loses it. Raise ValueError,
+    DatabaseUnusable, DatabaseNewer or StoreFailed as `open_store` does.
+    """
+    check_engine_url(url)
+    with _driver():
+        from .postgresql import restoring
+    return await restoring.begin_again(url)
+
+
+async def house_key(url: str, noted: str | None = None) -> str | None:
+    """Return the public key by which the workers at an engine are known; without one, note this one first.
+
+    A house that no worker has served yet has none, and none can be noted. Raise as `begin_again` does.
+    """
+    check_engine_url(url)
+    with _driver():
+        from .postgresql import house
+    return await house.house_key(url, noted)
 
 
 def examine(url: str) -> list[str]:

@@ -30,6 +30,7 @@ COMMANDS = {
     "removals": "bus.cli.erasing:removals",
     "request": "bus.cli.messages:request",
     "restore": "bus.cli.databases:restore",
+    "restored": "bus.cli.databases:restored",
     "resume": "bus.cli.runs:resume",
     "retry": "bus.cli.retrying:retry",
     "run": "bus.cli.runs:show_one",

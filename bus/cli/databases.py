@@ -6,19 +6,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import rich_click as click
 
-from store import back_up, check_of, database_path, described, is_engine
+from store import back_up, begin_again, check_of, database_path, described, is_engine
 from store import restore as put_into_place
 
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable
 from ..settings import SettingsError
 from .checking import progress, show_check, show_copy
+from .console import show_json
 from .exit_codes import exit_codes
-from .streams import EXIT_DATA
+from .streams import EXIT_DATA, say
 
-__all__ = ["backup", "check", "restore"]
+__all__ = ["backup", "check", "restore", "restored"]
 
 _TOOLS = (
     "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
@@ -114,3 +116,25 @@ def restore(backup: Path, config: Path | None, database: str | None, engine: str
             said += f"; the old one is {aside}: remove it, and {aside.name}-*, when you do not need it any more"
         kept = None if aside is None else str(aside)
         show_copy(check, as_json=as_json, said=said, database=str(target), backup=str(backup), kept=kept)
+
+
+@click.command()
+@_of_a_database
+def restored(config: Path | None, database: str | None, engine: str | None, as_json: bool) -> None:
+    """Say that PostgreSQL was restored to an earlier moment, which it does not tell by itself.
+
+    The log gets a new epoch: it assigns seqs again, and the clients are told to forget what they knew of them.
+    Whoever holds a run loses it. Run this before the workers start, or as soon as you notice; it can be repeated.
+    """
+    with exit_codes():
+        settings = read_settings(config, store={"database": database, "engine": engine}).store
+        if not settings.engine:
+            raise SettingsError("name the engine that was restored with --engine; files are put back by 'restore'")
+        try:
+            epoch = anyio.run(begin_again, settings.engine)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if as_json:
+            show_json({"database": described(settings.engine), "epoch": epoch})
+        else:
+            say(f"the log of {described(settings.engine)} has a new epoch, {epoch}; the workers can start")

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -38,11 +38,9 @@ __all__ = ["BROKE", "FAULTS", "silences"]
 _CONFIGURATION = CONFIGURATION.replace("[delivery]", "[delivery]\nack_wait_seconds = 300")
 """Deliveries whose acks wait for the engine do not fail, however long a failover takes on a busy machine."""
 
-_FAULTS_A_ROUND = 12
-"""Faults on one cluster before everything is read back."""
-
 _EVENTS_MAX = 400
 _GOES_ON_SECONDS_MAX = 180.0
+_SECONDS_WITHOUT = 10.0
 
 _TOLD = ("sent", "acknowledged", "unknown", "delivered", "repeated")
 
@@ -141,6 +139,26 @@ def _kill_etcd(stage: Stage) -> None:
     member.start()
 
 
+def _lose_etcd(stage: Stage) -> None:
+    """Take etcd its quorum until nobody leads."""
+    gone = stage.chance.sample(stage.cluster.etcd, 2)
+    for member in gone:
+        member.kill()
+    stage.cluster.when_leaderless()
+    for member in gone:
+        member.start()
+
+
+def _kill_standbys(stage: Stage) -> None:
+    leader = stage.cluster.leader()
+    gone = [member for member in stage.cluster.members if member is not leader]
+    for member in gone:
+        member.kill()
+    stage.load.wait(_EVENTS_MAX, seconds=_SECONDS_WITHOUT)
+    for member in gone:
+        member.start()
+
+
 def _switch_over(stage: Stage) -> None:
     stage.cluster.switch_over()
 
@@ -157,7 +175,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "leader's Patroni killed": _kill_patroni,
     "synchronous standby killed": _kill_standby,
     "synchronous standby frozen": _freeze_standby,
+    "both standbys killed": _kill_standbys,
     "member of etcd killed": _kill_etcd,
+    "two members of etcd killed": _lose_etcd,
     "switchover": _switch_over,
     "worker killed": _kill_worker,
 }
@@ -172,7 +192,7 @@ def _break(stage: Stage, name: str) -> None:
     stage.cluster.when_whole()
 
 
-def _play(directory: Path, names: Sequence[str], seed: int, tell: Callable[[str], None]) -> Verdict:
+def _play(directory: Path, names: Iterable[str], seed: int, tell: Callable[[str], None]) -> Verdict:
     """Break a new cluster in these ways, and judge what is left."""
     chance = random.Random(seed)
     with (
@@ -229,9 +249,11 @@ def main(seconds: float, seed: int | None, wanted: Sequence[str]) -> None:
     broken = 0
     click.echo(f"seed {seed}, {seconds:.0f} s")
 
-    def names() -> Sequence[str]:
-        """Return the faults of a round: as many as there is time for, each kind as often as the others."""
-        return chance.sample([*(wanted or FAULTS)] * _FAULTS_A_ROUND, _FAULTS_A_ROUND)
+    def names() -> Iterator[str]:
+        """Yield the faults of a round: each kind once before any comes again, for as long as there is time."""
+        for name in chance.sample([*(wanted or FAULTS)], len(wanted or FAULTS)):
+            if time.monotonic() < deadline:
+                yield name
 
     while time.monotonic() < deadline:
         directory = Path(tempfile.mkdtemp(prefix="posthouse-crash-"))

@@ -34,7 +34,16 @@ ROOMS = {
     "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
     "bus.runs": {"bus.client", "bus.model", "bus.wire"},
     "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
-    "bus.adopting": {"bus.client", "bus.model", "bus.settings", "bus.wire", "bus.worker_key", "store"},
+    "bus.house_key": {"bus.settings", "bus.worker_key", "store"},
+    "bus.adopting": {
+        "bus.client",
+        "bus.house_key",
+        "bus.model",
+        "bus.settings",
+        "bus.wire",
+        "bus.worker_key",
+        "store",
+    },
     "bus.cli": {
         "bus.adopting",
         "bus.bot",

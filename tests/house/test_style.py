@@ -54,7 +54,8 @@ POSTGRESQL_MIGRATIONS = {
     "20261130_0001_messages": "f851bfad20df5d092a1f1c9536ac57fe8172eb023183008f8165a1c4f89afdf3",
     "20261130_0002_workflows": "6651b7f9e33a8a866bd85dad5651f9d08148de4f88af13dda63aaa0305efa029",
     "20261130_0003_moving": "dbb70bec71ae256d9d8b4ae00fa576a47270fe883c6660a9d43d933aadbb0955",
-    "20261130_0004_removals": "fa126a4d19b4b8ad1543ae4f8f0f253db6c404eb23abfcfa359a158201aaeb0d",
+    "20261130_0004_places": "d8061916ce7a64ebf05519dbc8c189dc1ddd05400e9c706459b66cc2d5c31550",
+    "20261130_0005_removals": "fa126a4d19b4b8ad1543ae4f8f0f253db6c404eb23abfcfa359a158201aaeb0d",
 }
 """The same of the other backend."""
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import bus
+from bus.worker_key import open_worker_key
 
 from ..postgresql.cluster import single
 from .forked_worker import forked_worker
 from .refusals import IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
 from .test_flow_kills import Flow
 from .test_run_kills import CONFIGURATION, LONG, Case, kill_bot, kill_worker
-from .wire import bodies, to_bot, to_channel
+from .wire import TIMEOUT_SECONDS, bodies, to_bot, to_channel
 from .wire_worker import REPOSITORY, Worker, free_endpoints
 
 pytestmark = pytest.mark.anyio
@@ -162,3 +165,42 @@ def test_without_the_driver_it_is_said_how_to_get_it(tmp_path: Path) -> None:
     )
     assert ended.returncode == WRONG_CONFIGURATION
     assert ended.stderr == "posthouse: PostgreSQL needs asyncpg: pip install 'posthouse[postgresql]'\n"
+
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+_KEYS = '[security]\nmode = "keys"\n'
+
+
+def serve_once(directory: Path, url: str) -> None:
+    """Serve with keys, and stop."""
+    with ExitStack() as stack:
+        process = engine_of(directory, url, _KEYS)
+        stack.callback(process.close)
+        process.launch()
+        log = directory / "worker.log"
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not (log.exists() and '"serving"' in log.read_text(encoding="utf-8")):
+            assert not process.has_ended(), process.log_tail()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.stop()
+
+
+def test_workers_of_one_house_have_one_key(tmp_path: Path, postgresql_url: str) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    serve_once(first, postgresql_url)
+    assert {"posthouse-key", "posthouse-admin.creds"} <= {path.name for path in first.iterdir()}
+    config = second / "posthouse.toml"
+    config.write_text(_KEYS, encoding="utf-8")
+    options = ["--config", str(config), "--engine", postgresql_url, *at(free_endpoints(2))]
+    for _ in ("without one", "with another one"):
+        refusal = refuse_forked(second, *options)
+        assert refusal.code == WRONG_CONFIGURATION
+        assert "copy the file of another worker" in refusal.line
+        assert not (second / "posthouse-admin.creds").exists()
+        open_worker_key(second / "posthouse-key")
+    (second / "posthouse-key").write_bytes((first / "posthouse-key").read_bytes())
+    serve_once(second, postgresql_url)

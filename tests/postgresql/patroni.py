@@ -275,6 +275,10 @@ class Patroni:
                 return member
         return None
 
+    def when_leaderless(self) -> None:
+        """Wait until no member says that it leads."""
+        eventually("the end of the leader", lambda: True if self._leader() is None else None)
+
     def standby(self) -> Member:
         """Wait for the standby whose disk commits wait for, and return it."""
         return eventually("the choice of a standby", lambda: self._with_role("sync_standby"))

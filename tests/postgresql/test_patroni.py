@@ -11,7 +11,7 @@ from store.postgresql.server.database import open_database
 from .patroni import Patroni, missing, patroni
 from .writing import adding, channels
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import anyio
 import asyncpg
 import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
-from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from ...urls import shown
 from .catalog import schema_faults
 from .checks import Server, warnings
 from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
+from .epoch import settle_epoch
 from .incarnation import take_over
 from .primary import Primary
 from .reader import Reader, open_reader
 from .schema import migrate
 from .writer import Writer
 
-__all__ = ["Database", "open_database"]
+__all__ = ["Database", "open_database", "start_failure"]
 
 _READERS = 4
 """Connections for reading: pages for mailboxes and workflows together. PostgreSQL allows 100 in all as it is
@@ -95,11 +94,11 @@ async def open_database(
         warned = await _compare_schema(connection, url)
         incarnation, end = await take_over(connection, str(uuid_utils.uuid7()), place=shown(url), moving=moving)
         writer = Writer(primary, connection, incarnation, end)
-        epoch = await _epoch(connection)
+        epoch = await settle_epoch(connection)
     except BaseException as error:
         if connection is not None:
             connection.terminate()
-        if (failure := _failure(url, error)) is not None:
+        if (failure := start_failure(url, error)) is not None:
             raise failure from error
         raise
     async with (
@@ -107,12 +106,12 @@ async def open_database(
         open_reader(primary, 1) as questions,
         _serving(writer, primary),
     ):
-        database = Database(url, epoch, server, writer=writer, read=read, questions=questions)
-        database.warnings += warned
+        database = Database(url, epoch.name, server, writer=writer, read=read, questions=questions)
+        database.warnings += warned + epoch.warnings
         yield database
 
 
-def _failure(url: str, error: BaseException) -> StoreError | None:
+def start_failure(url: str, error: BaseException) -> StoreError | None:
     """Return our error for one of PostgreSQL that ended the start."""
     if isinstance(error, asyncpg.InsufficientPrivilegeError | asyncpg.InvalidSchemaNameError):
         return DatabaseUnusable(f"{shown(url)} cannot be used: {error}; let the role own the schema {SCHEMA}")
@@ -193,13 +192,3 @@ async def _write(writer: Writer, watching: anyio.CancelScope, serving: anyio.Can
         watching.cancel()
     if writer.failure is not None:
         serving.cancel()
-
-
-async def _epoch(connection: asyncpg.Connection) -> str:
-    """Return which log this is; a new one gets a name."""
-    await connection.execute(
-        "INSERT INTO log (epoch, created_at) SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM log)",
-        str(uuid_utils.uuid7()),
-        timestamp(datetime.now(UTC)),
-    )
-    return str(await connection.fetchval("SELECT epoch FROM log"))

@@ -22,6 +22,7 @@ __all__ = [
     "LogEnd",
     "begin",
     "carry_out_alone",
+    "end_all",
     "look",
     "move_end",
     "one_statement",
@@ -104,6 +105,16 @@ async def take_over(
         await connection.execute(_TAKE, worker_id, fence)
         row = await connection.fetchrow("SELECT last_seq, last_timestamp FROM log_end")
     return Incarnation(worker_id, fence), LogEnd(*row)
+
+
+async def end_all(connection: asyncpg.Connection) -> None:
+    """End every worker's incarnation, in the caller's transaction, and make sure that no fence comes twice.
+
+    After a restoration there may be workers with higher fences than the database knows.
+    """
+    await connection.execute(_LOCK_WORKERS)
+    await connection.execute("DELETE FROM workers")
+    await connection.execute("UPDATE log_end SET fence = fence + 1000000")
 
 
 async def begin(connection: asyncpg.Connection, incarnation: Incarnation, batch: int) -> tuple[datetime, LogEnd]:

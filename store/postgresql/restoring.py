@@ -1,0 +1,36 @@
+"""A database that PostgreSQL's tools restored to an earlier moment, which PostgreSQL does not tell by itself."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from .server.connecting import connect, make_safe
+from .server.database import start_failure
+from .server.epoch import begin_epoch
+from .server.incarnation import end_all
+from .server.schema import migrate
+
+__all__ = ["begin_again"]
+
+
+async def begin_again(url: str) -> str:
+    """Give the log of a restored database a new epoch, and return it; it is safe when this returns.
+
+    Workers that are connected store nothing from then on, and find the new epoch when they take over again. Raise
+    as `server.database.open_database` does.
+    """
+    connection: asyncpg.Connection | None = None
+    try:
+        connection, *_ = await connect(url, application_name="posthouse restored")
+        await make_safe(connection)
+        await migrate(connection)
+        async with connection.transaction():
+            await end_all(connection)
+            return await begin_epoch(connection)
+    except BaseException as error:
+        if (failure := start_failure(url, error)) is not None:
+            raise failure from error
+        raise
+    finally:
+        if connection is not None:
+            connection.terminate()
