@@ -22,7 +22,6 @@ from bus.model.repository import LogMessage, Lot, NewMessage, Page, StoredLot
 __all__ = [
     "ERASED_HEADERS",
     "checksum",
-    "checksums",
     "erased_checksum",
     "in_log",
     "intact",
@@ -118,8 +117,8 @@ def erased_checksum(row: Sequence[Any]) -> int:
     return checksum(message.seq, message, message.timestamp)
 
 
-def checksums(lot: Lot, first_seq: int, timestamp: str) -> list[int]:
-    """Return the checksums of a lot's rows, whose seqs count on from the first."""
+def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
+    """Return what the rows of a lot do not share: id, body and checksum; and what they reply to, if they do."""
     before = (
         lot.sender_bot_id,
         lot.sender_bot_name,
@@ -130,21 +129,13 @@ def checksums(lot: Lot, first_seq: int, timestamp: str) -> list[int]:
     after = (lot.headers, timestamp, lot.expires_at, 1) if lot.tainted else (lot.headers, timestamp, lot.expires_at)
     if lot.reply_tos is None:
         return [
-            zlib.crc32(_encode((seq, id, *before, body, None, *after)))
+            (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
             for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
         ]
     return [
-        zlib.crc32(_encode((seq, id, *before, body, reply_to, *after)))
+        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, reply_to, *after))), reply_to)
         for seq, (id, body, reply_to) in enumerate(zip(lot.ids, lot.bodies, lot.reply_tos, strict=True), first_seq)
     ]
-
-
-def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
-    """Return what the rows of a lot do not share: id, body and checksum; and what they reply to, if they do."""
-    own = zip(lot.ids, lot.bodies, checksums(lot, first_seq, timestamp), strict=True)
-    if lot.reply_tos is None:
-        return [(id, body.decode(), crc) for id, body, crc in own]
-    return [(id, body.decode(), crc, to) for (id, body, crc), to in zip(own, lot.reply_tos, strict=True)]
 
 
 def in_log(message: NewMessage, seq: int, timestamp: str) -> LogMessage:

@@ -13,9 +13,27 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from .postgresql.fixtures import postgresql_node, postgresql_quorum, postgresql_url
+from .engines import (
+    engine_name,
+    pytest_addoption,
+    pytest_generate_tests,
+    shared_store_url,
+    store_url,
+    without_repetitions,
+)
+from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 
-__all__ = ["postgresql_node", "postgresql_quorum", "postgresql_url"]
+__all__ = [
+    "engine_name",
+    "postgresql_databases",
+    "postgresql_node",
+    "postgresql_quorum",
+    "postgresql_url",
+    "pytest_addoption",
+    "pytest_generate_tests",
+    "shared_store_url",
+    "store_url",
+]
 
 settings.register_profile(
     "slow machine",
@@ -64,6 +82,7 @@ _TESTS = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests by their folders."""
+    items[:] = without_repetitions(items)
     places = {folder: place for place, folder in enumerate(_FOLDERS)}
     items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], -1))
 

@@ -51,6 +51,7 @@ from .changes import (
 )
 from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
 from .keys import Key
+from .leadership import Tenure
 from .lots import (
     DUE_AT_ONCE,
     Added,
@@ -338,6 +339,8 @@ class Store(Protocol):
     workflows: WorkflowStore
     warnings: list[str]
     """What operators should know, one sentence each."""
+    tenure: Tenure | None
+    """The time as the leader, if it was opened for one of several workers."""
 
     @property
     def versions(self) -> dict[str, str]:

@@ -40,6 +40,7 @@ from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
 from .server.reader import Reader
 from .server.writer import Transaction
+from .workflows.cancelling import cancel_more, more_to_cancel
 from .workflows.keeping import remove_runs, survey_runs
 from .workflows.recovering import expire_cancels, find_due, recover, seconds_to_next_cancel
 from .workflows.rows import plain
@@ -225,11 +226,13 @@ class Commits:
     async def recover(self, transaction: Transaction, change: RecoverRuns) -> Recovered:
         """End the holds of runs whose lease has expired, and add a message for each last holder to the log.
 
-        Before that, cancel the runs whose programs had their time to clean up.
+        Before that, cancel the runs whose programs had their time to clean up, and some of those that are to be
+        cancelled with others.
         """
         unit = self._workflows.unit(transaction)
         cancelled = await expire_cancels(unit, self._runs, change.runs_max)
         await self._workflows.flush(unit)
+        cancelled += await cancel_more(unit, self._runs)
         found = await recover(unit, self._runs, change.runs_max)
         due, until, due_left = await find_due(unit, change.due_after, change.due_max)
         left = [seconds for seconds in (due_left, await seconds_to_next_cancel(unit)) if seconds is not None]
@@ -239,7 +242,8 @@ class Commits:
         bots = {row[0] for row in rows}
         messages = [crashed_notice(one, change, str(uuid.uuid4())) for one in found if one.holder in bots]
         sent = await self._send(transaction, messages, change.timestamp)
-        return Recovered(found, sent, due, until, min(left, default=None), cancelled)
+        more = await more_to_cancel(unit.connection)
+        return Recovered(found, sent, due, until, min(left, default=None), cancelled, more=more)
 
     async def start(self, transaction: Transaction, change: StartScheduled) -> Started:
         """Start the runs of schedules that are due, and add messages for the bots that are to open them."""

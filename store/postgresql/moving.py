@@ -54,11 +54,6 @@ _LARGE = {
 }
 """The columns that limit a portion by their size."""
 
-_ABSENT = "workflow_cancellations"
-"""What this backend does in one transaction, so that it has no table of those that are under way."""
-
-_KEPT = tuple(kind for kind in KINDS if kind.name != _ABSENT)
-
 _NUMBERED = tuple(kind.name for kind in KINDS if "number" in kind.fields)
 
 _EXISTS = "SELECT to_regclass($1) IS NOT NULL"
@@ -92,8 +87,6 @@ class PostgresqlHouse:
 
     async def read(self, kind: Kind, after: RowKey | None) -> list[Row]:
         """See the protocol."""
-        if kind.name == _ABSENT:
-            return []
         found = await self._database.read.fetch(
             _select(kind, first=after is None), PORTION_ROWS_MAX, PORTION_BYTES_MAX, *(after or ())
         )
@@ -104,8 +97,6 @@ class PostgresqlHouse:
 
     async def last_key(self, kind: Kind) -> RowKey | None:
         """See the protocol."""
-        if kind.name == _ABSENT:
-            return None
         names = kind.fields[: kind.key_size]
         order = ", ".join(f"{name} DESC" for name in names)
         found = await self._database.read.fetch(
@@ -115,10 +106,6 @@ class PostgresqlHouse:
 
     async def write(self, kind: Kind, rows: Sequence[Row]) -> None:
         """See the protocol."""
-        if kind.name == _ABSENT:
-            raise DatabaseUnusable(
-                "runs are being cancelled with many children: serve the source until that is done, and begin again"
-            )
         columns, records = list(kind.fields), _translated(kind, rows, 0)
         if kind.name == "workflows":
             columns.append("concurrency")
@@ -165,7 +152,7 @@ class PostgresqlHouse:
             for name in _NUMBERED:
                 await transaction.connection.execute(_GO_ON.format(name))
             # Without statistics, the server would plan the first queries for small tables.
-            await transaction.connection.execute(f"ANALYZE {', '.join(kind.name for kind in _KEPT)}")
+            await transaction.connection.execute(f"ANALYZE {', '.join(kind.name for kind in KINDS)}")
             await _note(transaction.connection, None)
 
         await self._database.writer.run(operation)
@@ -222,7 +209,7 @@ class PostgresqlSite:
 
 async def _standing(connection: asyncpg.Connection) -> Standing:
     log = await connection.fetchrow(_LOG)
-    counts = {kind.name: await connection.fetchval(f"SELECT count(*) FROM {kind.name}") for kind in _KEPT}
+    counts = {kind.name: await connection.fetchval(f"SELECT count(*) FROM {kind.name}") for kind in KINDS}
     move = await read_move(connection)
     return Standing(None if log is None else LogHead(*log), counts, move)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bus.settings import Delivery, Settings
-from bus.testing import Worker, worker
-
-__all__ = ["impatient_worker", "worker"]
+from bus.testing import Worker
 
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -27,7 +24,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def impatient_worker(tmp_path: Path) -> Iterator[Worker]:
+def worker(store_url: str) -> Iterator[Worker]:
+    """A worker with the default settings."""
+    with Worker(store_url) as running:
+        yield running
+
+
+@pytest.fixture
+def impatient_worker(store_url: str) -> Iterator[Worker]:
     """A worker that delivers again soon, so that no test waits for a patient one."""
     delivery = Delivery(
         ack_wait_seconds=0.6,
@@ -36,5 +40,5 @@ def impatient_worker(tmp_path: Path) -> Iterator[Worker]:
         heartbeat_seconds=0.2,
         session_timeout_seconds=0.9,
     )
-    with Worker(tmp_path / "impatient.db", Settings(delivery=delivery)) as running:
+    with Worker(store_url, Settings(delivery=delivery)) as running:
         yield running

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-import sqlite3
 import uuid
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,6 +15,8 @@ import bus
 from bus.client.draft import publication
 from bus.settings import Limits, Settings
 from bus.testing import Worker
+
+from ..engines import query
 
 pytestmark = pytest.mark.anyio
 
@@ -206,8 +205,8 @@ async def test_a_misspelt_option_is_an_error(worker: Worker) -> None:
                 await message.reply(2, header={})  # type: ignore[call-arg]
 
 
-async def test_frames_have_no_more_messages_than_the_worker_takes(tmp_path: Path) -> None:
-    with Worker(tmp_path / "small.db", Settings(limits=Limits(messages_per_publish_max=3))) as worker:
+async def test_frames_have_no_more_messages_than_the_worker_takes(store_url: str) -> None:
+    with Worker(store_url, Settings(limits=Limits(messages_per_publish_max=3))) as worker:
         async with worker.connect(bot="a") as a:
             receipts = await a.send_all([bus.Draft(to="a", body=number) for number in range(10)])
             assert [receipt.seq for receipt in receipts] == list(range(1, 11))
@@ -400,8 +399,7 @@ async def test_a_bot_whose_name_is_a_uuid_is_reached_by_it(worker: Worker) -> No
     async with worker.connect(bot="old"):
         pass
     worker.stop()
-    with contextlib.closing(sqlite3.connect(worker.database)) as database, database:
-        database.execute("UPDATE bots SET name = ? WHERE name = 'old'", (name,))
+    await query(worker.store_url, "UPDATE bots SET name = $1 WHERE name = 'old'", name)
     worker.start()
     async with worker.connect(bot=name) as old, worker.connect(bot="boss") as boss:
         with anyio.fail_after(60):
@@ -429,8 +427,7 @@ async def test_a_uuid_is_an_id_before_it_is_a_name(worker: Worker) -> None:
         assert first._connection.welcome is not None
         bot_id = first._connection.welcome.bot_id
     worker.stop()
-    with contextlib.closing(sqlite3.connect(worker.database)) as database, database:
-        database.execute("UPDATE bots SET name = ? WHERE name = 'other'", (bot_id,))
+    await query(worker.store_url, "UPDATE bots SET name = $1 WHERE name = 'other'", bot_id)
     worker.start()
     async with worker.connect(bot="first") as first, worker.connect(bot="boss") as boss:
         await boss.send(bot_id, "to the id")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -30,9 +29,9 @@ LARGE = "üx" * 200_000
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Worker]:
+def small(store_url: str) -> Iterator[Worker]:
     limits = Limits(frame_bytes_max=FRAME_BYTES_MAX, body_bytes_max=8 * 1024)
-    with Worker(tmp_path / "small.db", Settings(limits=limits)) as running:
+    with Worker(store_url, Settings(limits=limits)) as running:
         yield running
 
 

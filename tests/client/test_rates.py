@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,10 +22,10 @@ PAIR_RATE, PAIR_BURST = 20, 5
 
 
 @pytest.fixture
-def strict_worker(tmp_path: Path) -> Iterator[Worker]:
+def strict_worker(store_url: str) -> Iterator[Worker]:
     """A worker that lets a bot say five things at once to another one, and then twenty a second."""
     limits = Limits(pair_messages_per_second_max=PAIR_RATE, rate_burst_seconds=PAIR_BURST / PAIR_RATE)
-    with Worker(tmp_path / "strict.db", Settings(limits=limits)) as running:
+    with Worker(store_url, Settings(limits=limits)) as running:
         yield running
 
 

@@ -11,6 +11,7 @@ import pytest
 import bus
 from bus.testing import Worker
 
+from ..engines import sqlite_only
 from .fake_worker import FakeWorker
 from .test_bot import bodies
 
@@ -151,6 +152,7 @@ async def test_a_pause_outlasts_the_session(worker: Worker) -> None:
         assert await bodies(b, 1) == [1]
 
 
+@sqlite_only
 async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, tmp_path: Path) -> None:
     """The same seq in the same log may name another message, after an older copy was put back."""
     async with worker.connect(bot="a") as a:
@@ -171,6 +173,7 @@ async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, t
         assert await bodies(a, 1) == ["new"]
 
 
+@sqlite_only
 async def test_settling_what_another_log_numbered(worker: Worker) -> None:
     """A message that was held while its log was replaced must not settle the one that has its seq now."""
     async with worker.connect(bot="a") as a:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import anyio
 import pytest
@@ -21,9 +20,9 @@ STEPS = CALLS_MAX + 500
 
 
 @pytest.mark.parametrize("announce", [True, False])
-async def test_steps_side_by_side_are_never_refused(tmp_path: Path, announce: bool) -> None:
+async def test_steps_side_by_side_are_never_refused(store_url: str, announce: bool) -> None:
     limits = Limits(workflow_calls_max=CALLS_MAX + 2)  # those that renew and release do not wait
-    with Worker(tmp_path / "few.db", Settings(limits=limits)) as worker:
+    with Worker(store_url, Settings(limits=limits)) as worker:
         async with worker.connect(bot="a") as bot:
             with anyio.fail_after(BOUND_SECONDS):
                 opened = bot.workflows.run("digest", id="r", definition=DIGEST)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,6 +14,8 @@ from bus.errors import Fenced, NotFound, RequestError, TooLarge
 from bus.model.records import RUNS_CHANNEL, GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from bus.settings import Settings, Workflows
 from bus.testing import Worker
+
+from ..engines import query
 
 pytestmark = pytest.mark.anyio
 
@@ -57,17 +56,13 @@ async def create(bot: bus.Bot, id: str, **fields: Any) -> None:
 
 async def written(worker: Worker) -> int:
     """Count the events that were written, in the log and beside it."""
-
-    def count() -> int:
-        with closing(sqlite3.connect(worker.database)) as connection:
-            [number] = connection.execute(
-                "SELECT (SELECT COUNT(*) FROM scheduled_messages WHERE recipient_channel = ?1)"
-                " + (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = ?1)",
-                (RUNS_CHANNEL,),
-            ).fetchone()
-        return int(number)
-
-    return await anyio.to_thread.run_sync(count)
+    [[number]] = await query(
+        worker.store_url,
+        "SELECT (SELECT COUNT(*) FROM scheduled_messages WHERE recipient_channel = $1)"
+        " + (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = $1)",
+        RUNS_CHANNEL,
+    )
+    return int(number)
 
 
 async def test_each_change_is_told_once_in_its_order(worker: Worker) -> None:
@@ -147,8 +142,8 @@ async def test_a_watch_is_a_listener(worker: Worker) -> None:
                     break
 
 
-async def test_a_setting_turns_them_on(tmp_path: Path) -> None:
-    with Worker(tmp_path / "posthouse.db", Settings(workflows=Workflows(events=True))) as worker:
+async def test_a_setting_turns_them_on(store_url: str) -> None:
+    with Worker(store_url, Settings(workflows=Workflows(events=True))) as worker:
         async with worker.connect(bot="ann") as ann:
             await ann.workflows.save_definition(W)
             await create(ann, "r")
@@ -204,11 +199,11 @@ async def test_what_is_emitted_has_bounds(worker: Worker) -> None:
         assert [body["value"] for _, body in await next_events(eve, 1)] == [3]
 
 
-async def test_many_events_come_in_their_order(tmp_path: Path) -> None:
+async def test_many_events_come_in_their_order(store_url: str) -> None:
     """More than are moved into the log at once."""
     settings = Settings()
     limits = msgspec.structs.replace(settings.limits, messages_per_publish_max=4)
-    with Worker(tmp_path / "posthouse.db", msgspec.structs.replace(settings, limits=limits)) as worker:
+    with Worker(store_url, msgspec.structs.replace(settings, limits=limits)) as worker:
         async with worker.connect(bot="ann") as ann, worker.connect(bot="eve") as eve:
             await ann.workflows.save_definition(W)
             await eve.subscribe(RUNS_CHANNEL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -23,9 +22,9 @@ async def echo(text: str) -> str:
     return text
 
 
-async def test_the_newest_runs_stay_and_those_that_have_not_ended(tmp_path: Path) -> None:
+async def test_the_newest_runs_stay_and_those_that_have_not_ended(store_url: str) -> None:
     settings = Settings(workflows=Workflows(ended_runs_max=2), retention=RetentionSettings(sweep_seconds=0.05))
-    with Worker(tmp_path / "posthouse.db", settings) as worker:
+    with Worker(store_url, settings) as worker:
         async with worker.connect(bot="ann") as bot, bot.workflows.run("w", id="open", definition=W) as held:
             await held.step("echo", echo, "a")
             for number in range(5):
@@ -36,11 +35,11 @@ async def test_the_newest_runs_stay_and_those_that_have_not_ended(tmp_path: Path
             assert (await bot.workflows.list_all_runs(RunStatus.RUNNING))[0].id == "open"
 
 
-async def test_a_run_stays_while_its_message_is_not_settled(tmp_path: Path) -> None:
+async def test_a_run_stays_while_its_message_is_not_settled(store_url: str) -> None:
     settings = Settings(
         workflows=Workflows(ended_age_seconds=0.001), retention=RetentionSettings(sweep_seconds=0.05)
     )
-    with Worker(tmp_path / "posthouse.db", settings) as worker:
+    with Worker(store_url, settings) as worker:
         async with worker.connect(bot="ann") as bot:
             await bot.send("ann", "go")
             message = await anext(bot.messages())

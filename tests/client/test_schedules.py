@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anyio
 import anyio.to_thread
 import pytest
@@ -42,8 +40,8 @@ async def test_a_bot_is_told_of_each_run_and_carries_it_out(worker: Worker) -> N
         assert {run.id for run in runs} == {f"s@{time}" for time in times}
 
 
-async def test_schedules_go_on_after_a_kill_of_the_worker(tmp_path: Path) -> None:
-    with Worker(tmp_path / "posthouse.db") as worker:
+async def test_schedules_go_on_after_a_kill_of_the_worker(store_url: str) -> None:
+    with Worker(store_url) as worker:
         async with worker.connect(bot="ann", max_in_flight=0) as ann:
             await ann.workflows.save_definition(W)
             overlap, catch_up = bus.Overlap.ALLOW, bus.CatchUp.ALL

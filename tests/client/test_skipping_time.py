@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -119,7 +118,7 @@ async def test_nothing_is_skipped_outside_of_the_block_or_while_nothing_waits(wo
         assert parse_timestamp(row.started_at) < began + timedelta(seconds=BOUND_SECONDS)
 
 
-async def test_a_worker_with_a_clock_of_the_tests_skips_nothing(tmp_path: Path) -> None:
+async def test_a_worker_with_a_clock_of_the_tests_skips_nothing(store_url: str) -> None:
     async def fail(worker: Worker) -> None:
         async with worker.skipping_time():
             raise AssertionError("it must not begin")
@@ -133,7 +132,7 @@ async def test_a_worker_with_a_clock_of_the_tests_skips_nothing(tmp_path: Path) 
             raise ZeroDivisionError
 
     now: Any = lambda: datetime(2026, 1, 1, tzinfo=UTC)  # noqa: E731
-    with Worker(tmp_path / "own.db", clock=now) as worker:
+    with Worker(store_url, clock=now) as worker:
         await check(worker)
-    with Worker(tmp_path / "other.db") as worker, pytest.raises(ZeroDivisionError):
+    with Worker(store_url) as worker, pytest.raises(ZeroDivisionError):
         await raise_within(worker)

@@ -145,9 +145,9 @@ class LeakyTap:
             self._worker.close(0)
 
 
-async def test_a_lost_tail_is_noticed_by_the_head(tmp_path: Path) -> None:
+async def test_a_lost_tail_is_noticed_by_the_head(store_url: str) -> None:
     settings = Settings(delivery=Delivery(tap_head_seconds=0.1))
-    with Worker(tmp_path / "heads.db", settings) as worker:
+    with Worker(store_url, settings) as worker:
         tap = LeakyTap(worker)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(tap.run)

@@ -19,6 +19,7 @@ from bus.model.repository import WorkflowRepository
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 
+from ..engines import sqlite_only
 from .fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +45,7 @@ async def prepare(workflows: WorkflowRepository, *ids: str, concurrency: int | N
 
 
 @contextmanager
-def nobody_can_write(database: Path) -> Iterator[None]:
+def nobody_can_write(database: str) -> Iterator[None]:
     """Hold the database's write lock: what the worker is asked to write stays at hand."""
     connection = sqlite3.connect(database, isolation_level=None)
     try:
@@ -81,11 +82,11 @@ async def test_many_runs_at_once_are_never_told_to_wait(worker: Worker) -> None:
         assert {each.id: each.context["id"] for each in done} == {f"{n}": f"{n}" for n in range(64)}
 
 
+@sqlite_only
 @pytest.mark.parametrize("limit", ["workflow_calls_max", "workflow_bytes_max"])
-async def test_more_calls_than_the_limit_are_refused(tmp_path: Path, limit: str) -> None:
+async def test_more_calls_than_the_limit_are_refused(store_url: str, limit: str) -> None:
     limits = Limits(**{limit: 2 if limit == "workflow_calls_max" else 150})
-    path = tmp_path / "small.db"
-    with Worker(path, Settings(limits=limits)) as worker:
+    with Worker(store_url, Settings(limits=limits)) as worker:
         async with worker.connect(bot="a") as a:
             await prepare(a.workflows, "r")
             refusals: list[bus.LimitReached] = []
@@ -98,7 +99,7 @@ async def test_more_calls_than_the_limit_are_refused(tmp_path: Path, limit: str)
 
             with anyio.fail_after(30):
                 async with anyio.create_task_group() as tasks:
-                    with nobody_can_write(path):
+                    with nobody_can_write(store_url):
                         for number in range(9):
                             tasks.start_soon(write, number)
                         while len(refusals) < 7:

@@ -29,6 +29,7 @@ from bus.settings import Limits, Settings, Workflows
 from bus.testing import Worker
 from store import open_store
 
+from ..postgresql.databases import Databases
 from ..postgresql.places import PostgresqlPlace
 from .samples import ANN, BOB, add_bots, definition, run
 
@@ -41,12 +42,13 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
 STORES = ("sqlite", "postgresql")
 """The kinds of store. A fixture for each, such as `sqlite_place`, returns a `StorePlace` of the test's own."""
 
-REMOTE = "remote"
+REMOTE, REMOTE_POSTGRESQL = "remote", "remote-postgresql"
 
 EVERYWHERE = [
     *((store, "uvloop") for store in STORES),
     (REMOTE, "asyncio"),
     (REMOTE, "trio"),
+    (REMOTE_POSTGRESQL, "asyncio"),
 ]
 """A store is opened on the loop that a worker opens it on, and runs are executed on each loop once.
 
@@ -79,6 +81,8 @@ class Clock:
 class StorePlace(Protocol):
     """Where a store is kept: opened again, it has what was stored before."""
 
+    url: str
+
     def open(
         self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
     ) -> AbstractAsyncContextManager[Store]: ...
@@ -87,6 +91,7 @@ class StorePlace(Protocol):
 class SqlitePlace:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.url = str(path)
 
     def open(
         self, *, rules: WorkflowRules | None = None, clock: Callable[[], datetime] | None = None
@@ -179,13 +184,13 @@ class RemotePlace:
 class RemoteBackend:
     """A worker that many tests use, one after another; every time it is opened it was started anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store_url: str) -> None:
         self._clock = Clock()
         settings = Settings(
             limits=Limits(frame_bytes_max=FRAME_BYTES_MAX, answers_bytes_max=2 * FRAME_BYTES_MAX),
             workflows=Workflows(sweep_seconds=86_400),  # tests look for lost runs when they want to
         )
-        self.worker = Worker(path, settings, clock=self._clock)
+        self.worker = Worker(store_url, settings, clock=self._clock)
         self._opened = 0
 
     def begin(self) -> None:
@@ -223,8 +228,9 @@ def sqlite_place(tmp_path: Path) -> SqlitePlace:
 
 
 @pytest.fixture
-def postgresql_place(postgresql_url: str) -> PostgresqlPlace:
-    return PostgresqlPlace(postgresql_url)
+def postgresql_place(postgresql_databases: Databases) -> Iterator[PostgresqlPlace]:
+    with postgresql_databases.lent() as url:
+        yield PostgresqlPlace(url)
 
 
 def place_of(request: pytest.FixtureRequest, name: str) -> StorePlace:
@@ -251,16 +257,25 @@ def anyio_backend(place_and_loop: tuple[str, str]) -> tuple[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def shared_remote_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteBackend]:
-    backend = RemoteBackend(tmp_path_factory.mktemp("worker") / "posthouse.db")
+    backend = RemoteBackend(str(tmp_path_factory.mktemp("worker") / "posthouse.db"))
     with backend.worker:
         yield backend
 
 
+@pytest.fixture(scope="module")
+def shared_remote_postgresql_backend(postgresql_databases: Databases) -> Iterator[RemoteBackend]:
+    with postgresql_databases.lent() as url:
+        backend = RemoteBackend(url)
+        with backend.worker:
+            yield backend
+
+
 @pytest.fixture
 def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> WorkflowBackend:
-    if place_and_loop[0] != REMOTE:
+    if place_and_loop[0] in STORES:
         return LocalBackend(place_of(request, place_and_loop[0]))
-    remote: RemoteBackend = request.getfixturevalue("shared_remote_backend")
+    name = place_and_loop[0].replace("-", "_")
+    remote: RemoteBackend = request.getfixturevalue(f"shared_{name}_backend")
     remote.begin()
     return remote
 

@@ -18,7 +18,7 @@ import bus
 
 __all__ = ["ClientBots"]
 
-_ANSWER_SECONDS = 120.0
+_ANSWER_SECONDS = 300.0
 _PAUSE_SECONDS = 0.05
 
 
@@ -41,7 +41,7 @@ class ClientBots:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait(_ANSWER_SECONDS)  # new bots give up soon if nobody answers
+        self._ready.wait(_ANSWER_SECONDS)
         return self
 
     def __exit__(
@@ -68,9 +68,14 @@ class ClientBots:
             self._ready.set()
 
     async def _live(self) -> None:
+        while not self._ready.is_set():
+            with suppress(bus.WorkerUnavailable):  # a program gives up soon if nobody serves when it starts
+                await self._talk()
+
+    async def _talk(self) -> None:
         async with (
-            bus.connect(self._urls, bot="asker") as asker,
-            bus.connect(self._urls, bot="answerer") as answerer,
+            bus.connect(self._urls, bot="asker", timeout=None) as asker,
+            bus.connect(self._urls, bot="answerer", timeout=None) as answerer,
             anyio.create_task_group() as tasks,
         ):
             self._ready.set()

@@ -220,6 +220,7 @@ def _import_everything() -> None:
         "anyio._core._signals",
         "email.parser",
         "importlib.readers",
+        "store.postgresql.store",
         "store.sqlite",
         "tests.crash.lies",
         "uvloop",

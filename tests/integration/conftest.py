@@ -28,8 +28,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with forked_worker(tmp_path_factory.mktemp("shared")) as worker:
+def shared_process(shared_store_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with forked_worker(tmp_path_factory.mktemp("shared"), store_url=shared_store_url) as worker:
         yield worker
 
 
@@ -41,9 +41,9 @@ def shared(shared_process: Worker) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
+def worker(tmp_path: Path, store_url: str) -> Iterator[Worker]:
     """A worker of this test alone, for what concerns all that is in it."""
-    with forked_worker(tmp_path) as worker:
+    with forked_worker(tmp_path, store_url=store_url) as worker:
         yield worker
 
 

@@ -11,14 +11,21 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+from store.urls import is_engine
+
 from ..crash.nursery import ForkedWorker, Nursery
 
 __all__ = ["forked_worker"]
 
 
-def forked_worker(directory: Path, configuration: str = "") -> ForkedWorker:
-    """Return a worker that is not started yet."""
-    return ForkedWorker(directory, configuration, _nursery())
+def forked_worker(directory: Path, configuration: str = "", store_url: str = "") -> ForkedWorker:
+    """Return a worker that is not started yet. Without a URL, its store is a file in its directory."""
+    worker = ForkedWorker(directory, configuration, _nursery())
+    if is_engine(store_url):
+        worker.engine = store_url
+    elif store_url:
+        worker.database = Path(store_url)
+    return worker
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..engines import empty_store
 from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Session, bodies, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
@@ -18,8 +19,11 @@ ack_wait_seconds = 0.5
 
 
 @pytest.fixture(scope="module")
-def impatient_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with forked_worker(tmp_path_factory.mktemp("impatient"), IMPATIENT) as running:
+def impatient_process(
+    engine_name: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Worker]:
+    folder = tmp_path_factory.mktemp("impatient")
+    with empty_store(engine_name, folder, request) as url, forked_worker(folder, IMPATIENT, url) as running:
         yield running
 
 

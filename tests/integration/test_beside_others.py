@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..engines import sqlite_only
 from .wire_worker import Worker
 
 BOT = """
@@ -32,6 +33,7 @@ anyio.run(main)
 """
 
 
+@sqlite_only
 @pytest.mark.parametrize("shape", ["module", "package"])
 def test_a_bot_works_beside_a_store_and_a_worker_of_its_own(worker: Worker, tmp_path: Path, shape: str) -> None:
     folder = tmp_path / "program"

@@ -31,8 +31,8 @@ SECONDS = 60
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Worker]:
-    with forked_worker(tmp_path, IMPATIENT) as running:
+def impatient(tmp_path: Path, store_url: str) -> Iterator[Worker]:
+    with forked_worker(tmp_path, IMPATIENT, store_url) as running:
         yield running
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ..engines import sqlite_only
 from .wire_worker import Worker
+
+pytestmark = sqlite_only
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from bus.worker_key import open_worker_key
 
 from ..postgresql.cluster import single
 from .forked_worker import forked_worker
-from .refusals import IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
+from .refusals import IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
 from .test_flow_kills import Flow
 from .test_run_kills import CONFIGURATION, LONG, Case, kill_bot, kill_worker
 from .wire import TIMEOUT_SECONDS, bodies, to_bot, to_channel
@@ -28,16 +28,9 @@ pytestmark = pytest.mark.anyio
 SECRET = "s3cret"
 
 
-def engine_of(directory: Path, url: str, configuration: str = "") -> Worker:
-    """Return a worker on an engine, which is not started yet."""
-    worker = forked_worker(directory, configuration)
-    worker.engine = url
-    return worker
-
-
 @pytest.fixture
 def process(tmp_path: Path, postgresql_url: str) -> Iterator[Worker]:
-    with engine_of(tmp_path, postgresql_url, CONFIGURATION) as running:
+    with forked_worker(tmp_path, CONFIGURATION, postgresql_url) as running:
         yield running
 
 
@@ -82,7 +75,7 @@ def test_a_run_goes_on_after_its_bot_was_killed(
 
 def test_a_server_that_restarts_is_a_pause(tmp_path: Path) -> None:
     """Killed with a power cut's suddenness, and stopped in order."""
-    with single() as node, engine_of(tmp_path, node.url()) as process:
+    with single() as node, forked_worker(tmp_path, store_url=node.url()) as process:
         session = process.session("bot")
         for number, end in enumerate((node.kill, node.stop)):
             session.publish(to_channel("news", f"before {number}"))
@@ -94,14 +87,6 @@ def test_a_server_that_restarts_is_a_pause(tmp_path: Path) -> None:
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_second_worker_is_refused_and_the_first_goes_on(process: Worker, tmp_path: Path) -> None:
-    refusal = refuse_forked(tmp_path, "--engine", process.engine, *at(free_endpoints(2)))
-    assert refusal.code == IN_USE
-    assert "in use by another worker" in refusal.line
-    assert process.session("bot").publish(to_channel("news", "one"))
-    process.stop()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +119,7 @@ def test_a_wrong_password_and_a_missing_database_are_one_line_each(tmp_path: Pat
         assert (refusal.code, "check the user, the password" in refusal.line) == (WRONG_CONFIGURATION, True)
         assert "wrong-one" not in refusal.line
         node.query("CREATE SCHEMA posthouse AUTHORIZATION house")
-        with engine_of(tmp_path, right) as process:
+        with forked_worker(tmp_path, store_url=right) as process:
             process.stop()
             assert SECRET not in process.log_tail()
 
@@ -175,7 +160,7 @@ _KEYS = '[security]\nmode = "keys"\n'
 def serve_once(directory: Path, url: str) -> None:
     """Serve with keys, and stop."""
     with ExitStack() as stack:
-        process = engine_of(directory, url, _KEYS)
+        process = forked_worker(directory, _KEYS, url)
         stack.callback(process.close)
         process.launch()
         log = directory / "worker.log"

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+from ..engines import sqlite_only
 from .wire import MESSAGE_FIELDS, TIME, bodies, new_id, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -165,6 +166,7 @@ def test_status_tells_how_the_worker_is(shared: Worker, name: str) -> None:
         assert status[part], f"{part} is empty"
 
 
+@sqlite_only
 def test_an_answer_that_cannot_be_written_is_an_error_of_that_question(worker: Worker, name: str) -> None:
     session = worker.session(name)
     seqs = session.publish(to_bot(name, "x"))

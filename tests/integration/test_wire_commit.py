@@ -165,8 +165,8 @@ def test_a_commit_survives_a_kill_whole(worker: Worker) -> None:
     assert call(bot, "get_completed_step_ids", run_id=run_id) == ["one"]
 
 
-def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any) -> None:
-    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
+def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any, store_url: str) -> None:
+    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n", store_url) as worker:
         bot = worker.session("bot")
         definition = {"id": "w", "name": "w", "owner": {"type": "global"}}
         call(bot, "save_definition", definition=definition)
@@ -185,8 +185,10 @@ def test_a_run_whose_lease_ran_out_is_given_up_and_told(tmp_path: Any) -> None:
         assert late == "fenced"
 
 
-def test_nobody_can_keep_a_run_from_being_given_up_by_using_an_id_that_it_foresees(tmp_path: Any) -> None:
-    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n") as worker:
+def test_nobody_can_keep_a_run_from_being_given_up_by_using_an_id_that_it_foresees(
+    tmp_path: Any, store_url: str
+) -> None:
+    with forked_worker(tmp_path, "[workflows]\nsweep_seconds = 0.1\n", store_url) as worker:
         bot, other = worker.session("bot"), worker.session("other")
         definition = {"id": "w", "name": "w", "owner": {"type": "global"}}
         call(bot, "save_definition", definition=definition)

@@ -28,8 +28,8 @@ KEEPS_FEW_WHATEVER_HAPPENS = KEEPS_FEW + "remove_undelivered = true\n"
 
 
 @pytest.fixture
-def configured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
-    with forked_worker(tmp_path, request.param) as worker:
+def configured(request: pytest.FixtureRequest, tmp_path: Path, store_url: str) -> Iterator[Worker]:
+    with forked_worker(tmp_path, request.param, store_url) as worker:
         yield worker
 
 

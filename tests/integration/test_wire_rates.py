@@ -21,8 +21,8 @@ rate_burst_seconds = 2
 
 
 @pytest.fixture
-def slow_worker(tmp_path: Path) -> Iterator[Worker]:
-    with forked_worker(tmp_path, CONFIGURATION) as running:
+def slow_worker(tmp_path: Path, store_url: str) -> Iterator[Worker]:
+    with forked_worker(tmp_path, CONFIGURATION, store_url) as running:
         yield running
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import zmq
 
 import bus.testing
@@ -97,11 +95,11 @@ def wait_for_head(reader: TapReader, channel: str, seq: int) -> set[int]:
     return seen
 
 
-def test_whoever_comes_is_told_the_head_at_once(tmp_path: Path) -> None:
+def test_whoever_comes_is_told_the_head_at_once(store_url: str) -> None:
     """Also where others listen to it already, and it is told again only tomorrow."""
     settings = Settings(delivery=Delivery(tap_head_seconds=86_400))
     readers: list[zmq.Socket[bytes]] = []
-    with bus.testing.Worker(tmp_path / "heads.db", settings) as worker:
+    with bus.testing.Worker(store_url, settings) as worker:
         for _ in range(3):
             reader = worker.context.socket(zmq.SUB)
             readers.append(reader)

@@ -350,4 +350,5 @@ async def test_the_records_are_all_that_a_database_has(postgresql_url: str) -> N
     for table in {"schema_migrations", "log", "log_end", "workers", "leadership", "house_move"} & set(found):
         del found[table]
     found["workflows"].remove("concurrency")
-    assert found == {kind.name: set(kind.fields) for kind in KINDS if kind.name != "workflow_cancellations"}
+    found["workflow_cancellations"].remove("number")
+    assert found == {kind.name: set(kind.fields) for kind in KINDS}

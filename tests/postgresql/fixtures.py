@@ -1,4 +1,4 @@
-"""The nodes that tests share: one server a process of pytest, one database a test.
+"""The nodes that tests share: one server a process of pytest, and databases of it.
 
 Where PostgreSQL is missing, tests that ask for it are skipped; with `POSTHOUSE_NEEDS_POSTGRESQL=1`, as in CI, they
 fail.
@@ -13,8 +13,9 @@ from itertools import count
 import pytest
 
 from .cluster import Node, missing, quorum, single
+from .databases import Databases
 
-__all__ = ["need_postgresql", "postgresql_node", "postgresql_quorum", "postgresql_url"]
+__all__ = ["need_postgresql", "postgresql_databases", "postgresql_node", "postgresql_quorum", "postgresql_url"]
 
 NEEDED = "POSTHOUSE_NEEDS_POSTGRESQL"
 
@@ -37,6 +38,12 @@ def postgresql_node() -> Iterator[Node]:
     need_postgresql()
     with single() as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases(postgresql_node: Node) -> Databases:
+    """Databases with the schema, which take a moment: for all tests but those of the schema itself."""
+    return Databases(postgresql_node)
 
 
 @pytest.fixture

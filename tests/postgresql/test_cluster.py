@@ -10,9 +10,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from bus.model.repository import AddBot, WorkflowRules
+from store.postgresql.store import open_postgresql_store
+
+from ..contract.samples import bot, definition
 from ..integration.wire_worker import REPOSITORY
 from . import fixtures
 from .cluster import Node
+from .databases import Databases
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +35,23 @@ async def test_a_test_has_an_empty_database_of_its_own(postgresql_url: str, post
     finally:
         await connection.close()
     assert postgresql_node.query("SELECT count(*) FROM pg_tables WHERE tablename = 'mine'") == ["0"]
+
+
+async def test_a_lent_database_is_as_the_migrations_made_it(
+    postgresql_databases: Databases, postgresql_node: Node
+) -> None:
+    state = "SELECT last_seq, last_timestamp, (SELECT count(*) FROM posthouse.workers) FROM posthouse.log_end"
+    epochs = set()
+    for _ in range(2):
+        with postgresql_databases.lent() as url:
+            assert postgresql_node.query(state, url.rpartition("/")[2]) == ["0||0"]
+            async with open_postgresql_store(url, WorkflowRules()) as store:
+                loaded = await store.log.load()
+                assert (loaded.last_seq, loaded.bots) == (0, [])
+                epochs.add(loaded.epoch)
+                await store.log.apply([AddBot(bot("ann"))])
+                await store.workflows.save_definition(definition("w"))
+    assert len(epochs) == 2
 
 
 async def test_a_commit_waits_for_a_standby_and_survives_the_primary(

@@ -22,6 +22,7 @@ from bus.model.repository import (
     lots_of,
 )
 from store.message_rows import in_log
+from store.postgresql.messages.finding import _THREAD
 from store.postgresql.messages.rows import escaped, unescaped
 
 from ..contract.store.samples import add, at, bot, direct, page, read_page, to_channel
@@ -117,6 +118,23 @@ async def test_a_time_is_found_whatever_was_removed(
     for second in range(17):
         first = next((seq for seq in left if 2 * seq >= second), None)
         assert await log.seq_before(at(second)) == (7 if first is None else first - 1), second
+
+
+@pytest.mark.parametrize("analyzed", ["", "ANALYZE posthouse.bot_messages"])
+async def test_a_thread_is_looked_up_and_the_log_not_read(
+    log: MessageLog, postgresql_node: Node, database: str, analyzed: str
+) -> None:
+    messages = "SELECT n, n || '', 'ann', 'ann', 'bob', NULL, 'note', '{}', (n - 1) || '', '{}', '', NULL, false, 1"
+    postgresql_node.query(
+        f"INSERT INTO posthouse.bot_messages {messages} FROM generate_series(1, 10000) AS n; {analyzed}", database
+    )
+    plan = postgresql_node.query(
+        f"SET search_path = posthouse; SET plan_cache_mode = force_generic_plan;"
+        f"PREPARE thread(bigint, bigint, bigint) AS {_THREAD}; EXPLAIN EXECUTE thread(9, 9, 9)",
+        database,
+    )
+    assert any("bot_messages_reply_to" in line for line in plan)
+    assert not [line for line in plan if "Seq Scan" in line]
 
 
 async def test_what_is_visible_and_not_answered_is_in_no_history(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import asyncpg
@@ -12,6 +13,7 @@ import pytest
 
 from bus.errors import Conflict, OwnershipLost, StoreClosed, StoreError, StoreFailed
 from store import postgresql
+from store.postgresql.server import connecting
 from store.postgresql.server.database import Database, open_database
 from store.postgresql.server.writer import Transaction
 
@@ -210,6 +212,22 @@ async def test_a_question_whose_connection_is_lost_is_asked_again(
     postgresql_node.query(f"SELECT pg_terminate_backend({pid})")
     [[other]] = await database.questions.fetch("SELECT pg_backend_pid()")
     assert other != pid
+
+
+@pytest.mark.parametrize(("module", "name"), [(asyncpg, "connect"), (connecting, "find_primary")])
+async def test_a_session_that_ends_as_soon_as_it_is_made_is_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    honest = getattr(module, name)
+
+    async def make(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(module, name, honest)
+        made = await honest(*arguments, **options)
+        (made[0] if isinstance(made, tuple) else made).terminate()
+        return made
+
+    monkeypatch.setattr(module, name, make)
+    assert [row[0] for row in await database.questions.fetch("SELECT 1")] == [1]
 
 
 async def test_a_question_that_is_cancelled_is_interrupted(

@@ -23,9 +23,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, store_url: str) -> Iterator[Serve]:
     with ExitStack() as stack:
-        yield lambda configuration: stack.enter_context(forked_worker(tmp_path, configuration))
+        yield lambda configuration: stack.enter_context(forked_worker(tmp_path, configuration, store_url))
 
 
 @pytest.fixture

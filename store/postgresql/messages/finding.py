@@ -12,7 +12,7 @@ from bus.model.repository import FindRequest, NewMessage
 
 from ..server.reader import Reader
 from .arrivals import read_scheduled
-from .ids import with_id
+from .ids import all_with_id, with_id
 from .rows import fetch
 
 __all__ = ["find_message", "find_thread"]
@@ -31,22 +31,23 @@ _FIND = f"""
 
 # A reply belongs to the message with that id of the bot that it was sent to; to those on its channel; or, if there
 # are none of these, to all with that id.
-_BELONGS = """
+_BELONGS = f"""
     (
-        {reply}.recipient_bot_id = {asked}.sender_bot_id OR {reply}.recipient_channel = {asked}.recipient_channel
+        {{reply}}.recipient_bot_id = {{asked}}.sender_bot_id
+        OR {{reply}}.recipient_channel = {{asked}}.recipient_channel
         OR NOT EXISTS (
-            SELECT 1 FROM bot_messages other WHERE {other_has_id} AND (
-                other.sender_bot_id = {reply}.recipient_bot_id
-                OR other.recipient_channel = {reply}.recipient_channel)))"""
+            SELECT FROM {all_with_id("{asked}.id")} AS other
+            WHERE other.sender_bot_id = {{reply}}.recipient_bot_id
+                OR other.recipient_channel = {{reply}}.recipient_channel))"""
 
-_BELONGS_TO_ASKED = (
-    with_id("asked", "chain.reply_to")
-    + " AND "
-    + _BELONGS.format(reply="chain", asked="asked", other_has_id=with_id("other", "asked.id"))
-)
-_BELONGS_TO_THREAD = "reply.reply_to = thread.id AND " + _BELONGS.format(
-    reply="reply", asked="thread", other_has_id=with_id("other", "thread.id")
-)
+# With a LIMIT or an OFFSET, PostgreSQL looks these up for one row after another. It would otherwise take a thread
+# for longer than it is, and read the whole log to join it.
+_ASKED = f"""LATERAL (
+    SELECT asked.* FROM {all_with_id("chain.reply_to")} AS asked
+    WHERE {_BELONGS.format(reply="chain", asked="asked")} {{}})"""
+_REPLIES = f"""LATERAL (
+    SELECT reply.* FROM bot_messages AS reply
+    WHERE reply.reply_to = thread.id AND {_BELONGS.format(reply="reply", asked="thread")} OFFSET 0)"""
 
 _COLUMNS = "seq, id, sender_bot_id, recipient_bot_id, recipient_channel, reply_to"
 
@@ -61,17 +62,16 @@ _THREAD = f"""
             UNION
             SELECT first.seq, first.id, first.sender_bot_id, first.recipient_bot_id, first.recipient_channel,
                    first.reply_to
-            FROM chain JOIN bot_messages first ON first.seq = (
-                SELECT MIN(asked.seq) FROM bot_messages asked WHERE {_BELONGS_TO_ASKED})
+            FROM chain CROSS JOIN {_ASKED.format("ORDER BY asked.seq LIMIT 1")} AS first
         ),
         thread (seq, id, sender_bot_id, recipient_channel) AS (
             SELECT seq, id, sender_bot_id, recipient_channel FROM chain
             UNION
             SELECT asked.seq, asked.id, asked.sender_bot_id, asked.recipient_channel
-            FROM chain JOIN bot_messages asked ON {_BELONGS_TO_ASKED}
+            FROM chain CROSS JOIN {_ASKED.format("OFFSET 0")} AS asked
             UNION
             SELECT reply.seq, reply.id, reply.sender_bot_id, reply.recipient_channel
-            FROM thread JOIN bot_messages reply ON {_BELONGS_TO_THREAD}
+            FROM thread CROSS JOIN {_REPLIES} AS reply
         )
     SELECT DISTINCT seq FROM thread WHERE seq < $2 ORDER BY seq DESC LIMIT $3"""
 

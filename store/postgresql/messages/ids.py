@@ -14,7 +14,7 @@ from bus.model.repository import NewMessage, lots_of
 
 from .rows import append
 
-__all__ = ["append_known", "find_senders", "remove", "with_id"]
+__all__ = ["all_with_id", "append_known", "find_senders", "remove", "with_id"]
 
 _FIND_SENDERS = """
     SELECT m.id, m.sender_bot_id, m.seq FROM unnest($1::text[], $2::text[]) AS pairs (id, sender)
@@ -37,6 +37,12 @@ _FIND_NEXT = """
 def with_id(table: str, value: str) -> str:
     """Return the condition that a row of the log has an id: SQL, of which each half is a look-up in one index."""
     return f"(({table}.id = {value} AND NOT {table}.copied) OR ({table}.id = {value} AND {table}.copied))"
+
+
+def all_with_id(value: str) -> str:
+    """Return the rows of the log that have an id, as SQL for a FROM clause: each half is a look-up in one index."""
+    rows = f"SELECT * FROM bot_messages WHERE id = {value} AND"
+    return f"({rows} NOT copied UNION ALL {rows} copied)"
 
 
 async def find_senders(

@@ -16,9 +16,12 @@ from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, S
 
 from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
-from .hosts import Reign, find_primary
+from .hosts import Reign, find_primary, terminate
 
-__all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+
+CLOSE_SECONDS_MAX = 1.0
+"""How long a server may take to answer a goodbye: then the connection is dropped, and nothing is lost."""
 
 _SETTINGS = {
     "application_name": "posthouse",
@@ -78,6 +81,11 @@ async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server
         if refused := refusals(server):
             raise DatabaseUnusable(f"{shown(url)} cannot be used: {'; '.join(refused)}")
         await connection.execute(f"SET synchronous_commit = {server.synchronous_commit}")
+    except Exception as error:
+        told = terminate(connection, error)
+        if told is error:
+            raise
+        raise told from error
     except BaseException:
         connection.terminate()
         raise

@@ -51,11 +51,11 @@ async def find_primary(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.C
                 )
                 reign = Reign(*await connection.fetchrow(_REIGN))
         except BaseException as error:
-            if connection is not None:
-                connection.terminate()
             if not isinstance(error, Exception):
+                if connection is not None:
+                    connection.terminate()
                 raise
-            errors.append(error)
+            errors.append(error if connection is None else terminate(connection, error))
         else:
             found.append((reign, connection))
             tasks.cancel_scope.deadline = anyio.current_time() + _OTHERS_SECONDS_MAX
@@ -74,6 +74,13 @@ async def find_primary(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.C
     for _, other in others:
         other.terminate()
     return connection, reign
+
+
+def terminate(connection: asyncpg.Connection, error: Exception) -> Exception:
+    """Drop a session after an error; return that, or one of the network if the session had ended before."""
+    ended = isinstance(error, asyncpg.InterfaceError) and connection.is_closed()
+    connection.terminate()
+    return ConnectionResetError(str(error)) if ended else error
 
 
 def _of_each_host(url: str) -> list[str]:

@@ -23,6 +23,7 @@ from bus.model.workflows import WorkflowRules
 
 from ..server.database import Database
 from ..server.writer import Transaction
+from .cancelling import cancel_more, more_to_cancel
 from .events import EventWriting
 from .keeping import delete_definition
 from .rows import part, plain
@@ -170,6 +171,23 @@ class PostgresqlDefinitions:
             raise written
         return written  # type: ignore[no-any-return]
 
+    async def _write_cancelling(self, run: Callable[[Unit], Awaitable[_T]]) -> _T:
+        """Carry out a call that may cancel a run, and then cancel the rest of its children."""
+
+        async def begin(unit: Unit) -> tuple[_T, bool]:
+            written = await run(unit)
+            await self.flush(unit)
+            return written, await more_to_cancel(unit.connection)
+
+        async def go_on(unit: Unit) -> bool:
+            await cancel_more(unit, self.runs)
+            return await more_to_cancel(unit.connection)
+
+        written, more = await self._write(begin, settles=True)
+        while more:
+            more = await self._write(go_on, settles=True)
+        return written
+
     async def _carry_out(self, transaction: Transaction, calls: Sequence[UnitCall]) -> Sequence[Any]:
         return await self.carry_out(transaction, calls)
 
@@ -198,8 +216,13 @@ class PostgresqlDefinitions:
         return Unit(transaction.connection, now)
 
     async def flush(self, unit: Unit) -> None:
-        """Write what a unit changed, with the events of that, and let it know nothing more."""
+        """Write what a unit changed, with the events of that, and let it know nothing more.
+
+        Of the runs that are to be cancelled with others, a portion is.
+        """
         await unit.settle()
+        if unit.cancels:
+            await cancel_more(unit, self.runs)
         await self.runs.events.store(unit)
 
     async def _now(self) -> str:

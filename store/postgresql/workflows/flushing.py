@@ -90,6 +90,17 @@ _PASS_ON_SIGNALS = """
         SELECT 1 FROM workflow_signals AS known WHERE known.run_id = new.successor_id AND known.id = signal.id)"""
 
 
+# The children that are there now. A request with a shorter time takes the place of one before.
+_CANCEL_CHILDREN = """
+    INSERT INTO workflow_cancellations (run_id, reason, cancel_by, last_id)
+    SELECT parent.id, parent.reason, parent.cancel_by, last.id
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS parent (id, reason, cancel_by)
+        CROSS JOIN LATERAL (
+            SELECT id FROM workflow_runs WHERE parent_run_id = parent.id ORDER BY number DESC LIMIT 1) AS last
+    ON CONFLICT (run_id) DO UPDATE SET (number, reason, cancel_by, after_id, last_id) =
+        (EXCLUDED.number, EXCLUDED.reason, EXCLUDED.cancel_by, NULL, EXCLUDED.last_id)"""
+
+
 class StepEnd(NamedTuple):
     """How the steps of a run are ended that have not ended yet."""
 
@@ -121,6 +132,8 @@ class Changes:
         self.signals: list[tuple[Any, ...]] = []
         self.taken: list[tuple[str, str, str]] = []
         self.passed: list[tuple[str, str]] = []
+        self.cancelled: dict[str, tuple[str, str]] = {}
+        """The runs whose children are cancelled, with why, and until when their programs may clean up."""
 
     def __repr__(self) -> str:
         return f"<Changes of {len(self.created) + len(self.runs)} runs, {len(self.steps)} steps>"
@@ -153,6 +166,9 @@ async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> N
         await connection.execute(_TAKE_SIGNALS, *_columns(changes.taken))
     if changes.passed:
         await connection.execute(_PASS_ON_SIGNALS, *_columns(changes.passed))
+    if changes.cancelled:
+        rows = [(run_id, *why) for run_id, why in changes.cancelled.items()]
+        await connection.execute(_CANCEL_CHILDREN, *_columns(rows))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -6,11 +6,9 @@ is read, and the result of the decision written.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import msgspec
 
-from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, RecordDamaged, SlotsTaken
+from bus.errors import Conflict, InvalidTransition, InvalidValue, NotFound, SlotsTaken
 from bus.model.checked import NewRun, RunChange, check_record_size, run_change
 from bus.model.leases import (
     Claimant,
@@ -25,9 +23,9 @@ from bus.model.leases import (
     release,
     renew,
 )
-from bus.model.records import CONTINUED, Claim, Lease, RunStatus, WorkflowRun, later
+from bus.model.records import Claim, Lease, RunStatus, WorkflowRun, later
 from bus.model.repository import CommitWork
-from bus.model.transitions import RUN_TRANSITIONS, advance_run
+from bus.model.transitions import advance_run
 from bus.model.values import same_values
 from bus.model.workflows import WorkflowRules
 
@@ -37,16 +35,6 @@ from .rows import plain
 from .unit import Unit
 
 __all__ = ["CancelRequest", "Runs"]
-
-# A child that continued as a new run is completed, and has its successor as its child.
-_CHILDREN = f"""
-    WITH RECURSIVE child (id, status) AS (
-        SELECT id, status FROM workflow_runs WHERE parent_run_id = $1
-        UNION
-        SELECT next.id, next.status
-        FROM child JOIN workflow_runs AS next ON next.parent_run_id = child.id AND next.trigger_type = '{CONTINUED}'
-        WHERE child.status = 'completed')
-    SELECT id FROM child WHERE status NOT IN ('completed', 'failed', 'cancelled')"""
 
 
 class CancelRequest(msgspec.Struct, frozen=True):
@@ -132,7 +120,7 @@ class Runs:
             self._write(unit, held, moved, change.context_text, change.result_text)
             if after.status is RunStatus.CANCELLED and held.hold.cancel_by is None:
                 # Otherwise its children were asked with it.
-                await self._cancel_children(unit, after.id, self.cancel_request(unit, after.error, None))
+                self._cancel_children(unit, after.id, self.cancel_request(unit, after.error, None))
         return moved.run
 
     async def checkpoint(self, unit: Unit, work: CommitWork) -> HoldState:
@@ -216,33 +204,23 @@ class Runs:
     async def cancel(self, unit: Unit, run_id: str, request: CancelRequest) -> WorkflowRun:
         """Cancel a run and its children, or ask their programs to clean up, and return the run."""
         held = await unit.held(run_id)
-        after = self._cancelled(unit, held, request.reason, request.cancel_by)
-        if after is not held:
-            await self._cancel_children(unit, run_id, request)
-        return after.run
-
-    async def _cancel_children(self, unit: Unit, run_id: str, request: CancelRequest) -> None:
-        """Cancel the children of a run, and theirs; one that is damaged is left as it is.
-
-        The unit was settled before, so that all children are in the table.
-        """
-        why = f"run {run_id} was cancelled" + ("" if request.reason is None else f": {request.reason}")
-        waiting = [run_id]
-        while waiting:
-            parent_id = waiting.pop()
-            for (id,) in await unit.connection.fetch(_CHILDREN, parent_id):
-                with suppress(RecordDamaged):
-                    held = await unit.held(id)
-                    if not RUN_TRANSITIONS[held.run.status]:
-                        continue
-                    if self._cancelled(unit, held, why, request.cancel_by) is not held:
-                        waiting.append(id)
-
-    def _cancelled(self, unit: Unit, held: HeldRun, reason: str | None, cancel_by: str) -> HeldRun:
-        after = cancel(held, reason, cancel_by, now=unit.now, lease_now=unit.now)
+        after = cancel(held, request.reason, request.cancel_by, now=unit.now, lease_now=unit.now)
         if after is not held:
             self._write(unit, held, after)
+            self._cancel_children(unit, run_id, request)
+        return after.run
+
+    def cancel_with(self, unit: Unit, held: HeldRun, why: str, cancel_by: str) -> HeldRun:
+        """Cancel a run because its parent is, and its children; return it."""
+        after = cancel(held, why, cancel_by, now=unit.now, lease_now=unit.now)
+        if after is not held:
+            self._write(unit, held, after)
+            unit.cancel_children(held.run.id, why, cancel_by)
         return after
+
+    def _cancel_children(self, unit: Unit, run_id: str, request: CancelRequest) -> None:
+        why = f"run {run_id} was cancelled" + ("" if request.reason is None else f": {request.reason}")
+        unit.cancel_children(run_id, why, request.cancel_by)
 
     # ── Reading and writing ──────────────────────────────────────────────────────────────────────────────
 

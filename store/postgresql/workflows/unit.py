@@ -73,6 +73,8 @@ class Unit:
         """The events of runs that are to be stored."""
         self.large_outputs = 0
         """How many large outputs were read in this transaction."""
+        self.cancels = False
+        """Whether runs were written that are to be cancelled with others."""
         self._size = 0
         self._changes = Changes()
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -124,6 +126,7 @@ class Unit:
 
     async def flush(self) -> None:
         """Write what changed."""
+        self.cancels = self.cancels or bool(self._changes.cancelled)
         await flush(self.connection, self._changes, self.now)
         self._changes = Changes()
         self._journal.clear()
@@ -402,6 +405,10 @@ class Unit:
     def take_signal(self, run_id: str, id: str, step_id: str) -> None:
         """Assign a signal to a step."""
         self._changes.taken.append((run_id, id, step_id))
+
+    def cancel_children(self, run_id: str, why: str, cancel_by: str) -> None:
+        """Have the children that a run has by now cancelled, some of them with this unit."""
+        self._set(self._changes.cancelled, run_id, (why, cancel_by))
 
     def pass_on_signals(self, run_id: str, successor_id: str) -> None:
         """Move the signals that nobody took to the run as which theirs continues, except those that it has."""

@@ -45,6 +45,7 @@ from bus.model.values import (
 from bus.model.workflows import RunNews, RunOwners, StepCreation, StepMove, WorkflowRules
 
 from ..server.database import Database
+from .cancelling import cancel_more
 from .definitions import definition_record
 from .entering import enter
 from .events import EventWriting
@@ -197,11 +198,9 @@ class PostgresqlWorkflows(PostgresqlHolds):
             result=result,
             result_bytes_max=self._rules.output_bytes_max,
         )
-        return await self._write(
-            lambda unit: self.runs.move(unit, change),
-            Needs(records=(run_id,)),
-            settles=change.status is RunStatus.CANCELLED,  # its children are, too
-        )
+        if change.status is RunStatus.CANCELLED:
+            return await self._write_cancelling(lambda unit: self.runs.move(unit, change))
+        return await self._write(lambda unit: self.runs.move(unit, change), Needs(records=(run_id,)))
 
     async def cancel_run(
         self, run_id: str, reason: str | None = None, grace_seconds: float | None = None
@@ -212,7 +211,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
         async def operation(unit: Unit) -> WorkflowRun:
             return await self.runs.cancel(unit, run_id, self.runs.cancel_request(unit, why, grace_seconds))
 
-        return await self._write(operation, settles=True)
+        return await self._write_cancelling(operation)
 
     async def retry_run(self, run_id: str, from_step: str | None = None) -> WorkflowRun:
         """Resume a run that stopped, as if its failed steps, or those from one on, had not been carried out."""
@@ -266,6 +265,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
         async def operation(unit: Unit) -> list[RecoveredRun]:
             await expire_cancels(unit, self.runs, most)
             await self.flush(unit)
+            await cancel_more(unit, self.runs)
             return await recover(unit, self.runs, most)
 
         return await self._write(operation, settles=True)

@@ -20,6 +20,8 @@ from bus.model.leases import HeldRun, cancel, expire_cancel
 from bus.model.records import CONTINUED, RunStatus
 from bus.model.transitions import RUN_TRANSITIONS
 
+from ...portions import CANCELLED_RUNS
+
 __all__ = [
     "CancelRequest",
     "RunRows",
@@ -35,9 +37,6 @@ __all__ = [
 _CLOSE = """
     UPDATE workflow_steps SET status = 'failed', error = 'cancelled', completed_at = COALESCE(completed_at, ?1)
     WHERE run_id = ?2 AND status IN ('pending', 'running', 'waiting_approval')"""
-
-PORTION_RUNS = 50
-"""Runs that are cancelled in one transaction: some 30 ms, in which nobody else writes."""
 
 # The children that are there now. A request with a shorter time takes the place of one before.
 _REMEMBER = """
@@ -122,7 +121,7 @@ async def cancel_more(runs: RunRows, connection: aiosqlite.Connection, *, now: s
     One that is damaged is left as it is.
     """
     changed: list[str] = []
-    room = PORTION_RUNS
+    room = CANCELLED_RUNS
     while room > 0:
         pending = list(await connection.execute_fetchall(_PENDING))
         if not pending:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-
 import anyio
 import pytest
 
 from bus.model.records import CONTINUED, WORKER_ID, WORKER_NAME, RunStatus, WorkflowRun
 from bus.model.repository import CommitWork, RecoverRuns, Store
 from bus.model.workflows import WorkflowRepository
-from store import open_store
-from store.sqlite.workflows.cancelling import PORTION_RUNS
-from tests.contract.samples import ANN, add_bots, at, definition, run
+from store.portions import CANCELLED_RUNS
+
+from ...engines import query
+from ..conftest import StorePlace
+from ..samples import ANN, add_bots, at, definition, run
 
 pytestmark = pytest.mark.anyio
 
-CHILDREN = 3 * PORTION_RUNS + 7
+CHILDREN = 3 * CANCELLED_RUNS + 7
 
 
 async def family(workflows: WorkflowRepository) -> None:
@@ -88,25 +86,25 @@ async def cancelled_in_a_commit(store: Store) -> int:
     return len(await left(store.workflows))
 
 
-async def test_what_a_crash_left_is_cancelled_by_the_next_worker(path: Path) -> None:
-    async with open_store(str(path)) as store:
+async def test_what_a_crash_left_is_cancelled_by_the_next_worker(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
         await family(store.workflows)
         before = len(await left(store.workflows))
-        assert before - await cancelled_in_a_commit(store) == PORTION_RUNS + 1
-    async with open_store(str(path)) as store:
+        assert before - await cancelled_in_a_commit(store) == CANCELLED_RUNS + 1
+    async with store_place.open() as store:
         sweeps = 0
         while await left(store.workflows) != UNTOUCHED:
             await store.workflows.recover_runs()
             sweeps += 1
-            assert sweeps <= before // PORTION_RUNS + 1
-        assert sweeps == (before - 1) // PORTION_RUNS
+            assert sweeps <= before // CANCELLED_RUNS + 1
+        assert sweeps == (before - 1) // CANCELLED_RUNS
 
 
-async def test_a_worker_sweeps_until_none_is_left(path: Path) -> None:
-    async with open_store(str(path)) as store:
+async def test_a_worker_sweeps_until_none_is_left(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
         await family(store.workflows)
         await cancelled_in_a_commit(store)
-    async with open_store(str(path)) as store:
+    async with store_place.open() as store:
         to_cancel = await left(store.workflows) - UNTOUCHED
         cancelled: list[str] = []
         more = True
@@ -119,8 +117,8 @@ async def test_a_worker_sweeps_until_none_is_left(path: Path) -> None:
         assert await left(store.workflows) == UNTOUCHED
 
 
-async def test_what_is_started_to_clean_up_lives_on(path: Path) -> None:
-    async with open_store(str(path)) as store:
+async def test_what_is_started_to_clean_up_lives_on(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
         workflows = store.workflows
         await family(workflows)
         await add_bots(store, ANN)
@@ -137,13 +135,11 @@ async def test_what_is_started_to_clean_up_lives_on(path: Path) -> None:
         assert await left(workflows) == UNTOUCHED, "a second request, with a shorter time, is for it too"
 
 
-async def test_a_damaged_child_holds_up_nobody(path: Path) -> None:
-    async with open_store(str(path)) as store:
+async def test_a_damaged_child_holds_up_nobody(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
         await family(store.workflows)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE workflow_runs SET context = 'damaged' WHERE id = 'c9'")
-        connection.commit()
-    async with open_store(str(path)) as store:
+    await query(store_place.url, "UPDATE workflow_runs SET context = 'damaged' WHERE id = 'c9'")
+    async with store_place.open() as store:
         await store.workflows.cancel_run("r")
         await store.workflows.recover_runs()
         statuses = {
