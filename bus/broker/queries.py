@@ -6,7 +6,7 @@ Answers come from the log and from the core's state; nothing here changes anythi
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, assert_never
 
 import anyio.lowlevel
@@ -29,6 +29,7 @@ from ..wire.answers import (
     Fate,
     HistoryPage,
     KeyList,
+    Leads,
     ListedBot,
     ListedChannel,
     ListedGroup,
@@ -37,6 +38,7 @@ from ..wire.answers import (
     ListedSubscription,
     MessageAnswer,
     RateLimited,
+    Scrubbed,
     SubscriptionList,
     WorkerStatus,
 )
@@ -51,6 +53,9 @@ from ..wire.frames import (
     MessageQuery,
     Query,
     Refusal,
+    Removals,
+    Scrub,
+    Search,
     Status,
     Subscriptions,
     is_id,
@@ -58,6 +63,7 @@ from ..wire.frames import (
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
 from .paging import AnswerPage
+from .removing import removals, search
 
 __all__ = ["Queries"]
 
@@ -84,10 +90,12 @@ class Queries:
         versions: dict[str, str],
         frame_bytes_max: int,
         moment: Callable[[], Moment],
+        leads: Callable[[], Awaitable[Leads | None]] | None = None,
     ) -> None:
         self._core = core
         self._log = log
         self._versions = versions
+        self._leads = leads
         self._frame_bytes_max = frame_bytes_max
         self._moment = moment
         now, self._started_at = moment()
@@ -127,10 +135,24 @@ class Queries:
                 bot = None if query.bot is None else self._bot(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(self._core.directory, self._log, query, bot=bot, page=page)
+            case Search() | Removals() | Scrub():
+                _forbid(sight.unerasable())
+                return await self._remove(query, sight)
             case Status():
                 return await self.status(now, None if sight.reads_all else ask.bot_id)
             case _:
                 assert_never(query)
+
+    async def _remove(self, query: Search | Removals | Scrub, sight: Sight) -> msgspec.Struct:
+        match query:
+            case Search():
+                sender = None if query.sender is None else self._sender_id(query.sender, sight)
+                return await search(self._log, query, sender)
+            case Removals():
+                return await removals(self._log, query, self._frame_bytes_max)
+            case Scrub():
+                await self._log.scrub(self._moment().wall)
+                return Scrubbed()
 
     def _find(self, bot_id: str, id: str, sender: str | None, sight: Sight) -> FindRequest:
         channels = self._core.directory.subscriptions_of(bot_id)
@@ -381,6 +403,7 @@ class Queries:
             rate_limited=self._rate_limited(reader_bot_id, now),
             sizes=await self._log.sizes(),
             versions=self._versions,
+            leads=None if self._leads is None else await self._leads(),
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:

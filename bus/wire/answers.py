@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..model.erasing import Removal
+
 __all__ = [
     "BotList",
     "ChannelList",
@@ -38,7 +40,9 @@ __all__ = [
     "MessageAnswer",
     "RateLimited",
     "Reloaded",
+    "RemovalList",
     "Retried",
+    "Scrubbed",
     "SecurityEventList",
     "SubscriptionEnd",
     "SubscriptionList",
@@ -90,6 +94,8 @@ class KeptMessage(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     timestamp: str | None
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
+    erased: bool = False
+    """Whether its body and headers were erased: they are null and empty."""
 
 
 class HistoryPage(_Answer, Generic[M], frozen=True):
@@ -344,6 +350,17 @@ class SecurityEventList(_Answer, frozen=True, omit_defaults=True):
     more: bool = False
 
 
+class RemovalList(_Answer, frozen=True, omit_defaults=True):
+    """Records of removals in their order; `more` says that others follow."""
+
+    removals: list[Removal]
+    more: bool = False
+
+
+class Scrubbed(_Answer, frozen=True):
+    """Nothing of what was removed before is left in the files of the database."""
+
+
 class RateLimited(_Answer, frozen=True):
     """Who was refused by a rate recently: a sender, to one recipient or, if that is None, to anybody."""
 
@@ -353,7 +370,19 @@ class RateLimited(_Answer, frozen=True):
     last_at: str
 
 
-class WorkerStatus(_Answer, frozen=True):
+class Leads(_Answer, frozen=True):
+    """The worker of a house that leads: which one, since when, and how many workers stand by."""
+
+    worker_id: str
+    fence: int
+    """Higher than that of every leader before."""
+    since: str
+    standing_by: int
+    url: str | None
+    """Where the other workers send bots; None if they name no address."""
+
+
+class WorkerStatus(_Answer, frozen=True, omit_defaults=True):
     """The worker's status. `counters` count since its start, and `rates` are theirs, per second."""
 
     started_at: str
@@ -369,3 +398,5 @@ class WorkerStatus(_Answer, frozen=True):
     rate_limited: list[RateLimited]
     sizes: dict[str, int]
     versions: dict[str, str]
+    leads: Leads | None = None
+    """About this worker, if its house may have several."""

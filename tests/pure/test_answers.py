@@ -130,6 +130,31 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     ),
     (answers.Retried, {"retried": 2}),
     (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),
+    (
+        answers.RemovalList,
+        {
+            "removals": [
+                {
+                    "number": 1,
+                    "id": "e",
+                    "at": "2026-01-01T00:00:00.000000Z",
+                    "bot_id": "b",
+                    "bot_name": "ops",
+                    "reference": None,
+                    "erased": {
+                        "seqs": [1],
+                        "delayed": [{"id": "d", "sender_bot_id": "b"}],
+                        "runs": ["r"],
+                        "runs_left": ["s"],
+                        "again": True,
+                    },
+                    "scrubbed_at": None,
+                    "damaged": False,
+                }
+            ],
+            "more": True,
+        },
+    ),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": False, "group": "team"}),
     (answers.SubscriptionEnd, {"removed": True}),
@@ -165,6 +190,25 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "rate_limited": [{"sender": "ann", "recipient": None, "times": 2, "last_at": "t"}],
             "sizes": {"database_bytes": 4096},
             "versions": {"posthouse": "0.1.0"},
+        },
+    ),
+    (
+        answers.WorkerStatus,
+        {
+            "started_at": "2026-01-01T00:00:00.000000Z",
+            "uptime_seconds": 12.5,
+            "epoch": "e",
+            "last_seq": 7,
+            "log_ahead_seconds": 0.0,
+            "sessions": 1,
+            "bots": 1,
+            "channels": 1,
+            "counters": {"published": 7},
+            "rates": {"published": 0.7},
+            "rate_limited": [{"sender": "ann", "recipient": None, "times": 2, "last_at": "t"}],
+            "sizes": {"database_bytes": 4096},
+            "versions": {"posthouse": "0.1.0"},
+            "leads": {"worker_id": "w", "fence": 3, "since": "t", "standing_by": 2, "url": "tcp://a:7710"},
         },
     ),
 ]
