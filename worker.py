@@ -22,14 +22,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import rich_click as click
 import structlog
+import uuid_utils
 import zmq
 
-from bus.broker.broker import Broker, open_broker
+from bus.broker.broker import Broker
+from bus.broker.house import House
+from bus.broker.listening import open_sockets
+from bus.broker.opening import keyed, open_broker
 from bus.broker.worker_log import WorkerLog
 from bus.cli.exit_codes import exit_codes
 from bus.cli.program import main, program
@@ -38,19 +42,23 @@ from bus.configuration import read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
+from bus.model.leadership import Candidate, Leader
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
 from bus.settings import Settings, SettingsError
-from bus.wire.addresses import nearest
+from bus.transport import Gate
+from bus.wire.addresses import advertisable, nearest
 from bus.wire.codes import Refusal
 from bus.wire.keys import canonical_public, public_text, read_secret, secret_text
 from bus.worker_key import WorkerKey, find_admin_file, find_key_file, open_worker_key
-from store import database_path, described, open_store
+from store import database_path, described, open_election, open_store
 
 if TYPE_CHECKING:
     from bus.broker.health import HealthServer
 
 __all__ = ["main", "program", "serve", "worker_key"]
+
+T = TypeVar("T")
 
 _OBJECTS_A_COLLECTION = 50_000
 """Allocations of several batches between collections: Python's default is 700."""
@@ -155,32 +163,91 @@ async def _health(address: str) -> AsyncIterator[HealthServer | None]:
 
 
 async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
-    versions = _versions()
     with zmq.Context() as context:
-        opening = _store(settings)
-        if settings.security.has_keys:
-            await check_house_key(settings)
-        async with opening as store:
-            versions |= store.versions
-            worker = f"posthouse/{versions['posthouse']}"
-            key = worker_key(settings)
-            secret = None if key is None else key.secret
-            broker = await open_broker(store, settings, context, worker=worker, versions=versions, secret=secret)
-            if key is not None:
-                await note_house_key(settings, key)
-                await _introduce_admin(broker, key, find_admin_file(_file(settings)))
-            prepare(broker)
-            _allow_descriptors(settings.limits.sessions_max)
-            for warning in store.warnings:
-                _warn(warning)
-            _tune_python()
-            if not stop.requested:
-                command, tap = broker.addresses
-                mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
-                database = described(settings.store.url)
-                broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
-            stop.serve(broker)
-            await broker.run()
+        if settings.store.engine:
+            await _serve_in_turns(stop, settings, context, prepare)
+        else:
+            async with _store(settings) as store:
+                await _serve_store(stop, settings, context, prepare, store=store, key=worker_key(settings))
+
+
+async def _serve_in_turns(
+    stop: _Stop, settings: Settings, context: zmq.Context[zmq.Socket[bytes]], prepare: Callable[[Broker], None]
+) -> None:
+    """Serve while this worker leads its house, and stand by meanwhile."""
+    election = partial(_opened, settings, open_election)
+    election()  # which refuses a URL that is none
+    if settings.security.has_keys:
+        await check_house_key(settings)
+    key = worker_key(settings)
+    sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
+    try:
+        _allow_descriptors(settings.limits.sessions_max)
+        candidate = _candidate(settings, sockets.command.address, sockets.tap.address)
+        frame_bytes_max = settings.limits.frame_bytes_max
+        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stop.stand_by)
+
+        async def lead(candidate: Candidate) -> None:
+            async with _store(settings, candidate) as store:
+                assert store.tenure is not None, "it was opened for a candidate"
+                house.began(store.tenure)
+                await _serve_store(stop, settings, context, prepare, store=store, key=key, house=house)
+
+        stop.join(house)
+        await house.run(lead)
+    finally:
+        sockets.close(linger=True)
+
+
+def _candidate(settings: Settings, command: str, tap: str) -> Candidate:
+    listen, leadership = settings.listen, settings.leadership
+    url = listen.advertised or advertisable(command)
+    if url is None:
+        _warn(
+            f"other workers cannot send bots here, because {command} says not where that is: set listen.advertised,"
+            " for instance to tcp://this-host:7710"
+        )
+    return Candidate(
+        worker_id=str(uuid_utils.uuid7()),
+        url=url,
+        tap=listen.advertised_tap or advertisable(tap),
+        lease_seconds=leadership.lease_seconds,
+        renew_seconds=leadership.renew_seconds,
+    )
+
+
+async def _serve_store(
+    stop: _Stop,
+    settings: Settings,
+    context: zmq.Context[zmq.Socket[bytes]],
+    prepare: Callable[[Broker], None],
+    *,
+    store: Store,
+    key: WorkerKey | None,
+    house: House | None = None,
+) -> None:
+    versions = _versions() | store.versions
+    worker = f"posthouse/{versions['posthouse']}"
+    secret = None if key is None else key.secret
+    broker = await open_broker(
+        store, settings, context, worker=worker, versions=versions, secret=secret, house=house
+    )
+    if key is not None:
+        await note_house_key(settings, key)
+        await _introduce_admin(broker, key, find_admin_file(_file(settings)))
+    prepare(broker)
+    if house is None:
+        _allow_descriptors(settings.limits.sessions_max)
+    for warning in store.warnings:
+        _warn(warning)
+    _tune_python()
+    if not stop.requested:
+        command, tap = broker.addresses
+        mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
+        database = described(settings.store.url)
+        broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
+    stop.serve(broker)
+    await broker.run()
 
 
 def worker_key(settings: Settings) -> WorkerKey | None:
@@ -249,12 +316,28 @@ class _Stop:
         self.manager = ServiceManager()
         self.health: HealthServer | None = None
         self._broker: Broker | None = None
+        self._house: House | None = None
 
     def request(self) -> None:
         self.requested = True
         self.manager.stopping("writes what it accepted, and notifies every bot")
         if self._broker is not None:
             self._broker.stop()
+        if self._house is not None:
+            self._house.stop()
+
+    def join(self, house: House) -> None:
+        self._house = house
+        if self.requested:
+            house.stop()
+
+    def stand_by(self, leader: Leader | None) -> None:
+        self._broker = None
+        if self.health is not None:
+            self.health.broker = None
+        if not self.requested:
+            serves = "no worker serves" if leader is None else f"{leader.url or leader.worker_id} serves"
+            self.manager.ready(f"stands by; {serves}")
 
     def serve(self, broker: Broker) -> None:
         self._broker = broker
@@ -293,10 +376,16 @@ async def _obey(
             stop.request()
 
 
-def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+def _store(settings: Settings, candidate: Candidate | None = None) -> AbstractAsyncContextManager[Store]:
+    watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
+    opening = partial(open_store, rules=settings.workflow_rules, watch=watch, candidate=candidate)
+    return _opened(settings, opening)
+
+
+def _opened(settings: Settings, opening: Callable[[str], T]) -> T:
+    """Open something of the store that the settings name."""
     try:
-        watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
-        return open_store(settings.store.url, rules=settings.workflow_rules, watch=watch)
+        return opening(settings.store.url)
     except ValueError as error:
         raise SettingsError(f"{settings.store.setting}: {error}") from error
 

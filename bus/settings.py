@@ -16,9 +16,10 @@ from msgspec import Meta
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
+from .settings_leadership import Leadership
 from .settings_rights import ChannelRights, Role, rights_fault
 from .settings_store import StoreSettings
-from .wire.addresses import canonical, is_local, listening_fault
+from .wire.addresses import address_fault, canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
@@ -60,6 +61,13 @@ class Listen(_Section, frozen=True):
     tap: str = "tcp://127.0.0.1:7711"
     metrics: str = ""
     """Where HTTP answers /metrics, /healthz and /readyz; nowhere if empty. Whoever reaches it may ask."""
+
+    advertised: str = ""
+    """Where bots of other machines find this worker, for the others of its house; by default `command`."""
+
+    advertised_tap: str = ""
+    """The same for the tap."""
+
     insecure: bool = False
     """Allows an address beyond loopback although nobody is authenticated there: without keys."""
 
@@ -71,6 +79,9 @@ class Listen(_Section, frozen=True):
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
                 )
+        for name, address in (("advertised", self.advertised), ("advertised_tap", self.advertised_tap)):
+            if address and (fault := address_fault(address)) is not None:
+                raise ValueError(f"listen.{name} {address} is not an address that bots can connect to: {fault}")
         if self.metrics:
             fault = listening_fault(self.metrics)
             if fault is None and not self.metrics.startswith("tcp://"):
@@ -410,6 +421,7 @@ class Settings(_Section, frozen=True):
     listen: Listen = Listen()
     security: Security = Security()
     store: StoreSettings = StoreSettings()
+    leadership: Leadership = Leadership()
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
     retention: RetentionSettings = RetentionSettings()

@@ -37,7 +37,8 @@ import zmq
 from store import open_store
 
 from .bot import Bot
-from .broker.broker import Broker, open_broker
+from .broker.broker import Broker
+from .broker.opening import open_broker
 from .client.connection import Connection
 from .client.serving import CONCURRENCY
 from .errors import Fenced

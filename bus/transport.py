@@ -23,7 +23,7 @@ from .curve import CurveKeys, secure
 from .errors import AddressError
 from .wire.addresses import address_fault, is_ipv6, without_password
 
-__all__ = ["Break", "Departure", "Port", "allow_ipv6", "connect_command", "connect_tap"]
+__all__ = ["Break", "Departure", "Gate", "GatedPort", "Port", "allow_ipv6", "connect_command", "connect_tap"]
 
 _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
@@ -234,6 +234,38 @@ class Port:
         if self._closing is not None:
             self._closing()
         self._socket.close(_LINGER_MILLISECONDS if linger else 0)
+
+
+class Gate:
+    """Whether some ports may send."""
+
+    def __init__(self) -> None:
+        self.is_shut: Callable[[], bool] = lambda: False
+
+    def __repr__(self) -> str:
+        return f"<Gate {'shut' if self.is_shut() else 'open'}>"
+
+
+class _Dropped:
+    """A message that has not been sent, and never will be."""
+
+    done = True
+
+
+class GatedPort(Port):
+    """A port that drops what is sent while its gate is shut: for its peers, that was lost with the connection."""
+
+    def __init__(self, socket: zmq.Socket[bytes], gate: Gate, *, closing: Callable[[], None] | None = None) -> None:
+        super().__init__(socket, closing=closing)
+        self._gate = gate
+
+    def send(self, parts: Sequence[bytes]) -> bool:
+        """Send a message as `Port` does, or drop it."""
+        return self._gate.is_shut() or super().send(parts)
+
+    def send_watched(self, parts: Sequence[bytes]) -> Departure | None:
+        """Send a message as `Port` does, or drop it."""
+        return _Dropped() if self._gate.is_shut() else super().send_watched(parts)
 
 
 def allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from bus.errors import DatabaseUnusable
+from bus.model.leadership import Candidate, Election
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
 from .moving.house import Site
@@ -27,6 +28,7 @@ __all__ = [
     "examine",
     "house_key",
     "is_engine",
+    "open_election",
     "open_store",
     "restore",
     "site_of",
@@ -42,6 +44,7 @@ def open_store(
     rules: WorkflowRules | None = None,
     clock: Callable[[], datetime] | None = None,
     watch: StoreWatch | None = None,
+    candidate: Candidate | None = None,
 ) -> AbstractAsyncContextManager[Store]:
     """Open the store at a URL.
 
@@ -53,6 +56,9 @@ def open_store(
     the store is open; with PostgreSQL, both use the server's clock. While it is open, `watch` receives warnings for
     its operators.
 
+    With a `candidate`, which needs PostgreSQL, it is opened for one of several workers, which leads as long as it
+    has its lease: OwnershipLost is raised, now if another worker leads, and later if the lease is lost.
+
     Inside the context the store is ready, recovered and locked against a second worker; leaving the context flushes
     and closes it. Raises ValueError for another URL, and DatabaseUnusable, DatabaseInUse, DatabaseDamaged,
     DatabaseNewer or StoreFailed if the database cannot be used; it is then left unchanged. StoreFailed also ends
@@ -60,20 +66,23 @@ def open_store(
     PostgreSQL can be reached for two minutes.
     """
     if is_engine(url):
-        return _open_engine(url, rules or WorkflowRules(), clock, watch)
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.store import open_postgresql_store
+        alone = candidate is None
+        return open_postgresql_store(url, rules or WorkflowRules(), clock, watch, candidate=candidate, alone=alone)
     path = database_path(url)
     from .sqlite import open_sqlite_store
 
     return open_sqlite_store(path, rules or WorkflowRules(), clock, watch)
 
 
-def _open_engine(
-    url: str, rules: WorkflowRules, clock: Callable[[], datetime] | None, watch: StoreWatch | None
-) -> AbstractAsyncContextManager[Store]:
+def open_election(url: str) -> Election:
+    """Return what a worker that stands by sees of the workers of a house in PostgreSQL. Raises as `open_store`."""
     check_engine_url(url)
     with _driver():
-        from .postgresql.store import open_postgresql_store
-    return open_postgresql_store(url, rules, clock, watch, alone=True)
+        from .postgresql.server.election import PostgresqlElection
+    return PostgresqlElection(url)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import msgspec
 from bus.model.records import WORKER_ID
 from bus.model.repository import UnsettledState
 
-__all__ = ["Entry", "LogFindings", "Progress", "add_findings", "mailbox_faults", "unsettled_seqs"]
+__all__ = ["LogFindings", "Progress", "ReadEntry", "add_findings", "mailbox_faults", "unsettled_seqs"]
 
 _FINDINGS_A_KIND = 100
 """Findings of one kind that are listed; the rest are counted. Nobody reads a thousand lines."""
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
     total: int | None = None
 
 
-class Entry(NamedTuple):
+class ReadEntry(NamedTuple):
     """What is kept of a message that was read; `is_astray` if its recipient is not of its type."""
 
     seq: int
@@ -60,7 +60,7 @@ class LogFindings:
     def __repr__(self) -> str:
         return f"<LogFindings count={self.count}>"
 
-    def note(self, entries: Iterable[Entry]) -> None:
+    def note(self, entries: Iterable[ReadEntry]) -> None:
         """Note messages that were read."""
         for seq, is_intact, sender, recipient, channel, is_astray in entries:
             self._see(seq)

@@ -19,17 +19,7 @@ import msgspec
 from bus.model.records import BotMessage, ChannelRecipient, DirectRecipient
 from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot
 
-__all__ = [
-    "checksum",
-    "checksums",
-    "in_log",
-    "intact",
-    "lots_of_rows",
-    "message_of",
-    "new_of",
-    "own_columns",
-    "record_of",
-]
+__all__ = ["checksum", "in_log", "intact", "lots_of_rows", "message_of", "new_of", "own_columns", "record_of"]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -84,8 +74,8 @@ def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
     return stored
 
 
-def checksums(lot: Lot, first_seq: int, timestamp: str) -> list[int]:
-    """Return the checksums of a lot's rows, whose seqs count on from the first."""
+def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
+    """Return what the rows of a lot do not share: id, body and checksum; and what they reply to, if they do."""
     before = (
         lot.sender_bot_id,
         lot.sender_bot_name,
@@ -96,21 +86,13 @@ def checksums(lot: Lot, first_seq: int, timestamp: str) -> list[int]:
     after = (lot.headers, timestamp, lot.expires_at, 1) if lot.tainted else (lot.headers, timestamp, lot.expires_at)
     if lot.reply_tos is None:
         return [
-            zlib.crc32(_encode((seq, id, *before, body, None, *after)))
+            (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))
             for seq, (id, body) in enumerate(zip(lot.ids, lot.bodies, strict=True), first_seq)
         ]
     return [
-        zlib.crc32(_encode((seq, id, *before, body, reply_to, *after)))
+        (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, reply_to, *after))), reply_to)
         for seq, (id, body, reply_to) in enumerate(zip(lot.ids, lot.bodies, lot.reply_tos, strict=True), first_seq)
     ]
-
-
-def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
-    """Return what the rows of a lot do not share: id, body and checksum; and what they reply to, if they do."""
-    own = zip(lot.ids, lot.bodies, checksums(lot, first_seq, timestamp), strict=True)
-    if lot.reply_tos is None:
-        return [(id, body.decode(), crc) for id, body, crc in own]
-    return [(id, body.decode(), crc, to) for (id, body, crc), to in zip(own, lot.reply_tos, strict=True)]
 
 
 def in_log(message: NewMessage, seq: int, timestamp: str) -> LogMessage:

@@ -17,7 +17,7 @@ from ..core.keyring import Keyring
 from ..wire.addresses import is_local
 from ..wire.keys import KEY_BYTES, public_text
 
-__all__ = ["Door", "KeyDoor", "Origin", "ZapVerdict", "admit", "origin_of"]
+__all__ = ["AnyKey", "Door", "KeyDoor", "Origin", "ZapVerdict", "admit", "origin_of"]
 
 _VERSION = b"1.0"
 
@@ -38,7 +38,11 @@ class KeyDoor(NamedTuple):
     is_tap: bool
 
 
-Door = Origin | KeyDoor
+class AnyKey(NamedTuple):
+    """The command socket of a worker with keys that stands by, and knows none of them: peers hear who serves."""
+
+
+Door = Origin | KeyDoor | AnyKey
 
 
 class ZapVerdict(NamedTuple):
@@ -81,7 +85,7 @@ def admit(request: Sequence[bytes], doors: Mapping[bytes, Door], wall: str) -> Z
     if version != _VERSION:
         raise ValueError(f"an authentication request of version {version[:10]!r}")
     door = doors.get(domain)
-    if isinstance(door, KeyDoor):
+    if isinstance(door, KeyDoor | AnyKey):
         if mechanism != b"CURVE":
             return ZapVerdict(number, address, "only peers with a key may connect")
         return _recognise(ZapVerdict(number, address, ""), door, credentials, wall)
@@ -94,11 +98,13 @@ def admit(request: Sequence[bytes], doors: Mapping[bytes, Door], wall: str) -> Z
     return ZapVerdict(number, address, "")
 
 
-def _recognise(verdict: ZapVerdict, door: KeyDoor, credentials: Sequence[bytes], wall: str) -> ZapVerdict:
+def _recognise(verdict: ZapVerdict, door: KeyDoor | AnyKey, credentials: Sequence[bytes], wall: str) -> ZapVerdict:
     """Decide about a peer that has proved to have the secret half of a key."""
     if [len(each) for each in credentials] != [KEY_BYTES]:
         raise ValueError("an authentication request without one key")
     public_key = public_text(credentials[0])
+    if isinstance(door, AnyKey):
+        return verdict._replace(user=public_key)
     principal = door.keyring.come(public_key, wall, to_tap=door.is_tap)
     if principal is not None:
         return verdict._replace(user=public_key)

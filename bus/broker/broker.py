@@ -20,8 +20,6 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
-import uuid_utils
-import zmq
 
 from ..core.batches import Batch
 from ..core.core import Core
@@ -49,12 +47,13 @@ from ..model.records import timestamp
 from ..model.repository import PageRequest, RunSurvey, Store
 from ..settings import Settings
 from ..wire.answers import WorkerStatus
-from ..wire.codec import decode_request
-from ..wire.frames import Code, Hello, Refusal, Workflow, begins_a_wait
+from ..wire.codec import decode_request, encode
+from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
-from .listening import Keyed, Sockets, open_sockets
+from .house import House
+from .listening import Sockets
 from .measures import Measurement, Measures
 from .noting import Noting
 from .outgoing import Outgoing
@@ -63,7 +62,7 @@ from .reloading import Reloading
 from .reporting import Report, report
 from .waking import RunWaking
 
-__all__ = ["Broker", "Held", "open_broker", "system_moment"]
+__all__ = ["Broker", "Held", "system_moment"]
 
 _TICK_SECONDS = 0.05
 """How often time advances: an ack_wait or a flush is late by at most this."""
@@ -102,6 +101,7 @@ class Broker:
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
         report: Report = report,
+        house: House | None = None,
     ) -> None:
         self._core = core
         self._store = store.log
@@ -113,9 +113,17 @@ class Broker:
         self._watch = sockets.watch
         self._moment = moment
         self._report = report
+        self._house = house
         frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
-        self._queries = Queries(core, store.log, versions=versions, frame_bytes_max=frame_bytes_max, moment=moment)
+        self._queries = Queries(
+            core,
+            store.log,
+            versions=versions,
+            frame_bytes_max=frame_bytes_max,
+            moment=moment,
+            leads=None if house is None else house.leads,
+        )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
         )
@@ -197,6 +205,8 @@ class Broker:
     async def run(self) -> None:
         """Serve until stopped, then finish the batch, save every mailbox and send `closing` to every session.
 
+        In a house, the sockets stay open, and every session ends in any case.
+
         Raises StoreFailure if the store failed: nothing was acknowledged after that, and the process must end.
         """
         try:
@@ -214,7 +224,16 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            self._sockets.close(linger=True)
+            if self._house is None:
+                self._sockets.close(linger=True)
+            else:
+                self._part()
+
+    def _part(self) -> None:
+        """Send `closing` to the sessions that are left, now that this worker does not lead any more."""
+        self._sockets.gate.is_shut = lambda: False
+        for session in self._core.sessions:
+            self._command.send((session.address, encode(Closing())))
 
     def stop(self) -> None:
         """Accept no more frames, and let `run` end gracefully."""
@@ -452,35 +471,16 @@ class Broker:
                 _log.error("positions_not_saved", error=str(error))
                 break
             farewell += self._core.applied(batch, outcome, self._moment())
+        closing = encode(Closing())
         for effect in farewell:
             match effect:
                 case Silence(address):
                     self._silent.add(address)
-                case Send(address, frame) if address not in self._silent:
+                case Send(address, frame) if address not in self._silent and frame != closing:
                     self._command.send((address, frame))
                 case _:
                     pass
-
-
-async def open_broker(
-    store: Store,
-    settings: Settings,
-    context: zmq.Context[zmq.Socket[bytes]],
-    *,
-    worker: str,
-    versions: dict[str, str],
-    secret: bytes | None = None,
-    report: Report = report,
-) -> Broker:
-    """Resume a log, and bind both sockets. Raise BindError if one cannot be bound.
-
-    `secret` is the worker's own secret key, which it needs if it has keys.
-    """
-    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
-    core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    keyed = None
-    if core.keyring is not None:
-        assert secret is not None, "a worker with keys has one itself"
-        keyed = Keyed(secret, core.keyring, wall=lambda: system_moment().wall)
-    sockets = open_sockets(context, settings, keyed)
-    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report)
+        last = closing if self._house is None else encode(await self._house.hand_over())
+        for effect in farewell:
+            if isinstance(effect, Send) and effect.frame == closing and effect.address not in self._silent:
+                self._command.send((effect.address, last))

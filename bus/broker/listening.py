@@ -19,8 +19,8 @@ import zmq
 from ..core.keyring import Keyring
 from ..errors import BindError
 from ..settings import Settings
-from ..transport import Port, allow_ipv6
-from .admitting import Door, KeyDoor, origin_of
+from ..transport import Gate, GatedPort, Port, allow_ipv6
+from .admitting import AnyKey, Door, KeyDoor, origin_of
 from .live_tap import LiveTap
 from .unix_socket import UnixListener
 from .watching import ConnectionWatch
@@ -54,7 +54,8 @@ class Keyed(NamedTuple):
     """What sockets with keys need: the worker's secret, all keys, and the wall clock by which they expire."""
 
     secret: bytes
-    keyring: Keyring
+    keyring: Keyring | None
+    """None for a worker that stands by, and has not read any key."""
     wall: Callable[[], str]
 
     def __repr__(self) -> str:
@@ -64,15 +65,41 @@ class Keyed(NamedTuple):
 class Sockets:
     """Both sockets, and the authenticator of those who connect to them."""
 
-    def __init__(self, command: Port, tap: LiveTap, watch: ConnectionWatch, zap: ZapHandler | None) -> None:
+    def __init__(
+        self,
+        command: Port,
+        tap: LiveTap,
+        watch: ConnectionWatch,
+        *,
+        zap: ZapHandler | None,
+        keyed: Keyed | None,
+        gate: Gate,
+    ) -> None:
         self.command = command
         self.tap = tap
         self.watch = watch
         self.zap = zap
         """None if both are inproc sockets, which are not authenticated."""
+        self.gate = gate
+        """Is asked before anything is sent, if the worker is one of several."""
+        self._keyed = keyed
 
     def __repr__(self) -> str:
         return f"<Sockets {self.command!r} {self.tap!r}>"
+
+    def serve(self, keyring: Keyring | None) -> None:
+        """Let in who has one of these keys, or anybody without keys; and listeners of the tap."""
+        self._admit(keyring)
+        self.tap.open()
+
+    def stand_by(self) -> None:
+        """Let anybody in who may hear which worker serves; at the tap nobody, and those who listen have to go."""
+        self._admit(None)
+        self.tap.close()
+
+    def _admit(self, keyring: Keyring | None) -> None:
+        if self.zap is not None and self._keyed is not None:
+            self.zap.doors = _doors(self._keyed._replace(keyring=keyring))
 
     def close(self, *, linger: bool = False) -> None:
         """Close them; with `linger`, sent answers may still leave."""
@@ -84,9 +111,16 @@ class Sockets:
 
 
 def open_sockets(
-    context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None = None
+    context: zmq.Context[zmq.Socket[bytes]],
+    settings: Settings,
+    keyed: Keyed | None = None,
+    *,
+    gate: Gate | None = None,
 ) -> Sockets:
-    """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator."""
+    """Bind both sockets. Raise BindError if one cannot be bound, or if the context has an authenticator.
+
+    With a `gate`, nothing is sent while it is shut.
+    """
     listen = settings.listen
     if settings.security.has_keys and keyed is None:
         raise ValueError("a worker with keys does not listen without them")
@@ -103,15 +137,17 @@ def open_sockets(
         _secure(router, keyed)
         watch = ConnectionWatch(context, router, settings.limits.receive_frames_max)
         opened.callback(watch.close)
-        command = _bind(router, listen.command, _COMMAND_DOMAIN)
+        command = _bind(router, listen.command, _COMMAND_DOMAIN, gate)
         command.prepare_to_watch()
         opened.callback(command.close)
-        tap = _live_tap(context, settings, keyed)
+        tap = _live_tap(context, settings, keyed, gate)
         opened.pop_all()
-    return Sockets(command, tap, watch, zap)
+    return Sockets(command, tap, watch, zap=zap, keyed=keyed, gate=gate or Gate())
 
 
 def _doors(keyed: Keyed) -> dict[bytes, Door]:
+    if keyed.keyring is None:
+        return {_COMMAND_DOMAIN: AnyKey()}
     return {
         _COMMAND_DOMAIN: KeyDoor(keyed.keyring, is_tap=False),
         _TAP_DOMAIN: KeyDoor(keyed.keyring, is_tap=True),
@@ -159,23 +195,30 @@ def _command_socket(context: zmq.Context[zmq.Socket[bytes]], settings: Settings)
     return socket
 
 
-def bind_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None = None) -> Port:
+def bind_tap(
+    context: zmq.Context[zmq.Socket[bytes]],
+    settings: Settings,
+    keyed: Keyed | None = None,
+    gate: Gate | None = None,
+) -> Port:
     """Bind the XPUB that copies channels to listeners."""
     socket = context.socket(zmq.XPUB)
     _secure(socket, keyed)
     socket.setsockopt(zmq.MAXMSGSIZE, _TOPIC_BYTES_MAX if keyed is None else _HANDSHAKE_BYTES_MAX)
     socket.setsockopt(zmq.RCVHWM, _TOPICS_WAITING_MAX)
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # report every listener of a topic, not only the first and the last
-    return _bind(socket, settings.listen.tap, _TAP_DOMAIN)
+    return _bind(socket, settings.listen.tap, _TAP_DOMAIN, gate)
 
 
-def _live_tap(context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None) -> LiveTap:
-    port = bind_tap(context, settings, keyed)
+def _live_tap(
+    context: zmq.Context[zmq.Socket[bytes]], settings: Settings, keyed: Keyed | None, gate: Gate | None
+) -> LiveTap:
+    port = bind_tap(context, settings, keyed, gate)
     listen = msgspec.structs.replace(settings.listen, tap=port.address)  # with the port that the system chose
-    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen), keyed))
+    return LiveTap(port, partial(bind_tap, context, msgspec.structs.replace(settings, listen=listen), keyed, gate))
 
 
-def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes) -> Port:
+def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes, gate: Gate | None) -> Port:
     listener = None
     socket.setsockopt(zmq.BACKLOG, _BACKLOG)
     socket.setsockopt(zmq.ZAP_DOMAIN, domain)
@@ -197,7 +240,7 @@ def _bind(socket: zmq.Socket[bytes], address: str, domain: bytes) -> Port:
     closing = None if listener is None else listener.remove
     if address.startswith("inproc://"):  # closing alone frees its name only when ZeroMQ's thread comes to it
         closing = partial(socket.unbind, address)
-    return Port(socket, closing=closing)
+    return Port(socket, closing=closing) if gate is None else GatedPort(socket, gate, closing=closing)
 
 
 def _bind_error(address: str, error: zmq.ZMQError) -> BindError:

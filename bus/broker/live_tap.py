@@ -70,6 +70,11 @@ class LiveTap:
                 await anyio.sleep(_PAUSE_SECONDS)
                 self._renew()
 
+    def open(self) -> None:
+        """Bind the socket again, if it was closed; `run` tries again if that fails."""
+        if self._port is None:
+            self._renew()
+
     def empty(self, reason: str) -> None:
         """Close the socket, and forget all listeners; it is bound again after a pause."""
         _log.warning("tap_closed", reason=reason, seconds=_PAUSE_SECONDS)

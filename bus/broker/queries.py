@@ -6,7 +6,7 @@ Answers come from the log and from the core's state; nothing here changes anythi
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, assert_never
 
 import anyio.lowlevel
@@ -29,6 +29,7 @@ from ..wire.answers import (
     Fate,
     HistoryPage,
     KeyList,
+    Leads,
     ListedBot,
     ListedChannel,
     ListedGroup,
@@ -84,10 +85,12 @@ class Queries:
         versions: dict[str, str],
         frame_bytes_max: int,
         moment: Callable[[], Moment],
+        leads: Callable[[], Awaitable[Leads | None]] | None = None,
     ) -> None:
         self._core = core
         self._log = log
         self._versions = versions
+        self._leads = leads
         self._frame_bytes_max = frame_bytes_max
         self._moment = moment
         now, self._started_at = moment()
@@ -381,6 +384,7 @@ class Queries:
             rate_limited=self._rate_limited(reader_bot_id, now),
             sizes=await self._log.sizes(),
             versions=self._versions,
+            leads=None if self._leads is None else await self._leads(),
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:

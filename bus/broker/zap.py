@@ -40,7 +40,7 @@ class ZapHandler:
         wall: Callable[[], str],
     ) -> None:
         """Bind it, before any of these sockets. Raise BindError if the context has a handler."""
-        self._doors = dict(doors)
+        self.doors = dict(doors)
         self._wall = wall
         self._socket = context.socket(zmq.ROUTER)
         try:
@@ -52,7 +52,7 @@ class ZapHandler:
         self._port = Port(self._socket)
 
     def __repr__(self) -> str:
-        return f"<ZapHandler {sorted(self._doors)}>"
+        return f"<ZapHandler {sorted(self.doors)}>"
 
     async def serve(self, refused: Callable[[ZapVerdict], None]) -> None:
         """Answer requests until cancelled; `refused` is called with each refusal."""
@@ -81,7 +81,7 @@ class ZapHandler:
 
     def _decide(self, request: Sequence[bytes]) -> ZapVerdict:
         try:
-            return admit(request, self._doors, self._wall())
+            return admit(request, self.doors, self._wall())
         except Exception:
             _log.exception("authentication_failed")
             number = request[1] if len(request) > 1 else b""

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ..client.waiting import Receipt
 from ..model.records import parse_timestamp
-from ..wire.answers import ListedDeadLetter, WorkerStatus
+from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
 
@@ -286,6 +286,11 @@ def _cell(console: Console, value: Any) -> Text:
     return Text(plain(str(value)))
 
 
+def _leads(console: Console, leads: Leads) -> str:
+    others = amount(leads.standing_by, "worker")
+    return f"since {_local(console, leads.since, _DATE_AND_TIME)}, with fence {leads.fence}; {others} stand by"
+
+
 def show_status(status: WorkerStatus, url: str) -> None:
     """Print the answer to `status`."""
     console = console_for()
@@ -297,6 +302,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
     )
     facts = {
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
+        **({} if status.leads is None else {"leads": _leads(console, status.leads)}),
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
         "disk": _disk(sizes),

@@ -451,7 +451,8 @@ class Connection:
                 self._gap(frame)
             case Wake(runs=run_ids):
                 self.wakes.wake(run_ids)
-            case Closing():
+            case Closing(url=url, tap=tap):
+                self._endpoint.sent_on("it was stopped", {"url": url, "tap": tap})
                 self._lost.set()
 
     def _delivered(self, messages: Sequence[StoredMessage]) -> None:

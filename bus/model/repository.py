@@ -50,6 +50,7 @@ from .changes import (
     timestamp_of,
 )
 from .keys import Key
+from .leadership import Tenure
 from .lots import (
     DUE_AT_ONCE,
     Added,
@@ -317,6 +318,8 @@ class Store(Protocol):
     workflows: WorkflowStore
     warnings: list[str]
     """What operators should know, one sentence each."""
+    tenure: Tenure | None
+    """The time as the leader, if it was opened for one of several workers."""
 
     @property
     def versions(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from .limits import SOCKET_PATH_BYTES_MAX
 
 __all__ = [
     "address_fault",
+    "advertisable",
     "canonical",
     "is_ipv6",
     "is_local",
@@ -156,6 +157,19 @@ def nearest(address: str) -> str:
     if found is None or not found.is_unspecified:
         return address
     return f"tcp://127.0.0.1:{port}" if found.version == 4 else f"tcp://[::1]:{port}"
+
+
+def advertisable(address: str) -> str | None:
+    """Return an address to tell others, for a worker that listens there; None if it says not where that is.
+
+    It may be one of loopback, which is right for those who got in there.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme == "tcp":
+        host = rest.rpartition(":")[0]
+        found = _ip(host)
+        return None if host == "*" or (found is not None and found.is_unspecified) else address
+    return address if rest.startswith("/") else None
 
 
 def is_ipv6(address: str) -> bool:

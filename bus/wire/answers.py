@@ -353,7 +353,19 @@ class RateLimited(_Answer, frozen=True):
     last_at: str
 
 
-class WorkerStatus(_Answer, frozen=True):
+class Leads(_Answer, frozen=True):
+    """The worker of a house that leads: which one, since when, and how many workers stand by."""
+
+    worker_id: str
+    fence: int
+    """Higher than that of every leader before."""
+    since: str
+    standing_by: int
+    url: str | None
+    """Where the other workers send bots; None if they name no address."""
+
+
+class WorkerStatus(_Answer, frozen=True, omit_defaults=True):
     """The worker's status. `counters` count since its start, and `rates` are theirs, per second."""
 
     started_at: str
@@ -369,3 +381,5 @@ class WorkerStatus(_Answer, frozen=True):
     rate_limited: list[RateLimited]
     sizes: dict[str, int]
     versions: dict[str, str]
+    leads: Leads | None = None
+    """About this worker, if its house may have several."""

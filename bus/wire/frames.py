@@ -373,8 +373,11 @@ class ErrorFrame(_WorkerFrame, frozen=True, tag="error", omit_defaults=True):
     details: dict[str, Any] | None = None
 
 
-class Closing(_WorkerFrame, frozen=True, tag="closing"):
-    """The worker is shutting down."""
+class Closing(_WorkerFrame, frozen=True, tag="closing", omit_defaults=True):
+    """The session has ended: the worker is shutting down, or another one serves, whose addresses may be known."""
+
+    url: str | None = None
+    tap: str | None = None
 
 
 class Gap(_WorkerFrame, frozen=True, tag="gap"):

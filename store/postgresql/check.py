@@ -19,7 +19,7 @@ import msgspec
 
 from bus.errors import StoreFailed
 
-from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults, unsettled_seqs
+from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults, unsettled_seqs
 from ..message_rows import intact
 from ..moving.house import warning_of
 from ..seals import is_sealed
@@ -193,10 +193,11 @@ class _Reading:
             add_findings(self._check.damage, faults)
         add_findings(self._check.warnings, self._log.holes())
 
-    async def _read(self, first: int, last: int) -> list[Entry]:
+    async def _read(self, first: int, last: int) -> list[ReadEntry]:
         rows = map(read_row, await self._connection.fetch(_PORTION, first, last))
         return [
-            Entry(row[0], intact(row), row[2], row[4], row[5], (row[4] is None) is (row[5] is None)) for row in rows
+            ReadEntry(row[0], intact(row), row[2], row[4], row[5], (row[4] is None) is (row[5] is None))
+            for row in rows
         ]
 
     async def _search(self, first: int, last: int) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
 
+from bus.model.leadership import Candidate, Tenure
 from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
 
 from .commits import Commits
@@ -30,6 +31,7 @@ class PostgresqlStore:
         self.messages: MessageRepository = messages.audit
         self.workflows: WorkflowStore = workflows
         self.warnings = list(database.warnings)
+        self.tenure: Tenure | None = database.tenure
 
     def __repr__(self) -> str:
         return f"<PostgresqlStore {self._database.url}>"
@@ -47,14 +49,17 @@ async def open_postgresql_store(
     clock: Callable[[], datetime] | None = None,
     watch: StoreWatch | None = None,
     *,
+    candidate: Candidate | None = None,
     alone: bool = False,
 ) -> AsyncIterator[PostgresqlStore]:
     """Open a store, and take it over from whoever wrote to it before; with `alone`, not if that is connected.
 
+    With a `candidate`, not from a worker that leads.
+
     Without a `clock`, which is for tests, workflows get their times from the server's clock. Raises what
     `server.database.open_database` does.
     """
-    async with open_database(url, watch, alone=alone) as database:
+    async with open_database(url, watch, candidate, alone=alone) as database:
         messages = await Messages.read(database)
         workflows = PostgresqlWorkflows(database, rules, clock, EventWriting(schedule))
         store = PostgresqlStore(database, messages, workflows)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiosqlite
 
+from bus.model.leadership import Tenure
 from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
 
 from .commits import Commits
@@ -39,6 +40,7 @@ class SqliteStore:
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows
         self.warnings = [*database.warnings, *_warnings(conversations)]
+        self.tenure: Tenure | None = None
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.path}>"

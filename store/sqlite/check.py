@@ -22,7 +22,7 @@ from typing import Any
 
 from bus.errors import DatabaseUnusable
 
-from ..findings import Entry, LogFindings, Progress, add_findings, mailbox_faults
+from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults
 from ..message_rows import intact
 from ..moving.house import warning_of
 from ..seals import is_sealed
@@ -324,10 +324,10 @@ class _Messages:
                 end = entries[-1].seq if entries else self.last_seq
             start = end + 1
 
-    def _read(self, first: int, last: int) -> list[Entry]:
+    def _read(self, first: int, last: int) -> list[ReadEntry]:
         """Read a portion of a range, all of it or, on an error, nothing. The bodies are not kept."""
         rows = self._connection.execute(_PORTION, (first, last))
-        return [Entry(row[0], intact(row), row[2], row[4], row[5], _is_astray(row)) for row in rows]
+        return [ReadEntry(row[0], intact(row), row[2], row[4], row[5], _is_astray(row)) for row in rows]
 
     def _search(self, first: int, last: int) -> None:
         """Find the unreadable messages of a range by bisection, and check the others."""

@@ -100,7 +100,13 @@ IMPURE_IMPORTS = {
 }
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
-WITH_PROTOCOLS = {"bus.model.openings", "bus.model.repository", "bus.model.schedules", "bus.model.workflows"}
+WITH_PROTOCOLS = {
+    "bus.model.leadership",
+    "bus.model.openings",
+    "bus.model.repository",
+    "bus.model.schedules",
+    "bus.model.workflows",
+}
 WITH_PROTOCOLS |= {"store.moving.house"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 

@@ -20,7 +20,7 @@ import pytest
 import zmq
 
 import bus
-from bus.broker.broker import open_broker
+from bus.broker.opening import open_broker
 from bus.model.records import GlobalOwner, RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import Store, WorkflowRepository
 from bus.settings import Listen, Settings

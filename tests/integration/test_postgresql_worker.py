@@ -17,7 +17,7 @@ from bus.worker_key import open_worker_key
 
 from ..postgresql.cluster import single
 from .forked_worker import forked_worker
-from .refusals import IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
+from .refusals import IO_ERROR, WRONG_CONFIGURATION, at, refuse_forked
 from .test_flow_kills import Flow
 from .test_run_kills import CONFIGURATION, LONG, Case, kill_bot, kill_worker
 from .wire import TIMEOUT_SECONDS, bodies, to_bot, to_channel
@@ -87,14 +87,6 @@ def test_a_server_that_restarts_is_a_pause(tmp_path: Path) -> None:
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_second_worker_is_refused_and_the_first_goes_on(process: Worker, tmp_path: Path) -> None:
-    refusal = refuse_forked(tmp_path, "--engine", process.engine, *at(free_endpoints(2)))
-    assert refusal.code == IN_USE
-    assert "in use by another worker" in refusal.line
-    assert process.session("bot").publish(to_channel("news", "one"))
-    process.stop()
 
 
 @pytest.mark.parametrize(

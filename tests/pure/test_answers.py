@@ -167,6 +167,25 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "versions": {"posthouse": "0.1.0"},
         },
     ),
+    (
+        answers.WorkerStatus,
+        {
+            "started_at": "2026-01-01T00:00:00.000000Z",
+            "uptime_seconds": 12.5,
+            "epoch": "e",
+            "last_seq": 7,
+            "log_ahead_seconds": 0.0,
+            "sessions": 1,
+            "bots": 1,
+            "channels": 1,
+            "counters": {"published": 7},
+            "rates": {"published": 0.7},
+            "rate_limited": [{"sender": "ann", "recipient": None, "times": 2, "last_at": "t"}],
+            "sizes": {"database_bytes": 4096},
+            "versions": {"posthouse": "0.1.0"},
+            "leads": {"worker_id": "w", "fence": 3, "since": "t", "standing_by": 2, "url": "tcp://a:7710"},
+        },
+    ),
 ]
 
 

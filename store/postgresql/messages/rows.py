@@ -7,7 +7,7 @@ it is stored as two others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any
 
 import asyncpg
@@ -15,7 +15,7 @@ import asyncpg
 from bus.errors import InvalidValue, RecordDamaged
 from bus.model.repository import LogMessage, Lot
 
-from ...message_rows import checksums, intact, message_of
+from ...message_rows import intact, message_of, own_columns
 from ..server.reader import Reader
 
 __all__ = ["COLUMNS", "append", "append_sql", "columns_of", "escaped", "fetch", "read_row", "unescaped"]
@@ -98,7 +98,11 @@ def columns_of(
 ) -> tuple[Any, ...]:
     """Return the parameters of `append_sql` for lots whose messages get the seqs from `first_seq` on."""
     firsts = list(accumulate(map(len, lots), initial=1))[:-1]
-    sums = [checksums(lot, first_seq - 1 + first, timestamp) for lot, first in zip(lots, firsts, strict=True)]
+    rows = [
+        row
+        for lot, first in zip(lots, firsts, strict=True)
+        for row in own_columns(lot, first_seq - 1 + first, timestamp)
+    ]
     reply_tos: Sequence[str] = ()
     if any(lot.reply_tos is not None for lot in lots):
         reply_tos = [reply_to or "" for lot in lots for reply_to in lot.replies()]
@@ -110,9 +114,9 @@ def columns_of(
         for lot in lots
     ]  # fmt: skip
     own = (
-        _joined([id for lot in lots for id in lot.ids]),
-        _joined([body.decode() for lot in lots for body in lot.bodies]),
-        _joined([str(sum) for sum in chain.from_iterable(sums)]),
+        _joined([row[0] for row in rows]),
+        _joined([row[1] for row in rows]),
+        _joined([str(row[2]) for row in rows]),
         _joined(reply_tos),
     )
     return (*own, copies, *(zip(*shared, strict=True) if shared else ((),) * 8), firsts)

@@ -18,7 +18,10 @@ from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
 from .hosts import Reign, find_primary, terminate
 
-__all__ = ["SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+
+CLOSE_SECONDS_MAX = 1.0
+"""How long a server may take to answer a goodbye: then the connection is dropped, and nothing is lost."""
 
 _SETTINGS = {
     "application_name": "posthouse",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import asyncpg
 import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseInUse, DatabaseUnusable, StoreError, StoreFailed
+from bus.model.leadership import Candidate
 from bus.model.repository import StoreWatch
 
 from ...urls import shown
@@ -21,9 +23,12 @@ from .checks import Server, warnings
 from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .epoch import settle_epoch
 from .incarnation import take_over
+from .leadership import has_leadership, take_lead
 from .primary import Primary
 from .reader import Reader, open_reader
-from .schema import migrate
+from .renewing import steady_clock
+from .schema import check_schema, migrate
+from .tenure import PostgresqlTenure
 from .writer import Writer
 
 __all__ = ["Database", "open_database", "start_failure"]
@@ -66,6 +71,8 @@ class Database:
         """For workflows, mailboxes, and what the broker decides."""
         self.questions = questions
         """For queries of people and bots, which may take long: nothing else waits behind them."""
+        self.tenure: PostgresqlTenure | None = None
+        """The time as the leader, if it was opened by a candidate."""
 
     def __repr__(self) -> str:
         return f"<Database {self.url} epoch={self.epoch} {self.writer}>"
@@ -73,42 +80,73 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, watch: StoreWatch | None = None, *, alone: bool = False, moving: bool = False
+    url: str,
+    watch: StoreWatch | None = None,
+    candidate: Candidate | None = None,
+    *,
+    alone: bool = False,
+    moving: bool = False,
 ) -> AsyncIterator[Database]:
     """Open a database and take it over: whoever wrote to it before stores nothing from now on.
 
-    With `alone`, it is not taken from a worker that is connected: raise DatabaseInUse. One that
-    was moved away, or is only in part here, is refused, unless it is opened for `moving`.
+    With a `candidate`, take the lead as well: raise OwnershipLost, now if another worker leads, and later if the
+    lease is lost. Leaving the context gives it up. With `alone`, that is done without a candidate, unless a worker
+    is connected: then raise DatabaseInUse.
+
+    One that was moved away, or is only in part here, is refused, unless it is opened for `moving`.
 
     Raise DatabaseUnusable, DatabaseNewer or StoreFailed if it cannot be served. A failure to write ends the context
     with StoreFailed, through the calls that were waiting for it.
     """
-    primary = Primary(url, watch)
+    if alone:
+        candidate = Candidate(worker_id=str(uuid_utils.uuid7()))
+    primary = Primary(url, watch, **({} if candidate is None else _settings_of(candidate)))
     connection: asyncpg.Connection | None = None
+    tenure: PostgresqlTenure | None = None
     try:
         connection, server = await primary.connect()
         if alone:
             await _be_alone(connection, url)
         await _make_safe(connection, server, watch)
-        await migrate(connection)
+        take = partial(take_over, place=shown(url), moving=moving)
+        if candidate is None:
+            await migrate(connection)
+            incarnation, end = await take(connection, str(uuid_utils.uuid7()))
+        else:
+            await check_schema(connection)
+            if not await has_leadership(connection):
+                await migrate(connection)
+            incarnation, end, before, leader, sent_at = await take_lead(
+                connection, candidate, take, steady_clock, forced=alone
+            )
+            tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
+            await migrate(connection)  # only now: a worker of an earlier version may have led
         warned = await _compare_schema(connection, url)
-        incarnation, end = await take_over(connection, str(uuid_utils.uuid7()), place=shown(url), moving=moving)
         writer = Writer(primary, connection, incarnation, end)
         epoch = await settle_epoch(connection)
     except BaseException as error:
         if connection is not None:
             connection.terminate()
+        if tenure is not None:
+            await tenure.stop()
         if (failure := start_failure(url, error)) is not None:
             raise failure from error
         raise
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
-        _serving(writer, primary),
+        _serving(writer, primary, tenure),
     ):
         database = Database(url, epoch.name, server, writer=writer, read=read, questions=questions)
+        if tenure is not None:
+            database.tenure, tenure.reader = tenure, questions
         database.warnings += warned + epoch.warnings
         yield database
+
+
+def _settings_of(candidate: Candidate) -> dict[str, str]:
+    """Let the server end a batch in whose middle the worker is silent for as long as its lease."""
+    return {"idle_in_transaction_session_timeout": f"{candidate.lease_seconds * 1000:.0f}"}
 
 
 def start_failure(url: str, error: BaseException) -> StoreError | None:
@@ -157,20 +195,25 @@ async def _tell(sentence: str, watch: StoreWatch) -> None:
 
 
 @asynccontextmanager
-async def _serving(writer: Writer, primary: Primary) -> AsyncIterator[None]:
-    """Write until the context ends, or its body is cancelled because writing failed."""
+async def _serving(writer: Writer, primary: Primary, tenure: PostgresqlTenure | None) -> AsyncIterator[None]:
+    """Write until the context ends, or its body is cancelled because writing failed, or the lease is over."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         # It lasts as long as a transaction, which nobody cancels.
         watching = anyio.CancelScope(shield=True)
         tasks.start_soon(_watch, primary, watching)
         tasks.start_soon(_write, writer, watching, tasks.cancel_scope)
+        if tenure is not None:
+            tasks.start_soon(tenure.guard, writer)
         try:
             yield
         except Exception as error:
             # The task group would cancel the writer, and raise the caller's own error in a group.
             failure = error
         finally:
+            if tenure is not None:
+                with anyio.CancelScope(shield=True):
+                    await tenure.release()
             writer.close()
     failure = failure or writer.failure
     if failure is not None:

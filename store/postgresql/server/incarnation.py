@@ -23,6 +23,7 @@ __all__ = [
     "begin",
     "carry_out_alone",
     "end_all",
+    "lock_workers",
     "look",
     "move_end",
     "one_statement",
@@ -34,7 +35,6 @@ _TAKEN_OVER = "another worker has taken over; this one must end"
 _MOVED = "the end of the log in PostgreSQL is not where this worker left it: another program writes to it"
 _TAKEN_OVER_IN_DOUBT = f"{_TAKEN_OVER}, and it is unknown whether its last transaction was stored"
 
-# Waits for the batches that are running, and lets none begin before this is committed.
 _LOCK_WORKERS = "LOCK TABLE workers IN EXCLUSIVE MODE"
 
 _RAISE_FENCE = "UPDATE log_end SET fence = fence + 1 RETURNING fence"
@@ -76,6 +76,11 @@ class LogEnd(NamedTuple):
     last_timestamp: str
 
 
+async def lock_workers(connection: asyncpg.Connection) -> None:
+    """Wait for the batches that are running, and let none begin before the caller's transaction has ended."""
+    await connection.execute(_LOCK_WORKERS)
+
+
 async def read_move(connection: asyncpg.Connection) -> Move | None:
     """Return the move that a database is part of; one of an earlier version is part of none."""
     if not await connection.fetchval("SELECT to_regclass('house_move') IS NOT NULL"):
@@ -93,7 +98,7 @@ async def take_over(
     is taken over for `moving` it.
     """
     async with connection.transaction():
-        await connection.execute(_LOCK_WORKERS)
+        await lock_workers(connection)
         if not moving:
             found = await read_move(connection)
             if refused := refusal(place, found):

@@ -41,12 +41,15 @@ T = TypeVar("T")
 
 
 class Primary:
-    """Makes sessions with the primary, and says when they are believed."""
+    """Makes sessions with the primary, with these settings, and says when they are believed."""
 
-    def __init__(self, url: str, watch: StoreWatch | None = None) -> None:
+    def __init__(self, url: str, watch: StoreWatch | None = None, **settings: str) -> None:
         self._url = url
         self._watch = watch
+        self._settings = settings
         self._warnings: frozenset[str] | None = None
+        self._abandoned: StoreError | None = None
+        self._attempts: set[anyio.CancelScope] = set()
         self._doubt: anyio.Event | None = None
         self._sessions: WeakKeyDictionary[asyncpg.Connection, Reign] = WeakKeyDictionary()
         self._waits: dict[object, float] = {}
@@ -62,14 +65,25 @@ class Primary:
 
         Operators are told what they should know of this server and was not so with the one before.
         """
-        connection, server, reign = await connect(self._url)
-        self._sessions[connection] = reign
+        if self._abandoned is None:
+            with anyio.CancelScope() as attempt:
+                self._attempts.add(attempt)
+                try:
+                    connection, server, reign = await connect(self._url, **self._settings)
+                finally:
+                    self._attempts.discard(attempt)
+                self._sessions[connection] = reign
+                self._tell(server)
+                return connection, server
+        assert self._abandoned is not None, "nothing else cancels an attempt alone"
+        raise self._abandoned
+
+    def _tell(self, server: Server) -> None:
         found = frozenset(warnings(server))
         if self._watch is not None and self._warnings is not None:
             for sentence in found - self._warnings:
                 self._watch.warn(sentence)
         self._warnings = found
-        return connection, server
 
     async def reconnect(self) -> asyncpg.Connection:
         """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
@@ -94,6 +108,8 @@ class Primary:
             except BaseException as error:
                 if connection is not None:
                     connection.terminate()
+                if self._abandoned is not None:
+                    raise self._abandoned from error
                 if not isinstance(error, Exception) or not is_lost(connection, error):
                     raise
                 if anyio.current_time() > deadline:
@@ -103,6 +119,14 @@ class Primary:
                     ) from error
             await anyio.sleep(pause)
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+    def abandon(self, error: StoreError) -> None:
+        """Drop all sessions, without cancelling what was asked; who waits for another one gets this error."""
+        self._abandoned = error
+        for attempt in self._attempts:
+            attempt.cancel()
+        for session in list(self._sessions):
+            session.terminate()
 
     @contextmanager
     def doubt(self) -> Iterator[None]:

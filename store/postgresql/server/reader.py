@@ -8,7 +8,7 @@ interrupted.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ import asyncpg
 
 from bus.errors import StoreFailed
 
-from .connecting import is_lost, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, translate
 from .primary import ATTEMPTS_MAX, Primary
 
 __all__ = ["Reader", "open_reader"]
@@ -58,9 +58,10 @@ class Reader:
         raise StoreFailed(f"the connection was lost {ATTEMPTS_MAX} times in one question; look at PostgreSQL's log")
 
     async def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections that are not in use. A server that does not answer is not waited for."""
         while self._idle:
-            await self._idle.pop().close()
+            with suppress(TimeoutError, OSError, asyncpg.PostgresError):
+                await self._idle.pop().close(timeout=CLOSE_SECONDS_MAX)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from bus.model.records import timestamp
 
 from .connecting import SCHEMA
 
-__all__ = ["CREATE_MIGRATIONS", "Written", "migrate", "missing_migrations", "written"]
+__all__ = ["CREATE_MIGRATIONS", "Written", "check_schema", "migrate", "missing_migrations", "written"]
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
 """Workers that start at the same time migrate one after the other."""
@@ -31,6 +31,8 @@ CREATE_MIGRATIONS = """
         checksum   text NOT NULL,
         applied_at text NOT NULL
     )"""
+
+_APPLIED = "SELECT name, checksum FROM schema_migrations"
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -51,6 +53,12 @@ def written() -> list[Written]:
     folder = resources.files("store.postgresql") / "migrations"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Written(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
+
+
+async def check_schema(connection: asyncpg.Connection) -> None:
+    """Raise DatabaseNewer if the schema has migrations that are unknown or differ from ours."""
+    if await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        _missing(dict(await connection.fetch(_APPLIED)))
 
 
 async def migrate(connection: asyncpg.Connection) -> list[str]:
@@ -74,7 +82,7 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
         async with connection.transaction():
             await connection.execute(_LOCK)
             await connection.execute(CREATE_MIGRATIONS)
-            missing = _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations")))
+            missing = _missing(dict(await connection.fetch(_APPLIED)))
             if missing is None:
                 return names
             await connection.execute(missing.sql)
@@ -91,7 +99,7 @@ async def missing_migrations(connection: asyncpg.Connection, name: str) -> bool:
     """Return True if a database lacks migrations. Raise DatabaseDamaged if it has no schema, and DatabaseNewer."""
     if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
         raise DatabaseDamaged(f"{name} is not posthouse's: it has no schema {SCHEMA!r} that a worker made")
-    return _missing(dict(await connection.fetch("SELECT name, checksum FROM schema_migrations"))) is not None
+    return _missing(dict(await connection.fetch(_APPLIED))) is not None
 
 
 def _missing(applied: Mapping[str, str]) -> Written | None:

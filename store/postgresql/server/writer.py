@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -30,7 +30,7 @@ import asyncpg
 
 from bus.errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
 
-from .connecting import is_lost, make_safe, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, translate
 from .incarnation import Incarnation, LogEnd, begin, carry_out_alone, look, move_end
 from .primary import ATTEMPTS_MAX, Primary
 
@@ -221,7 +221,7 @@ class Writer:
         try:
             while self.failure is None:
                 while not self._groups:
-                    if self._closing:
+                    if self._closing or self.failure is not None:
                         return
                     self._wake = anyio.Event()
                     await self._wake.wait()
@@ -237,6 +237,17 @@ class Writer:
         """Accept nothing more; `serve` returns when the queue is written."""
         self._closing = True
         self._wake.set()
+
+    def abandon(self, error: StoreError) -> None:
+        """Write nothing more, and fail all who wait with this error.
+
+        The connection is dropped. It is left open whether a batch that has begun is stored.
+        """
+        if self.failure is None:
+            self.failure = error
+            self._primary.abandon(error)
+            self._abandon(error)
+            self._wake.set()
 
     async def _commit(self, group: _Group) -> None:
         try:
@@ -255,7 +266,7 @@ class Writer:
         for pending in pendings:
             pending.error = error
         if not isinstance(error, StorageBusy | StorageFull):
-            self.failure = error
+            self.failure = self.failure or error
             self._abandon(error)
 
     async def _until_decided(self, pendings: Sequence[_Pending[Any]]) -> None:
@@ -266,6 +277,8 @@ class Writer:
                 with self._primary.waiting():
                     await self._attempt(pendings, together=together)
             except Exception as error:
+                if self.failure is not None:
+                    raise self.failure from error
                 if is_lost(self._connection, error):
                     if not await self._decide():
                         continue
@@ -357,8 +370,9 @@ class Writer:
         self._room.set()
 
     async def end(self) -> None:
-        """Close the connection, after `serve` has returned."""
-        await self._connection.close()
+        """Close the connection, after `serve` has returned. A server that does not answer is not waited for."""
+        with suppress(TimeoutError, OSError, asyncpg.PostgresError):
+            await self._connection.close(timeout=CLOSE_SECONDS_MAX)
 
 
 def _concerns_all(error: Exception) -> bool:

@@ -1,0 +1,47 @@
+"""How a broker begins: with what the log says, at sockets of its own or those of its house."""
+
+from __future__ import annotations
+
+import uuid_utils
+import zmq
+
+from ..core.core import Core
+from ..core.keyring import Keyring
+from ..model.repository import Store
+from ..settings import Settings
+from .broker import Broker, system_moment
+from .house import House
+from .listening import Keyed, open_sockets
+from .reporting import Report, report
+
+__all__ = ["keyed", "open_broker"]
+
+
+async def open_broker(
+    store: Store,
+    settings: Settings,
+    context: zmq.Context[zmq.Socket[bytes]],
+    *,
+    worker: str,
+    versions: dict[str, str],
+    secret: bytes | None = None,
+    report: Report = report,
+    house: House | None = None,
+) -> Broker:
+    """Resume a log, and bind both sockets, unless a house has them. Raise BindError if one cannot be bound.
+
+    `secret` is the worker's own secret key, which it needs if it has keys.
+    """
+    await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
+    core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
+    if house is None:
+        sockets = open_sockets(context, settings, keyed(secret, core.keyring))
+    else:
+        sockets = house.sockets
+        sockets.serve(core.keyring)
+    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, house=house)
+
+
+def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:
+    """Return what sockets with keys need; None for a worker without keys."""
+    return None if secret is None else Keyed(secret, keyring, wall=lambda: system_moment().wall)

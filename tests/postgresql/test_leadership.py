@@ -1,0 +1,233 @@
+"""Who leads: the lease in the database, how it ends, and how it is handed over, within one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+
+import anyio
+import asyncpg
+import pytest
+
+from bus.errors import DatabaseNewer, OwnershipLost
+from bus.model.leadership import Candidate, Leader, Sighting
+from store.postgresql.server.database import Database, open_database
+from store.postgresql.server.election import PostgresqlElection
+from store.postgresql.server.tenure import PostgresqlTenure
+from store.postgresql.server.writer import Transaction
+
+from .cluster import Node
+from .writing import adding, channels, waiting
+
+pytestmark = pytest.mark.anyio
+
+ANN = Candidate(worker_id="ann", url="tcp://10.0.0.1:7710", tap="tcp://10.0.0.1:7711")
+BOB = Candidate(worker_id="bob", url="tcp://10.0.0.2:7710")
+
+SHORT = Candidate(worker_id="ann", lease_seconds=2.0, renew_seconds=0.2)
+
+
+@asynccontextmanager
+async def leading(url: str, candidate: Candidate) -> AsyncIterator[Database]:
+    async with open_database(url, candidate=candidate) as database:
+        yield database
+
+
+@contextmanager
+def ends(because: str | None = None) -> Iterator[None]:
+    """Expect that the worker that leads within ends, because another one has taken over, or may have."""
+    with anyio.fail_after(60), pytest.raises(OwnershipLost, match=because):
+        yield
+
+
+def tenure(database: Database) -> PostgresqlTenure:
+    assert database.tenure is not None
+    return database.tenure
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(60):
+        while True:
+            if await holds():
+                return
+            await anyio.sleep(0.02)
+
+
+async def seen(url: str) -> Sighting:
+    async with aclosing(PostgresqlElection(url)) as election:
+        return await election.look()
+
+
+async def test_one_leads_until_it_gives_its_lease_up(postgresql_url: str) -> None:
+    assert await seen(postgresql_url) == Sighting(None)
+    async with leading(postgresql_url, ANN) as database:
+        await database.writer.run(adding("a"))
+        assert await seen(postgresql_url) == Sighting(tenure(database).leader)
+        assert tenure(database).leader[:4] == ("ann", 1, "tcp://10.0.0.1:7710", "tcp://10.0.0.1:7711")
+        with pytest.raises(OwnershipLost, match="another worker leads"):
+            async with leading(postgresql_url, BOB):
+                pass
+        await database.writer.run(adding("b"))
+        before = tenure(database).leader
+    assert await seen(postgresql_url) == Sighting(None, before, given_up=True)
+    async with leading(postgresql_url, BOB) as database:
+        assert tenure(database).leader[:3] == ("bob", 2, "tcp://10.0.0.2:7710")
+        assert await channels(database) == ["a", "b"]
+
+
+async def test_of_two_that_start_at_once_on_an_empty_database_one_leads(postgresql_url: str) -> None:
+    led: list[str] = []
+    stood_back = anyio.Event()
+
+    async def start(candidate: Candidate) -> None:
+        try:
+            async with leading(postgresql_url, candidate) as database:
+                led.append(candidate.worker_id)
+                await stood_back.wait()
+                await database.writer.run(adding("a"))
+        except OwnershipLost:
+            stood_back.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(start, ANN)
+            tasks.start_soon(start, BOB)
+    assert len(led) == 1
+
+
+async def test_the_leader_notices_a_raised_fence_before_it_writes(postgresql_url: str) -> None:
+    with ends("another worker has taken over"):
+        async with leading(postgresql_url, SHORT), open_database(postgresql_url):  # whatever the lease says
+            await anyio.sleep_forever()
+
+
+async def test_who_is_replaced_too_early_stores_nothing(postgresql_url: str) -> None:
+    with ends():
+        async with leading(postgresql_url, ANN) as old, open_database(postgresql_url) as new:
+            with pytest.raises(OwnershipLost):
+                await old.writer.run(adding("old"))
+            await new.writer.run(adding("new"))
+            assert await channels(new) == ["new"]
+
+
+async def test_a_lease_that_cannot_be_renewed_ends_even_if_a_batch_hangs(
+    postgresql_url: str, postgresql_node: Node
+) -> None:
+    """Neither the batch nor the renewal is answered: the worker goes by its own clock."""
+    blocker = await asyncpg.connect(postgresql_url)
+    hangs: list[BaseException] = []
+
+    async def has_expired(election: PostgresqlElection) -> bool:
+        sighting = await election.look()
+        return sighting.before is not None and not sighting.given_up
+
+    async def hang(database: Database) -> None:
+        try:
+            await database.writer.run(adding("a"))
+        except OwnershipLost as error:
+            hangs.append(error)
+
+    with ends("no renewal was confirmed"):
+        async with leading(postgresql_url, SHORT) as database, anyio.create_task_group() as tasks:
+            await blocker.execute("BEGIN; LOCK TABLE posthouse.leadership, posthouse.bot_channels")
+            tasks.start_soon(hang, database)
+            await anyio.sleep_forever()
+    assert len(hangs) == 1
+    assert tenure(database).is_over()
+    await blocker.execute("ROLLBACK")
+    await blocker.close()
+    async with aclosing(PostgresqlElection(postgresql_url)) as election:
+        await until(lambda: has_expired(election))  # after the renewal, too, that had arrived before
+
+
+async def test_a_busy_loop_delays_no_renewal(postgresql_url: str) -> None:
+    async with leading(postgresql_url, SHORT) as database:
+        started = time.monotonic()
+        while time.monotonic() < started + 2 * SHORT.lease_seconds:
+            sum(range(1000))
+        assert not tenure(database).is_over()
+        await database.writer.run(adding("a"))
+
+
+async def test_a_long_batch_delays_no_renewal(postgresql_url: str) -> None:
+    async with leading(postgresql_url, SHORT) as database:
+
+        async def slow(transaction: Transaction) -> None:
+            await transaction.connection.execute(f"SELECT pg_sleep({2 * SHORT.lease_seconds})")
+
+        await database.writer.run(slow)
+        assert not tenure(database).is_over()
+
+
+async def test_a_lease_is_handed_over_to_one_that_stands_by(postgresql_url: str) -> None:
+    heirs: list[Leader | None] = []
+    taken = anyio.Event()
+
+    async def is_free(election: PostgresqlElection) -> bool:
+        return (await election.look()).leader is None
+
+    async def one_stands_by(database: Database) -> bool:
+        return await tenure(database).standing_by() == 1
+
+    async def stand_by() -> None:
+        async with aclosing(PostgresqlElection(postgresql_url)) as election:
+            await until(lambda: is_free(election))
+            async with leading(postgresql_url, BOB) as database:
+                assert await channels(database) == ["last"]
+                await taken.wait()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks, leading(postgresql_url, ANN) as database:
+            tasks.start_soon(stand_by)
+            await until(lambda: one_stands_by(database))
+            tasks.start_soon(database.writer.run, adding("last"))
+            heirs.append(await tenure(database).give_up())
+            assert tenure(database).is_over()
+            taken.set()
+    assert [heir and heir.worker_id for heir in heirs] == ["bob"]
+
+
+async def test_who_gives_up_waits_for_nobody_if_nobody_stands_by(postgresql_url: str) -> None:
+    async with leading(postgresql_url, ANN) as database:
+        assert await tenure(database).give_up() is None
+        assert (await seen(postgresql_url)).given_up
+
+
+async def test_a_worker_that_is_started_again_at_its_address_leads_at_once(postgresql_url: str) -> None:
+    again = Candidate(worker_id="again", url=ANN.url, is_new=True)
+    with ends():
+        async with leading(postgresql_url, ANN) as killed, leading(postgresql_url, again) as database:
+            assert tenure(database).leader.fence == tenure(killed).leader.fence + 1
+            await killed.writer.run(adding("a"))
+
+
+async def test_an_older_worker_stands_back_from_a_newer_schema(postgresql_url: str, postgresql_node: Node) -> None:
+    name = postgresql_url.rpartition("/")[2]
+    async with leading(postgresql_url, ANN) as database:
+        fence = tenure(database).leader.fence
+    postgresql_node.query("INSERT INTO posthouse.schema_migrations VALUES ('9999_later', '', '')", name)
+    with pytest.raises(DatabaseNewer):
+        async with leading(postgresql_url, BOB):
+            pass
+    assert postgresql_node.query("SELECT fence FROM posthouse.log_end", name) == [str(fence)]
+
+
+async def test_a_renewal_counts_only_when_a_standby_has_it(postgresql_quorum: tuple[Node, Node, Node]) -> None:
+    primary, *standbys = postgresql_quorum
+    with ends("no renewal was confirmed"):
+        async with leading(primary.url(), SHORT) as database:
+            for standby in standbys:
+                standby.freeze()
+            await waiting(primary)  # for a standby, as the renewal does
+            await anyio.sleep_forever()
+    assert tenure(database).is_over()
+    for standby in standbys:
+        standby.thaw()
+
+
+async def test_no_thread_is_left(postgresql_url: str) -> None:
+    async with leading(postgresql_url, ANN):
+        assert "lease" in {thread.name for thread in threading.enumerate()}
+    assert "lease" not in {thread.name for thread in threading.enumerate()}
