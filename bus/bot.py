@@ -30,6 +30,7 @@ from .client.home import Home
 from .client.ids import chosen_id
 from .client.inbox import Inbox
 from .client.message import Message
+from .client.removing import Removing
 from .client.replies import Replies
 from .client.sending import Sender
 from .client.serving import Application
@@ -59,7 +60,7 @@ _REPLY_SECONDS = 30.0
 _GRACE_SECONDS = 3600.0
 
 
-class Bot(Asking, Handlers):
+class Bot(Asking, Removing, Handlers):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session: after a restart of the worker it reconnects and repeats unanswered

@@ -17,9 +17,27 @@ from typing import Any
 import msgspec
 
 from bus.model.records import BotMessage, ChannelRecipient, DirectRecipient
-from bus.model.repository import LogMessage, Lot, NewMessage, StoredLot
+from bus.model.repository import LogMessage, Lot, NewMessage, Page, StoredLot
 
-__all__ = ["checksum", "in_log", "intact", "lots_of_rows", "message_of", "new_of", "own_columns", "record_of"]
+__all__ = [
+    "ERASED_HEADERS",
+    "checksum",
+    "erased_checksum",
+    "in_log",
+    "intact",
+    "lots_of_rows",
+    "message_of",
+    "new_of",
+    "own_columns",
+    "page_of_rows",
+    "record_of",
+]
+
+ERASED_HEADERS = b"{}"
+"""The headers of an erased message; its body is empty."""
+
+_BODY = 7
+"""The body's place in a row."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -74,6 +92,31 @@ def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
     return stored
 
 
+def page_of_rows(
+    recalled: Iterable[Sequence[Any]],
+    following: Iterable[Sequence[Any]],
+    *,
+    complete: bool,
+    damaged: Iterable[int],
+) -> Page:
+    """Return a page of rows that match their checksums, without those that were erased."""
+    erased: list[int] = []
+
+    def left(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+        found = list(rows)
+        erased.extend(row[0] for row in found if not row[_BODY])
+        return [row for row in found if row[_BODY]] if erased else found
+
+    lots = lots_of_rows(left(recalled)), lots_of_rows(left(following))
+    return Page(*lots, complete, tuple(damaged), tuple(erased))
+
+
+def erased_checksum(row: Sequence[Any]) -> int:
+    """Return the checksum that a row has once it is erased."""
+    message = msgspec.structs.replace(message_of(row), body=b"", headers=ERASED_HEADERS)
+    return checksum(message.seq, message, message.timestamp)
+
+
 def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:
     """Return what the rows of a lot do not share: id, body and checksum; and what they reply to, if they do."""
     before = (
@@ -114,7 +157,7 @@ def record_of(message: LogMessage) -> BotMessage:
         sender_bot_name=message.sender_bot_name,
         recipient=recipient,
         message_type=message.message_type,
-        body=msgspec.json.decode(message.body),
+        body=msgspec.json.decode(message.body) if message.body else None,
         timestamp=message.timestamp,
         reply_to=message.reply_to,
     )

@@ -12,9 +12,19 @@ from typing import Any
 import msgspec
 
 from bus.model.keys import Key, Purpose
-from bus.model.repository import MailboxState, UnsettledState
+from bus.model.repository import Erase, Erased, MailboxState, Removal, UnsettledState
 
-__all__ = ["is_sealed", "key_of", "key_row", "mailbox_of", "mailbox_row", "seal"]
+__all__ = [
+    "erased_before",
+    "is_sealed",
+    "key_of",
+    "key_row",
+    "mailbox_of",
+    "mailbox_row",
+    "removal_of",
+    "removal_row",
+    "seal",
+]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -98,3 +108,25 @@ def key_of(row: Sequence[Any]) -> Key:
         replaced_by=row[9],
         last_used_at=row[10],
     )
+
+
+def removal_row(change: Erase, erased: Erased) -> tuple[Any, ...]:
+    """Return id, at, bot_id, bot_name, reference, what, scrubbed_at and checksum of the record of an erasure."""
+    what = msgspec.json.encode(erased).decode()
+    values = (change.id, change.at, change.bot_id, change.bot_name, change.reference, what, None)
+    return (*values, seal(*values))
+
+
+def removal_of(row: Sequence[Any]) -> Removal:
+    """Read the number of a record, and then such a row."""
+    number, *values, checksum = row
+    erased, damaged = Erased(), seal(*values) != checksum
+    if not damaged:
+        erased = erased_before(values[5])
+    id, at, bot_id, bot_name, reference, _, scrubbed_at = values
+    return Removal(number, id, at, bot_id, bot_name, reference, erased, scrubbed_at, damaged)
+
+
+def erased_before(what: str) -> Erased:
+    """Return what an erasure did, as it was recorded."""
+    return msgspec.structs.replace(msgspec.json.decode(what, type=Erased), again=True)

@@ -5,6 +5,7 @@ Owns the task that does this. Which question is next is decided by `core.questio
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,11 @@ import structlog
 from ..core.core import Core
 from ..core.effects import Ask, Effect, FindStart, Moment, Note, Send, denied
 from ..core.questions import Question, Questions
-from ..errors import RecordDamaged, StoreFailure
+from ..errors import RecordDamaged, StorageBusy, StorageFull, StoreFailure
 from ..model.repository import MessageLog
 from ..settings import Limits
 from ..wire.codec import encode, ok_frame
-from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
+from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Scrub, Workflow
 from .outgoing import Outgoing
 from .queries import Queries
 
@@ -51,6 +52,8 @@ class Answering:
         self._moment = moment
         self._questions = Questions(limits)
         self._more = anyio.Event()
+        self._scrubs: deque[Ask] = deque()
+        self._scrub = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Answering {self._questions}>"
@@ -74,12 +77,26 @@ class Answering:
             question = self._questions.take(self._outgoing.has_room)
             if question is None:
                 await self._wait()
-                continue
-            try:
-                effects = await self._answer(question)
-            finally:
-                self._questions.done(question)
-            carry_out(effects)
+            elif isinstance(question, Ask) and isinstance(question.query, Scrub):
+                self._scrubs.append(question)
+                self._scrub.set()
+            else:
+                await self._answer_one(question, carry_out)
+
+    async def run_scrubs(self, carry_out: Callable[[list[Effect]], None]) -> None:
+        """Answer until cancelled what may take long, beside the others. Raises StoreFailure."""
+        while True:
+            while self._scrubs:
+                await self._answer_one(self._scrubs.popleft(), carry_out)
+            self._scrub = anyio.Event()
+            await self._scrub.wait()
+
+    async def _answer_one(self, question: Question, carry_out: Callable[[list[Effect]], None]) -> None:
+        try:
+            effects = await self._answer(question)
+        finally:
+            self._questions.done(question)
+        carry_out(effects)
 
     async def _wait(self) -> None:
         self._more = anyio.Event()
@@ -93,6 +110,8 @@ class Answering:
 
     async def _answer(self, question: Question) -> list[Effect]:
         try:
+            if isinstance(question, Ask) and isinstance(question.query, Scrub):
+                return await self._scrubbed(question)
             with anyio.fail_after(self._seconds_max):
                 if isinstance(question, FindStart):
                     start_seq = await self._log.seq_before(question.time)
@@ -106,6 +125,9 @@ class Answering:
             return self._refused(question, Code.BUSY, text)
         except Refusal as error:
             return self._refused(question, error.code, error.message, error.details)
+        except (StorageBusy, StorageFull) as error:
+            code = Code.BUSY if isinstance(error, StorageBusy) else Code.STORAGE_FULL
+            return self._refused(question, code, str(error))
         except StoreFailure:
             raise
         except RecordDamaged as error:
@@ -114,6 +136,12 @@ class Answering:
         except Exception:
             _log.exception("question_failed", op=_op(question))
             return self._refused(question, Code.INTERNAL, "the worker could not answer this; see its log")
+
+    async def _scrubbed(self, ask: Ask) -> list[Effect]:
+        assert isinstance(ask.query, Scrub)
+        value = await self._queries.answer(ask, ask.query, self._moment().now)
+        noted = self._core.note(Note("contents_scrubbed", {"address": ask.address}), self._moment())
+        return [*noted, Send(ask.address, ok_frame(ask.query.request, value))]
 
     def _refused(
         self, question: Question, code: str, message: str, details: dict[str, Any] | None = None

@@ -219,6 +219,7 @@ class Broker:
                 self._tasks.start_soon(self._tap.run, self._hear_tap)
                 self._tasks.start_soon(self._tick)
                 self._tasks.start_soon(self._answering.run, self._carry_out)
+                self._tasks.start_soon(self._answering.run_scrubs, self._carry_out)
                 await self._write()
                 self._tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):

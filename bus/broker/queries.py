@@ -38,6 +38,7 @@ from ..wire.answers import (
     ListedSubscription,
     MessageAnswer,
     RateLimited,
+    Scrubbed,
     SubscriptionList,
     WorkerStatus,
 )
@@ -52,6 +53,9 @@ from ..wire.frames import (
     MessageQuery,
     Query,
     Refusal,
+    Removals,
+    Scrub,
+    Search,
     Status,
     Subscriptions,
     is_id,
@@ -59,6 +63,7 @@ from ..wire.frames import (
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
 from .paging import AnswerPage
+from .removing import removals, search
 
 __all__ = ["Queries"]
 
@@ -130,10 +135,24 @@ class Queries:
                 bot = None if query.bot is None else self._bot(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(self._core.directory, self._log, query, bot=bot, page=page)
+            case Search() | Removals() | Scrub():
+                _forbid(sight.unerasable())
+                return await self._remove(query, sight)
             case Status():
                 return await self.status(now, None if sight.reads_all else ask.bot_id)
             case _:
                 assert_never(query)
+
+    async def _remove(self, query: Search | Removals | Scrub, sight: Sight) -> msgspec.Struct:
+        match query:
+            case Search():
+                sender = None if query.sender is None else self._sender_id(query.sender, sight)
+                return await search(self._log, query, sender)
+            case Removals():
+                return await removals(self._log, query, self._frame_bytes_max)
+            case Scrub():
+                await self._log.scrub(self._moment().wall)
+                return Scrubbed()
 
     def _find(self, bot_id: str, id: str, sender: str | None, sight: Sight) -> FindRequest:
         channels = self._core.directory.subscriptions_of(bot_id)

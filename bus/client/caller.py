@@ -31,6 +31,10 @@ class Caller:
     def __repr__(self) -> str:
         return f"<Caller of {self._url} timeout={self.timeout}>"
 
+    def patient(self) -> Caller:
+        """Return a caller on the same connection that waits forever."""
+        return Caller(self.connection, self._url, None)
+
     async def ask(
         self,
         what: str,

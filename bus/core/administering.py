@@ -1,4 +1,4 @@
-"""Questions about rights, and rights that are configured while the worker runs.
+"""What administrators ask of a worker that runs: about rights, and to erase.
 
 Pure.
 """
@@ -11,13 +11,15 @@ from ..model.rights import Action
 from ..settings import Security
 from ..settings_rights import object_fault
 from ..wire.answers import MayAnswer
-from ..wire.frames import Code, May, Refusal, Reload
+from ..wire.frames import Code, EraseFrame, May, Refusal, Reload
 from .access import Access
+from .batches import Batches
 from .directory import Directory
-from .dispatch import Dispatch
-from .effects import Reconfigure, Turn
+from .effects import Reconfigure
+from .erasing import Erasing
 from .keyring import Keyring
 from .pausing import Pausing
+from .scheduling import Scheduling
 
 __all__ = ["Administering"]
 
@@ -32,27 +34,31 @@ class Administering:
         access: Access,
         keyring: Keyring | None,
         directory: Directory,
+        batches: Batches,
         *,
         pausing: Pausing,
-        dispatch: Dispatch,
-        turn: Turn,
+        scheduling: Scheduling,
     ) -> None:
         self._access = access
+        self._erasing = Erasing(access, directory, batches, scheduling)
         self._keyring = keyring
         self._directory = directory
         self._pausing = pausing
-        self._dispatch = dispatch
-        self._turn = turn
-        dispatch.tapping.closed = access.closed
+        self._dispatch = scheduling.dispatch
+        self._turn = scheduling.turn
+        self._dispatch.tapping.closed = access.closed
         if keyring is None:
             pausing.end()
 
     def __repr__(self) -> str:
         return f"<Administering {self._access}>"
 
-    def request(self, session: Session, request: May | Reload) -> None:
+    def request(self, session: Session, request: May | Reload | EraseFrame) -> None:
         """Handle a frame. Raise Refusal if it is invalid or not allowed."""
         principal = session.principal
+        if isinstance(request, EraseFrame):
+            self._erasing.request(session, request)
+            return
         if self._keyring is None or principal is None:
             raise Refusal(Code.FORBIDDEN, _NO_RIGHTS)
         if isinstance(request, May):

@@ -27,6 +27,7 @@ from ..wire.frames import (
     Commit,
     Credit,
     Enrol,
+    EraseFrame,
     Extend,
     Goodbye,
     Hello,
@@ -139,7 +140,7 @@ class Core:
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
-            access, self.keyring, self.directory, pausing=self._pausing, dispatch=self.dispatch, turn=self._turn
+            access, self.keyring, self.directory, self._batches, pausing=self._pausing, scheduling=self._scheduling
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
@@ -480,7 +481,7 @@ class Core:
             case Goodbye():
                 self._opening.end(session, vanished=False)
                 self._turn.send(address, Ok(request=request.request))
-            case May() | Reload():
+            case May() | Reload() | EraseFrame():
                 self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
                 self._key_manager().request(session, request)

@@ -157,8 +157,12 @@ class Dispatch:
             map(parcel_of, page.recalled),
             list(map(parcel_of, page.messages)),
             complete=page.complete,
-            damaged=page.damaged,
+            damaged=(*page.damaged, *page.erased),
         )
+        if page.erased and (erased := [seq for seq in lost if seq in page.erased]):
+            mailbox.leaving.miss(erased)
+            self.send_gap(mailbox, mailbox.sessions)
+            lost = tuple(seq for seq in lost if seq not in page.erased)
         for seq in lost:
             reason = "damaged" if seq in page.damaged else "retention"
             for session in mailbox.sessions:

@@ -46,8 +46,8 @@ class Scheduling:
         self._has_events = state.next_due_at == DUE_AT_ONCE
         self._directory = directory
         self._batches = batches
-        self._dispatch = dispatch
-        self._turn = turn
+        self.dispatch = dispatch
+        self.turn = turn
         self._limits = limits
 
     def __repr__(self) -> str:
@@ -83,12 +83,12 @@ class Scheduling:
         """Release what is due into the log."""
         if self._releasing or not (self._has_events or self._next_due_at is not None):
             return
-        time = self._turn.steady()
+        time = self.turn.steady()
         if not self._has_events and (self._next_due_at is None or self._next_due_at > time):
             return
         channels: list[Channel] = []
         if self._has_events and RUNS_CHANNEL not in self._directory.channels:
-            wall = self._turn.moment.wall
+            wall = self.turn.moment.wall
             channels.append(Channel(name=RUNS_CHANNEL, created_at=wall, created_by_bot_id=WORKER_ID))
         self._releasing, self._has_events = True, False
         # Their timestamp is the batch's time, which may be ahead of the clock; what is due goes by the clock.
@@ -104,9 +104,15 @@ class Scheduling:
         self._total -= counted.total()
         self._waiting -= counted  # drops what is 0
         self._has_events = self._has_events or released.next_due_at == DUE_AT_ONCE
-        self._dispatch.enter(*stored_lots(released.messages))
-        self._dispatch.counters.damaged += len(released.damaged)
+        self.dispatch.enter(*stored_lots(released.messages))
+        self.dispatch.counters.damaged += len(released.damaged)
         self.release()
+
+    def cancelled(self, senders: Counter[str]) -> None:
+        """Count messages no more that were removed before they were due, by their senders."""
+        del senders[WORKER_ID]
+        self._total -= senders.total()
+        self._waiting -= senders
 
     def not_released(self) -> None:
         """Note that nothing was released: the next tick tries again."""

@@ -57,6 +57,12 @@ class Sight:
             return None
         return self._access.refusal(self._principal, Action.ADMIN, "audit")
 
+    def unerasable(self) -> Refusal | None:
+        """Return why it may not search everything and erase, or None."""
+        if self._principal is None:
+            return None
+        return self._access.refusal(self._principal, Action.ADMIN, "erase")
+
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def sees_bot(self, name: str) -> bool:

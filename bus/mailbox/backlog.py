@@ -56,6 +56,10 @@ class Backlog:
         """Discard a count that is under way: messages were removed, and it may or may not include them."""
         self.counting = False
 
+    def forget(self) -> None:
+        """Discard the counts: messages were passed over, of whose senders nothing is known."""
+        self.known = self.counting = False
+
     def counted(self, waiting: Mapping[str, int], *, number: int) -> None:
         """Apply how many of each sender waited when the store was asked, unless that count is void."""
         if self.counting and number == self._asked:

@@ -13,7 +13,7 @@ The mailbox decides which messages are wanted. Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 
 from ..model.repository import PageRequest
 from ..settings import Limits
@@ -35,6 +35,8 @@ class Intake:
         self._ready = _Queue()
         self._aside = _Queue()
         self._overflowed = False
+        self.stale = False
+        """Whether the page that is being read may have what is not to be delivered any more."""
 
     def __repr__(self) -> str:
         return f"<Intake {'level' if self.level else 'behind'} ready={len(self)} aside={self.aside}>"
@@ -86,7 +88,7 @@ class Intake:
 
     def read(self, request: PageRequest) -> PageRequest:
         """Note that a page is being read."""
-        self.reading, self._overflowed = request, False
+        self.reading, self._overflowed, self.stale = request, False, False
         return request
 
     def end_reading(self) -> PageRequest:
@@ -124,6 +126,12 @@ class Intake:
     def _drop(self, keep: Callable[[Parcel], Parcel]) -> None:
         for queue in (self._ready, self._aside):
             queue.change(keep)
+
+    def forget_texts(self, seqs: Set[int], position: int) -> None:
+        """Fall behind if one of these messages is in memory, or may be in the page that is being read."""
+        self.stale = self.reading is not None
+        if self.stale or any(not seqs.isdisjoint(parcel.seqs) for parcel in self._ready.parcels()):
+            self.unload(position)
 
     def unload(self, position: int) -> None:
         """Fall behind: drop what is in memory; the next page begins after the position."""

@@ -11,7 +11,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 
 from .parts import Parts
 
@@ -22,6 +22,7 @@ class Leaving:
     """Retention's view of one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
+        self._pass_over = parts.pass_over
         self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
 
     def __repr__(self) -> str:
@@ -66,6 +67,19 @@ class Leaving:
         """Undo `prepare`: nothing was removed. Messages whose turn came meanwhile are returned."""
         self._losses.keep()
         self._outstanding.release_withheld()
+
+    def forget_texts(self, seqs: Set[int]) -> None:
+        """Drop messages from memory that were erased: what has to be delivered is read again, and found erased."""
+        self._outstanding.forget_texts(seqs)
+        self._intake.forget_texts(seqs, self._sources.position)
+
+    def miss(self, seqs: Collection[int]) -> None:
+        """Extend the gap by messages whose turn came, and that were erased."""
+        if seqs:
+            self._losses.miss(seqs)
+            self._pass_over(seqs)
+            self._backlog.forget()
+            self._outstanding.dirty = True
 
     def lose(self, senders: Mapping[int, str]) -> None:
         """Drop what was removed from the log, with its senders by seq.

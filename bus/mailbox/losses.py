@@ -1,4 +1,4 @@
-"""Messages that a mailbox loses to retention, and the gap that they leave.
+"""Messages that a mailbox loses to retention or because they were erased, and the gap that they leave.
 
 Owns the messages that are being removed from the log although the mailbox still needs them, and the gap. The gap is
 sent to the mailbox's sessions, and cleared when one of them is heard after that.
@@ -41,6 +41,10 @@ class Losses:
         if reading:
             self.gone.update(lost)
         return lost
+
+    def miss(self, seqs: Iterable[int]) -> None:
+        """Extend the gap by messages that are lost."""
+        self.gap = self._with(seqs)
 
     def saved(self) -> tuple[int, int] | None:
         """Return the gap to save, including what is removed in the same transaction."""

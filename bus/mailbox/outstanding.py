@@ -14,18 +14,14 @@ which container holds a message's seq; `_wires` has the JSON of those that are i
     settling    `_settling`, by the number of the commit
 
 A message that is in flight may also be in `_settling`. Until that commit is on disk, or was refused, it is neither
-given up nor returned.
-
-Which messages are delivered, and what follows when one is settled or given up, is decided in `mailbox`.
-
-Pure: time is an argument.
+given up nor returned. Which messages are delivered is decided in `mailbox`. Pure.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterable, Iterator, KeysView
+from collections.abc import Collection, Iterable, Iterator, KeysView, Set
 
 import msgspec
 
@@ -206,9 +202,8 @@ class Outstanding:
     ) -> Unsettled | None:
         """Remove a message from its session, to be redelivered after `delay` seconds.
 
-        `failure` says why it failed; None if it did not. `gone` is the client that failed it by vanishing: the
-        message is then suspended after its last failure. Any other last failure removes it, and returns what there
-        was of it: its mailbox gives it up.
+        `failure` says why it failed; None if it did not. After the last one the message is suspended, if `gone` is
+        the client that failed it by vanishing. Otherwise it is removed and returned: its mailbox gives it up.
         """
         item = self._own(seq)
         self._leave_session(seq, item)
@@ -290,7 +285,7 @@ class Outstanding:
                 self._move(item, MessagePlace.DELAYED)
                 # However the wall clock was set since, it rests no longer than it was asked to.
                 heapq.heappush(self._delayed, (now + min(max(left, 0.0), item.delay), seq))
-            self._resting = []
+            self._resting.clear()
         while self._delayed and self._delayed[0][0] <= now:
             self._return(heapq.heappop(self._delayed)[1])
 
@@ -327,6 +322,11 @@ class Outstanding:
         """Drop a message's text from memory: it is read again before it is redelivered."""
         self._items[seq].unload()
         self._wires.pop(seq, None)
+
+    def forget_texts(self, seqs: Set[int]) -> None:
+        """Drop the texts of messages, in flight or not: they are read again before they are redelivered."""
+        for seq in self._wires.keys() & seqs:
+            self._own(seq).forget_text(self._wires.pop(seq))
 
     def unload_all(self) -> None:
         """Drop all texts: the mailbox has no session any more."""

@@ -26,6 +26,10 @@ _ID_FIELD = b'"id":"'
 """What precedes a message's id in its JSON; the seq is before it, and nothing else."""
 
 
+_ERASED = b',"erased":true'
+"""What ends the JSON of an erased message."""
+
+
 class Envelope(msgspec.Struct, frozen=True, gc=False):
     """What delivery must know of stored messages. From `expires_at` on, a wall time, they are not delivered."""
 
@@ -136,8 +140,9 @@ def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, byt
 def write_message(message: NewMessage, seq: int | None, timestamp: str | None) -> bytes:
     """Return a message as JSON. A delayed message that is not due yet has neither seq nor timestamp."""
     before, after = _frame(message, timestamp)
-    own = (encode(seq), encode(message.id), before, message.body, encode(message.reply_to), after)
-    return b'{"seq":%b,"id":%b,%b,"body":%b,"reply_to":%b,%b}' % own
+    body = message.body or b"null"  # it was erased
+    own = (encode(seq), encode(message.id), before, body, encode(message.reply_to), after)
+    return b'{"seq":%b,"id":%b,%b,"body":%b,"reply_to":%b,%b%b}' % (*own, b"" if message.body else _ERASED)
 
 
 def parcel_of(stored: StoredLot) -> Parcel:

@@ -83,6 +83,10 @@ class Reading:
         `away` says that the mailbox has no session any more: then nothing is kept in memory.
         """
         request = self._parts.intake.end_reading()
+        if self._parts.intake.stale:
+            self._parts.intake.take_aside()
+            self._parts.losses.gone.clear()
+            return ()
         lost = self._recall(request.seqs, recalled, away=away)
         # Where only single messages were asked for, nothing follows. Where the mailbox was rewound, left or given
         # another channel in the meantime, what was read no longer follows what is there.

@@ -14,7 +14,7 @@ import msgspec
 
 from ..model.records import later
 from ..model.repository import UnsettledState
-from .parcel import Envelope
+from .parcel import Envelope, id_of
 from .sessions import Session
 from .sources import DIRECT
 
@@ -135,6 +135,13 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
         if self.envelope is not None:
             self.source = self.envelope.channel or DIRECT
             self.envelope = None
+
+    def forget_text(self, wire: bytes) -> None:
+        """Note that the message is only in the store now, even if it is in flight, and where it came from."""
+        if self.session is not None and self.envelope is not None:
+            self.identity = (self.envelope.sender_bot_id, id_of(wire))
+            self.session.in_flight_bytes -= len(wire)
+        self.unload()
 
     def rest(self, wall: str, delay: float) -> None:
         """Note, for a restart of the worker, a delay that begins at a time of the wall clock."""

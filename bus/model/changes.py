@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import RecordDamaged, Refused
+from .erasing import Erase
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
@@ -274,6 +275,7 @@ Change = (
     | AddMessages
     | ReleaseDue
     | RemoveMessages
+    | Erase
     | RemoveRuns
     | CommitWork
     | RecoverRuns
@@ -411,13 +413,14 @@ class Page(msgspec.Struct, frozen=True):
 
     `recalled` has the messages requested by seq, `messages` those that follow in the sources. If `complete`,
     nothing more lies between them and `through_seq`. `damaged` has the seqs left out because they did not match
-    their checksums.
+    their checksums, and `erased` those left out because they were erased.
     """
 
     recalled: list[StoredLot]
     messages: list[StoredLot]
     complete: bool
     damaged: tuple[int, ...] = ()
+    erased: tuple[int, ...] = ()
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):

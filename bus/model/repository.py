@@ -49,6 +49,7 @@ from .changes import (
     group_mailbox_id,
     timestamp_of,
 )
+from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
 from .keys import Key
 from .leadership import Tenure
 from .lots import (
@@ -97,8 +98,13 @@ __all__ = [
     "CommitWork",
     "Committed",
     "DeadLetter",
+    "Delayed",
     "EndedRun",
+    "Erase",
+    "Erased",
     "FindRequest",
+    "FoundContents",
+    "FoundRun",
     "Group",
     "HistoryRequest",
     "Key",
@@ -118,6 +124,7 @@ __all__ = [
     "Recovered",
     "ReleaseDue",
     "Released",
+    "Removal",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",
@@ -128,6 +135,7 @@ __all__ = [
     "RunOwners",
     "RunSurvey",
     "SaveMailbox",
+    "SearchRequest",
     "SecurityEvent",
     "SecurityRequest",
     "SecuritySpan",
@@ -272,6 +280,19 @@ class MessageLog(Protocol):
 
     async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
         """Return security events, each with whether it is as it was stored."""
+
+    async def search(self, request: SearchRequest) -> FoundContents:
+        """Return the messages and runs that contain something, in portions: a bounded part of the store each."""
+
+    async def removals(self, after: int, limit: int) -> list[Removal]:
+        """Return the records of removals, in their order: those after a number."""
+
+    async def scrub(self, at: str) -> None:
+        """Leave nothing of what was removed in the files of the database, and note the time.
+
+        Nothing is stored meanwhile. Raise StorageBusy if another program reads the database, and StorageFull if
+        there is no room. It may be repeated.
+        """
 
     async def sizes(self) -> dict[str, int]:
         """Return the numbers of `messages` in the log and `scheduled`, and the bytes on disk, as `database_bytes`.

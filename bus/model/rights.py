@@ -49,7 +49,7 @@ class Action(enum.StrEnum):
     SIGNAL = "signal"
     """To send signals to runs of a workflow, by its name."""
     ADMIN = "admin"
-    """What concerns the worker itself: `reload`, `may` about other bots, `audit`."""
+    """What concerns the worker itself: `reload`, `may` about other bots, `audit`, `erase`."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

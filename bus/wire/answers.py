@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..model.erasing import Removal
+
 __all__ = [
     "BotList",
     "ChannelList",
@@ -38,7 +40,9 @@ __all__ = [
     "MessageAnswer",
     "RateLimited",
     "Reloaded",
+    "RemovalList",
     "Retried",
+    "Scrubbed",
     "SecurityEventList",
     "SubscriptionEnd",
     "SubscriptionList",
@@ -90,6 +94,8 @@ class KeptMessage(_Answer, frozen=True, kw_only=True, omit_defaults=True):
     timestamp: str | None
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
+    erased: bool = False
+    """Whether its body and headers were erased: they are null and empty."""
 
 
 class HistoryPage(_Answer, Generic[M], frozen=True):
@@ -342,6 +348,17 @@ class SecurityEventList(_Answer, frozen=True, omit_defaults=True):
 
     events: list[ListedSecurityEvent]
     more: bool = False
+
+
+class RemovalList(_Answer, frozen=True, omit_defaults=True):
+    """Records of removals in their order; `more` says that others follow."""
+
+    removals: list[Removal]
+    more: bool = False
+
+
+class Scrubbed(_Answer, frozen=True):
+    """Nothing of what was removed before is left in the files of the database."""
 
 
 class RateLimited(_Answer, frozen=True):

@@ -30,6 +30,7 @@ from .limits import (
 )
 from .parts_frames import InParts, PartFrame, ReadPart, WholeFrame
 from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
+from .removing_frames import EraseFrame, Removals, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -48,6 +49,7 @@ __all__ = [
     "DeadLetters",
     "Deliver",
     "Enrol",
+    "EraseFrame",
     "ErrorFrame",
     "Extend",
     "Gap",
@@ -71,9 +73,12 @@ __all__ = [
     "Query",
     "Refusal",
     "Reload",
+    "Removals",
     "RequestFrame",
     "RetryDeadLetters",
     "RevokeKeyFrame",
+    "Scrub",
+    "Search",
     "Settled",
     "StartAt",
     "Status",
@@ -229,10 +234,13 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
     echo: bool = True
 
 
-Query = History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
+Query = (
+    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
+    | Search | Removals | Scrub
+)  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
-KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
     | PartFrame | WholeFrame | ReadPart
@@ -330,6 +338,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     prev_seq: int | None = None
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
+    erased: bool = False
+    """Whether its body and headers were erased: they are null and empty."""
 
     @property
     def channel(self) -> str | None:

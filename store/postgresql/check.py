@@ -25,6 +25,7 @@ from ..moving.house import warning_of
 from ..seals import is_sealed
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
+from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS, read_row
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
@@ -261,6 +262,9 @@ class _Reading:
         rows = self._connection.cursor(SECURITY_EVENTS)
         altered = [row[0] async for row in rows if not is_sealed(event_row(row))]
         self._damage([f"security event {id}: not as stored: the checksum differs" for id in altered])
+        removals = self._connection.cursor(REMOVALS)
+        altered = [row[0] async for row in removals if not is_sealed(tuple(row)[1:])]
+        self._damage([f"removal {number}: not as stored: the checksum differs" for number in altered])
 
     async def _workflows(self) -> None:
         """Check that what a workflow is resumed from is JSON, and that steps and signals have their run."""

@@ -28,7 +28,9 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    Erase,
     FindRequest,
+    FoundContents,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -42,6 +44,7 @@ from bus.model.repository import (
     Recovered,
     RecoverRuns,
     ReleaseDue,
+    Removal,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -50,6 +53,7 @@ from bus.model.repository import (
     RevokeKeys,
     RunSurvey,
     SaveMailbox,
+    SearchRequest,
     SecurityEvent,
     SecurityRequest,
     SeenBot,
@@ -65,6 +69,7 @@ from bus.model.repository import (
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
+from .messages.erasing import SCRUBS, erase, note_scrub, read_removals
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
@@ -72,6 +77,7 @@ from .messages.pages import count_senders, count_waiting, read_page
 from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
 from .messages.rows import append_sql, columns_of, fetch
 from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
+from .messages.searching import search
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.incarnation import LogEnd, one_statement
@@ -213,6 +219,8 @@ class PostgresLog:
                 return released
             case RemoveMessages():
                 return await remove_messages(transaction, change)
+            case Erase():
+                return await erase(transaction, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -338,6 +346,25 @@ class PostgresLog:
     async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
         """Return security events."""
         return await read_events(self._database.questions, request)
+
+    async def search(self, request: SearchRequest) -> FoundContents:
+        """Return the messages and runs that contain something, in portions."""
+        return await search(self._database.questions, request, self._database.writer.last_seq)
+
+    async def removals(self, after: int, limit: int) -> list[Removal]:
+        """Return the records of removals, in their order."""
+        return await read_removals(self._database.questions, after, limit)
+
+    async def scrub(self, at: str) -> None:
+        """Write anew the tables that had what was removed."""
+        [[last]] = await self._database.read.fetch("SELECT COALESCE(MAX(number), 0) FROM removals")
+        for statement in SCRUBS:
+            await self._database.read.fetch(statement)
+
+        async def operation(transaction: Transaction) -> None:
+            await note_scrub(transaction.connection, last, at)
+
+        await self._database.writer.run(operation)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""

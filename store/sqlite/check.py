@@ -32,6 +32,7 @@ from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
 from .file.schema import migrations, read_move, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
+from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
 from .messages.rows import COLUMNS
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
@@ -263,6 +264,8 @@ class _Reading:
         rows = self._connection.execute(SECURITY_EVENTS)
         altered = [row[0] for row in rows if not is_sealed(row)]
         add_findings(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
+        removals = [row for row in self._connection.execute(REMOVALS) if not is_sealed(row[1:])]
+        add_findings(self.damage, [f"removal {row[0]}: not as stored: the checksum differs" for row in removals])
 
     def _is_there(self, seq: int) -> bool:
         return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())

@@ -28,7 +28,9 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    Erase,
     FindRequest,
+    FoundContents,
     HistoryRequest,
     LogMessage,
     LogState,
@@ -39,6 +41,7 @@ from bus.model.repository import (
     PageRequest,
     RecoverRuns,
     ReleaseDue,
+    Removal,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -47,6 +50,7 @@ from bus.model.repository import (
     RevokeKeys,
     RunSurvey,
     SaveMailbox,
+    SearchRequest,
     SecurityEvent,
     SecurityRequest,
     SeenBot,
@@ -64,10 +68,12 @@ from ..seals import mailbox_row, seal
 from .commits import Commits
 from .file.connection import Statement
 from .file.database import Database, starting
+from .file.scrubbing import scrub
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
+from .messages.erasing import erase, note_scrub, read_removals
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
@@ -75,6 +81,7 @@ from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
+from .messages.searching import search
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
@@ -206,6 +213,8 @@ class SqliteLog:
                 return released
             case RemoveMessages():
                 return await self._remove(transaction, change)
+            case Erase():
+                return await erase(connection, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -413,6 +422,24 @@ class SqliteLog:
     async def security_events(self, request: SecurityRequest) -> list[tuple[SecurityEvent, bool]]:
         """Return security events."""
         return await read_events(self._questions, request)
+
+    async def search(self, request: SearchRequest) -> FoundContents:
+        """Return the messages and runs that contain something, in portions."""
+        return await search(self._questions, request, self._database.writer.last_seq)
+
+    async def removals(self, after: int, limit: int) -> list[Removal]:
+        """Return the records of removals, in their order."""
+        return await read_removals(self._questions, after, limit)
+
+    async def scrub(self, at: str) -> None:
+        """Leave nothing of what was removed in the file and its WAL."""
+        [[last]] = await self._database.read.execute_fetchall("SELECT COALESCE(MAX(number), 0) FROM removals")
+        await self._database.writer.between(scrub)
+
+        async def operation(transaction: Transaction) -> None:
+            await note_scrub(transaction.connection, last, at)
+
+        await self._database.writer.run(operation)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""

@@ -46,6 +46,7 @@ MIGRATIONS = {
     "20261130_0016_keeping_and_schedules": "7c5a72974dc7303088b7f5baae7434cd1832251b612bba491ec3e9337e3b11e3",
     "20261130_0017_ends_of_runs": "a244b5b686b2e6ff8acd4626c466686ff01921c29e0f513f260b625dcef3e4c6",
     "20261130_0018_moving": "c66b9e77c5f03d818e906e654ea094515d7dade73c672ae32cf8c6a3eab21d85",
+    "20261130_0019_removals": "dfd351743fb8b928a280f1c3e32fd69e42057aa32a7e707438439505212f0754",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 
@@ -53,6 +54,8 @@ POSTGRESQL_MIGRATIONS = {
     "20261130_0001_messages": "f851bfad20df5d092a1f1c9536ac57fe8172eb023183008f8165a1c4f89afdf3",
     "20261130_0002_workflows": "6651b7f9e33a8a866bd85dad5651f9d08148de4f88af13dda63aaa0305efa029",
     "20261130_0003_moving": "dbb70bec71ae256d9d8b4ae00fa576a47270fe883c6660a9d43d933aadbb0955",
+    "20261130_0004_places": "d8061916ce7a64ebf05519dbc8c189dc1ddd05400e9c706459b66cc2d5c31550",
+    "20261130_0005_removals": "fa126a4d19b4b8ad1543ae4f8f0f253db6c404eb23abfcfa359a158201aaeb0d",
 }
 """The same of the other backend."""
 

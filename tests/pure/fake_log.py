@@ -28,6 +28,8 @@ from bus.model.repository import (
     CommitWork,
     DeadLetter,
     EndedRun,
+    Erase,
+    Erased,
     Group,
     LogMessage,
     LogState,
@@ -79,6 +81,10 @@ class FakeLog:
         """By id and sender, like `scheduled`."""
         self.scheduled: dict[tuple[str, str], NewMessage] = {}
         self.removed: set[int] = set()
+        self.erased: set[int] = set()
+        self.cancelled: set[tuple[str, str]] = set()
+        """Delayed messages that were removed."""
+        self.erasures: dict[str, Erased] = {}
         self.bots: dict[str, BotRecord] = {}
         self.channels: dict[str, Channel] = {}
         self.groups: dict[tuple[str, str], Group] = {}
@@ -130,6 +136,8 @@ class FakeLog:
                     del self.by_id[key_of(self.messages.pop(seq))]
                 self.removed.update(gone)
                 return len(gone)
+            case Erase():
+                return self._erase(change)
             case RemoveRuns(ids, until):
                 old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
                 for id in old:
@@ -300,6 +308,25 @@ class FakeLog:
             self.mailboxes[mailbox_id] = MailboxState(mailbox_id, min(start_seq, self.last_seq))
         return self.groups[channel, name].start_seq
 
+    def _erase(self, change: Erase) -> Erased:
+        if change.id in self.erasures:
+            return replace(self.erasures[change.id], again=True)
+        seqs = tuple(seq for seq in sorted({*change.seqs}) if seq in self.messages and self.messages[seq].body)
+        for seq in seqs:
+            self.messages[seq] = replace(self.messages[seq], body=b"", headers=b"{}")
+            self.by_id[key_of(self.messages[seq])] = self.messages[seq]
+        for key, dead in self.dead_letters.items():
+            if dead.seq in seqs:
+                self.dead_letters[key] = replace(dead, reason="erased")
+        self.erased.update(seqs)
+        delayed = tuple(
+            each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None) is not None
+        )
+        self.cancelled.update((each.id, each.sender_bot_id) for each in delayed)
+        runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
+        self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
+        return erased
+
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]
         wanted = self._wanted(request)
@@ -310,7 +337,9 @@ class FakeLog:
             messages.append(message)
             size_bytes += len(message.body)
         complete = len(messages) == len(wanted)
-        return Page(stored_lots(recalled), stored_lots(messages), complete=complete)
+        erased = tuple(message.seq for message in (*recalled, *messages) if not message.body)
+        recalled, messages = ([each for each in found if each.body] for found in (recalled, messages))
+        return Page(stored_lots(recalled), stored_lots(messages), complete=complete, erased=erased)
 
     def backlog(self, request: PageRequest) -> dict[str, int]:
         senders = (message.sender_bot_id for message in self._wanted(request) if message.seq not in request.seqs)

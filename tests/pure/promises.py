@@ -106,7 +106,7 @@ class Promises:
             if not scheduled:
                 return
             # It may have entered the log and left it again: a repeat has the first answer.
-            known = key in self.log.scheduled or key in self._released
+            known = key in self.log.scheduled or key in self._released or key in self.log.cancelled
             if not known and key not in self.log.by_id:
                 raise Violation(f"acknowledged {key} as waiting, and it is nowhere")
             self.acknowledged.setdefault(key, None)
@@ -227,6 +227,8 @@ class Promises:
         stored = self.written[seq]
         if stored.expires_at is not None and stored.expires_at <= moment.wall:
             raise Violation(f"{seq} was delivered to {bot} after it expired")
+        if not stored.body:
+            raise Violation(f"{seq} was delivered to {bot} after it was erased")
         if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
             raise Violation(f"{seq} was delivered to {bot} with other contents")
         key = self._check_addressed(bot, message, stored)
@@ -318,7 +320,7 @@ class Promises:
             return  # what nobody was told of is found at the end
         for seq in seqs:
             for key in self._owed(self.written[seq]):
-                if seq not in self.delivered[key]:
+                if seq not in self.delivered[key] and seq not in self.log.erased:
                     raise Violation(f"{seq} was removed before it was delivered by {key}")
 
     # ── When everything has arrived ──────────────────────────────────────────────────────────────────────
@@ -327,6 +329,8 @@ class Promises:
         """Every acknowledged message is in the log, and was delivered by every mailbox that it is for."""
         for message, seq in self.acknowledged.items():
             stored = self.written.get(self._released.get(message, 0) if seq is None else seq)
+            if stored is None and message in self.log.cancelled:
+                continue
             if stored is None or (stored.seq not in self.log.messages and stored.seq not in self.log.removed):
                 raise Violation(f"{message} was acknowledged as {seq} and is not in the log")
             for key in self._owed(stored):
@@ -334,7 +338,7 @@ class Promises:
                     raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")
         for key, seq in self._revived:
             dead = any(self.key(box) == key and seq == other for box, other in self.log.dead_letters)
-            if "/" not in key and not dead:
+            if "/" not in key and not dead and seq not in self.log.erased:
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
@@ -350,6 +354,8 @@ class Promises:
             for stored in self.log.messages.values():
                 if stored.recipient_channel != group.channel or stored.seq <= group.start_seq:
                     continue
+                if stored.seq in self.log.erased and mailbox.losses.gap is not None:
+                    continue  # whoever comes first is told
                 if mailbox.fate(stored.seq, group.channel) == "settled" and not self._is_accounted_for(
                     key, stored.seq
                 ):
@@ -360,7 +366,8 @@ class Promises:
             return True
         if self._is_dead(key, seq):
             return True
-        return seq in self.log.removed and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
+        gone = seq in self.log.removed or seq in self.log.erased
+        return gone and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
 
     def _is_dead(self, key: str, seq: int) -> bool:
         return any(dead == seq and self.key(mailbox_id) == key for mailbox_id, dead in self.log.dead_letters)

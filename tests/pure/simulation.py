@@ -31,6 +31,7 @@ from bus.wire.frames import (
     Commit,
     Credit,
     Deliver,
+    EraseFrame,
     ErrorFrame,
     Extend,
     Gap,
@@ -53,6 +54,7 @@ from bus.wire.frames import (
     Unsubscribe,
     Welcome,
 )
+from bus.wire.removing_frames import DelayedMessage
 
 from .connection import Connection
 from .fake_log import FakeLog
@@ -156,6 +158,7 @@ class Simulation:
             (self._leave, 2),
             (self._change_credit, 2),
             (self._retry, 1),
+            (self._erase, 3 if self.seed % 9 == 2 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
         ]
@@ -502,6 +505,17 @@ class Simulation:
 
         connection.answers[number] = answered
         self._send(connection, RetryDeadLetters(request=number, bot=key, seqs=[seq]))
+
+    def _erase(self) -> None:
+        """Let an operator erase messages, mostly recent ones, and some that are not due yet."""
+        connection = self._pick()
+        if connection is None or not self.log.messages:
+            return
+        recent = list(self.log.messages)[-self.random.choice([3, 30, 3000]) :]
+        seqs = self.random.sample(recent, min(len(recent), self.random.randint(1, 3)))
+        scheduled = [DelayedMessage(*key) for key in list(self.log.scheduled)[: self.random.choice([0, 0, 0, 1])]]
+        erase = EraseFrame(request=self._number(), id=self._new_id(), seqs=seqs, delayed=scheduled)
+        self._send(connection, erase)
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:

@@ -8,9 +8,10 @@ import pytest
 
 from bus.configuration import parse_settings
 from bus.core.effects import EmptyTap, Reconfigure, Tap
+from bus.core.sight import Sight
 from bus.settings import Settings, SettingsError
 from bus.settings_changes import take_over
-from bus.wire.frames import May, Reload, ToChannel
+from bus.wire.frames import EraseFrame, May, Reload, ToChannel
 
 from .ruled import RuledWorker, ruled
 from .worker import Worker, published
@@ -80,6 +81,18 @@ def test_without_keys_there_are_no_rights_to_ask_about() -> None:
     assert may(worker, "ann", "ann", "publish", "news") == "forbidden"
     [refused] = worker.say(b"ann", Reload(request=4))
     assert (refused["code"], "SIGHUP" in refused["message"]) == ("forbidden", True)
+
+
+def test_only_an_admin_erases(worker: RuledWorker) -> None:
+    erase = EraseFrame(request=4, id="019ab6d0-0000-7000-8000-000000000001", seqs=[1])
+    for bot in ("ann", "ops"):
+        [refused] = worker.say(bot.encode(), erase)
+        assert (refused["code"], refused["details"]["object"]) == ("forbidden", "erase")
+        sight = Sight(worker.core.permitting.access, worker.core.directory, worker.principal(bot))
+        assert sight.unerasable() is not None
+    assert worker.say(b"root", erase) == []
+    sight = Sight(worker.core.permitting.access, worker.core.directory, worker.principal("root"))
+    assert sight.unerasable() is None
 
 
 def test_only_an_admin_lets_the_configuration_be_read_again(worker: RuledWorker) -> None:

@@ -130,6 +130,31 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     ),
     (answers.Retried, {"retried": 2}),
     (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),
+    (
+        answers.RemovalList,
+        {
+            "removals": [
+                {
+                    "number": 1,
+                    "id": "e",
+                    "at": "2026-01-01T00:00:00.000000Z",
+                    "bot_id": "b",
+                    "bot_name": "ops",
+                    "reference": None,
+                    "erased": {
+                        "seqs": [1],
+                        "delayed": [{"id": "d", "sender_bot_id": "b"}],
+                        "runs": ["r"],
+                        "runs_left": ["s"],
+                        "again": True,
+                    },
+                    "scrubbed_at": None,
+                    "damaged": False,
+                }
+            ],
+            "more": True,
+        },
+    ),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": False, "group": "team"}),
     (answers.SubscriptionEnd, {"removed": True}),

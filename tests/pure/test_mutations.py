@@ -20,6 +20,7 @@ from bus.core.scheduling import Scheduling
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
 from bus.mailbox.leaving import Leaving
+from bus.mailbox.losses import Losses
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.parts import Parts
@@ -169,7 +170,7 @@ def releases_before_it_is_due(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: Scheduling) -> None:
         with pytest.MonkeyPatch.context() as now:
-            now.setattr(self._turn, "steady", lambda: "9999-01-01T00:00:00.000000Z")
+            now.setattr(self.turn, "steady", lambda: "9999-01-01T00:00:00.000000Z")
             release(self)
 
     patch.setattr(Scheduling, "release", broken)
@@ -239,6 +240,16 @@ def counts_only_what_comes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backlog, "went", lambda self, sender, count=1: None)
 
 
+def delivers_what_was_erased(patch: pytest.MonkeyPatch) -> None:
+    """An erasure that mailboxes do not hear of."""
+    patch.setattr(Leaving, "forget_texts", lambda self, seqs: None)
+
+
+def tells_nobody_of_what_was_erased(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that passes over what was erased without a gap."""
+    patch.setattr(Losses, "miss", lambda self, seqs: None)
+
+
 FAULTS: dict[Fault, int] = {
     takes_along_what_a_member_had: 4,
     forgets_groups_without_members: 3,
@@ -262,6 +273,8 @@ FAULTS: dict[Fault, int] = {
     confirms_before_the_disk: 13,
     acknowledges_before_the_disk: 0,
     delivers_after_leaving: 142,
+    delivers_what_was_erased: 2,
+    tells_nobody_of_what_was_erased: 2,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

@@ -295,6 +295,18 @@ CREATE TABLE security_events (
 );
 CREATE INDEX idx_security_events_at ON security_events (at);
 
+CREATE TABLE removals (
+    number      INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    at          TEXT NOT NULL,
+    bot_id      TEXT NOT NULL,
+    bot_name    TEXT NOT NULL,
+    reference   TEXT,
+    what        TEXT NOT NULL,
+    scrubbed_at TEXT,
+    checksum    INTEGER NOT NULL
+);
+
 -- Moving
 
 CREATE TABLE house_move (

@@ -11,7 +11,7 @@ from typing import Any
 from bus.model.records import WORKER_ID
 from bus.model.repository import Page, PageRequest
 
-from ...message_rows import intact, lots_of_rows
+from ...message_rows import intact, page_of_rows
 from ..server.reader import Reader
 from .rows import COLUMNS, read_row
 
@@ -74,12 +74,8 @@ async def read_page(reader: Reader, request: PageRequest) -> Page:
         following = await reader.fetch(_FOLLOWING, *values, *direct, request.bytes_max)
     wanted = following[0][-1] if following else 0
     following = following[: request.messages_max]
-    return Page(
-        lots_of_rows(_intact(recalled, damaged)),
-        lots_of_rows(_intact(following, damaged)),
-        wanted == len(following),
-        tuple(damaged),
-    )
+    rows = _intact(recalled, damaged), _intact(following, damaged)
+    return page_of_rows(*rows, complete=wanted == len(following), damaged=damaged)
 
 
 def _intact(records: Sequence[Any], damaged: list[int]) -> list[tuple[Any, ...]]:

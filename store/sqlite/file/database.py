@@ -34,12 +34,13 @@ from bus.model.repository import StoreWatch
 
 from ...moving.house import FENCES_AHEAD, refusal
 from .connection import StoreConnection
+from .failures import translate
 from .lockfile import LockFile
 from .place import check_place, find_place, opening_failure, place_warnings
 from .reader import Reader, lenient_text
 from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_BYTES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
-from .writer import BUSY_MILLISECONDS, Transaction, Writer, copy_back, translate
+from .writer import BUSY_MILLISECONDS, Transaction, Writer, copy_back
 
 __all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
 

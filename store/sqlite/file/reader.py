@@ -18,7 +18,7 @@ import msgspec
 from bus.errors import StoreClosed
 
 from .connection import StoreConnection
-from .writer import translate
+from .failures import translate
 
 __all__ = ["Reader", "is_text", "lenient_text"]
 

@@ -13,6 +13,7 @@ Owns the writing connection while it runs. Its rules (docs/design.md):
 - The WAL is checkpointed after a transaction was answered, never before. A checkpoint that fails is retried once; a
   second failure is a disk failure.
 - Overlapping readers prevent the WAL from restarting. If it is too long, the writer waits for them briefly.
+- Work on the whole file is done between two transactions, in its turn.
 """
 
 from __future__ import annotations
@@ -26,19 +27,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import anyio
 
-from bus.errors import (
-    Conflict,
-    NotFound,
-    Refused,
-    StorageBusy,
-    StorageFull,
-    StoreClosed,
-    StoreError,
-    StoreFailed,
-    StoreFailure,
-)
+from bus.errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
 
 from .connection import Statement, StoreConnection, execute_all
+from .failures import translate
 from .wal import RESTART_MILLISECONDS, WalLength
 
 __all__ = [
@@ -53,8 +45,6 @@ __all__ = [
     "Writer",
     "begin_wal_anew",
     "copy_back",
-    "refusal",
-    "translate",
 ]
 
 OPERATIONS_QUEUED_MAX = 10_000
@@ -148,28 +138,11 @@ class Whole(NamedTuple, Generic[T]):
 Plan = Callable[[int], Whole[T] | None]
 """Returns a whole transaction, given the log's end before it; None if it depends on what is stored."""
 
+Work = Callable[[StoreConnection], Awaitable[None]]
+"""Something that no transaction can contain."""
+
 Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
 """Carries out several writes of one kind in order; the outcome of a refused write is its error."""
-
-
-def translate(error: sqlite3.Error) -> StoreError | None:
-    """Return our error for a SQLite error about the disk or a lock, or None for any other."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StorageFull("the disk is full; nothing was stored")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageBusy("another program holds the database's write lock; nothing was stored")
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY):
-        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-        return StoreFailed(f"the database reported {name}: {error}")
-    return None
-
-
-def refusal(error: sqlite3.IntegrityError, *, missing: NotFound, conflict: str | None = None) -> Refused:
-    """Return our error for a broken constraint: `missing` for a foreign key, or a Conflict for any other."""
-    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return missing
-    return Conflict(conflict or str(error))
 
 
 async def copy_back(connection: StoreConnection) -> None:
@@ -221,12 +194,13 @@ class _Pending(Generic[T]):
 
 
 class _Group:
-    """The operations of one transaction; `done` wakes all who wait for it."""
+    """The operations of one transaction, or work on the whole file; `done` wakes all who wait for it."""
 
-    __slots__ = ("done", "pendings")
+    __slots__ = ("done", "pendings", "work")
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work | None = None) -> None:
         self.pendings: list[_Pending[Any]] = []
+        self.work = work
         self.done = anyio.Event()
 
 
@@ -301,15 +275,25 @@ class Writer:
             raise self.failure
         if self._closing:
             raise StoreClosed("the store is closing")
-        if not self._groups or len(self._groups[-1].pendings) == OPERATIONS_GROUP_MAX:
+        last = self._groups[-1] if self._groups else None
+        if last is None or last.work is not None or len(last.pendings) == OPERATIONS_GROUP_MAX:
             self._groups.append(_Group())
-        group = self._groups[-1]
+        await self._done(self._groups[-1], pending)
+        return cast(T, pending.result)
+
+    async def between(self, work: Work) -> None:
+        """Do something between two transactions, after those that wait already. Raise what it raises, as `run`."""
+        if self.failure is not None or self._closing:
+            raise self.failure or StoreClosed("the store is closing")
+        self._groups.append(_Group(work))
+        await self._done(self._groups[-1], _Pending(None))
+
+    async def _done(self, group: _Group, pending: _Pending[Any]) -> None:
         group.pendings.append(pending)
         self._wake.set()
         await group.done.wait()
         if pending.error is not None:
             raise pending.error
-        return cast(T, pending.result)
 
     async def serve(self) -> None:
         """Write until closed. A transaction that has begun is finished even if this task is cancelled."""
@@ -340,7 +324,9 @@ class Writer:
         transaction = Transaction(self._connection, self.last_seq, alone=len(portions) == 1)
         try:
             try:
-                if not await self._commit_whole(pendings):
+                if group.work is not None:
+                    await self._work(group.work, pendings[0])
+                elif not await self._commit_whole(pendings):
                     for portion in portions:
                         await _carry_out(portion, transaction)
                     await self._finish(transaction)
@@ -357,6 +343,12 @@ class Writer:
         self.transactions += 1
         self.operations += len(pendings)
         group.done.set()
+
+    async def _work(self, work: Work, pending: _Pending[None]) -> None:
+        try:
+            await work(self._connection)
+        except (StorageBusy, StorageFull) as error:
+            pending.error = error
 
     async def _limit_wal(self) -> bool:
         """Checkpoint the WAL if it has grown; everyone in it is answered already. Return False if that failed."""

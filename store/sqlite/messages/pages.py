@@ -12,7 +12,7 @@ from typing import Any
 from bus.model.records import WORKER_ID
 from bus.model.repository import Page, PageRequest
 
-from ...message_rows import lots_of_rows
+from ...message_rows import page_of_rows
 from ..file.reader import Reader
 from .rows import WITH_SEQS, fetch_joined, fetch_rows
 
@@ -49,7 +49,7 @@ class Pages:
             for seq, row in await self._fetch(part):
                 recalled.append(row) if row is not None else damaged.append(seq)
         followers, complete = await self._follow(request, damaged)
-        return Page(lots_of_rows(recalled), lots_of_rows(followers), complete, tuple(damaged))
+        return page_of_rows(recalled, followers, complete=complete, damaged=damaged)
 
     async def _fetch(self, seqs: Sequence[int]) -> list[tuple[int, Sequence[Any] | None]]:
         return await fetch_rows(self._reader, WITH_SEQS, (json.dumps(seqs),))

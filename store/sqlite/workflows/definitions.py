@@ -21,7 +21,8 @@ from bus.model.values import json_text, normal_record, row_range
 from bus.model.workflows import WorkflowRules
 
 from ..file.database import Database
-from ..file.writer import Transaction, refusal
+from ..file.failures import refusal
+from ..file.writer import Transaction
 from .cancelling import cancel_more, more_to_cancel
 from .runs import Runs
 

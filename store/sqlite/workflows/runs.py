@@ -33,8 +33,8 @@ from bus.model.transitions import advance_run
 from bus.model.values import json_text, same_values
 from bus.model.workflows import WorkflowRules
 
+from ..file.failures import refusal
 from ..file.reader import is_text
-from ..file.writer import refusal
 from .cancelling import CancelRequest, cancel_children, cancel_run, close_steps
 from .events import EventWriting
 from .run_rows import (

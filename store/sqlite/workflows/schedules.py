@@ -25,8 +25,8 @@ from bus.model.records import WorkflowRun, parse_timestamp
 from bus.model.schedules import ScheduleState, ScheduleStatus, WorkflowSchedule, due_runs
 from bus.model.values import json_text, row_range, same_values
 
+from ..file.failures import refusal
 from ..file.reader import Reader
-from ..file.writer import refusal
 from .listing import SqliteRunLists
 from .runs import Runs
 

@@ -1,0 +1,206 @@
+"""The commands `erase`, `scrub` and `removals`: erasing messages and runs, and the records of it.
+
+Owns the order: everything is found first, then erased in portions, and then the database is written anew. A command
+that is interrupted has erased some of it, and can be repeated: what is erased is not found again.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+import rich_click as click
+
+from ..bot import Bot
+from ..model.erasing import Delayed, Erased, FoundRun
+from .checking import progress
+from .console import Time, amount, show_json, show_rows
+from .ending import ask
+from .options import Link, id_of, linked, name_of, not_empty
+from .streams import EXIT_REFUSED, note, plain, say
+
+__all__ = ["erase", "removals", "scrub"]
+
+_PORTION = 250
+"""What is erased in one transaction: some milliseconds."""
+
+
+class _Found(msgspec.Struct):
+    """What was found: messages by their seqs, delayed messages, and runs by their ids."""
+
+    messages: dict[int, str] = {}
+    delayed: list[Delayed] = []
+    runs: dict[str, FoundRun] = {}
+
+
+def _pair(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, str] | None:
+    """Return what is before and after the first equals sign."""
+    if value is None:
+        return None
+    name, equals, wanted = value.partition("=")
+    if not (name and equals and wanted):
+        raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+    return name, wanted
+
+
+@click.command()
+@click.argument("message_id", metavar="[ID]", required=False, callback=id_of)
+@click.option("--sender", metavar="NAME", callback=name_of, help="With ID: only the message of this bot.")
+@click.option("--text", metavar="TEXT", callback=not_empty, help="All that contains a text, anywhere.")
+@click.option("--header", metavar="NAME=VALUE", callback=_pair, help="All messages with a header.")
+@click.option(
+    "--body",
+    metavar="PATH=VALUE",
+    callback=_pair,
+    help="All messages with a value in their body, as customer.email=ann@example.org.",
+)
+@click.option("--reference", metavar="TEXT", help="Kept with the record: a ticket, but nobody's name.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@click.option("--no-scrub", is_flag=True, help="Do not write the database anew; `posthouse scrub` does it later.")
+@linked("console")
+def erase(
+    link: Link,
+    message_id: str | None,
+    sender: str | None,
+    text: str | None,
+    header: tuple[str, str] | None,
+    body: tuple[str, str] | None,
+    reference: str | None,
+    dry_run: bool,
+    no_scrub: bool,
+) -> None:
+    """Erase the content of messages and runs for good: of the message ID, or of all that contains something.
+
+    A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
+    passes over it. Delayed messages are removed. So are runs that have ended, with all their steps, if they contain
+    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, and it exits with
+    1: end them, and repeat the command.
+
+    At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
+    Backups that were made before still have everything.
+    """
+    if sum(each is not None for each in (message_id, text, header, body)) != 1:
+        raise click.UsageError("say what to erase: ID, --text, --header or --body")
+    query: dict[str, Any] = {"id": message_id, "sender": sender, "text": text, "header": header}
+    if body is not None:
+        query["body"] = (body[0].split("."), body[1])
+
+    async def erased(bot: Bot) -> tuple[_Found, Erased]:
+        found = await _find(bot, query)
+        if dry_run:
+            return found, Erased(runs_left=tuple(run.id for run in found.runs.values() if not run.ended))
+        done = await _erase(bot, found, reference)
+        if not no_scrub:
+            await _scrub(bot)
+        return found, done
+
+    found, done = ask(link, erased)
+    ended = [run.id for run in found.runs.values() if run.ended]
+    counts = (found.messages, found.delayed, ended) if dry_run else (done.seqs, done.delayed, done.runs)
+    messages, delayed, runs = map(len, counts)
+    if link.as_json:
+        done_now = {"messages": messages, "delayed": delayed, "runs": runs}
+        show_json(done_now | {"runs_left": done.runs_left, "dry_run": dry_run})
+    else:
+        for seq, id in found.messages.items() if dry_run else ():
+            say(plain(f"message {seq} with the id {id}"))
+        what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')} and {amount(runs, 'run')}"
+        say(f"{what} {'would be erased' if dry_run else 'erased'}")
+    for run in done.runs_left:
+        note(f"run {run} is left: it has not ended, or one that started it may go on; end it, then repeat this")
+    if done.runs_left:
+        sys.exit(EXIT_REFUSED)
+
+
+async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
+    """Search all of the store."""
+    found = _Found({}, [], {})
+    last_seq = (await bot.status()).last_seq
+    after: str | None = ""
+    with progress() as tell:
+        while after is not None:
+            portion = await bot.search(**query, after=after)
+            found.messages.update(portion.messages)
+            found.delayed += portion.delayed
+            found.runs.update({run.id: run for run in portion.runs})
+            after = portion.after
+            tell(("searching", min(portion.looked, last_seq), last_seq))
+    return found
+
+
+async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
+    """Erase what was found, in portions, and return all that was done."""
+    seqs, delayed, runs = list(found.messages), found.delayed, list(found.runs)
+    total = max(len(seqs), len(delayed), len(runs))
+    done = Erased()
+    with progress() as tell:
+        for start in range(0, total, _PORTION):
+            part = slice(start, start + _PORTION)
+            some = await bot.erase(seqs=seqs[part], delayed=delayed[part], runs=runs[part], reference=reference)
+            done = Erased(
+                done.seqs + some.seqs,
+                done.delayed + some.delayed,
+                done.runs + some.runs,
+                done.runs_left + some.runs_left,
+            )
+            tell(("erasing", min(start + _PORTION, total), total))
+    return done
+
+
+async def _scrub(bot: Bot) -> None:
+    with progress() as tell:
+        tell(("writing the database anew", 0, None))
+        await bot.scrub()
+
+
+@click.command()
+@linked("console")
+def scrub(link: Link) -> None:
+    """Write the database anew, so that nothing of what was erased or deleted is left in its unused parts.
+
+    Publishers wait meanwhile, and it needs room for a second copy.
+    """
+    ask(link, _scrub)
+    if link.as_json:
+        show_json({"scrubbed": True})
+    else:
+        say("the database was written anew")
+
+
+@click.command()
+@click.option("--after", type=click.IntRange(min=0), metavar="N", default=0, help="Only those after a number.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="The maximum number to show: the oldest.",
+)
+@linked("console")
+def removals(link: Link, after: int, limit: int) -> None:
+    """Show who erased what, and when, oldest first.
+
+    SCRUBBED is since when nothing of it is left in the files of the database. `--json` also names the messages and
+    runs.
+    """
+    found = ask(link, lambda bot: bot.removals(after=after, limit=limit))
+    if link.as_json:
+        show_json([msgspec.to_builtins(each) for each in found])
+        return
+    rows = [
+        (
+            each.number,
+            Time(each.at),
+            f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
+            len(each.erased.seqs),
+            len(each.erased.delayed),
+            len(each.erased.runs),
+            each.reference or "",
+            Time(each.scrubbed_at) if each.scrubbed_at else "",
+        )
+        for each in found
+    ]
+    columns = ("number", "time", "bot", "messages", "delayed", "runs", "reference", "scrubbed")
+    show_rows(columns, rows, nothing="nothing was removed")

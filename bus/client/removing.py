@@ -1,0 +1,104 @@
+"""Finding and erasing what is stored: what an operator's bot asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from ..model.erasing import Delayed, Erased, FoundContents, Removal
+from ..wire.answers import RemovalList, Scrubbed
+from ..wire.limits import ANSWER_ITEMS_MAX
+from ..wire.removing_frames import AtPath, DelayedMessage, EraseFrame, Removals, Scrub, Search
+from .caller import Caller
+from .ids import chosen_id
+
+__all__ = ["Removing"]
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+class Removing:
+    """The requests of an operator's bot. With keys, they need the right `admin` on `erase`."""
+
+    _caller: Caller
+
+    async def search(
+        self,
+        *,
+        id: str | None = None,
+        sender: str | None = None,
+        text: str | None = None,
+        header: tuple[str, str] | None = None,
+        body: tuple[Sequence[str], str] | None = None,
+        after: str = "",
+    ) -> FoundContents:
+        """Return the messages and runs that contain something: a portion of them, from `after` on.
+
+        Give one of: the `id` of a message or run (with `sender`, a name or id, of that bot's message); a `text`,
+        which is searched in bodies and headers of messages and in all of a run; a `header`, a name and its value; a
+        value in the `body`, after the names that lead to it. ASCII letters of both cases are equal. Erased messages
+        are not found.
+
+        Continue with the portion's `after` until that is None.
+        """
+        at = None if body is None else AtPath(list(body[0]), body[1])
+        asked = Search(request=0, id=id, sender=sender, text=text, header=header, body=at, after=after)
+        return await self._caller.request("the search", partial(_numbered, asked), FoundContents)
+
+    async def erase(
+        self,
+        *,
+        seqs: Sequence[int] = (),
+        delayed: Sequence[Delayed] = (),
+        runs: Sequence[str] = (),
+        id: str | None = None,
+        reference: str | None = None,
+    ) -> Erased:
+        """Erase messages, remove delayed ones, and remove runs that have ended; return what was done.
+
+        At most 1,000 of each. An erased message keeps its place: its seq, id, sender, recipient, type and time. Its
+        body is None, and it has no headers. Mailboxes that still wait for it pass over it, and their bots are told
+        of the gap. A delayed message is gone, and so is its id. Runs that have not ended are left, and named.
+
+        A record of it is kept for good, with who asked, and a `reference` of yours (a line of text that should name
+        nobody). Repeating an `id` changes nothing more.
+        """
+        asked = EraseFrame(
+            request=0,
+            id=chosen_id(id),
+            seqs=list(seqs),
+            delayed=[DelayedMessage(each.id, each.sender_bot_id) for each in delayed],
+            runs=list(runs),
+            reference=reference,
+        )
+        return await self._caller.request("the erasure", partial(_numbered, asked), Erased)
+
+    async def scrub(self) -> None:
+        """Leave nothing of what was removed in the files of the database.
+
+        The database is written anew, which may take a minute for each gigabyte; publishers wait meanwhile. This
+        waits for the end, however long it takes. It may be repeated.
+        """
+        await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
+
+    async def removals(self, *, after: int = 0, limit: int = 50) -> list[Removal]:
+        """Return the records of erasures, oldest first: who erased what, and when.
+
+        At most `limit`; continue with `after` and the number of the last one.
+        """
+        found: list[Removal] = []
+        more = True
+        while more and len(found) < limit:
+            asked = Removals(request=0, after=after, limit=min(limit - len(found), ANSWER_ITEMS_MAX))
+            page = await self._caller.request("the removals", partial(_numbered, asked), RemovalList)
+            found += page.removals
+            more = page.more and bool(page.removals)
+            after = found[-1].number if found else after
+        return found
+
+
+def _numbered(query: Q, number: int) -> Q:
+    return msgspec.structs.replace(query, request=number)

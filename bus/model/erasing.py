@@ -1,0 +1,116 @@
+"""Erasing: which messages and runs contain something, and what becomes of them.
+
+Owns what the broker and the log exchange about it. An erased message keeps its place in the log, with its seq, id,
+sender, recipient, type and time. Its body is empty, which no other message's is, and it has no headers.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = [
+    "Delayed",
+    "Erase",
+    "Erased",
+    "FoundContents",
+    "FoundRun",
+    "Removal",
+    "SearchRequest",
+]
+
+
+class SearchRequest(msgspec.Struct, frozen=True):
+    """Which part of the store to search, and for what: an id, a text, a header, or a value in bodies.
+
+    With an `id`, the messages and the run that have it. With a `text`, what has it in a body, in headers, or in
+    anything of a run. With a `header`, a name and its value, messages that have it. With a `path`, names that lead
+    into a body, messages that have the `value` there. Of texts, ASCII letters of both cases are equal.
+
+    `after` is where the last portion ended: "" at the beginning.
+    """
+
+    after: str = ""
+    id: str | None = None
+    sender_bot_id: str | None = None
+    text: str | None = None
+    header: tuple[str, str] | None = None
+    path: tuple[str, ...] | None = None
+    value: str | None = None
+
+
+class Delayed(msgspec.Struct, frozen=True):
+    """A message that has no place in the log yet. An id is its sender's."""
+
+    id: str
+    sender_bot_id: str
+
+
+class FoundRun(msgspec.Struct, frozen=True):
+    """A run, and whether it has ended."""
+
+    id: str
+    ended: bool
+
+
+class FoundContents(msgspec.Struct, frozen=True):
+    """A portion of what was found; `after` is where it ended, or None if that was all.
+
+    `messages` has pairs of seq and id. `looked` is the seq up to which the log was searched.
+    """
+
+    messages: list[tuple[int, str]]
+    delayed: list[Delayed]
+    runs: list[FoundRun]
+    after: str | None
+    looked: int
+
+
+class Erase(msgspec.Struct, frozen=True):
+    """Erase messages, remove delayed ones, and remove runs that have ended. Answered `Erased`.
+
+    What is not there, or erased already, is passed over. The record of it has this `id`, who asked, and a
+    `reference` of theirs. Repeating an id changes nothing, and is answered as it was the first time.
+    """
+
+    id: str
+    bot_id: str
+    bot_name: str
+    at: str
+    seqs: tuple[int, ...] = ()
+    delayed: tuple[Delayed, ...] = ()
+    runs: tuple[str, ...] = ()
+    reference: str | None = None
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What an erasure did: the messages, delayed messages and runs, and the runs that are left.
+
+    Runs are left that have not ended, or that were started by one that may go on. `again` says that it was done
+    before.
+    """
+
+    seqs: tuple[int, ...] = ()
+    delayed: tuple[Delayed, ...] = ()
+    runs: tuple[str, ...] = ()
+    runs_left: tuple[str, ...] = ()
+    again: bool = False
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """The record of a removal: who removed what, and when.
+
+    `erased` names them, and has no content. `scrubbed_at` is the time since when nothing of them is left in the
+    files of the database, if that was ensured. `damaged` says that the record is not as it was stored.
+    """
+
+    number: int
+    id: str
+    at: str
+    bot_id: str
+    bot_name: str
+    reference: str | None
+    erased: Erased
+    scrubbed_at: str | None = None
+    damaged: bool = False

@@ -1,0 +1,74 @@
+"""The frames that find and remove what is stored, documented in `docs/protocol.md`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from .fields import ClientFrame, Id, QueryLimit, RequestId, Seq
+from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
+
+__all__ = ["AtPath", "DelayedMessage", "EraseFrame", "Removals", "Scrub", "Search"]
+
+_Text = Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX)]
+
+
+_AnyId = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
+"""Of a run, too, or of the worker."""
+
+
+class AtPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value in a body, by the names that lead to it."""
+
+    path: Annotated[list[str], Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
+    value: _Text
+
+
+class Search(ClientFrame, frozen=True, tag="search"):
+    """Asks for what contains something: exactly one of id, text, header and body. `after` continues."""
+
+    request: RequestId
+    id: _AnyId | None = None
+    sender: str | None = None
+    """Whose message it is, by name or id, if several bots used the id."""
+    text: _Text | None = None
+    header: tuple[_Text, _Text] | None = None
+    body: AtPath | None = None
+    after: Annotated[str, Meta(max_length=2 * NAME_CHARACTERS_MAX)] = ""
+
+
+class DelayedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message that is not due yet."""
+
+    id: Id
+    sender_bot_id: _AnyId
+
+
+class EraseFrame(ClientFrame, frozen=True, tag="erase"):
+    """Erases messages, and removes delayed ones and runs; the record of it has the `id` and the `reference`."""
+
+    request: RequestId
+    id: Id
+    seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)] = []
+    delayed: Annotated[list[DelayedMessage], Meta(max_length=ANSWER_ITEMS_MAX)] = []
+    runs: Annotated[list[_AnyId], Meta(max_length=ANSWER_ITEMS_MAX)] = []
+    reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+
+
+class Removals(ClientFrame, frozen=True, tag="removals"):
+    """Asks for the records of removals, in their order: those after a number, or all."""
+
+    request: RequestId
+    after: Seq = 0
+    limit: QueryLimit = 50
+
+
+class Scrub(ClientFrame, frozen=True, tag="scrub"):
+    """Asks that nothing of what was removed is left in the files of the database."""
+
+    request: RequestId

@@ -1,0 +1,96 @@
+"""Erasing messages and runs, and the records of it.
+
+Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows in its
+tables until these are written anew, and in its WAL, of whose archives it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from bus.model.repository import Erase, Erased, Removal, RemoveRuns
+
+from ...message_rows import ERASED_HEADERS, erased_checksum
+from ...seals import erased_before, removal_of, removal_row, seal
+from ..server.reader import Reader
+from ..server.writer import Transaction
+from ..workflows.keeping import remove_runs
+from .rows import COLUMNS, read_row
+
+__all__ = ["REMOVALS", "SCRUBS", "erase", "note_scrub", "read_removals"]
+
+REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
+
+_ADD = """
+    INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
+
+_TO_ERASE = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) AND body <> '' ORDER BY seq"
+
+_ERASE = f"""
+    UPDATE bot_messages SET body = '', headers = '{ERASED_HEADERS.decode()}', checksum = erased.checksum
+    FROM unnest($1::bigint[], $2::bigint[]) AS erased (seq, checksum) WHERE bot_messages.seq = erased.seq"""
+
+_FORGET_REASONS = "UPDATE dead_letters SET reason = 'erased' WHERE seq = ANY($1::bigint[])"
+"""A bot's reason may quote the message."""
+
+_REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = $1 AND sender_bot_id = $2 RETURNING number"
+
+_RUNS = "SELECT id FROM workflow_runs WHERE id = ANY($1::text[])"
+
+_EVER = "9999"
+"""Later than every time: whenever the runs ended."""
+
+_TABLES = (
+    "bot_messages", "scheduled_messages", "dead_letters", "workflow_runs", "workflow_steps", "workflow_signals",
+    "workflow_run_attributes",
+)  # fmt: skip
+
+SCRUBS = [f"VACUUM (FULL) {table}" for table in _TABLES]
+"""Write each table that has contents anew, one after the other. None is written or read meanwhile."""
+
+
+async def erase(transaction: Transaction, change: Erase) -> Erased:
+    """Carry out an erasure, or return what it did before."""
+    connection = transaction.connection
+    for (what,) in await connection.fetch("SELECT what FROM removals WHERE id = $1", change.id):
+        return erased_before(what)
+    rows = [read_row(record) for record in await connection.fetch(_TO_ERASE, change.seqs)]
+    seqs = tuple(row[0] for row in rows)
+    await connection.execute(_ERASE, seqs, [erased_checksum(row) for row in rows])
+    await connection.execute(_FORGET_REASONS, seqs)
+    delayed = [
+        each for each in change.delayed if await connection.fetch(_REMOVE_DELAYED, each.id, each.sender_bot_id)
+    ]
+    runs = await _ids_of_runs(connection, change.runs)
+    await remove_runs(connection, RemoveRuns(change.runs, _EVER))
+    left = await _ids_of_runs(connection, change.runs)
+    erased = Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
+    await connection.execute(_ADD, *removal_row(change, erased))
+    return erased
+
+
+async def _ids_of_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the runs that exist, in the order of their ids."""
+    return tuple(sorted(row[0] for row in await connection.fetch(_RUNS, ids)))
+
+
+async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
+    """Return records in their order."""
+    rows = await reader.fetch(f"{REMOVALS} WHERE number > $1 ORDER BY number LIMIT $2", after, limit)
+    return [removal_of(row) for row in rows]
+
+
+async def note_scrub(connection: asyncpg.Connection, through: int, at: str) -> None:
+    """Note the time since when nothing is left of what was removed, up to a record."""
+    for number, *values, _ in await connection.fetch(
+        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= $1 ORDER BY number", through
+    ):
+        await connection.execute(
+            "UPDATE removals SET scrubbed_at = $1, checksum = $2 WHERE number = $3",
+            at,
+            seal(*values[:6], at),
+            number,
+        )

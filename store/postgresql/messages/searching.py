@@ -1,0 +1,119 @@
+"""Searching the store for what is to be erased: a bounded part of it at a time.
+
+PostgreSQL looks for the text, in the forms that JSON has for it. Of the few messages that have it, `contains` says
+whether it is where it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
+from bus.model.searching import Stage, contains, needles_of
+
+from ...message_rows import message_of
+from ..server.reader import Reader
+from .rows import COLUMNS, read_row
+
+__all__ = ["search"]
+
+_MESSAGES = 2_000
+"""Messages of the log that are searched at once: some milliseconds, with the largest bodies a second."""
+
+_RUNS = 50
+"""Runs that are searched at once, each with all of its steps."""
+
+_FOUND_MAX = 64
+"""What is found at once: with the largest bodies some megabytes."""
+
+
+def _has(*columns: str) -> str:
+    """Return the condition that one of the columns has one of the needles, which are parameter 1."""
+    found = " OR ".join(f'strpos(lower({column} COLLATE "C"), needle) > 0' for column in columns)
+    return f"EXISTS (SELECT FROM unnest($1::text[]) AS needle WHERE {found})"
+
+
+_COLUMNS_OF_RUNS = (
+    "trigger_payload", "context", "result", "error", "attributes", "concurrency_key", "cancel_reason",
+)  # fmt: skip
+_COLUMNS_OF_STEPS = ("step_name", "input", "output", "error", "idempotency_key")
+
+_IN_RUNS = f"""
+    SELECT id, ended_at IS NOT NULL FROM workflow_runs AS run WHERE id > $2 AND id <= $3 AND (
+        {_has(*_COLUMNS_OF_RUNS)}
+        OR EXISTS (SELECT FROM workflow_steps WHERE run_id = run.id AND {_has(*_COLUMNS_OF_STEPS)})
+        OR EXISTS (SELECT FROM workflow_signals WHERE run_id = run.id AND {_has("payload")})
+    ) ORDER BY id"""
+
+_LAST_RUN = "SELECT MAX(id) FROM (SELECT id FROM workflow_runs WHERE id > $1 ORDER BY id LIMIT $2) AS next"
+
+_RUNS_NAMED = "SELECT id, ended_at IS NOT NULL FROM workflow_runs WHERE id = ANY($1::text[]) ORDER BY id"
+
+_WITH_ID = "SELECT {} FROM {} WHERE id = $1 AND ($2::text IS NULL OR sender_bot_id = $2){} ORDER BY {}"
+
+
+async def search(reader: Reader, request: SearchRequest, last_seq: int) -> FoundContents:
+    """Return the next portion of what is found."""
+    if request.id is not None:
+        return await _with_id(reader, request, request.id, last_seq)
+    place, after = Stage.of(request.after)
+    needles = needles_of(request)
+    if place is Stage.MESSAGES:
+        return await _messages(reader, request, needles, int(after or 0), last_seq)
+    if place is Stage.DELAYED:
+        return await _delayed(reader, request, needles, int(after or 0), last_seq)
+    [[through]] = await reader.fetch(_LAST_RUN, after, _RUNS)
+    if through is None:
+        return FoundContents([], [], [], None, last_seq)
+    rows = await reader.fetch(_IN_RUNS, needles, after, through)
+    return FoundContents([], [], [FoundRun(*row) for row in rows], Stage.RUNS.after(through), last_seq)
+
+
+async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: int) -> FoundContents:
+    seqs: list[int] = []
+    for condition in ("NOT copied", "copied"):  # an index each
+        sql = _WITH_ID.format("seq", "bot_messages", f" AND body <> '' AND {condition}", "seq")
+        seqs += [row[0] for row in await reader.fetch(sql, id, request.sender_bot_id)]
+    sql = _WITH_ID.format("id, sender_bot_id", "scheduled_messages", "", "sender_bot_id")
+    delayed = await reader.fetch(sql, id, request.sender_bot_id)
+    runs = await _runs_named(reader, [id])
+    return FoundContents([(seq, id) for seq in seqs], [Delayed(*row) for row in delayed], runs, None, last_seq)
+
+
+async def _messages(
+    reader: Reader, request: SearchRequest, needles: list[str], after: int, last_seq: int
+) -> FoundContents:
+    through = min(after + _MESSAGES, last_seq)
+    sql = (
+        f"SELECT {COLUMNS} FROM bot_messages WHERE seq > $2 AND seq <= $3 AND body <> ''"
+        f" AND {_has(*Stage.MESSAGES.columns(request))} ORDER BY seq LIMIT {_FOUND_MAX}"
+    )
+    rows = [read_row(record) for record in await reader.fetch(sql, needles, after, through)]
+    found = [message_of(row) for row in rows]
+    messages = [(each.seq, each.id) for each in found if contains(request, each.body, each.headers)]
+    if len(rows) == _FOUND_MAX:
+        through = rows[-1][0]
+    runs = await _runs_named(reader, [id for _, id in messages])
+    following = Stage.MESSAGES.after(through) if through < last_seq else Stage.DELAYED.after(0)
+    return FoundContents(messages, [], runs, following, through)
+
+
+async def _delayed(
+    reader: Reader, request: SearchRequest, needles: list[str], after: int, last_seq: int
+) -> FoundContents:
+    sql = (
+        "SELECT number, id, sender_bot_id, convert_to(body, 'UTF8'), convert_to(headers, 'UTF8')"
+        f" FROM scheduled_messages WHERE number > $2 AND {_has(*Stage.DELAYED.columns(request))}"
+        f" ORDER BY number LIMIT {_FOUND_MAX}"
+    )
+    rows: list[Any] = await reader.fetch(sql, needles, after)
+    found = [Delayed(row[1], row[2]) for row in rows if contains(request, row[3], row[4])]
+    following = Stage.RUNS.after("") if request.text is not None else None
+    if len(rows) == _FOUND_MAX:
+        following = Stage.DELAYED.after(rows[-1][0])
+    return FoundContents([], found, [], following, last_seq)
+
+
+async def _runs_named(reader: Reader, ids: Sequence[str]) -> list[FoundRun]:
+    return [FoundRun(*row) for row in await reader.fetch(_RUNS_NAMED, ids)]

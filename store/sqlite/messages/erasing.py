@@ -1,0 +1,95 @@
+"""Erasing messages and runs, and the records of it.
+
+Owns the SQL. What an erased row is, `store.message_rows` says. The content is overwritten where it is now; what is
+left of it in unused parts of the file goes with the next scrub (`file.scrubbing`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import aiosqlite
+
+from bus.model.repository import Erase, Erased, Removal, RemoveRuns
+
+from ...message_rows import ERASED_HEADERS, erased_checksum
+from ...seals import erased_before, removal_of, removal_row, seal
+from ..file.reader import Reader
+from ..file.scrubbing import overwriting
+from ..workflows.keeping import remove_runs
+from .rows import COLUMNS, WITH_SEQS
+
+__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals"]
+
+REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
+
+_ADD = """
+    INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+
+_ERASE = f"UPDATE bot_messages SET body = '', headers = '{ERASED_HEADERS.decode()}', checksum = ? WHERE seq = ?"
+
+_FORGET_REASONS = f"UPDATE dead_letters SET reason = 'erased' {WITH_SEQS}"
+"""A bot's reason may quote the message."""
+
+_REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = ? AND sender_bot_id = ?"
+
+_RUNS = "SELECT id FROM workflow_runs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+
+_EVER = "9999"
+"""Later than every time: whenever the runs ended."""
+
+
+async def erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
+    """Carry out an erasure, or return what it did before."""
+    for (what,) in await connection.execute_fetchall("SELECT what FROM removals WHERE id = ?", (change.id,)):
+        return erased_before(what)
+    async with overwriting(connection):
+        erased = await _erase(connection, change)
+    await connection.execute(_ADD, removal_row(change, erased))
+    return erased
+
+
+async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
+    rows = list(
+        await connection.execute_fetchall(
+            f"SELECT {COLUMNS} FROM bot_messages {WITH_SEQS} AND body <> '' ORDER BY seq",
+            (json.dumps(change.seqs),),
+        )
+    )
+    seqs = tuple(row[0] for row in rows)
+    await connection.executemany(_ERASE, [(erased_checksum(row), row[0]) for row in rows])
+    await connection.execute(_FORGET_REASONS, (json.dumps(seqs),))
+    delayed = [
+        each
+        for each in change.delayed
+        if (await connection.execute(_REMOVE_DELAYED, (each.id, each.sender_bot_id))).rowcount
+    ]
+    runs = await _ids_of_runs(connection, change.runs)
+    await remove_runs(connection, RemoveRuns(change.runs, _EVER))
+    left = await _ids_of_runs(connection, change.runs)
+    return Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
+
+
+async def _ids_of_runs(connection: aiosqlite.Connection, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the runs that exist."""
+    return tuple(row[0] for row in await connection.execute_fetchall(_RUNS, (json.dumps(ids),)))
+
+
+async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
+    """Return records in their order."""
+    rows = await reader.execute_fetchall(f"{REMOVALS} WHERE number > ? ORDER BY number LIMIT ?", (after, limit))
+    return [removal_of(row) for row in rows]
+
+
+async def note_scrub(connection: aiosqlite.Connection, through: int, at: str) -> None:
+    """Note the time since when nothing is left of what was removed, up to a record."""
+    rows = await connection.execute_fetchall(
+        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= ? ORDER BY number", (through,)
+    )
+    for number, *values, _ in rows:
+        await connection.execute(
+            "UPDATE removals SET scrubbed_at = ?, checksum = ? WHERE number = ?",
+            (at, seal(*values[:6], at), number),
+        )

@@ -1,0 +1,107 @@
+"""`posthouse erase`, `scrub` and `removals`: what is counted, what is left, and that the file has nothing of it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import anyio
+
+import bus
+from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
+from store.sqlite.check import Check
+
+from .terminal import TIMEOUT_SECONDS, Posthouse
+
+NOW = "2026-01-01T00:00:00.000000Z"
+
+
+def in_files(posthouse: Posthouse, secret: str) -> list[str]:
+    """Return the files of the database that have a text."""
+    files = [each for each in posthouse.database.parent.glob("posthouse.db*") if each.is_file()]
+    found = subprocess.run(["grep", "-lF", secret, *files], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
+def publish(posthouse: Posthouse, *bodies: object) -> None:
+    async def work() -> None:
+        async with bus.connect(posthouse.url, bot="author", timeout=TIMEOUT_SECONDS) as author:
+            for body in bodies:
+                await author.publish("erasing", body)
+
+    anyio.run(work)
+
+
+def start_run(posthouse: Posthouse, id: str, secret: str) -> None:
+    async def work() -> None:
+        async with bus.connect(posthouse.url, bot="author", timeout=TIMEOUT_SECONDS) as author:
+            definition = WorkflowDefinition(id="erased", name="erased", owner=GlobalOwner())
+            await author.workflows.save_definition(definition)
+            run = WorkflowRun(
+                id=id,
+                workflow_id="erased",
+                workflow_name="erased",
+                trigger_type="manual",
+                started_at=NOW,
+                trigger_payload=secret,
+            )
+            await author.workflows.create_run(run)
+
+    anyio.run(work)
+
+
+def end_run(posthouse: Posthouse, id: str) -> None:
+    async def work() -> None:
+        async with bus.connect(posthouse.url, bot="author", timeout=TIMEOUT_SECONDS) as author:
+            await author.workflows.update_run_status(id, RunStatus.CANCELLED)
+
+    anyio.run(work)
+
+
+def test_a_dry_run_changes_nothing(posthouse: Posthouse) -> None:
+    publish(posthouse, {"mail": "dry@example.org"}, "nothing")
+    shown = posthouse.answer("erase", "--text", "dry@example.org", "--dry-run")
+    assert shown.splitlines()[-1] == "1 message, 0 delayed messages and 0 runs would be erased"
+    assert posthouse.json("erase", "--body", "mail=dry@example.org", "--dry-run")["messages"] == 1
+    assert posthouse.json("erase", "--body", "mail=other@example.org", "--dry-run")["messages"] == 0
+
+
+def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse) -> None:
+    publish(posthouse, {"mail": "gone@example.org"}, "about gone@example.org", "nothing" * 100)
+    assert in_files(posthouse, "gone@example.org") != []
+    told = posthouse.answer("erase", "--text", "GONE@example.org", "--reference", "ticket 7")
+    assert told == "2 messages, 0 delayed messages and 0 runs erased\n"
+    assert in_files(posthouse, "gone@example.org") == []
+    check = Check(posthouse.database)
+    for _ in check.run():
+        pass
+    assert check.damage == []
+    record = posthouse.json("removals")[-1]
+    assert (record["bot_name"], record["reference"], len(record["erased"]["seqs"])) == ("console", "ticket 7", 2)
+    assert record["scrubbed_at"] is not None
+    assert posthouse.answer("erase", "--text", "gone@example.org").startswith("0 messages")
+    assert "ticket 7" in posthouse.answer("removals")
+
+
+def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:
+    sent = posthouse.json("publish", "erasing", "only@example.org", "--as", "author")
+    told = posthouse.json("erase", sent["id"], "--no-scrub")
+    assert told == {"messages": 1, "delayed": 0, "runs": 0, "runs_left": [], "dry_run": False}
+    assert posthouse.json("removals")[-1]["scrubbed_at"] is None
+    assert posthouse.json("scrub") == {"scrubbed": True}
+    assert posthouse.json("removals")[-1]["scrubbed_at"] is not None
+    assert in_files(posthouse, "only@example.org") == []
+
+
+def test_a_run_that_has_not_ended_is_named_and_left(posthouse: Posthouse) -> None:
+    start_run(posthouse, "run-of-eve", "eve@example.org")
+    ended = posthouse.run("erase", "--text", "eve@example.org")
+    assert ended.returncode == 1
+    assert "run run-of-eve is left" in ended.stderr
+    end_run(posthouse, "run-of-eve")
+    assert posthouse.json("erase", "--text", "eve@example.org")["runs"] == 1
+    assert in_files(posthouse, "eve@example.org") == []
+
+
+def test_what_to_erase_must_be_said(posthouse: Posthouse) -> None:
+    for arguments in ((), ("--text", "a", "--header", "b=c"), ("--header", "b")):
+        assert posthouse.run("erase", *arguments).returncode == 2
