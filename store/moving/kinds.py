@@ -101,7 +101,7 @@ KINDS = (
         " created_at created_by_bot_id",
     ),
     _kind("workflow_commits", "id", "bot_id run_id digest seqs committed_at"),
-    _kind("workflow_cancellations", "run_id", "reason cancel_by after_id last_id"),
+    _kind("workflow_cancellations", "run_id", "number reason cancel_by after_id last_id"),
     _kind("security_events", "id", "at event bot_id key address object detail times checksum"),
     _kind("removals", "number", "id at bot_id bot_name reference what scrubbed_at checksum"),
 )

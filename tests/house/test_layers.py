@@ -15,121 +15,19 @@ import pytest
 
 from bus.cli.commands import COMMANDS
 
+from .rooms import (
+    DATABASE_LIBRARIES,
+    ENTRIES,
+    EVERYWHERE,
+    IMPURE_CALLS,
+    IMPURE_IMPORTS,
+    PURE,
+    PURE_TOO,
+    ROOMS,
+    WITH_PROTOCOLS,
+)
+
 ROOT = Path(__file__).parents[2]
-
-ROOMS = {
-    "bus.errors": set(),
-    "bus.model": set(),
-    "bus.wire": {"bus.model"},
-    "bus.settings": {"bus.model", "bus.wire"},
-    "bus.configuration": {"bus.settings"},
-    "bus.mailbox": {"bus.model", "bus.wire", "bus.settings"},
-    "bus.core": {"bus.model", "bus.wire", "bus.settings", "bus.mailbox"},
-    "bus.curve": set(),
-    "bus.secret_files": set(),
-    "bus.worker_key": {"bus.curve", "bus.secret_files", "bus.wire"},
-    "bus.transport": {"bus.curve", "bus.wire"},
-    "bus.signals": set(),
-    "bus.broker": {"bus.core", "bus.mailbox", "bus.model", "bus.settings", "bus.transport", "bus.wire"},
-    "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
-    "bus.runs": {"bus.client", "bus.model", "bus.wire"},
-    "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
-    "bus.house_key": {"bus.settings", "bus.worker_key", "store"},
-    "bus.adopting": {
-        "bus.client",
-        "bus.house_key",
-        "bus.model",
-        "bus.settings",
-        "bus.wire",
-        "bus.worker_key",
-        "store",
-    },
-    "bus.cli": {
-        "bus.adopting",
-        "bus.bot",
-        "bus.client",
-        "bus.curve",
-        "bus.model",
-        "bus.runs",
-        "bus.settings",
-        "bus.configuration",
-        "bus.signals",
-        "bus.wire",
-        "bus.worker_key",
-        "store",
-    },
-    "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
-    "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
-    "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
-    "bus.__main__": {"bus.cli"},
-    "store": {"bus.model"},
-    "store.sqlite": {"bus.model", "store"},
-    "store.postgresql": {"bus.model", "store"},
-}
-"""Which rooms each room may import; `bus` is its own `__init__`. `worker` may import them all."""
-
-EVERYWHERE = "bus.errors"
-"""What every room may import: it imports none."""
-
-PURE = {"bus.model", "bus.errors", "bus.wire", "bus.settings", "bus.mailbox", "bus.core"}
-"""The pure rooms."""
-
-PURE_TOO = {
-    "bus.broker.admitting",
-    "bus.broker.connections",
-    "bus.broker.paging",
-    "bus.broker.repeats",
-    "bus.client.deliveries",
-    "bus.client.forgotten",
-    "bus.client.route",
-    "bus.runs.replay",
-    "store.findings",
-    "store.message_rows",
-    "store.moving.house",
-    "store.moving.kinds",
-    "store.portions",
-    "store.seals",
-    "store.urls",
-}
-"""Pure modules of other rooms."""
-
-IMPURE_IMPORTS = {
-    "aiosqlite",
-    "anyio",
-    "asyncio",
-    "asyncpg",
-    "logging",
-    "os",
-    "random",
-    "secrets",
-    "socket",
-    "sqlite3",
-    "structlog",
-    "subprocess",
-    "threading",
-    "time",
-    "trio",
-    "uuid",
-    "uuid_utils",
-    "zmq",
-}
-
-IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
-WITH_PROTOCOLS = {
-    "bus.model.leadership",
-    "bus.model.openings",
-    "bus.model.repository",
-    "bus.model.schedules",
-    "bus.model.workflows",
-}
-WITH_PROTOCOLS |= {"store.moving.house"}
-"""The pure modules with `async def`: their protocols describe what a backend does."""
-
-DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}
-"""Which room alone imports them."""
-
-ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
-"""What nothing in the house has to import: the process, and what others import (docs/python.md)."""
 
 
 @dataclass(frozen=True)
