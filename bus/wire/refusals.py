@@ -54,6 +54,10 @@ _RULES: list[_Rule] = [
 ]
 
 
+_PLACE_CHARACTERS_MAX = 200
+"""Of where a value is: a frame can be nested deeply, and nobody reads more."""
+
+
 def refusal(error: Exception) -> str:
     """Return a msgspec error as a sentence."""
     what, _, path = str(error).partition(" - at `")
@@ -92,8 +96,9 @@ def _place(path: str) -> str:
         elif index == "...":
             parts.append("a value")
         elif parts:
-            listed = parts.pop().strip("'")
-            parts.append(f"message {index}" if listed == "messages" else f"member {index} of {listed!r}")
+            listed = parts.pop()
+            parts.append(f"message {index}" if listed == "'messages'" else f"member {index} of {listed}")
         else:
             parts.append(f"member {index}")
-    return " of ".join(reversed(parts))
+    place = " of ".join(reversed(parts))
+    return place if len(place) <= _PLACE_CHARACTERS_MAX else f"{place[:_PLACE_CHARACTERS_MAX]}…"

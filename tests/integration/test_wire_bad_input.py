@@ -312,3 +312,14 @@ def test_a_connection_that_speaks_no_zeromq_harms_nobody(shared: Worker, name: s
         assert session.ping()["op"] == "pong"
     session.publish(to_channel(name, "fine"))
     assert bodies(session.history(channel=name)) == ["fine"]
+
+
+def test_what_is_wrong_deep_inside_is_refused_in_a_few_words(shared: Worker, name: str) -> None:
+    step = b'{"id":"%s","run_id":"r","step_id":"s","step_name":"s","status":"completed","attempt":1,"output":%s}'
+    deep = step % (new_id().encode(), b"[" * 60 + b"1e999" + b"]" * 60)
+    with shared.session(name) as session:
+        session.send_raw(b'{"op":"commit","request":77,"run_id":"r","fence":1,"steps":[%s]}' % deep)
+        answer = session.receive_until("error", 77)
+        assert "Number out of range" in answer["message"]
+        assert len(answer["message"]) < 500
+        assert session.ping()["op"] == "pong"

@@ -9,6 +9,7 @@ import pytest
 
 from bus.wire.codec import decode_request
 from bus.wire.frames import Refusal
+from bus.wire.refusals import refusal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 CHANNEL = {"type": "channel", "name": "x"}
@@ -64,3 +65,23 @@ def test_a_frame_is_refused_in_a_sentence(frame: object, sentence: str) -> None:
     with pytest.raises(Refusal) as refused:
         decode_request(msgspec.json.encode(frame), 1_000_000)
     assert refused.value.message == sentence
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("$.a[0][1]", "member 1 of member 0 of 'a'"),
+        ("$[3]", "member 3"),
+        ("$.a[...][2]", "member 2 of a value of 'a'"),
+    ],
+)
+def test_a_place_within_places_is_said_in_words(path: str, place: str) -> None:
+    error = msgspec.ValidationError(f"Expected `int`, got `str` - at `{path}`")
+    assert refusal(error) == f"{place} must be an integer, not a string"
+
+
+@pytest.mark.parametrize("step", ["[0]", "[...]", ".a", "[0].a", "[...][0]"])
+def test_a_deep_place_is_not_said_at_length(step: str) -> None:
+    """Quoting it again at each level made gigabytes of a frame of a few hundred bytes."""
+    error = msgspec.ValidationError(f"Expected `int`, got `str` - at `$.a{step * 500}`")
+    assert len(refusal(error)) < 300
