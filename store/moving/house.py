@@ -22,8 +22,8 @@ __all__ = [
     "FENCES_AHEAD",
     "PORTION_BYTES_MAX",
     "PORTION_ROWS_MAX",
-    "House",
     "LogHead",
+    "Movable",
     "Move",
     "Site",
     "Standing",
@@ -90,7 +90,7 @@ class Standing(msgspec.Struct, frozen=True):
         return self.move is None and not any(self.counts.values())
 
 
-class House(Protocol):
+class Movable(Protocol):
     """A store that is stopped, and locked against workers, while it is open here."""
 
     place: str
@@ -141,7 +141,7 @@ class Site(Protocol):
     async def look(self) -> Standing:
         """Return what is there, without changing or locking it."""
 
-    def open(self, *, new: bool = False) -> AbstractAsyncContextManager[House]:
+    def open(self, *, new: bool = False) -> AbstractAsyncContextManager[Movable]:
         """Open the store as a worker does, though it is part of a move. If it is not `new`, it must exist.
 
         Raise DatabaseUnusable if it does not, DatabaseInUse if a worker serves it, and what opening a store raises.

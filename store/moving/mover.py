@@ -17,7 +17,7 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable
 from bus.model.records import timestamp
 
-from .house import House, LogHead, Move, Site, Standing, State, refusal
+from .house import LogHead, Movable, Move, Site, Standing, State, refusal
 from .kinds import KINDS, MESSAGES, Kind, Row, RowKey, is_damaged
 
 __all__ = ["Moved", "move", "reopen", "survey"]
@@ -125,7 +125,9 @@ def _epoch(standing: Standing) -> str | None:
 class _Mover:
     """One attempt to finish a move."""
 
-    def __init__(self, source: House, target: House, log: LogHead, counts: Mapping[str, int], tell: _Tell) -> None:
+    def __init__(
+        self, source: Movable, target: Movable, log: LogHead, counts: Mapping[str, int], tell: _Tell
+    ) -> None:
         self._source = source
         self._target = target
         self._log = log

@@ -67,7 +67,7 @@ _GO_ON = "SELECT setval(pg_get_serial_sequence('{0}', 'number'), (SELECT max(num
 
 
 class PostgresqlHouse:
-    """See `store.moving.house.House`."""
+    """See `store.moving.house.Movable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -50,7 +50,7 @@ _NOTE = "INSERT INTO house_move (id, state, place, at) VALUES (?, ?, ?, ?)"
 
 
 class SqliteHouse:
-    """See `store.moving.house.House`."""
+    """See `store.moving.house.Movable`."""
 
     def __init__(self, database: Database, *, has_foreign_sessions: bool) -> None:
         self._database = database
