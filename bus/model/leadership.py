@@ -14,7 +14,16 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-__all__ = ["RENEWALS_MIN", "USABLE_FRACTION", "Candidate", "Election", "Leader", "Lease", "Sighting", "Tenure"]
+__all__ = [
+    "RENEWALS_MIN",
+    "USABLE_FRACTION",
+    "Candidate",
+    "Election",
+    "Leader",
+    "LeaderLease",
+    "Sighting",
+    "Tenure",
+]
 
 USABLE_FRACTION = 0.8
 """How much of a lease its holder uses, by its own clock."""
@@ -62,7 +71,7 @@ class Sighting(NamedTuple):
         return candidate.is_new and candidate.url is not None and candidate.url == self.leader.url
 
 
-class Lease:
+class LeaderLease:
     """How long its holder may act on it. Times are seconds of a clock of the holder that never stands still."""
 
     def __init__(self, candidate: Candidate, sent_at: float) -> None:
@@ -72,7 +81,7 @@ class Lease:
         self._given_up = False
 
     def __repr__(self) -> str:
-        return f"<Lease of {self._seconds} s until {self.over_at}{' given up' if self._given_up else ''}>"
+        return f"<LeaderLease of {self._seconds} s until {self.over_at}{' given up' if self._given_up else ''}>"
 
     def confirm(self, sent_at: float) -> None:
         """Note that a renewal is stored safely that was sent at this time."""

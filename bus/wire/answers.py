@@ -29,6 +29,7 @@ __all__ = [
     "KeyAdded",
     "KeyList",
     "KeysRevoked",
+    "Leads",
     "ListedBot",
     "ListedChannel",
     "ListedDeadLetter",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from bus.model.leadership import USABLE_FRACTION, Candidate, Leader, Lease, Sighting
+from bus.model.leadership import USABLE_FRACTION, Candidate, Leader, LeaderLease, Sighting
 
 ANN = Candidate(worker_id="ann", url="tcp://10.0.0.1:7710", lease_seconds=10.0, renew_seconds=2.0)
 LEADER = Leader("bob", 7, "tcp://10.0.0.2:7710", "tcp://10.0.0.2:7711", "2026-11-30T12:00:00.000000Z")
 
 
 def test_a_lease_is_over_before_it_expires_for_others() -> None:
-    lease = Lease(ANN, sent_at=100.0)
+    lease = LeaderLease(ANN, sent_at=100.0)
     assert not lease.is_over(107.9)
     assert lease.is_over(108.0)
     assert lease.over_at < 100.0 + ANN.lease_seconds
@@ -19,20 +19,20 @@ def test_a_lease_is_over_before_it_expires_for_others() -> None:
 
 
 def test_a_renewal_counts_from_when_it_was_sent() -> None:
-    lease = Lease(ANN, sent_at=100.0)
+    lease = LeaderLease(ANN, sent_at=100.0)
     assert lease.renew_at == 102.0
     lease.confirm(102.0)
     assert (lease.renew_at, lease.over_at) == (104.0, 110.0)
 
 
 def test_a_renewal_that_is_confirmed_late_prolongs_nothing_that_a_later_one_did() -> None:
-    lease = Lease(ANN, sent_at=104.0)
+    lease = LeaderLease(ANN, sent_at=104.0)
     lease.confirm(102.0)
     assert lease.over_at == 112.0
 
 
 def test_a_lease_that_is_over_may_be_renewed_unless_it_was_given_up() -> None:
-    lease = Lease(ANN, sent_at=100.0)
+    lease = LeaderLease(ANN, sent_at=100.0)
     assert lease.is_over(109.0)
     lease.confirm(108.5)
     assert not lease.is_over(109.0)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import anyio
 import asyncpg
 
-__all__ = ["Reign", "find_primary"]
+__all__ = ["Reign", "find_primary", "terminate"]
 
 _HOST_SECONDS_MAX = 10.0
 """For one host: no batch has begun, so giving up loses nothing."""

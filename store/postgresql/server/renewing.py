@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from bus.model.leadership import Candidate, Lease
+from bus.model.leadership import Candidate, LeaderLease
 
 from .connecting import connect, is_lost, make_safe
 from .leadership import renew
@@ -46,7 +46,7 @@ class Renewing:
     """Renews a lease until it is stopped, or lost; then `lost` is called in the thread, with the reason."""
 
     def __init__(
-        self, url: str, fence: int, candidate: Candidate, lease: Lease, lost: Callable[[str], None]
+        self, url: str, fence: int, candidate: Candidate, lease: LeaderLease, lost: Callable[[str], None]
     ) -> None:
         self._url = url
         self._fence = fence

@@ -13,7 +13,7 @@ import anyio
 from anyio import to_thread
 
 from bus.errors import OwnershipLost, StoreError
-from bus.model.leadership import Candidate, Leader, Lease, Sighting
+from bus.model.leadership import Candidate, Leader, LeaderLease, Sighting
 
 from .election import PostgresqlElection
 from .leadership import STANDING_BY, STANDS_BY, give_up
@@ -39,7 +39,7 @@ class PostgresqlTenure:
         self.leader = leader
         self.before = before
         self._url = url
-        self._lease = Lease(candidate, sent_at)
+        self._lease = LeaderLease(candidate, sent_at)
         self.reader: Reader | None = None
         """What may be asked about it, once the store is open."""
         self._writer: Writer | None = None
