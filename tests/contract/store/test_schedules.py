@@ -37,7 +37,7 @@ async def start_due(store: Store) -> Started:
 
 
 def _told(store: Store) -> list[str]:
-    return [warning for warning in store.warnings if "cron" in warning]
+    return [warning for warning in store.warnings if "cron lines" in warning]
 
 
 async def test_without_the_package_cron_lines_wait_and_others_go_on(
