@@ -90,8 +90,8 @@ def _cancelled_unasked() -> None:
 
 def _retries_set_nothing_aside() -> None:
     def make(honest: Any) -> Any:
-        def set_aside(marks: list[StepMark], from_step: str | None) -> Any:
-            return honest(marks, None)
+        def set_aside(marks: list[StepMark], from_step: str | None, **stopped: bool) -> Any:
+            return honest(marks, None, **stopped)
 
         return set_aside
 
@@ -100,9 +100,9 @@ def _retries_set_nothing_aside() -> None:
 
 def _retries_set_all_aside() -> None:
     def make(honest: Any) -> Any:
-        def set_aside(marks: list[StepMark], from_step: str | None) -> Any:
+        def set_aside(marks: list[StepMark], from_step: str | None, **stopped: bool) -> Any:
             first = next((mark.step_id for mark in marks if not is_set_aside(mark.step_id)), None)
-            return honest(marks, first)
+            return honest(marks, first, **stopped)
 
         return set_aside
 
@@ -111,7 +111,7 @@ def _retries_set_all_aside() -> None:
 
 def _forks_begin_anew() -> None:
     def make(honest: Any) -> Any:
-        def forked(marks: list[StepMark], before_step: str | None) -> list[str]:
+        def forked(marks: list[StepMark], before_step: str | None, **stopped: bool) -> list[str]:
             return []
 
         return forked
