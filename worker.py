@@ -377,7 +377,11 @@ class _Stop:
     async def reload(self) -> None:
         """Read the configuration again, if there is one; a worker that only starts has just read it."""
         if self._broker is None or not self._broker.reloading.is_possible:
-            _log.info("signal_ignored", signal="SIGHUP", message="there is no configuration to read again")
+            _log.info(
+                "signal_ignored",
+                signal="SIGHUP",
+                message="there is no configuration to read again, or not before this worker leads",
+            )
             return
         self.manager.reloading()
         with suppress(SettingsError):  # which is in the log

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 import anyio.lowlevel
@@ -135,6 +135,8 @@ class House:
     async def _watch(self, standing: anyio.CancelScope) -> None:
         is_known = True
         async with aclosing(self._election()) as election:
+            with suppress(DatabaseUnusable, StoreFailed):
+                await election.look()  # from now on this worker counts as standing by
             while True:
                 await anyio.sleep(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
                 try:
