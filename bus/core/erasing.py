@@ -58,9 +58,10 @@ class Erasing:
 
     def erased(self, address: bytes, number: int, change: Erase, erased: Erased) -> None:
         """Forget what is erased on disk, and answer."""
-        for mailbox in self._directory.mailboxes.values():
-            mailbox.leaving.forget_texts(frozenset(erased.seqs))
-            self._dispatch.touch(mailbox)
+        seqs = frozenset(erased.seqs)
+        for mailbox in self._directory.mailboxes.values() if seqs else ():
+            if mailbox.leaving.forget_texts(seqs):
+                self._dispatch.touch(mailbox)
         if not erased.again:
             self._scheduling.cancelled(Counter(each.sender_bot_id for each in erased.delayed))
             counts = {"messages": len(erased.seqs), "delayed": len(erased.delayed), "runs": len(erased.runs)}

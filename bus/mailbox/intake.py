@@ -127,11 +127,16 @@ class Intake:
         for queue in (self._ready, self._aside):
             queue.change(keep)
 
-    def forget_texts(self, seqs: Set[int], position: int) -> None:
-        """Fall behind if one of these messages is in memory, or may be in the page that is being read."""
+    def forget_texts(self, seqs: Set[int], position: int) -> bool:
+        """Fall behind if one of these messages is in memory, or may be in the page that is being read.
+
+        Return False if none is.
+        """
         self.stale = self.reading is not None
-        if self.stale or any(not seqs.isdisjoint(parcel.seqs) for parcel in self._ready.parcels()):
-            self.unload(position)
+        if not self.stale and all(seqs.isdisjoint(parcel.seqs) for parcel in self._ready.parcels()):
+            return False
+        self.unload(position)
+        return True
 
     def unload(self, position: int) -> None:
         """Fall behind: drop what is in memory; the next page begins after the position."""

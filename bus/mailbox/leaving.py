@@ -68,10 +68,14 @@ class Leaving:
         self._losses.keep()
         self._outstanding.release_withheld()
 
-    def forget_texts(self, seqs: Set[int]) -> None:
-        """Drop messages from memory that were erased: what has to be delivered is read again, and found erased."""
+    def forget_texts(self, seqs: Set[int]) -> bool:
+        """Drop messages from memory that were erased: what has to be delivered is read again, and found erased.
+
+        Return False if it had none of them.
+        """
+        unsettled = bool(self._outstanding.seqs & seqs)
         self._outstanding.forget_texts(seqs)
-        self._intake.forget_texts(seqs, self._sources.position)
+        return self._intake.forget_texts(seqs, self._sources.position) or unsettled
 
     def miss(self, seqs: Collection[int]) -> None:
         """Extend the gap by messages whose turn came, and that were erased."""

@@ -6,6 +6,7 @@ Pure.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 
 from .erasing import SearchRequest
 
-__all__ = ["Stage", "contains", "needles_of"]
+__all__ = ["Stage", "contains", "mentions", "needles_of"]
 
 
 class Stage(enum.StrEnum):
@@ -21,19 +22,29 @@ class Stage(enum.StrEnum):
 
     MESSAGES = "messages"
     DELAYED = "delayed"
+    RELEASED = "released"
+    """Messages that were added since all were searched: delayed ones may have become due before they were."""
     RUNS = "runs"
 
-    def after(self, last: int | str) -> str:
-        """Return where a portion ended, for `SearchRequest.after`."""
-        return f"{self}:{last}"
+    def after(self, last: int | str, searched: int = 0) -> str:
+        """Return where a portion ended, for `SearchRequest.after`; `searched` is how far the log was searched."""
+        return f"{self}:{last},{searched}" if self is Stage.DELAYED else f"{self}:{last}"
 
     @staticmethod
-    def of(after: str) -> tuple[Stage, str]:
-        """Return where to go on. Raise ValueError if no portion ended so."""
+    def of(after: str) -> tuple[Stage, str, int]:
+        """Return where to go on, and how far the log was searched. Raise ValueError if no portion ended so."""
         place, _, last = after.partition(":")
-        if place in ("", Stage.MESSAGES, Stage.DELAYED):
-            return Stage(place or "messages"), str(int(last or 0))
-        return Stage(place), last
+        if place == Stage.DELAYED:
+            last, _, searched = last.partition(",")
+            return Stage.DELAYED, str(int(last)), int(searched or 0)
+        if place in ("", Stage.MESSAGES, Stage.RELEASED):
+            return Stage(place or "messages"), str(int(last or 0)), 0
+        return Stage(place), last, 0
+
+    @staticmethod
+    def following(request: SearchRequest) -> str | None:
+        """Return where to go on after the messages."""
+        return Stage.RUNS.after("") if request.text is not None else None
 
     def columns(self, request: SearchRequest) -> tuple[str, ...]:
         """Return the columns of messages that are searched."""
@@ -43,34 +54,71 @@ class Stage(enum.StrEnum):
 
 
 def needles_of(request: SearchRequest) -> list[str]:
-    """Return what is searched for in JSON, in lower case: as it is, escaped, and with all but ASCII escaped."""
-    text = request.text or request.value or ""
+    """Return texts, in lower case, one of which is in every JSON that has what is searched for.
+
+    JSON may have each character as it is or escaped. If the longest run of plain characters is not in it as it is,
+    one of them is escaped. A needle is empty if there are none: then every JSON may have it.
+    """
+    runs = _PLAIN.findall(_wanted(request))
+    longest = max(runs, key=len, default="")
+    other = next((char for char in _wanted(request) if ord(char) >= 128), None)
+    if other is not None and len(longest) < 3:
+        return [other, "".join(f"\\u{unit:04x}" for unit in _units(other))]
+    return [_lower(longest), *_ESCAPES] if longest else [""]
+
+
+_PLAIN = re.compile(r"[0-9A-Za-z@._+-]+")
+
+_ESCAPES = [f"\\u00{digit}" for digit in range(2, 8)]
+"""How escapes of plain characters begin."""
+
+_decode = msgspec.json.Decoder(float_hook=str).decode
+"""Leaves numbers as they are written, as far as they may be written in several ways."""
+
+
+def _units(char: str) -> Sequence[int]:
+    return memoryview(char.encode("utf-16")[2:]).cast("H").tolist()  # without the mark of the byte order
+
+
+def _wanted(request: SearchRequest) -> str:
     if request.header is not None:
-        text = request.header[1]
-    escaped = msgspec.json.encode(text).decode()[1:-1]
-    narrow = "".join(char if ord(char) < 128 else _units(char) for char in escaped)
-    return [_lower(each) for each in (text, escaped, narrow)]
-
-
-def _units(char: str) -> str:
-    units = char.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+        return request.header[1]
+    return request.text or request.value or ""
 
 
 def _lower(text: str) -> str:
     """Return a text with its ASCII letters in lower case, as SQL's lower() returns it in the locale C."""
-    return "".join(chr(ord(char) + 32) if "A" <= char <= "Z" else char for char in text)
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 def contains(request: SearchRequest, body: bytes, headers: bytes) -> bool:
-    """Return True if a message that has the text somewhere has it where it is asked for."""
+    """Return True if a message that has one of the needles has what is searched for where it is asked for."""
     if request.header is not None:
         name, value = request.header
         found = msgspec.json.decode(headers).get(name)
         return isinstance(found, str) and _lower(found) == _lower(value)
     if request.path is not None:
         return _at(msgspec.json.decode(body), request.path, _lower(request.value or ""))
-    return True
+    return any(mentions(request, text.decode(errors="replace"), is_json=True) for text in (body, headers))
+
+
+def mentions(request: SearchRequest, text: str, *, is_json: bool) -> bool:
+    """Return True if a text has the one that is searched for: JSON in a string, a name or a number."""
+    wanted = _lower(_wanted(request))
+    if not is_json:
+        return wanted in _lower(text)
+    try:
+        return _within(_decode(text), wanted)
+    except (msgspec.DecodeError, RecursionError):
+        return wanted in _lower(text)  # it is damaged
+
+
+def _within(value: Any, wanted: str) -> bool:
+    if isinstance(value, dict):
+        return any(wanted in _lower(name) or _within(each, wanted) for name, each in value.items())
+    if isinstance(value, list):
+        return any(_within(each, wanted) for each in value)
+    return wanted in _lower(_written(value))
 
 
 def _at(value: Any, path: Sequence[str], wanted: str) -> bool:
@@ -79,5 +127,8 @@ def _at(value: Any, path: Sequence[str], wanted: str) -> bool:
         return any(_at(each, path, wanted) for each in value)
     if path:
         return isinstance(value, dict) and path[0] in value and _at(value[path[0]], path[1:], wanted)
-    written = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return _lower(written) == wanted
+    return _lower(_written(value)) == wanted
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -103,7 +103,8 @@ def _plan(source: str, here: Standing, target: str, there: Standing) -> State | 
         raise refusal(source, here.move) or AssertionError
     left = here.move is not None and here.move.state is State.LEFT
     if there.move is not None and there.move.state is State.ARRIVING:
-        if here.move is not None and here.move.id == there.move.id and _epoch(here) == _epoch(there):
+        begun = not left and not any(there.counts.values())  # the log is taken over after the move is noted
+        if here.move is not None and here.move.id == there.move.id and (begun or _epoch(here) == _epoch(there)):
             return State.LEFT if left else State.LEAVING
         raise DatabaseUnusable(
             f"{target} has a part of {there.move.place}, which was served since, or is another store: remove what"
@@ -152,14 +153,17 @@ class _Mover:
         here, there = await self._source.standing(), await self._target.standing()
         if _plan(self._source.place, here, self._target.place, there) is not State.LEAVING:
             raise AssertionError
-        if there.move is not None:
+        if any(there.counts.values()):
             return
-        begun = Move(str(uuid_utils.uuid7()), State.LEAVING, self._target.place, timestamp(datetime.now(UTC)))
-        await self._source.note(begun)
-        self._tell(("beginning", 1, 2))
-        await self._target.take_over(self._log)
-        await self._target.note(msgspec.structs.replace(begun, state=State.ARRIVING, place=self._source.place))
-        self._tell(("beginning", 2, 2))
+        if there.move is None:
+            begun = Move(str(uuid_utils.uuid7()), State.LEAVING, self._target.place, timestamp(datetime.now(UTC)))
+            await self._source.note(begun)
+            self._tell(("beginning", 1, 3))
+            arriving = msgspec.structs.replace(begun, state=State.ARRIVING, place=self._source.place)
+            await self._target.note(arriving)
+            self._tell(("beginning", 2, 3))
+        await self._target.take_over(self._log)  # not before a worker would refuse it
+        self._tell(("beginning", 3, 3))
 
     async def _copy(self) -> None:
         """Copy what the target does not have yet: of each kind, it has the first records."""

@@ -17,7 +17,7 @@ import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable
 
-from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing
+from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing, State
 from ..moving.kinds import KINDS, MESSAGES, Kind, Row, RowKey
 from ..seals import seal
 from .file.database import Database, open_database
@@ -112,6 +112,8 @@ class SqliteHouse:
 
     async def note(self, move: Move | None) -> None:
         """See the protocol."""
+        if self._has_foreign_sessions and move is not None and move.state is State.ARRIVING:
+            raise DatabaseUnusable(f"{self.place} has {_CHAT_SESSIONS} of another program: move to a new file")
 
         async def operation(transaction: Transaction) -> None:
             await transaction.connection.execute("DELETE FROM house_move")
@@ -122,8 +124,6 @@ class SqliteHouse:
 
     async def take_over(self, log: LogHead) -> None:
         """See the protocol."""
-        if self._has_foreign_sessions:
-            raise DatabaseUnusable(f"{self.place} has {_CHAT_SESSIONS} of another program: move to a new file")
 
         async def operation(transaction: Transaction) -> None:
             values = (log.created_at, log.taint_removed)

@@ -35,7 +35,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 MOMENTS = [
     ("beginning", 1),  # noted in the source
-    ("beginning", 2),  # and in the target
+    ("beginning", 2),  # and in the target, which has a log of its own
+    ("beginning", 3),  # and has that of the source
     ("copying", 40),  # among the messages
     ("copying", 110),  # among the workflows
     ("comparing", 60),

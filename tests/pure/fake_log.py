@@ -311,7 +311,9 @@ class FakeLog:
     def _erase(self, change: Erase) -> Erased:
         if change.id in self.erasures:
             return replace(self.erasures[change.id], again=True)
-        seqs = tuple(seq for seq in sorted({*change.seqs}) if seq in self.messages and self.messages[seq].body)
+        keys = {(each.id, each.sender_bot_id) for each in change.delayed}
+        wanted = {*change.seqs} | {seq for seq, each in self.messages.items() if key_of(each) in keys}
+        seqs = tuple(seq for seq in sorted(wanted) if seq in self.messages and self.messages[seq].body)
         for seq in seqs:
             self.messages[seq] = replace(self.messages[seq], body=b"", headers=b"{}")
             self.by_id[key_of(self.messages[seq])] = self.messages[seq]

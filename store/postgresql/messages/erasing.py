@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from bus.model.repository import Erase, Erased, Removal, RemoveRuns
+from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
 from ...seals import erased_before, removal_of, removal_row, seal
@@ -38,6 +38,11 @@ _FORGET_REASONS = "UPDATE dead_letters SET reason = 'erased' WHERE seq = ANY($1:
 
 _REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = $1 AND sender_bot_id = $2 RETURNING number"
 
+_RELEASED = """
+    SELECT seq FROM bot_messages WHERE id = $1 AND sender_bot_id = $2 AND NOT copied
+    UNION ALL SELECT seq FROM bot_messages WHERE id = $1 AND sender_bot_id = $2 AND copied"""
+"""A delayed message that became due. There is an index for each half."""
+
 _RUNS = "SELECT id FROM workflow_runs WHERE id = ANY($1::text[])"
 
 _EVER = "9999"
@@ -57,13 +62,17 @@ async def erase(transaction: Transaction, change: Erase) -> Erased:
     connection = transaction.connection
     for (what,) in await connection.fetch("SELECT what FROM removals WHERE id = $1", change.id):
         return erased_before(what)
-    rows = [read_row(record) for record in await connection.fetch(_TO_ERASE, change.seqs)]
+    delayed: list[Delayed] = []
+    wanted = set(change.seqs)
+    for each in change.delayed:
+        if await connection.fetch(_REMOVE_DELAYED, each.id, each.sender_bot_id):
+            delayed.append(each)
+        else:
+            wanted.update(row[0] for row in await connection.fetch(_RELEASED, each.id, each.sender_bot_id))
+    rows = [read_row(record) for record in await connection.fetch(_TO_ERASE, sorted(wanted))]
     seqs = tuple(row[0] for row in rows)
     await connection.execute(_ERASE, seqs, [erased_checksum(row) for row in rows])
     await connection.execute(_FORGET_REASONS, seqs)
-    delayed = [
-        each for each in change.delayed if await connection.fetch(_REMOVE_DELAYED, each.id, each.sender_bot_id)
-    ]
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)

@@ -1,7 +1,7 @@
 """Searching the store for what is to be erased: a bounded part of it at a time.
 
-PostgreSQL looks for the text, in the forms that JSON has for it. Of the few messages that have it, `contains` says
-whether it is where it is asked for.
+PostgreSQL looks for the text, in the forms that JSON may have for a part of it. Of what has one, `contains` and
+`mentions` say whether it has the text where it is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
-from bus.model.searching import Stage, contains, needles_of
+from bus.model.searching import Stage, contains, mentions, needles_of
 
 from ...message_rows import message_of
 from ..server.reader import Reader
@@ -34,17 +34,35 @@ def _has(*columns: str) -> str:
     return f"EXISTS (SELECT FROM unnest($1::text[]) AS needle WHERE {found})"
 
 
-_COLUMNS_OF_RUNS = (
-    "trigger_payload", "context", "result", "error", "attributes", "concurrency_key", "cancel_reason",
-)  # fmt: skip
-_COLUMNS_OF_STEPS = ("step_name", "input", "output", "error", "idempotency_key")
+_JSON_OF_RUNS = ("trigger_payload", "context", "result", "attributes", "error", "cancel_reason")
+_TEXTS_OF_RUNS = ("concurrency_key",)
+_JSON_OF_STEPS = ("input", "output", "error")
+_TEXTS_OF_STEPS = ("step_name", "idempotency_key")
 
 _IN_RUNS = f"""
     SELECT id, ended_at IS NOT NULL FROM workflow_runs AS run WHERE id > $2 AND id <= $3 AND (
-        {_has(*_COLUMNS_OF_RUNS)}
-        OR EXISTS (SELECT FROM workflow_steps WHERE run_id = run.id AND {_has(*_COLUMNS_OF_STEPS)})
+        {_has(*_JSON_OF_RUNS, *_TEXTS_OF_RUNS)}
+        OR EXISTS (SELECT FROM workflow_steps WHERE run_id = run.id AND {_has(*_JSON_OF_STEPS, *_TEXTS_OF_STEPS)})
         OR EXISTS (SELECT FROM workflow_signals WHERE run_id = run.id AND {_has("payload")})
     ) ORDER BY id"""
+
+
+def _texts(table: str, run: str, key: str, columns: Sequence[str], *, json: bool) -> str:
+    """Return a query for those of the columns of a run that have a needle."""
+    return " UNION ALL ".join(
+        f"SELECT '{table} {column}' AS place, {key} AS key, {column} AS value, {json} AS is_json"
+        f" FROM {table} WHERE {run} = $2 AND {_has(column)}"
+        for column in columns
+    )
+
+
+_IN_RUN = " UNION ALL ".join((
+    _texts("workflow_runs", "id", "id", _JSON_OF_RUNS, json=True),
+    _texts("workflow_runs", "id", "id", _TEXTS_OF_RUNS, json=False),
+    _texts("workflow_steps", "run_id", "id", _JSON_OF_STEPS, json=True),
+    _texts("workflow_steps", "run_id", "id", _TEXTS_OF_STEPS, json=False),
+    _texts("workflow_signals", "run_id", "id", ("payload",), json=True),
+)) + f" ORDER BY place, key LIMIT {_FOUND_MAX} OFFSET $3"  # fmt: skip
 
 _LAST_RUN = "SELECT MAX(id) FROM (SELECT id FROM workflow_runs WHERE id > $1 ORDER BY id LIMIT $2) AS next"
 
@@ -57,34 +75,46 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
     """Return the next portion of what is found."""
     if request.id is not None:
         return await _with_id(reader, request, request.id, last_seq)
-    place, after = Stage.of(request.after)
+    place, after, searched = Stage.of(request.after)
     needles = needles_of(request)
-    if place is Stage.MESSAGES:
-        return await _messages(reader, request, needles, int(after or 0), last_seq)
+    if place in (Stage.MESSAGES, Stage.RELEASED):
+        return await _messages(reader, request, needles, place, int(after), last_seq)
     if place is Stage.DELAYED:
-        return await _delayed(reader, request, needles, int(after or 0), last_seq)
+        return await _delayed(reader, request, needles, int(after), searched, last_seq)
     [[through]] = await reader.fetch(_LAST_RUN, after, _RUNS)
     if through is None:
         return FoundContents([], [], [], None, last_seq)
     rows = await reader.fetch(_IN_RUNS, needles, after, through)
-    return FoundContents([], [], [FoundRun(*row) for row in rows], Stage.RUNS.after(through), last_seq)
+    runs = [run for run in [FoundRun(*row) for row in rows] if await _mentions(reader, request, needles, run.id)]
+    return FoundContents([], [], runs, Stage.RUNS.after(through), last_seq)
+
+
+async def _mentions(reader: Reader, request: SearchRequest, needles: list[str], run_id: str) -> bool:
+    """Return True if a run has the text somewhere."""
+    offset = 0
+    while texts := list(await reader.fetch(_IN_RUN, needles, run_id, offset)):
+        if any(mentions(request, text, is_json=is_json) for *_, text, is_json in texts):
+            return True
+        offset += len(texts)
+    return False
 
 
 async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: int) -> FoundContents:
+    # First what is delayed: it may become due meanwhile.
+    sql = _WITH_ID.format("id, sender_bot_id", "scheduled_messages", "", "sender_bot_id")
+    delayed = await reader.fetch(sql, id, request.sender_bot_id)
     seqs: list[int] = []
     for condition in ("NOT copied", "copied"):  # an index each
         sql = _WITH_ID.format("seq", "bot_messages", f" AND body <> '' AND {condition}", "seq")
         seqs += [row[0] for row in await reader.fetch(sql, id, request.sender_bot_id)]
-    sql = _WITH_ID.format("id, sender_bot_id", "scheduled_messages", "", "sender_bot_id")
-    delayed = await reader.fetch(sql, id, request.sender_bot_id)
     runs = await _runs_named(reader, [id])
     return FoundContents([(seq, id) for seq in seqs], [Delayed(*row) for row in delayed], runs, None, last_seq)
 
 
 async def _messages(
-    reader: Reader, request: SearchRequest, needles: list[str], after: int, last_seq: int
+    reader: Reader, request: SearchRequest, needles: list[str], place: Stage, after: int, last_seq: int
 ) -> FoundContents:
-    through = min(after + _MESSAGES, last_seq)
+    through = max(after, min(after + _MESSAGES, last_seq))
     sql = (
         f"SELECT {COLUMNS} FROM bot_messages WHERE seq > $2 AND seq <= $3 AND body <> ''"
         f" AND {_has(*Stage.MESSAGES.columns(request))} ORDER BY seq LIMIT {_FOUND_MAX}"
@@ -95,12 +125,18 @@ async def _messages(
     if len(rows) == _FOUND_MAX:
         through = rows[-1][0]
     runs = await _runs_named(reader, [id for _, id in messages])
-    following = Stage.MESSAGES.after(through) if through < last_seq else Stage.DELAYED.after(0)
+    following: str | None
+    if through < last_seq:
+        following = place.after(through)
+    elif place is Stage.MESSAGES:
+        following = Stage.DELAYED.after(0, through)
+    else:
+        following = Stage.following(request)
     return FoundContents(messages, [], runs, following, through)
 
 
 async def _delayed(
-    reader: Reader, request: SearchRequest, needles: list[str], after: int, last_seq: int
+    reader: Reader, request: SearchRequest, needles: list[str], after: int, searched: int, last_seq: int
 ) -> FoundContents:
     sql = (
         "SELECT number, id, sender_bot_id, convert_to(body, 'UTF8'), convert_to(headers, 'UTF8')"
@@ -109,9 +145,9 @@ async def _delayed(
     )
     rows: list[Any] = await reader.fetch(sql, needles, after)
     found = [Delayed(row[1], row[2]) for row in rows if contains(request, row[3], row[4])]
-    following = Stage.RUNS.after("") if request.text is not None else None
+    following = Stage.RELEASED.after(searched)
     if len(rows) == _FOUND_MAX:
-        following = Stage.DELAYED.after(rows[-1][0])
+        following = Stage.DELAYED.after(rows[-1][0], searched)
     return FoundContents([], found, [], following, last_seq)
 
 

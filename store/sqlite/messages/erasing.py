@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import aiosqlite
 
-from bus.model.repository import Erase, Erased, Removal, RemoveRuns
+from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
 from ...seals import erased_before, removal_of, removal_row, seal
@@ -35,6 +35,11 @@ _FORGET_REASONS = f"UPDATE dead_letters SET reason = 'erased' {WITH_SEQS}"
 
 _REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = ? AND sender_bot_id = ?"
 
+_RELEASED = """
+    SELECT seq FROM bot_messages WHERE id = ?1 AND sender_bot_id = ?2 AND copied = 0
+    UNION ALL SELECT seq FROM bot_messages WHERE id = ?1 AND sender_bot_id = ?2 AND copied = 1"""
+"""A delayed message that became due. There is an index for each half."""
+
 _RUNS = "SELECT id FROM workflow_runs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
 
 _EVER = "9999"
@@ -52,20 +57,23 @@ async def erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
 
 
 async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
+    delayed: list[Delayed] = []
+    wanted = set(change.seqs)
+    for each in change.delayed:
+        key = (each.id, each.sender_bot_id)
+        if (await connection.execute(_REMOVE_DELAYED, key)).rowcount:
+            delayed.append(each)
+        else:
+            wanted.update(row[0] for row in await connection.execute_fetchall(_RELEASED, key))
     rows = list(
         await connection.execute_fetchall(
             f"SELECT {COLUMNS} FROM bot_messages {WITH_SEQS} AND body <> '' ORDER BY seq",
-            (json.dumps(change.seqs),),
+            (json.dumps(sorted(wanted)),),
         )
     )
     seqs = tuple(row[0] for row in rows)
     await connection.executemany(_ERASE, [(erased_checksum(row), row[0]) for row in rows])
     await connection.execute(_FORGET_REASONS, (json.dumps(seqs),))
-    delayed = [
-        each
-        for each in change.delayed
-        if (await connection.execute(_REMOVE_DELAYED, (each.id, each.sender_bot_id))).rowcount
-    ]
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)

@@ -1,7 +1,7 @@
 """Searching the store for what is to be erased: a bounded part of it at a time.
 
-SQLite looks for the text, in the forms that JSON has for it. Of the few messages that have it, `contains` says
-whether it is where it is asked for.
+SQLite looks for the text, in the forms that JSON may have for a part of it. Of what has one, `contains` and
+`mentions` say whether it has the text where it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
-from bus.model.searching import Stage, contains, needles_of
+from bus.model.searching import Stage, contains, mentions, needles_of
 
 from ...message_rows import message_of
 from ..file.reader import Reader
@@ -35,17 +35,35 @@ def _has(*columns: str) -> str:
     return f"EXISTS (SELECT 1 FROM json_each(?1) WHERE {found})"
 
 
-_COLUMNS_OF_RUNS = (
-    "trigger_payload", "context", "result", "error", "attributes", "concurrency_key", "cancel_reason",
-)  # fmt: skip
-_COLUMNS_OF_STEPS = ("step_name", "input", "output", "error", "idempotency_key")
+_JSON_OF_RUNS = ("trigger_payload", "context", "result", "attributes")
+_TEXTS_OF_RUNS = ("error", "concurrency_key", "cancel_reason")
+_JSON_OF_STEPS = ("input", "output")
+_TEXTS_OF_STEPS = ("step_name", "error", "idempotency_key")
 
 _IN_RUNS = f"""
     SELECT id, status FROM workflow_runs AS run WHERE id > ?2 AND id <= ?3 AND (
-        {_has(*_COLUMNS_OF_RUNS)}
-        OR EXISTS (SELECT 1 FROM workflow_steps WHERE run_id = run.id AND {_has(*_COLUMNS_OF_STEPS)})
+        {_has(*_JSON_OF_RUNS, *_TEXTS_OF_RUNS)}
+        OR EXISTS (SELECT 1 FROM workflow_steps WHERE run_id = run.id AND {_has(*_JSON_OF_STEPS, *_TEXTS_OF_STEPS)})
         OR EXISTS (SELECT 1 FROM workflow_signals WHERE run_id = run.id AND {_has("payload")})
     ) ORDER BY id"""
+
+
+def _texts(table: str, run: str, key: str, columns: Sequence[str], *, json: bool) -> str:
+    """Return a query for those of the columns of a run that have a needle."""
+    return " UNION ALL ".join(
+        f"SELECT '{table} {column}' AS place, {key} AS key, {column} AS value, {json} AS is_json"
+        f" FROM {table} WHERE {run} = ?2 AND {_has(column)}"
+        for column in columns
+    )
+
+
+_IN_RUN = " UNION ALL ".join((
+    _texts("workflow_runs", "id", "id", _JSON_OF_RUNS, json=True),
+    _texts("workflow_runs", "id", "id", _TEXTS_OF_RUNS, json=False),
+    _texts("workflow_steps", "run_id", "id", _JSON_OF_STEPS, json=True),
+    _texts("workflow_steps", "run_id", "id", _TEXTS_OF_STEPS, json=False),
+    _texts("workflow_signals", "run_id", "id", ("payload",), json=True),
+)) + f" ORDER BY place, key LIMIT {_FOUND_MAX} OFFSET ?3"  # fmt: skip
 
 _LAST_RUN = "SELECT MAX(id) FROM (SELECT id FROM workflow_runs WHERE id > ? ORDER BY id LIMIT ?)"
 
@@ -58,37 +76,49 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
     """Return the next portion of what is found."""
     if request.id is not None:
         return await _with_id(reader, request, request.id, last_seq)
-    place, after = Stage.of(request.after)
+    place, after, searched = Stage.of(request.after)
     needles = json.dumps(needles_of(request))
-    if place is Stage.MESSAGES:
-        return await _messages(reader, request, needles, int(after or 0), last_seq)
+    if place in (Stage.MESSAGES, Stage.RELEASED):
+        return await _messages(reader, request, needles, place, int(after), last_seq)
     if place is Stage.DELAYED:
-        return await _delayed(reader, request, needles, int(after or 0), last_seq)
+        return await _delayed(reader, request, needles, int(after), searched, last_seq)
     [[through]] = await reader.execute_fetchall(_LAST_RUN, (after, _RUNS))
     if through is None:
         return FoundContents([], [], [], None, last_seq)
     rows = await reader.execute_fetchall(_IN_RUNS, (needles, after, through))
-    return FoundContents([], [], _runs(rows), Stage.RUNS.after(through), last_seq)
+    runs = [run for run in _runs(rows) if await _mentions(reader, request, needles, run.id)]
+    return FoundContents([], [], runs, Stage.RUNS.after(through), last_seq)
+
+
+async def _mentions(reader: Reader, request: SearchRequest, needles: str, run_id: str) -> bool:
+    """Return True if a run has the text somewhere."""
+    offset = 0
+    while texts := list(await reader.execute_fetchall(_IN_RUN, (needles, run_id, offset))):
+        if any(mentions(request, text, is_json=is_json) for *_, text, is_json in texts):
+            return True
+        offset += len(texts)
+    return False
 
 
 async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: int) -> FoundContents:
     values = (id, request.sender_bot_id)
+    # First what is delayed: it may become due meanwhile.
+    delayed = await reader.execute_fetchall(
+        _WITH_ID.format("id, sender_bot_id", "scheduled_messages", "", "sender_bot_id"), values
+    )
     seqs: list[int] = []
     for copied in (0, 1):  # an index each
         condition = f" AND body <> '' AND copied = {copied}"
         sql = _WITH_ID.format("seq", "bot_messages", condition, "seq")
         seqs += [row[0] for row in await reader.execute_fetchall(sql, values)]
-    delayed = await reader.execute_fetchall(
-        _WITH_ID.format("id, sender_bot_id", "scheduled_messages", "", "sender_bot_id"), values
-    )
     runs = await _runs_named(reader, [id])
     return FoundContents([(seq, id) for seq in seqs], [Delayed(*row) for row in delayed], runs, None, last_seq)
 
 
 async def _messages(
-    reader: Reader, request: SearchRequest, needles: str, after: int, last_seq: int
+    reader: Reader, request: SearchRequest, needles: str, place: Stage, after: int, last_seq: int
 ) -> FoundContents:
-    through = min(after + _MESSAGES, last_seq)
+    through = max(after, min(after + _MESSAGES, last_seq))
     sql = (
         f"SELECT {COLUMNS} FROM bot_messages WHERE seq > ?2 AND seq <= ?3 AND body <> ''"
         f" AND {_has(*Stage.MESSAGES.columns(request))} ORDER BY seq LIMIT {_FOUND_MAX}"
@@ -99,12 +129,18 @@ async def _messages(
     if len(rows) == _FOUND_MAX:
         through = rows[-1][0]
     runs = await _runs_named(reader, [id for _, id in messages])
-    following = Stage.MESSAGES.after(through) if through < last_seq else Stage.DELAYED.after(0)
+    following: str | None
+    if through < last_seq:
+        following = place.after(through)
+    elif place is Stage.MESSAGES:
+        following = Stage.DELAYED.after(0, through)
+    else:
+        following = Stage.following(request)
     return FoundContents(messages, [], runs, following, through)
 
 
 async def _delayed(
-    reader: Reader, request: SearchRequest, needles: str, after: int, last_seq: int
+    reader: Reader, request: SearchRequest, needles: str, after: int, searched: int, last_seq: int
 ) -> FoundContents:
     sql = (
         "SELECT rowid, id, sender_bot_id, CAST(body AS BLOB), CAST(headers AS BLOB) FROM scheduled_messages"
@@ -112,9 +148,9 @@ async def _delayed(
     )
     rows = list(await reader.execute_fetchall(sql, (needles, after)))
     found = [Delayed(row[1], row[2]) for row in rows if contains(request, row[3], row[4])]
-    following = Stage.RUNS.after("") if request.text is not None else None
+    following = Stage.RELEASED.after(searched)
     if len(rows) == _FOUND_MAX:
-        following = Stage.DELAYED.after(rows[-1][0])
+        following = Stage.DELAYED.after(rows[-1][0], searched)
     return FoundContents([], found, [], following, last_seq)
 
 

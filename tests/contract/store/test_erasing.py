@@ -23,7 +23,7 @@ from bus.model.repository import (
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, direct, fill_runs, hold_run, page, read_page, to_channel
+from .samples import add, at, direct, fill_runs, hold_run, page, read_page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +90,14 @@ async def test_a_delayed_message_is_removed(log: MessageLog) -> None:
     assert await erase(log, delayed=gone) == Erased(delayed=gone[:1])
     state = await log.load()
     assert (dict(state.scheduled), state.next_due_at) == ({"eve": 1}, at(60))
+
+
+async def test_a_delayed_message_that_became_due_is_erased_in_the_log(log: MessageLog) -> None:
+    await add(log, *(direct("a", name, "bob", due_at=at(50)) for name in ("ann", "eve")))
+    released = {message.sender_bot_id: message.seq for message in (await release(log, 50)).messages}
+    assert await erase(log, delayed=(Delayed("a", "ann"),)) == Erased(seqs=(released["ann"],))
+    kept = {message.seq: message.body != b"" for message in await log.messages([*released.values()])}
+    assert kept == {released["ann"]: False, released["eve"]: True}
 
 
 @stores_only
@@ -170,6 +178,10 @@ async def filled(store: Store) -> MessageLog:
         direct("e", "ann", "bob", body='{"who":"Müller \\"x\\""}'.encode()),
         direct("f", "ann", "bob", body=b'{"who":"M\\u00FCller"}'),
         direct("a", "eve", "bob", body=b'{"n":0}'),
+        direct("h", "ann", "bob", body=b'{"firm":"M\\u0026S \\u003cshop\\u003e","\\u0061t":"A\\/B"}'),
+        direct("i", "ann", "bob", body=b'["one\\norange", 1.50e3, "\\ud83d\\ude00", "\xf0\x9f\x98\x81"]'),
+        direct("j", "ann", "bob", headers=b'{"firm":"M\\u0026S"}'),
+        direct("k", "ann", "bob", body=b'"\\u006D\\u0026S"', due_at=at(60)),
         direct("g", "ann", "bob", body=b'"ann@example.org"', due_at=at(50)),
     )
     return store.log
@@ -186,6 +198,19 @@ def ids(contents: FoundContents) -> list[str]:
         ({"text": "müller"}, ["e", "f"]),
         ({"text": 'Müller "x"'}, ["e"]),
         ({"text": "%"}, []),
+        ({"text": "M&S"}, ["h", "j", "k"]),
+        ({"text": "<shop>"}, ["h"]),
+        ({"text": "a/b"}, ["h"]),
+        ({"text": "at"}, ["h"]),
+        ({"text": "/"}, ["h"]),
+        ({"text": "norange"}, []),
+        ({"text": "1.50E3"}, ["i"]),
+        ({"text": "\N{GRINNING FACE}"}, ["i"]),
+        ({"text": "\N{GRINNING FACE WITH SMILING EYES}"}, ["i"]),
+        ({"text": "e\no"}, ["i"]),
+        ({"header": ("firm", "m&s")}, ["j"]),
+        ({"path": ("firm",), "value": "m&s <shop>"}, ["h"]),
+        ({"path": ("at",), "value": "a/b"}, ["h"]),
         ({"header": ("subject", "ANN@example.org")}, ["c"]),
         ({"header": ("other", "ann@example.org")}, []),
         ({"path": ("customer", "email"), "value": "ann@example.org"}, ["a"]),
@@ -217,6 +242,28 @@ async def test_a_long_log_is_searched_in_portions(store: Store) -> None:
     assert first.after is not None
     assert 0 < len(first.messages) < len(wanted)
     assert ids(await found(store.log, text="secret")) == wanted
+
+
+@pytest.mark.parametrize("what", [{"text": "secret"}, {"header": ("who", "secret")}])
+async def test_what_becomes_due_during_a_search_is_found(store: Store, what: dict[str, Any]) -> None:
+    later = direct("later", "ann", "bob", body=b'"x"', headers=b'{"who":"secret"}', due_at=at(50))
+    await add(store.log, direct("a", "ann", "bob"), later)
+    messages: list[tuple[int, str]] = []
+    after: str | None = ""
+    while after is not None:
+        portion = await store.log.search(SearchRequest(after=after, **what))
+        messages += portion.messages
+        if after == "":
+            await release(store.log, 50)
+        after = portion.after
+    assert messages == [(2, "later")]
+
+
+async def test_a_run_is_not_found_by_how_its_json_is_written(store: Store) -> None:
+    await hold_run(store, "held")
+    await store.workflows.update_run_status("held", RunStatus.RUNNING, context={"said": "one\norange"}, fence=1)
+    assert (await found(store.log, text="norange")).runs == []
+    assert [run.id for run in (await found(store.log, text="e\nor")).runs] == ["held"]
 
 
 async def test_runs_are_found_by_what_they_contain(store: Store) -> None:
