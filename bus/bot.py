@@ -169,6 +169,10 @@ class Bot(Asking, Removing, Handlers):
             self._tasks.start_soon(self._replies.run)
             with anyio.move_on_after(None if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)):
                 await self._connection.connected.wait()
+            if isinstance(self._connection.refusal, WorkerUnavailable) and self._connection.failure is None:
+                # A worker answers that it stands by: soon it leads, or another one does.
+                with anyio.move_on_after(None if self.timeout is None else self.timeout - _CONNECT_SECONDS):
+                    await self._connection.connected.wait()
             if self._connection.failure is not None:
                 raise self._connection.failure
             if not self._connection.connected.is_set():

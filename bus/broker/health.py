@@ -15,7 +15,7 @@ import h11
 import structlog
 from anyio.abc import SocketAttribute
 
-from ..errors import BindError
+from ..errors import BindError, StoreError
 from .broker import Broker
 from .metrics import metrics_of, unready
 
@@ -120,12 +120,13 @@ class HealthServer:
                 faults = [self.instead] if self.broker is None else unready(self.broker)
                 return (503 if faults else 200), _lines(faults or ["ready"]), _PLAIN
             case b"/metrics":
-                if self.broker is None:
-                    return 503, _lines([self.instead]), _PLAIN
                 accept = next((value for name, value in request.headers if name == b"accept"), b"")
                 try:
                     return 200, *(await metrics_of(self.broker, accept.decode("latin-1")))
-                except Exception:  # what is wrong with the store, its writer says
+                except StoreError as error:  # of which its writer makes more
+                    _log.warning("metrics_failed", error=str(error))
+                    return 503, _lines([str(error)]), _PLAIN
+                except Exception:
                     _log.exception("metrics_failed")
                     return 500, b"no metrics; see the worker's log\n", _PLAIN
         return 404, f"there are {_PAGES}\n".encode(), _PLAIN

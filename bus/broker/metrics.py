@@ -19,6 +19,8 @@ from .measures import Histogram
 
 __all__ = ["metrics_of", "unready"]
 
+_READY = "1 if the worker serves and stores, as /readyz says."
+
 _COUNTERS = {
     "published": ("Messages that were stored, and their publishers told.", "posthouse_messages_published"),
     "duplicates": ("Messages that were stored before, with the same id.", "posthouse_messages_duplicate"),
@@ -51,10 +53,13 @@ _SIZES = {
 """The metric of each size of `status`; a store has not all of them."""
 
 
-async def metrics_of(broker: Broker, accept: str) -> tuple[bytes, str]:
-    """Return the metrics in the format that an Accept header asks for, and its media type."""
+async def metrics_of(broker: Broker | None, accept: str) -> tuple[bytes, str]:
+    """Return the metrics in the format that an Accept header asks for, and its media type.
+
+    A worker that does not serve, such as one that stands by, has those of its process, and is not ready.
+    """
     registry = CollectorRegistry()
-    registry.register(_Families(broker, await broker.status()))
+    registry.register(_Idle() if broker is None else _Families(broker, await broker.status()))
     ProcessCollector(registry=registry)
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
@@ -66,6 +71,12 @@ def unready(broker: Broker) -> list[str]:
         return ["stopping: the worker takes no more requests"]
     fault = broker.measures.fault
     return [] if fault is None else [f"{fault}: the last transaction was refused; see the worker's log"]
+
+
+class _Idle(Collector):
+    def collect(self) -> Iterator[Metric]:
+        """Yield the one metric of a worker that does not serve."""
+        yield _gauge("posthouse_ready", _READY, 0)
 
 
 class _Families(Collector):
@@ -81,9 +92,7 @@ class _Families(Collector):
         """Yield each metric."""
         status, measures = self._status, self._broker.measures
         yield InfoMetricFamily("posthouse_worker", "Versions of the worker and its libraries.", status.versions)
-        yield _gauge(
-            "posthouse_ready", "1 if the worker serves and stores, as /readyz says.", not unready(self._broker)
-        )
+        yield _gauge("posthouse_ready", _READY, not unready(self._broker))
         yield _gauge("posthouse_uptime_seconds", "Time since the worker started.", status.uptime_seconds)
         yield CounterMetricFamily("posthouse_log_seq", "The last seq of the log.", status.last_seq)
         yield _gauge(

@@ -287,8 +287,8 @@ def _cell(console: Console, value: Any) -> Text:
 
 
 def _leads(console: Console, leads: Leads) -> str:
-    others = amount(leads.standing_by, "worker")
-    return f"since {_local(console, leads.since, _DATE_AND_TIME)}, with fence {leads.fence}; {others} stand by"
+    others = f"{amount(leads.standing_by, 'worker')} {'stands' if leads.standing_by == 1 else 'stand'} by"
+    return f"since {_local(console, leads.since, _DATE_AND_TIME)}, with fence {leads.fence}; {others}"
 
 
 def show_status(status: WorkerStatus, url: str) -> None:

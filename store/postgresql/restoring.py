@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import asyncpg
 
+from bus.errors import DatabaseUnusable
+
+from ..moving.house import refusal
+from ..urls import shown
 from .server.connecting import connect, make_safe
 from .server.database import start_failure
 from .server.epoch import begin_epoch
-from .server.incarnation import end_all
+from .server.incarnation import end_all, read_move
 from .server.schema import migrate
 
 __all__ = ["begin_again"]
+
+_IS_OURS = "SELECT to_regclass('log') IS NOT NULL"
+
+_HAS_A_LOG = "SELECT EXISTS (SELECT FROM log)"
 
 
 async def begin_again(url: str) -> str:
     """Give the log of a restored database a new epoch, and return it; it is safe when this returns.
 
     Workers that are connected store nothing from then on, and find the new epoch when they take over again. Raise
-    as `server.database.open_database` does.
+    as `server.database.open_database` does, and DatabaseUnusable if it has nothing of posthouse's.
     """
     connection: asyncpg.Connection | None = None
     try:
         connection, *_ = await connect(url, application_name="posthouse restored")
         await make_safe(connection)
+        if not (await connection.fetchval(_IS_OURS) and await connection.fetchval(_HAS_A_LOG)):
+            raise DatabaseUnusable(f"{shown(url)} holds nothing of posthouse's: check the name of the database")
         await migrate(connection)
         async with connection.transaction():
+            if refused := refusal(shown(url), await read_move(connection)):
+                raise refused
             await end_all(connection)
             return await begin_epoch(connection)
     except BaseException as error:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from bus.errors import OwnershipLost
+from bus.errors import DatabaseUnusable, OwnershipLost
 from store import open_store
+from store.postgresql.restoring import begin_again
 from store.postgresql.server.database import open_database
 
 from ..cli.terminal import Posthouse
@@ -91,3 +92,8 @@ async def test_a_promotion_is_the_same_log_and_operators_are_asked(
 def test_who_says_it_of_a_file_is_told_what_to_do() -> None:
     code, line = Posthouse().refusal("restored", "--database", "posthouse.db")
     assert (code, "put back by 'restore'" in line) == (78, True)
+
+
+async def test_a_database_that_holds_nothing_was_not_restored(postgresql_url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="check the name of the database"):
+        await begin_again(postgresql_url)
