@@ -16,7 +16,9 @@ if __name__ == "__main__":
     begin()
 
 import gc
+import hashlib
 import platform
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -29,6 +31,7 @@ import rich_click as click
 import structlog
 import uuid_utils
 import zmq
+from anyio import to_thread
 
 from bus.broker.broker import Broker
 from bus.broker.house import House
@@ -38,7 +41,7 @@ from bus.broker.worker_log import WorkerLog
 from bus.cli.exit_codes import exit_codes
 from bus.cli.program import main, program
 from bus.client.credentials import Credentials, read_credentials, write_credentials
-from bus.configuration import read_settings
+from bus.configuration import Rereading, read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
@@ -128,11 +131,11 @@ def serve(
         )
         settings = read()
         log.configure(settings.log)
-        reread = None if config is None else read
+        reread = None if config is None else Rereading(read, settings)
         anyio.run(_serve, settings, log, reread, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
 
 
-async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settings] | None) -> None:
+async def _serve(settings: Settings, log: WorkerLog, reread: Rereading | None) -> None:
     with anyio.open_signal_receiver(*_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
@@ -142,7 +145,9 @@ async def _serve(settings: Settings, log: WorkerLog, reread: Callable[[], Settin
                 tasks.start_soon(stop.manager.stay_alive)
                 async with _health(settings.listen.metrics) as health:
                     stop.health = health
-                    await _serve_until(stop, settings, lambda broker: broker.reloading.begin(reread, log.configure))
+                    await _serve_until(
+                        stop, settings, lambda broker: broker.reloading.begin(reread, log.configure), reread
+                    )
                 tasks.cancel_scope.cancel()
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals must not interrupt the rest
@@ -162,17 +167,23 @@ async def _health(address: str) -> AsyncIterator[HealthServer | None]:
         yield server
 
 
-async def _serve_until(stop: _Stop, settings: Settings, prepare: Callable[[Broker], None]) -> None:
+async def _serve_until(
+    stop: _Stop, settings: Settings, prepare: Callable[[Broker], None], reread: Rereading | None
+) -> None:
     with zmq.Context() as context:
         if settings.store.engine:
-            await _serve_in_turns(stop, settings, context, prepare)
+            await _serve_in_turns(stop, settings, context, prepare, reread)
         else:
             async with _store(settings) as store:
                 await _serve_store(stop, settings, context, prepare, store=store, key=worker_key(settings))
 
 
 async def _serve_in_turns(
-    stop: _Stop, settings: Settings, context: zmq.Context[zmq.Socket[bytes]], prepare: Callable[[Broker], None]
+    stop: _Stop,
+    settings: Settings,
+    context: zmq.Context[zmq.Socket[bytes]],
+    prepare: Callable[[Broker], None],
+    reread: Rereading | None,
 ) -> None:
     """Serve while this worker leads its house, and stand by meanwhile."""
     election = partial(_opened, settings, open_election)
@@ -188,10 +199,11 @@ async def _serve_in_turns(
         house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stop.stand_by)
 
         async def lead(candidate: Candidate) -> None:
-            async with _store(settings, candidate) as store:
+            now = settings if reread is None else await to_thread.run_sync(reread.latest, settings)
+            async with _store(now, candidate) as store:
                 assert store.tenure is not None, "it was opened for a candidate"
                 house.began(store.tenure)
-                await _serve_store(stop, settings, context, prepare, store=store, key=key, house=house)
+                await _serve_store(stop, now, context, prepare, store=store, key=key, house=house)
 
         stop.join(house)
         await house.run(lead)
@@ -208,12 +220,23 @@ def _candidate(settings: Settings, command: str, tap: str) -> Candidate:
             " for instance to tcp://this-host:7710"
         )
     return Candidate(
-        worker_id=str(uuid_utils.uuid7()),
+        worker_id=f"{str(uuid_utils.uuid7())[:-12]}{_machine()}",
         url=url,
+        is_bound=not listen.advertised,
         tap=listen.advertised_tap or advertisable(tap),
         lease_seconds=leadership.lease_seconds,
         renew_seconds=leadership.renew_seconds,
     )
+
+
+def _machine() -> str:
+    """Return twelve digits that are the same for all processes among which a bound address is unique."""
+    try:
+        network = os.stat("/proc/self/ns/net").st_ino
+        found = f"{Path('/proc/sys/kernel/random/boot_id').read_text()} {network}"
+    except OSError:  # not on Linux
+        found = f"{platform.node()} {uuid.getnode()}"
+    return hashlib.sha256(found.encode()).hexdigest()[:12]
 
 
 async def _serve_store(
@@ -333,10 +356,10 @@ class _Stop:
 
     def stand_by(self, leader: Leader | None) -> None:
         self._broker = None
+        serves = "no worker serves" if leader is None else f"{leader.url or leader.worker_id} serves"
         if self.health is not None:
-            self.health.broker = None
+            self.health.broker, self.health.instead = None, f"standing by: {serves}"
         if not self.requested:
-            serves = "no worker serves" if leader is None else f"{leader.url or leader.worker_id} serves"
             self.manager.ready(f"stands by; {serves}")
 
     def serve(self, broker: Broker) -> None:
@@ -354,7 +377,11 @@ class _Stop:
     async def reload(self) -> None:
         """Read the configuration again, if there is one; a worker that only starts has just read it."""
         if self._broker is None or not self._broker.reloading.is_possible:
-            _log.info("signal_ignored", signal="SIGHUP", message="there is no configuration to read again")
+            _log.info(
+                "signal_ignored",
+                signal="SIGHUP",
+                message="there is no configuration to read again, or not before this worker leads",
+            )
             return
         self.manager.reloading()
         with suppress(SettingsError):  # which is in the log

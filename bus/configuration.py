@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from .settings import Keep, Settings, SettingsError
+from .settings_changes import take_over
 from .settings_environment import environment_tables, variable
 from .settings_rights import section_fault
 from .settings_words import channel_fault, in_words
 
-__all__ = ["parse_settings", "read_settings"]
+__all__ = ["Rereading", "parse_settings", "read_settings"]
 
 _DATABASES = ("database", "engine")
 """The keys that say where everything is stored: whoever has one of them names the database."""
@@ -75,3 +77,22 @@ def _over(table: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Return a section with the keys that go before its own. A database goes before an engine, and the reverse."""
     replaced = _DATABASES if any(key in before for key in _DATABASES) else ()
     return {key: value for key, value in table.items() if key not in replaced} | dict(before)
+
+
+class Rereading:
+    """Reads a configuration again, and knows what it said last when it was valid."""
+
+    def __init__(self, read: Callable[[], Settings], settings: Settings) -> None:
+        self._read = read
+        self._last = settings
+
+    def __call__(self) -> Settings:
+        """Read it. Raise SettingsError if it is invalid, or cannot be read."""
+        self._last = self._read()
+        return self._last
+
+    def latest(self, settings: Settings) -> Settings:
+        """Return settings with what a running worker takes over from it now, or from when it was last valid."""
+        with suppress(SettingsError):
+            self()
+        return take_over(settings, self._last).settings

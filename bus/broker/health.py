@@ -45,6 +45,8 @@ class HealthServer:
     def __init__(self, address: str) -> None:
         self.address = address
         self.broker: Broker | None = None
+        self.instead = "starting: the worker does not serve yet"
+        """What the worker does without a broker."""
         self._connections = 0
 
     def __repr__(self) -> str:
@@ -115,11 +117,11 @@ class HealthServer:
             case b"/healthz":
                 return 200, b"alive\n", _PLAIN
             case b"/readyz":
-                faults = unready(self.broker)
+                faults = [self.instead] if self.broker is None else unready(self.broker)
                 return (503 if faults else 200), _lines(faults or ["ready"]), _PLAIN
             case b"/metrics":
                 if self.broker is None:
-                    return 503, _lines(unready(None)), _PLAIN
+                    return 503, _lines([self.instead]), _PLAIN
                 accept = next((value for name, value in request.headers if name == b"accept"), b"")
                 try:
                     return 200, *(await metrics_of(self.broker, accept.decode("latin-1")))

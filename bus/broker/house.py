@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from ..core.standing_by import closing, elsewhere
-from ..errors import OwnershipLost, StoreFailed
+from ..errors import DatabaseUnusable, OwnershipLost, StoreFailed
 from ..model.leadership import Candidate, Election, Leader, Tenure
 from ..wire.answers import Leads
 from ..wire.frames import Closing
@@ -120,6 +120,7 @@ class House:
 
     async def _stand_by(self, leader: Leader | None) -> None:
         """Answer until this worker may lead, or is stopped. Then who asks waits for whoever leads next."""
+        self.sockets.gate.is_shut = lambda: False  # the lease may have been lost before anybody was served
         self.sockets.stand_by()
         self._meet(leader)
         async with anyio.create_task_group() as tasks:
@@ -134,11 +135,16 @@ class House:
     async def _watch(self, standing: anyio.CancelScope) -> None:
         is_known = True
         async with aclosing(self._election()) as election:
+            with suppress(DatabaseUnusable, StoreFailed):
+                await election.look()  # from now on this worker counts as standing by
             while True:
                 await anyio.sleep(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
                 try:
                     sighting = await election.look()
-                except StoreFailed as error:
+                except (
+                    DatabaseUnusable,
+                    StoreFailed,
+                ) as error:  # no obstacle at the first look
                     if is_known:
                         _log.warning("leader_unknown", reason=str(error))
                     is_known = False

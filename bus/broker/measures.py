@@ -18,6 +18,9 @@ __all__ = ["Histogram", "Measurement", "Measures"]
 _BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """From a sync of a fast disk to a failover of an engine."""
 
+_LATELY_SECONDS = 60.0
+"""How long a refused transaction says that the next one may be refused, too. Nobody may send one meanwhile."""
+
 
 class Histogram:
     """How often something took how long, in seconds."""
@@ -49,12 +52,17 @@ class Measures:
         """From when its first request was read until its answers and deliveries were handed to the sockets."""
         self.refused: Counter[Code] = Counter()
         """Transactions of which nothing was stored, by the code that their senders got."""
-        self.fault: Code | None = None
-        """Why the last transaction was refused; None if it was stored."""
+        self._fault: Code | None = None
+        self._fault_at = 0.0
         self._first_read: float | None = None
 
     def __repr__(self) -> str:
         return f"<Measures commits={self.commits}>"
+
+    @property
+    def fault(self) -> Code | None:
+        """Why the last transaction was refused, if that was lately; None if it was stored."""
+        return self._fault if time.monotonic() - self._fault_at < _LATELY_SECONDS else None
 
     @property
     def is_waiting(self) -> bool:
@@ -65,6 +73,12 @@ class Measures:
         """Note that a request waits for the next transaction."""
         if self._first_read is None:
             self._first_read = time.monotonic()
+
+    def refuse(self, code: Code | None) -> None:
+        """Note that nothing of a transaction was stored, or with None that the last one was stored."""
+        self._fault, self._fault_at = code, time.monotonic()
+        if code is not None:
+            self.refused[code] += 1
 
     def begin(self) -> Measurement:
         """Begin to measure the transaction that takes what waits."""
@@ -85,7 +99,7 @@ class Measurement:
 
     def stored(self) -> None:
         """Note that it is on disk."""
-        self._measures.fault = None
+        self._measures.refuse(None)
         self._measures.commits.observe(time.monotonic() - self._began)
 
     def carried_out(self) -> None:
@@ -94,5 +108,4 @@ class Measurement:
 
     def refused(self, code: Code) -> None:
         """Note that nothing of it was stored."""
-        self._measures.fault = code
-        self._measures.refused[code] += 1
+        self._measures.refuse(code)

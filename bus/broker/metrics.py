@@ -60,10 +60,8 @@ async def metrics_of(broker: Broker, accept: str) -> tuple[bytes, str]:
     return encode(registry), media_type
 
 
-def unready(broker: Broker | None) -> list[str]:
+def unready(broker: Broker) -> list[str]:
     """Return why no bot should be sent here now, one line each; nothing if the worker serves and stores."""
-    if broker is None:
-        return ["starting: the worker does not serve yet"]
     if broker.stopping:
         return ["stopping: the worker takes no more requests"]
     fault = broker.measures.fault

@@ -32,8 +32,16 @@ RENEWALS_MIN = 3
 """Renewals that are due within the usable part of a lease: two of them may fail."""
 
 
+def _machine(worker_id: str) -> str:
+    return worker_id[-12:]
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that would lead: its id, where its clients and listeners find it, and the lease that it asks for."""
+    """A worker that would lead: its id, where its clients and listeners find it, and the lease that it asks for.
+
+    Its id is a UUID. The last twelve digits are the node, the same for all workers among which a bound address is
+    unique.
+    """
 
     worker_id: str
     url: str | None = None
@@ -41,8 +49,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     tap: str | None = None
     lease_seconds: float = 10.0
     renew_seconds: float = 2.0
+    is_bound: bool = False
+    """Whether it listens at `url` itself: then no other worker of the same `machine` does."""
     is_new: bool = False
-    """Whether it has just started: if it got the address of the leader, that one must have ended."""
+    """Whether it has just started."""
+
+    @property
+    def machine(self) -> str:
+        """Where it runs: the node of its id."""
+        return _machine(self.worker_id)
 
 
 class Leader(NamedTuple):
@@ -65,10 +80,16 @@ class Sighting(NamedTuple):
     """Whether the one before ended its lease itself."""
 
     def is_free_for(self, candidate: Candidate) -> bool:
-        """Return True if a candidate may take over."""
-        if self.leader is None:
+        """Return True if a candidate may take over.
+
+        One that has just bound the leader's address on its machine may at once: the leader must have ended. So may
+        one that leads already, and does not know it any more.
+        """
+        leader = self.leader
+        if leader is None or leader.worker_id == candidate.worker_id:
             return True
-        return candidate.is_new and candidate.url is not None and candidate.url == self.leader.url
+        has_its_address = candidate.is_bound and candidate.url is not None and candidate.url == leader.url
+        return candidate.is_new and has_its_address and candidate.machine == _machine(leader.worker_id)
 
 
 class LeaderLease:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ import pytest
 import bus
 
 from ..postgresql.cluster import Node
-from .wire import Frame, to_bot
+from .wire import Frame, Session, to_bot
 from .wire_worker import Worker
 
 pytestmark = pytest.mark.anyio
@@ -198,6 +199,7 @@ async def test_a_leader_that_is_stopped_hands_over(tmp_path: Path, postgresql_ur
         async with Traffic([a.command, b.command]).running() as traffic:
             for here, there in ((a, b), (b, a)):
                 await traffic.go_on()
+                await until(partial(_is_stood_by, here.session("watch")))
                 here.stop()
                 assert there.command in here.said("lead_given_up")[-1]
                 await traffic.go_on_at(there)
@@ -263,3 +265,7 @@ async def test_a_standby_that_is_stopped_or_killed_is_not_noticed(tmp_path: Path
             assert traffic.url == a.command
         traffic.check()
         assert a.said("does_not_lead") == []
+
+
+def _is_stood_by(watch: Session) -> bool:
+    return bool(watch.value("status")["leads"]["standing_by"])

@@ -23,7 +23,8 @@ from .writing import adding, channels, waiting
 
 pytestmark = pytest.mark.anyio
 
-ANN = Candidate(worker_id="ann", url="tcp://10.0.0.1:7710", tap="tcp://10.0.0.1:7711")
+HERE = "0123456789ab"
+ANN = Candidate(worker_id=f"ann-{HERE}", url="tcp://10.0.0.1:7710", tap="tcp://10.0.0.1:7711")
 BOB = Candidate(worker_id="bob", url="tcp://10.0.0.2:7710")
 
 SHORT = Candidate(worker_id="ann", lease_seconds=2.0, renew_seconds=0.2)
@@ -65,7 +66,7 @@ async def test_one_leads_until_it_gives_its_lease_up(postgresql_url: str) -> Non
     async with leading(postgresql_url, ANN) as database:
         await database.writer.run(adding("a"))
         assert await seen(postgresql_url) == Sighting(tenure(database).leader)
-        assert tenure(database).leader[:4] == ("ann", 1, "tcp://10.0.0.1:7710", "tcp://10.0.0.1:7711")
+        assert tenure(database).leader[:4] == (ANN.worker_id, 1, "tcp://10.0.0.1:7710", "tcp://10.0.0.1:7711")
         with pytest.raises(OwnershipLost, match="another worker leads"):
             async with leading(postgresql_url, BOB):
                 pass
@@ -196,7 +197,7 @@ async def test_who_gives_up_waits_for_nobody_if_nobody_stands_by(postgresql_url:
 
 
 async def test_a_worker_that_is_started_again_at_its_address_leads_at_once(postgresql_url: str) -> None:
-    again = Candidate(worker_id="again", url=ANN.url, is_new=True)
+    again = Candidate(worker_id=f"again-{HERE}", url=ANN.url, is_bound=True, is_new=True)
     with ends():
         async with leading(postgresql_url, ANN) as killed, leading(postgresql_url, again) as database:
             assert tenure(database).leader.fence == tenure(killed).leader.fence + 1

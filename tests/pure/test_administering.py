@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.configuration import parse_settings
+from bus.configuration import Rereading, parse_settings
 from bus.core.effects import EmptyTap, Reconfigure, Tap
 from bus.core.sight import Sight
 from bus.settings import Settings, SettingsError
@@ -181,3 +181,21 @@ def test_the_tap_is_emptied_if_a_listener_may_not_listen_any_more(worker: RuledW
     assert emptied(CONFIGURATION) == 0
     assert emptied("security.default_role = 'billing'\n[security.roles.billing]") == 1
     assert emptied("security.default_role = 'none'") == 0, "nobody listens any more"
+
+
+def test_whoever_leads_again_has_the_rights_that_were_read_last() -> None:
+    first, later = (
+        parse_settings(ruled("limits.sessions_max = 7")),
+        parse_settings(ruled("[security.roles.billing]\n")),
+    )
+    said = [later]
+
+    def read() -> Settings:
+        if not said:
+            raise SettingsError("it is broken now")
+        return said.pop()
+
+    rereading = Rereading(read, first)
+    assert rereading.latest(first).security == later.security
+    assert rereading.latest(first).security == later.security, "the last valid one holds"
+    assert rereading.latest(first).limits == first.limits

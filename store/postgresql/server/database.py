@@ -104,34 +104,37 @@ async def open_database(
     connection: asyncpg.Connection | None = None
     tenure: PostgresqlTenure | None = None
     try:
-        connection, server = await primary.connect()
-        if alone:
-            await _be_alone(connection, url)
-        await _make_safe(connection, server, watch)
-        take = partial(take_over, place=shown(url), moving=moving)
-        if candidate is None:
-            await migrate(connection)
-            incarnation, end = await take(connection, str(uuid_utils.uuid7()))
-        else:
-            await check_schema(connection)
-            if not await has_leadership(connection):
+        async with _asked(primary):
+            connection, server = await primary.connect()
+            if alone:
+                await _be_alone(connection, url)
+            await _make_safe(connection, server, watch)
+            take = partial(take_over, place=shown(url), moving=moving)
+            if candidate is None:
                 await migrate(connection)
-            incarnation, end, before, leader, sent_at = await take_lead(
-                connection, candidate, take, steady_clock, forced=alone
-            )
-            tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
-            await migrate(connection)  # only now: a worker of an earlier version may have led
-        warned = await _compare_schema(connection, url)
-        writer = Writer(primary, connection, incarnation, end)
-        epoch = await settle_epoch(connection)
+                incarnation, end = await take(connection, str(uuid_utils.uuid7()))
+            else:
+                await check_schema(connection)
+                if not await has_leadership(connection):
+                    await migrate(connection)
+                incarnation, end, before, leader, sent_at = await take_lead(
+                    connection, candidate, take, steady_clock, forced=alone
+                )
+                tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
+                await migrate(connection)  # only now: a worker of an earlier version may have led
+            warned = await _compare_schema(connection, url)
+            writer = Writer(primary, connection, incarnation, end)
+            epoch = await settle_epoch(connection)
     except BaseException as error:
         if connection is not None:
             connection.terminate()
         if tenure is not None:
-            await tenure.stop()
+            with anyio.CancelScope(shield=True):
+                await tenure.stop()
+        error = _alone_in(error)
         if (failure := start_failure(url, error)) is not None:
             raise failure from error
-        raise
+        raise error
     async with (
         open_reader(primary, _READERS) as read,
         open_reader(primary, 1) as questions,
@@ -178,6 +181,23 @@ async def _be_alone(connection: asyncpg.Connection, url: str) -> None:
             return
         await anyio.sleep(_LOOK_SECONDS)
     raise DatabaseInUse(shown(url), None)
+
+
+@asynccontextmanager
+async def _asked(primary: Primary) -> AsyncIterator[None]:
+    """Drop a session that is waited for if its server is silent and was replaced; what waits then fails."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(primary.watch)
+        with primary.waiting():
+            yield
+        tasks.cancel_scope.cancel()
+
+
+def _alone_in(error: BaseException) -> BaseException:
+    """Return the error in a group of one, and in the group in that."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _make_safe(connection: asyncpg.Connection, server: Server, watch: StoreWatch | None) -> None:

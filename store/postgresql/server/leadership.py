@@ -50,11 +50,14 @@ async def has_leadership(connection: asyncpg.Connection) -> bool:
     return bool(await connection.fetchval(_EXISTS))
 
 
-async def look_at_leadership(connection: asyncpg.Connection) -> Sighting:
-    """Return who leads, as far as this session sees. Nobody does in a database that no worker has served."""
+async def look_at_leadership(connection: asyncpg.Connection, *, lock: bool = False) -> Sighting:
+    """Return who leads, as far as this session sees. Nobody does in a database that no worker has served.
+
+    With `lock`, nobody renews the lease before the end of the transaction.
+    """
     if not await has_leadership(connection):
         return Sighting(None)
-    row = await connection.fetchrow(_LOOK)
+    row = await connection.fetchrow(f"{_LOOK} FOR UPDATE" if lock else _LOOK)
     if row is None:
         return Sighting(None)
     worker_id, fence, url, tap, since, given_up, leads = row
@@ -79,7 +82,7 @@ async def take_lead(
         _raise_if_led(await look_at_leadership(connection), candidate)
     async with connection.transaction():
         await lock_workers(connection)
-        before = await look_at_leadership(connection)  # again: another candidate may have been first
+        before = await look_at_leadership(connection, lock=True)  # again: another candidate may have been first
         if not forced:
             _raise_if_led(before, candidate)
         incarnation, end = await take(connection, candidate.worker_id)
