@@ -69,7 +69,7 @@ from bus.model.repository import (
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.erasing import SCRUBS, erase, note_scrub, read_removals
+from .messages.erasing import erase, note_scrub, read_removals, rewrite
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
@@ -358,8 +358,7 @@ class PostgresLog:
     async def scrub(self, at: str) -> None:
         """Write anew the tables that had what was removed."""
         [[last]] = await self._database.read.fetch("SELECT COALESCE(MAX(number), 0) FROM removals")
-        for statement in SCRUBS:
-            await self._database.read.fetch(statement)
+        await rewrite(self._database.read)
 
         async def operation(transaction: Transaction) -> None:
             await note_scrub(transaction.connection, last, at)
