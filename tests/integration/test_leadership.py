@@ -252,7 +252,8 @@ async def test_a_leader_that_is_declared_dead_too_early_does_nothing_twice(
                     await anyio.to_thread.run_sync(declare_dead, fence, heir, abandon_on_cancel=True)
                 await traffic.go_on_at(heir)
         traffic.check()
-        await until(lambda: (len(a.said("does_not_lead")), len(b.said("does_not_lead"))) == (2, 1))
+        # At least: who would take over while the leader renews does not lead either.
+        await until(lambda: len(a.said("does_not_lead")) >= 2 and len(b.said("does_not_lead")) >= 1)
 
 
 async def test_a_standby_that_is_stopped_or_killed_is_not_noticed(tmp_path: Path, postgresql_url: str) -> None:

