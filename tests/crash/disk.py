@@ -161,11 +161,18 @@ def _run(*command: str) -> None:
 
 
 def _detach(folder: Path) -> None:
-    """Unmount what may still be in use; its loop device is free when the last file on it is closed."""
+    """Unmount what may still be in use; its loop device is free when the last file on it is closed.
+
+    Another process of the tests may remove the same leftover at the same time.
+    """
     try:
         _run("umount", str(folder))
     except subprocess.CalledProcessError:
-        _run("umount", "--lazy", str(folder))
+        try:
+            _run("umount", "--lazy", str(folder))
+        except subprocess.CalledProcessError:
+            if os.path.ismount(folder):
+                raise
 
 
 def _remove_leftovers() -> None:
