@@ -35,7 +35,7 @@ class _OnPostgreSQL(Posthouse):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Say why no node can be started here."""
+        """Return why no node can be started here."""
         if find_spec("asyncpg") is None:
             return "asyncpg is not installed (the extra posthouse[postgresql])"
         return cluster.missing()
@@ -57,7 +57,7 @@ class _OnPostgreSQL(Posthouse):
         self._nodes_before = [machine.tree_seconds(node.pid) for node in self._nodes]
 
     def finish(self) -> dict[str, float]:
-        """Give the processor time of each node, too."""
+        """Return the processor time of each node, too."""
         primary, *standbys = (
             machine.tree_seconds(node.pid) - before
             for node, before in zip(self._nodes, self._nodes_before, strict=True)

@@ -74,7 +74,7 @@ def _fault(about: str, text: str) -> Finding:
 
 
 def machine_findings(settings: Settings) -> Iterator[Finding]:
-    """Look at the limits and the clock of this machine."""
+    """Yield what was found about the limits and the clock of this machine."""
     yield _descriptors(settings.limits.sessions_max)
     kept = _is_clock_kept()
     if kept is not None:
@@ -116,7 +116,7 @@ def _is_clock_kept() -> bool | None:
 
 
 def file_findings(database: Path, settings: Settings) -> Iterator[Finding]:
-    """Look at the room on the disk of a database, and at the worker's key beside it."""
+    """Yield what was found about the disk of a database, and the worker's key beside it."""
     room = shutil.disk_usage(database.parent).free
     size = database.stat().st_size if database.exists() else 0
     shown = f"{room / 1024**3:,.1f} GiB free beside {database}"
@@ -141,7 +141,7 @@ def file_findings(database: Path, settings: Settings) -> Iterator[Finding]:
 
 
 async def worker_findings(bot: Bot) -> AsyncIterator[Finding]:
-    """Look at what a running worker says of itself: its clock, backlogs, dead letters, and runs that wait."""
+    """Yield what a running worker tells: its clock, backlogs, dead letters, and runs that wait."""
     status = await bot.status()
     ours, theirs = metadata.version("posthouse"), status.versions["posthouse"]
     yield _ok("worker", f"{theirs} answers at {bot.url}, since {status.started_at}")

@@ -28,7 +28,7 @@ __all__ = ["doctor"]
 @click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
 @click.option("--engine", metavar="URL", help="A database of PostgreSQL instead, as for posthouse serve.")
 def doctor(link: Link, config: Path | None, database: str | None, engine: str | None) -> None:
-    """Look for what may go wrong, and say what to do about it.
+    """Check what may go wrong, and show what to do about it.
 
     Looks at the configuration, the database's place and disk, the worker's key, the machine's limits and clock, and
     at a running worker: its backlogs, dead letters, and runs that nobody executes. Changes nothing.

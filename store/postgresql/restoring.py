@@ -22,7 +22,7 @@ _HAS_A_LOG = "SELECT EXISTS (SELECT FROM log)"
 
 
 async def begin_again(url: str) -> str:
-    """Give the log of a restored database a new epoch, and return it; it is safe when this returns.
+    """Set a new epoch for the log of a restored database, and return it; it is safe when this returns.
 
     Workers that are connected store nothing from then on, and find the new epoch when they take over again. Raise
     as `server.database.open_database` does, and DatabaseUnusable if it has nothing of posthouse's.
