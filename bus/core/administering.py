@@ -1,4 +1,4 @@
-"""What administrators ask of a worker that runs: about rights, and to erase.
+"""What administrators ask of a worker that runs: about rights, to erase and to remove.
 
 Pure.
 """
@@ -11,7 +11,7 @@ from ..model.rights import Action
 from ..settings import Security
 from ..settings_rights import object_fault
 from ..wire.answers import MayAnswer
-from ..wire.frames import Code, EraseFrame, May, Refusal, Reload
+from ..wire.frames import Code, EraseFrame, May, Refusal, Reload, RemoveFrame
 from .access import Access
 from .batches import Batches
 from .directory import Directory
@@ -19,6 +19,7 @@ from .effects import Reconfigure
 from .erasing import Erasing
 from .keyring import Keyring
 from .pausing import Pausing
+from .removing import Removing
 from .scheduling import Scheduling
 
 __all__ = ["Administering"]
@@ -41,6 +42,7 @@ class Administering:
     ) -> None:
         self._access = access
         self._erasing = Erasing(access, directory, batches, scheduling)
+        self._removing = Removing(access, directory, batches, scheduling)
         self._keyring = keyring
         self._directory = directory
         self._pausing = pausing
@@ -53,11 +55,14 @@ class Administering:
     def __repr__(self) -> str:
         return f"<Administering {self._access}>"
 
-    def request(self, session: Session, request: May | Reload | EraseFrame) -> None:
+    def request(self, session: Session, request: May | Reload | EraseFrame | RemoveFrame) -> None:
         """Handle a frame. Raise Refusal if it is invalid or not allowed."""
         principal = session.principal
         if isinstance(request, EraseFrame):
             self._erasing.request(session, request)
+            return
+        if isinstance(request, RemoveFrame):
+            self._removing.request(session, request)
             return
         if self._keyring is None or principal is None:
             raise Refusal(Code.FORBIDDEN, _NO_RIGHTS)

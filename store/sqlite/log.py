@@ -42,6 +42,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -73,12 +74,13 @@ from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
+from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
@@ -215,6 +217,8 @@ class SqliteLog:
                 return await self._remove(transaction, change)
             case Erase():
                 return await erase(connection, change)
+            case Remove():
+                return await remove_what(connection, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):

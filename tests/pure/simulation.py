@@ -44,6 +44,7 @@ from bus.wire.frames import (
     Publication,
     Publish,
     Published,
+    RemoveFrame,
     RequestFrame,
     RetryDeadLetters,
     StartAt,
@@ -54,7 +55,7 @@ from bus.wire.frames import (
     Unsubscribe,
     Welcome,
 )
-from bus.wire.removing_frames import DelayedMessage
+from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, MailboxOf, Removable
 
 from .connection import Connection
 from .fake_log import FakeLog
@@ -88,6 +89,7 @@ class Simulation:
         """What the core asked of the disk, each with the answer where it was read already."""
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
         self.commits: dict[str, tuple[Commit, str]] = {}
+        self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
         self.core = self._start()
 
@@ -159,6 +161,7 @@ class Simulation:
             (self._change_credit, 2),
             (self._retry, 1),
             (self._erase, 3 if self.seed % 9 == 2 else 0),
+            (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
         ]
@@ -516,6 +519,35 @@ class Simulation:
         scheduled = [DelayedMessage(*key) for key in list(self.log.scheduled)[: self.random.choice([0, 0, 0, 1])]]
         erase = EraseFrame(request=self._number(), id=self._new_id(), seqs=seqs, delayed=scheduled)
         self._send(connection, erase)
+
+    def _remove(self) -> None:
+        """Let an operator discard dead letters, or purge a mailbox; now and then the same again."""
+        connection = self._pick()
+        if connection is None:
+            return
+        dead = list(self.log.dead_letters)
+        what: Removable
+        if self.removals and self.random.random() < 0.3:
+            frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
+        else:
+            if dead and self.random.random() < 0.6:
+                mailbox_id, _ = self.random.choice(dead)
+                theirs = [seq for other, seq in dead if other == mailbox_id]
+                seqs = self.random.sample(theirs, self.random.randint(1, len(theirs)))
+                what = DeadLettersOf(mailbox=self.promises.key(mailbox_id), seqs=[*seqs, 999_999])
+            else:
+                mailbox = self.random.choice(list(self.core.directory.mailboxes))
+                what = MailboxOf(mailbox=self.promises.key(mailbox))
+            dry_run = self.random.random() < 0.2
+            frame = RemoveFrame(request=self._number(), id=self._new_id(), what=what, dry_run=dry_run)
+            self.removals = [*self.removals[-7:], frame]
+
+        def answered(value: Any) -> None:
+            if value is not None:
+                self.promises.note_removal(frame.id, value)
+
+        connection.answers[frame.request] = answered
+        self._send(connection, frame)
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:
