@@ -193,6 +193,7 @@ class Promises:
     def _note_purge(self, key: str, unread: PageRequest) -> None:
         """What waited is passed over from now on; what was in flight may come again."""
         sources = {source for source, _, _ in unread.sources}
+        self._revived = {(other, seq) for other, seq in self._revived if other != key}
         self.purged[key] |= {
             seq
             for seq, message in self.written.items()

@@ -150,6 +150,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     },
                     "scrubbed_at": None,
                     "damaged": False,
+                    "removed": None,
                 }
             ],
             "more": True,
