@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .wire import MESSAGE_FIELDS, TIME, bodies, new_id, to_bot, to_channel
+from .wire import MESSAGE_FIELDS, TIME, new_id, to_bot, to_channel
 from .wire_worker import Worker
 
 STATES = ("waiting", "in_flight", "parked", "returned", "delayed", "dead")
