@@ -22,8 +22,8 @@ from .metrics import metrics_of, unready
 __all__ = ["HealthServer", "open_health_server"]
 
 _CONNECTIONS_MAX = 32
-"""Some scrapers and probes: each takes a descriptor from the bots. Beyond that, the one that has asked nothing for the
-longest is closed, so that nobody keeps the probes out by connecting."""
+"""Some scrapers and probes: each takes a descriptor from the bots. Beyond that, the one that has asked nothing
+for the longest is closed, so that nobody keeps the probes out by connecting."""
 
 _PAUSE_SECONDS = 1.0
 """After a connection that could not be accepted."""
