@@ -172,7 +172,7 @@ async def carry_out_alone(
 
 
 async def look(connection: asyncpg.Connection, incarnation: Incarnation) -> int:
-    """Return the number of the last batch that was committed, once that is safe. Raise OwnershipLost if replaced."""
+    """Return the number of the last committed batch, once it is safe. Raise OwnershipLost if replaced."""
     batch = await connection.fetchval(_LOOK, *incarnation)
     if batch is None:
         raise OwnershipLost(_TAKEN_OVER_IN_DOUBT)
