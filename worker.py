@@ -19,8 +19,8 @@ import gc
 import hashlib
 import platform
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -194,7 +194,10 @@ async def _serve_in_turns(
     election = partial(_opened, settings, open_election)
     election()  # which refuses a URL that is none
     if settings.security.has_keys:
-        await check_house_key(databases, settings)
+        with stop.interrupting():
+            await check_house_key(databases, settings)
+        if stop.requested:
+            return
     key = worker_key(settings)
     sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
     try:
@@ -345,10 +348,20 @@ class _Stop:
         self.health: HealthServer | None = None
         self._broker: Broker | None = None
         self._house: House | None = None
+        self._waiting = anyio.CancelScope()
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Cancel what is done within, as soon as the worker is to stop."""
+        with anyio.CancelScope() as self._waiting:
+            if self.requested:
+                self._waiting.cancel()
+            yield
 
     def request(self) -> None:
         self.requested = True
         self.manager.stopping("writes what it accepted, and notifies every bot")
+        self._waiting.cancel()
         if self._broker is not None:
             self._broker.stop()
         if self._house is not None:
