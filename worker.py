@@ -33,6 +33,7 @@ import uuid_utils
 import zmq
 from anyio import to_thread
 
+import store as stores
 from bus.broker.broker import Broker
 from bus.broker.house import House
 from bus.broker.listening import open_sockets
@@ -45,6 +46,7 @@ from bus.configuration import Rereading, read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
+from bus.model.databases import Databases
 from bus.model.leadership import Candidate, Leader
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
@@ -59,7 +61,10 @@ from store import database_path, described, open_election, open_store
 if TYPE_CHECKING:
     from bus.broker.health import HealthServer
 
-__all__ = ["main", "program", "serve", "worker_key"]
+__all__ = ["databases", "main", "program", "serve", "worker_key"]
+
+databases: Databases = stores
+"""What the commands about whole databases use (`bus.cli.joined`)."""
 
 T = TypeVar("T")
 
@@ -190,7 +195,7 @@ async def _serve_in_turns(
     election()  # which refuses a URL that is none
     if settings.security.has_keys:
         with stop.interrupting():
-            await check_house_key(settings)
+            await check_house_key(databases, settings)
         if stop.requested:
             return
     key = worker_key(settings)
@@ -259,7 +264,7 @@ async def _serve_store(
         store, settings, context, worker=worker, versions=versions, secret=secret, house=house
     )
     if key is not None:
-        await note_house_key(settings, key)
+        await note_house_key(databases, settings, key)
         await _introduce_admin(broker, key, find_admin_file(_file(settings)))
     prepare(broker)
     if house is None:
