@@ -227,9 +227,9 @@ class MessageLog(Protocol):
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
         A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
-        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: nothing was stored, because
-        another worker writes the log now. StoreFailed: what was stored is unknown. A backend that can find out
-        what became of a transaction does so before this returns.
+        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: another worker
+        writes the log now. After that and after StoreFailed it is unknown whether the changes were stored. A
+        backend that can find out what became of a transaction does so before this returns.
         """
 
     async def read_page(self, request: PageRequest) -> Page:
@@ -277,6 +277,12 @@ class MessageLog(Protocol):
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
+
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox as `read_page` does, for somebody who only looks."""
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in those of these mailboxes of which it is a dead letter."""
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0
