@@ -16,7 +16,7 @@ from .ending import ask
 from .options import Link, linked, mailbox_of
 from .streams import plain, say
 
-__all__ = ["dry_run", "in_words", "purge", "referenced"]
+__all__ = ["dry_run", "in_words", "purge", "referenced", "tell"]
 
 referenced = click.option("--reference", metavar="TEXT", help="Kept with the record: a ticket, but nobody's name.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be removed.")

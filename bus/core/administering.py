@@ -14,12 +14,12 @@ from ..wire.answers import MayAnswer
 from ..wire.frames import Code, EraseFrame, May, Refusal, Reload, RemoveFrame
 from .access import Access
 from .batches import Batches
+from .clearing import Clearing
 from .directory import Directory
 from .effects import Reconfigure
 from .erasing import Erasing
 from .keyring import Keyring
 from .pausing import Pausing
-from .removing import Removing
 from .scheduling import Scheduling
 
 __all__ = ["Administering"]
@@ -42,7 +42,7 @@ class Administering:
     ) -> None:
         self._access = access
         self._erasing = Erasing(access, directory, batches, scheduling)
-        self._removing = Removing(access, directory, batches, scheduling)
+        self._clearing = Clearing(access, directory, batches, scheduling)
         self._keyring = keyring
         self._directory = directory
         self._pausing = pausing
@@ -62,7 +62,7 @@ class Administering:
             self._erasing.request(session, request)
             return
         if isinstance(request, RemoveFrame):
-            self._removing.request(session, request)
+            self._clearing.request(session, request)
             return
         if self._keyring is None or principal is None:
             raise Refusal(Code.FORBIDDEN, _NO_RIGHTS)

@@ -1,6 +1,6 @@
 """What can be removed: how each kind is found, prepared and taken out of memory.
 
-Owns what a removal means for the mailboxes and the directory. `removing` decides who may, and when.
+Owns what a removal means for the mailboxes and the directory. `clearing` decides who may, and when.
 
 Pure.
 """
@@ -14,7 +14,7 @@ from ..mailbox.mailbox import Mailbox
 from ..model.repository import DiscardDeadLetters, Removed, What
 from .dispatch import Dispatch
 
-__all__ = ["Backlog", "DeadLetters", "Target"]
+__all__ = ["BacklogTarget", "DeadLettersTarget", "Target"]
 
 
 class Target:
@@ -46,7 +46,7 @@ class Target:
         raise NotImplementedError
 
 
-class DeadLetters(Target):
+class DeadLettersTarget(Target):
     """Dead letters of a mailbox."""
 
     kind = "dead_letters"
@@ -74,7 +74,7 @@ class DeadLetters(Target):
         self._mailbox.dead_letters.stay_dead(self._taken)
 
 
-class Backlog(Target):
+class BacklogTarget(Target):
     """What waits in a mailbox."""
 
     kind = "backlog"

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+import msgspec
+
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
@@ -74,6 +76,7 @@ from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
+from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
@@ -248,19 +251,9 @@ class SqliteLog:
                 )
                 return cursor.rowcount > 0
             case AddDeadLetters(dead_letters):
-                await connection.executemany(
-                    "INSERT OR REPLACE INTO dead_letters (mailbox_id, seq, reason, attempts, at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    [(dead.mailbox_id, dead.seq, dead.reason, dead.attempts, dead.at) for dead in dead_letters],
-                )
+                await connection.executemany(ADD_DEAD_LETTER, map(msgspec.structs.astuple, dead_letters))
             case RemoveDeadLetters():
-                removed: list[int] = []
-                for seq in change.seqs:
-                    cursor = await connection.execute(
-                        "DELETE FROM dead_letters WHERE mailbox_id = ? AND seq = ?", (change.mailbox_id, seq)
-                    )
-                    if cursor.rowcount:
-                        removed.append(seq)
+                removed = await remove_dead_letters(connection, change)
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():

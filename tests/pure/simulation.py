@@ -31,7 +31,6 @@ from bus.wire.frames import (
     Commit,
     Credit,
     Deliver,
-    EraseFrame,
     ErrorFrame,
     Extend,
     Gap,
@@ -55,10 +54,10 @@ from bus.wire.frames import (
     Unsubscribe,
     Welcome,
 )
-from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, MailboxOf, Removable
 
 from .connection import Connection
 from .fake_log import FakeLog
+from .operator import any_erasure, any_removable
 from .promises import Promises, Violation
 from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
 
@@ -514,31 +513,18 @@ class Simulation:
         connection = self._pick()
         if connection is None or not self.log.messages:
             return
-        recent = list(self.log.messages)[-self.random.choice([3, 30, 3000]) :]
-        seqs = self.random.sample(recent, min(len(recent), self.random.randint(1, 3)))
-        scheduled = [DelayedMessage(*key) for key in list(self.log.scheduled)[: self.random.choice([0, 0, 0, 1])]]
-        erase = EraseFrame(request=self._number(), id=self._new_id(), seqs=seqs, delayed=scheduled)
-        self._send(connection, erase)
+        erase = any_erasure(self.random, self.log)
+        self._send(connection, msgspec.structs.replace(erase, request=self._number(), id=self._new_id()))
 
     def _remove(self) -> None:
         """Let an operator discard dead letters, or purge a mailbox; now and then the same again."""
         connection = self._pick()
         if connection is None:
             return
-        dead = list(self.log.dead_letters)
-        what: Removable
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
         else:
-            if dead and self.random.random() < 0.6:
-                mailbox_id, _ = self.random.choice(dead)
-                theirs = [seq for other, seq in dead if other == mailbox_id]
-                seqs = self.random.sample(theirs, self.random.randint(1, len(theirs)))
-                what = DeadLettersOf(mailbox=self.promises.key(mailbox_id), seqs=[*seqs, 999_999])
-            else:
-                mailbox = self.random.choice(list(self.core.directory.mailboxes))
-                what = MailboxOf(mailbox=self.promises.key(mailbox))
-            dry_run = self.random.random() < 0.2
+            what, dry_run = any_removable(self.random, self.promises), self.random.random() < 0.2
             frame = RemoveFrame(request=self._number(), id=self._new_id(), what=what, dry_run=dry_run)
             self.removals = [*self.removals[-7:], frame]
 

@@ -98,7 +98,7 @@ def test_only_an_admin_erases(worker: RuledWorker) -> None:
 
 def test_who_may_discard_and_purge(worker: RuledWorker) -> None:
     def code(bot: str, what: Removable) -> str | None:
-        frame = RemoveFrame(request=4, id="019ab6d0-0000-7000-8000-000000000001", what=what)
+        frame = RemoveFrame(request=4, id=worker.new_id(), what=what)
         said = worker.say(bot.encode(), frame)
         said += worker.commit() if worker.core.has_batch(worker.moment) else []
         return next((frame["code"] for frame in said if frame["op"] == "error"), None)

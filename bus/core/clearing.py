@@ -1,4 +1,4 @@
-"""Removing: what a bot may take out for good, and how it is done once.
+"""Clearing: what a bot may remove for good, and how it is done once.
 
 Owns the order. A removal is looked up first: if its id was used before, it has its first answer; a dry run ends
 there, with what would be removed. Then it is written, together with its record. Removals with the same id follow
@@ -23,11 +23,11 @@ from ..wire.removing_frames import DeadLettersOf, MailboxOf
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
-from .removals import Backlog, DeadLetters, Target
+from .removals import BacklogTarget, DeadLettersTarget, Target
 from .scheduling import Scheduling
 from .sight import Sight
 
-__all__ = ["Removing"]
+__all__ = ["Clearing"]
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class _Asked(msgspec.Struct, frozen=True):
     target: Target | Refusal
 
 
-class Removing:
+class Clearing:
     """See the module."""
 
     def __init__(self, access: Access, directory: Directory, batches: Batches, scheduling: Scheduling) -> None:
@@ -53,7 +53,7 @@ class Removing:
         """The requests that wait for the one with the same id."""
 
     def __repr__(self) -> str:
-        return f"<Removing under_way={len(self._under_way)}>"
+        return f"<Clearing under_way={len(self._under_way)}>"
 
     def request(self, session: Session, frame: RemoveFrame) -> None:
         """Begin a removal. Raise Refusal if it is not allowed, or its reference is not a line."""
@@ -85,13 +85,13 @@ class Removing:
             case DeadLettersOf(name, seqs):
                 mailbox, name = self._mailbox(session, name)
                 self._require_retry(session, mailbox, name)
-                return DeadLetters(name, mailbox, seqs)
+                return DeadLettersTarget(name, mailbox, seqs)
             case MailboxOf(name):
                 own = session.principal is None or name in (session.bot_name, session.bot_id)
                 if not own:
                     self._require(session)
                 mailbox, name = self._mailbox(session, name)
-                return Backlog(name, mailbox, self._dispatch)
+                return BacklogTarget(name, mailbox, self._dispatch)
 
     def _require(self, session: Session) -> None:
         if session.principal is not None:
@@ -155,9 +155,9 @@ class Removing:
 class _LookJob(Job[Removed]):
     """A removal that is looked up: it changes nothing."""
 
-    def __init__(self, removing: Removing, asked: _Asked) -> None:
+    def __init__(self, clearing: Clearing, asked: _Asked) -> None:
         super().__init__()
-        self._removing = removing
+        self._clearing = clearing
         self._asked = asked
 
     def begin(self) -> None:
@@ -168,19 +168,19 @@ class _LookJob(Job[Removed]):
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Go on."""
-        self._removing.looked(self._asked, answers[0])
+        self._clearing.looked(self._asked, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
         """Refuse it."""
-        self._removing.refused(self._asked, code, message)
+        self._clearing.refused(self._asked, code, message)
 
 
 class _RemoveJob(Job[Removed]):
     """A removal on its way to the disk."""
 
-    def __init__(self, removing: Removing, asked: _Asked, target: Target) -> None:
+    def __init__(self, clearing: Clearing, asked: _Asked, target: Target) -> None:
         super().__init__(mailboxes=target.mailboxes)
-        self._removing = removing
+        self._clearing = clearing
         self._asked = asked
         self._target = target
 
@@ -191,9 +191,9 @@ class _RemoveJob(Job[Removed]):
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Take it out of memory."""
         self._target.done(answers[0])
-        self._removing.removed(self._asked, answers[0])
+        self._clearing.removed(self._asked, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
         """Keep everything."""
         self._target.keep()
-        self._removing.refused(self._asked, code, message)
+        self._clearing.refused(self._asked, code, message)
