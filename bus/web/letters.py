@@ -80,6 +80,6 @@ async def _retry(visit: Visit, form: Form) -> Outcome:
 
 ROUTES: list[Route] = [
     page("/dead-letters", _all),
-    page("/dead-letter", _one),
+    page("/dead-letter", _one, live=False),
     action("/dead-letters/retry", _retry),
 ]

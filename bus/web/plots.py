@@ -25,9 +25,10 @@ class Line(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """Lines over the same time, between 0 and `top`."""
+    """Lines over the same seconds, between 0 and `top`."""
 
     title: str
+    seconds: float
     top: float
     lines: list[Line]
     is_size: bool
@@ -45,7 +46,7 @@ def plot(
     known = [value for line in values.values() for value in line if value is not None]
     top = _round_up(max(known, default=0.0))
     lines = [Line(name, _stretches(times, line, seconds, top), _last(line)) for name, line in values.items()]
-    return Plot(title, top, lines, is_size)
+    return Plot(title, seconds, top, lines, is_size)
 
 
 def _last(values: Sequence[float | None]) -> float:

@@ -24,6 +24,8 @@ HOUR_SECONDS = 3600.0
 
 _EVERY_SECONDS = 5.0
 
+_SPANS_SECONDS = (120.0, 600.0, 1800.0, HOUR_SECONDS)
+
 _RATES = ("published", "delivered", "settled")
 
 
@@ -49,7 +51,7 @@ class Samples:
         """Take samples, until cancelled."""
         while True:
             try:
-                self.add(await (await self._upstream.ready()).status())
+                self.add(await (await self._upstream.bot()).status())
             except BusError:
                 self.add(None)
             await anyio.sleep(_EVERY_SECONDS)
@@ -59,13 +61,17 @@ class Samples:
         self._kept.append(Sample(self._clock(), status))
 
     def grown(self, counter: str) -> int:
-        """Return by how much a counter has grown within the hour; a worker that started anew began at 0."""
-        values = [each.status.counters.get(counter, 0) for each in self._kept if each.status is not None]
+        """Return by how much a counter has grown within the hour, as far as it is known."""
+        found = [each.status for each in self._kept if each.status is not None]
+        values = [each.counters.get(counter, 0) for each in found]
+        if found and found[0].uptime_seconds < HOUR_SECONDS:
+            values.insert(0, 0)  # all that the worker has counted is of this hour
         return sum(b - a if b >= a else b for a, b in pairwise(values))
 
     def plots(self) -> list[Plot]:
         """Return the plots of the hour; rates are those between two samples."""
         times = [each.at for each in self._kept]
+        seconds = self._shown_seconds()
         rates = {name: self._rates(name) for name in _RATES}
         sizes = {
             name: [None if each.status is None else float(each.status.sizes.get(key, 0)) for each in self._kept]
@@ -73,10 +79,15 @@ class Samples:
         }
         sessions = [None if each.status is None else float(each.status.sessions) for each in self._kept]
         return [
-            plot("messages a second", times, rates, seconds=HOUR_SECONDS),
-            plot("sessions", times, {"sessions": sessions}, seconds=HOUR_SECONDS),
-            plot("on disk", times, sizes, seconds=HOUR_SECONDS, is_size=True),
+            plot("messages a second", times, rates, seconds=seconds),
+            plot("sessions", times, {"sessions": sessions}, seconds=seconds),
+            plot("on disk", times, sizes, seconds=seconds, is_size=True),
         ]
+
+    def _shown_seconds(self) -> float:
+        """Return the time that is plotted: that of the samples, rounded up."""
+        taken = self._kept[-1].at - self._kept[0].at if self._kept else 0.0
+        return next((seconds for seconds in _SPANS_SECONDS if taken <= seconds), HOUR_SECONDS)
 
     def _rates(self, counter: str) -> list[float | None]:
         found: list[float | None] = []

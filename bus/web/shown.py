@@ -96,7 +96,7 @@ def seconds_between(begin: str | None, end: str | None, now: datetime) -> float 
 
 
 def span(seconds: float | None) -> str:
-    """Return a time span in the two largest units that it has."""
+    """Return a time span in the two largest units that it has, or the only one."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -105,8 +105,10 @@ def span(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
+    if not minutes and hours < 48:
+        return f"{hours} h"
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 

@@ -27,6 +27,7 @@ from ..bot import Bot
 from ..errors import BusError
 from . import shown
 from .sampling import Samples
+from .statuses import http_status
 from .tickets import Link, Login, Tickets
 from .upstream import Upstream
 
@@ -155,14 +156,17 @@ class Visit:
         self.request = request
         self.login = login
         self.secret = secret
+        self.bot: Bot
+        """The page's bot, connected, for a page or an action."""
 
     def __repr__(self) -> str:
         return f"<Visit {self.login.person} {self.request.url.path}>"
 
     @property
-    def bot(self) -> Bot:
-        """The page's bot. Raise the error why it is not connected."""
-        return self.site.upstream.bot
+    def address(self) -> str:
+        """The page that was asked for, with its parameters."""
+        url = self.request.url
+        return f"{url.path}?{url.query}" if url.query else url.path
 
     @property
     def form_token(self) -> str:
@@ -183,6 +187,11 @@ class Visit:
         text = self.asked(name) or ""
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
+    async def seeing(self, show: Callable[[Visit], Awaitable[Shown]]) -> Shown:
+        """Return what a page shows, with a bot that is connected. Raise BusError."""
+        self.bot = await self.site.upstream.bot()
+        return await show(self)
+
     def render(self, what: Shown, block: str | None = None) -> str:
         """Render a page for this person."""
         return self.site.render(what.template, self._values() | dict(what.values), block)
@@ -190,13 +199,14 @@ class Visit:
     def failure(self, error: BusError) -> Response:
         """Return the page that says why there is none."""
         text = self.render(Shown("failure.html", {"text": str(error)}))
-        return HTMLResponse(text, 503)
+        return HTMLResponse(text, http_status(error))
 
     def _values(self) -> dict[str, Any]:
         request = self.request
         return {
             "path": request.url.path,
-            "live": f"{request.url.path}?{request.url.query}",
+            "address": self.address,
+            "live": None,
             "person": self.login.person,
             "may_act": self.may_act,
             "form_token": self.form_token,
@@ -249,22 +259,23 @@ async def read_form(request: Request) -> Form:
     return Form(parse_qs(data.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-def page(path: str, show: Callable[[Visit], Awaitable[Shown]]) -> Route:
-    """Return the route of a page. Whoever asks for events gets its block `live` again whenever it changes."""
+def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = True) -> Route:
+    """Return the route of a page. If it is live, who asks for events gets its block `live` when that changes."""
 
     async def answer(request: Request) -> Response:
         site: Site = request.app.state.site
         visit = site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
-        if "text/event-stream" in request.headers.get("accept", ""):
+        if live and "text/event-stream" in request.headers.get("accept", ""):
             return _watched(site, request, show)
         note = site.take_note(visit.secret)
         try:
-            what = await show(visit)
+            what = await visit.seeing(show)
         except BusError as error:
             return visit.failure(error)
-        return HTMLResponse(visit.render(Shown(what.template, {"note": note, **what.values})))
+        values = {"note": note, "live": visit.address if live else None, **what.values}
+        return HTMLResponse(visit.render(Shown(what.template, values)))
 
     return Route(path, answer, methods=["GET"])
 
@@ -278,7 +289,7 @@ def _watched(site: Site, request: Request, show: Callable[[Visit], Awaitable[Sho
         if visit is None:
             return None
         try:
-            return visit.render(await show(visit), "live")
+            return visit.render(await visit.seeing(show), "live")
         except BusError as error:
             return site.render("fault.html", {"text": str(error)})
 
@@ -320,6 +331,7 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Outcome]]) -> Route
         if not visit.may_act:
             return PlainTextResponse("your log-in may only look\n", 403)
         try:
+            visit.bot = await site.upstream.bot()
             outcome = await act(visit, form)
         except BusError as error:
             _log.info("%s: %s: refused: %s", visit.login.person, request.url.path, error)

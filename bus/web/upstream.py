@@ -21,7 +21,7 @@ __all__ = ["Upstream", "Upstreams"]
 _AGAIN_SECONDS = 1.0
 
 _WAIT_SECONDS = 5.0
-"""How long a request waits for a connection that is being opened."""
+"""How long a request waits for the first connection, and for an answer: whoever looks at a page waits with it."""
 
 _BOTS_MAX = 100
 """Bots of tokens that are connected: each is a session at the worker."""
@@ -36,7 +36,8 @@ class Upstream:
         """Connect with bots that `make` makes: one may be entered only once."""
         self._make = make
         self._connected: Bot | None = None
-        self._changed = anyio.Event()
+        self._tried = anyio.Event()
+        """Set when the first attempt to connect has ended."""
         self._fault: BusError = WorkerUnavailable("the page is connecting to the worker")
 
     def __repr__(self) -> str:
@@ -47,6 +48,7 @@ class Upstream:
         while True:
             try:
                 async with self._make() as bot:
+                    bot.timeout = _WAIT_SECONDS
                     self._set(bot)
                     while True:
                         await bot.receive()  # without credit nothing comes, and a session that ends for good raises
@@ -60,22 +62,15 @@ class Upstream:
 
     def _set(self, bot: Bot | None) -> None:
         self._connected = bot
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._tried.set()
 
-    @property
-    def bot(self) -> Bot:
-        """The connected bot. Raise the error why there is none."""
+    async def bot(self) -> Bot:
+        """Return the connected bot; at first, wait for it a little. Raise the error why there is none."""
+        with anyio.move_on_after(_WAIT_SECONDS):
+            await self._tried.wait()
         if self._connected is None:
             raise self._fault
         return self._connected
-
-    async def ready(self) -> Bot:
-        """Return the connected bot, after waiting for it a little. Raise the error why there is none."""
-        if self._connected is None:
-            with anyio.move_on_after(_WAIT_SECONDS):
-                await self._changed.wait()
-        return self.bot
 
 
 class Upstreams:
@@ -97,4 +92,4 @@ class Upstreams:
                 raise LimitReached("busy", f"at most {_BOTS_MAX} bots use tokens of one page")
             self._found[key] = Upstream(lambda: self._make(token))
             self._tasks.start_soon(self._found[key].run)
-        return await self._found[key].ready()
+        return await self._found[key].bot()
