@@ -62,5 +62,5 @@ def test_growth_is_of_the_hour() -> None:
 def test_samples_are_those_of_an_hour() -> None:
     clock = Clock()
     kept = samples(clock, *(status(number) for number in range(2000)))
-    assert len(kept.plots()[0].lines[0].stretches[0].split()) == HOUR_SECONDS / 5 + 1 - 1
+    assert len(kept.plots()[0].lines[0].stretches[0].split()) == HOUR_SECONDS / 5
     assert kept.plots()[0].seconds == HOUR_SECONDS
