@@ -23,7 +23,7 @@ from ..bot import Bot
 from ..errors import BindError
 from . import directory, entrance, letters
 from .guard import Guard
-from .site import Site
+from .site import Website
 from .tickets import Tickets
 from .upstream import Upstream
 
@@ -69,7 +69,7 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve the page within a block."""
     upstream = Upstream(make_bot)
-    site = Site(tickets, upstream, origins)
+    site = Website(tickets, upstream, origins)
     server = _Server(
         uvicorn.Config(
             Guard(_application(site), site.origins),
@@ -98,7 +98,7 @@ async def serving(
         tasks.cancel_scope.cancel()
 
 
-def _application(site: Site) -> Starlette:
+def _application(site: Website) -> Starlette:
     app = Starlette(
         routes=[*entrance.ROUTES, *directory.ROUTES, *letters.ROUTES],
         exception_handlers={Exception: _failed},

@@ -23,8 +23,7 @@ from ..cli.console import show_json
 from ..cli.ending import open_bot, run, until_signal
 from ..cli.options import Link, address_of, linked, name_of, seconds
 from ..cli.streams import EXIT_CONFIG, EXIT_REFUSED, EXIT_SIGNAL, say, show_error
-from .tickets import FolderUnusable, Tickets, Token
-from .tickets import Link as Invitation
+from .tickets import FolderUnusable, LoginLink, Tickets, Token
 
 __all__ = ["web"]
 
@@ -146,8 +145,8 @@ def _tell(link: Link, tickets: Tickets, origin: str) -> None:
         say("log in with a link of: posthouse web link NAME")
 
 
-def _invitation(tickets: Tickets, person: str, lasts: float, *, read_only: bool) -> Invitation:
-    return Invitation(person=person, read_only=read_only, **tickets.times(timedelta(seconds=lasts)))
+def _invitation(tickets: Tickets, person: str, lasts: float, *, read_only: bool) -> LoginLink:
+    return LoginLink(person=person, read_only=read_only, **tickets.times(timedelta(seconds=lasts)))
 
 
 def _address(origin: str, secret: str) -> str:
@@ -177,5 +176,5 @@ def link_command(person: str, read_only: bool, ttl: float, folder: Path) -> None
     say(_address(origin, secret))
 
 
-async def _issued(tickets: Tickets, ticket: Invitation | Token) -> str:
+async def _issued(tickets: Tickets, ticket: LoginLink | Token) -> str:
     return tickets.issue(ticket)

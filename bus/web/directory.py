@@ -22,7 +22,7 @@ _BACKLOG = 1000
 """Messages that wait for a bot, from which on *Now* tells of it."""
 
 
-class Alarm(NamedTuple):
+class _Alarm(NamedTuple):
     """What a person should look at, and where."""
 
     text: str
@@ -51,31 +51,31 @@ async def _now(visit: Visit) -> Shown:
 
 def _alarms(
     visit: Visit, status: WorkerStatus, bots: list[ListedBot], waiting: int, counts: Counter[str]
-) -> list[Alarm]:
-    found: list[Alarm] = []
+) -> list[_Alarm]:
+    found: list[_Alarm] = []
     dead = visit.site.samples.grown("dead")
     if dead:
-        found.append(Alarm(f"{shown.amount(dead)} messages became dead letters within the hour", "/dead-letters"))
+        found.append(_Alarm(f"{shown.amount(dead)} messages became dead letters within the hour", "/dead-letters"))
     if waiting:
-        found.append(Alarm(f"{shown.amount(waiting)} steps wait for an approval", "/approvals"))
+        found.append(_Alarm(f"{shown.amount(waiting)} steps wait for an approval", "/approvals"))
     found += [
-        Alarm(f"{shown.amount(counts[state])} runs are {state}", link("/runs", status=state))
+        _Alarm(f"{shown.amount(counts[state])} runs are {state}", link("/runs", status=state))
         for state in ("crashed", "failed")
         if counts[state]
     ]
     found += [
-        Alarm(f"{shown.amount(bot.backlog)} messages wait for {bot.name}", link("/bot", name=bot.name))
+        _Alarm(f"{shown.amount(bot.backlog)} messages wait for {bot.name}", link("/bot", name=bot.name))
         for bot in bots
         if (bot.backlog or 0) >= _BACKLOG
     ]
     found += [
-        Alarm(f"{each.sender} is too fast: {shown.amount(each.times)} messages were refused", "/bots")
+        _Alarm(f"{each.sender} is too fast: {shown.amount(each.times)} messages were refused", "/bots")
         for each in status.rate_limited
     ]
     if status.counters.get("damaged"):
-        found.append(Alarm("messages with a wrong checksum are not delivered: run posthouse check", "/settings"))
+        found.append(_Alarm("messages with a wrong checksum are not delivered: run posthouse check", "/settings"))
     if status.log_ahead_seconds:
-        found.append(Alarm(f"the clock is {shown.span(status.log_ahead_seconds)} behind the log", "/settings"))
+        found.append(_Alarm(f"the clock is {shown.span(status.log_ahead_seconds)} behind the log", "/settings"))
     return found
 
 
@@ -94,7 +94,7 @@ async def _directory(visit: Visit) -> Shown:
 
 
 async def _bot(visit: Visit) -> Shown:
-    found = await known_bot(visit.bot, visit.asked("name") or "")
+    found = await _known_bot(visit.bot, visit.asked("name") or "")
     values = {
         "bot": found,
         "subscriptions": await visit.bot.subscriptions(bot=found.name),
@@ -104,26 +104,26 @@ async def _bot(visit: Visit) -> Shown:
 
 
 async def _channel(visit: Visit) -> Shown:
-    found = await known_channel(visit.bot, visit.asked("name") or "")
+    found = await _known_channel(visit.bot, visit.asked("name") or "")
     return Shown(
         "channel.html", {"channel": found, "subscriptions": await visit.bot.subscriptions(channel=found.name)}
     )
 
 
-async def known_bot(asking: Asking, name: str) -> ListedBot:
+async def _known_bot(asking: Asking, name: str) -> ListedBot:
     """Return a bot by its name. Raise UnknownBot."""
     for each in await asking.bots():
         if each.name == name:
             return each
-    raise UnknownBot("unknown_bot", f"there is no bot {shown.visible(name)!r}")
+    raise UnknownBot("un_known_bot", f"there is no bot {shown.visible(name)!r}")
 
 
-async def known_channel(asking: Asking, name: str) -> ListedChannel:
+async def _known_channel(asking: Asking, name: str) -> ListedChannel:
     """Return a channel by its name. Raise UnknownChannel."""
     for each in await asking.channels():
         if each.name == name:
             return each
-    raise UnknownChannel("unknown_channel", f"there is no channel {shown.visible(name)!r}")
+    raise UnknownChannel("un_known_channel", f"there is no channel {shown.visible(name)!r}")
 
 
 ROUTES: list[Route] = [

@@ -13,21 +13,21 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from .site import Site, TooLarge, read_form
+from .site import BodyTooLarge, Website, read_form
 
 __all__ = ["ROUTES"]
 
 
 async def _ask(request: Request) -> Response:
-    site: Site = request.app.state.site
+    site: Website = request.app.state.site
     return HTMLResponse(site.render("outside.html", {"secret": request.query_params.get("link"), "fault": None}))
 
 
 async def _log_in(request: Request) -> Response:
-    site: Site = request.app.state.site
+    site: Website = request.app.state.site
     try:
         form = await read_form(request)
-    except (TooLarge, TimeoutError):
+    except (BodyTooLarge, TimeoutError):
         return PlainTextResponse("this is no log-in\n", 400)
     link = site.tickets.use_up(form["link"])
     if link is not None:
@@ -37,7 +37,7 @@ async def _log_in(request: Request) -> Response:
 
 
 async def _log_out(request: Request) -> Response:
-    site: Site = request.app.state.site
+    site: Website = request.app.state.site
     visit = site.visit(request)
     if visit is not None:
         form = await read_form(request)

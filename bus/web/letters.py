@@ -11,7 +11,7 @@ from ..bot import Bot
 from ..errors import NotFound, UnknownBot, UnknownChannel
 from ..wire.answers import ListedDeadLetter
 from . import shown
-from .site import Form, Outcome, Shown, Visit, action, link, page
+from .site import Done, Form, Shown, Visit, action, link, page
 
 __all__ = ["ROUTES"]
 
@@ -25,7 +25,7 @@ _ONE_MAX = 200
 """Dead letters, if one mailbox is shown."""
 
 
-class Found(NamedTuple):
+class _Found(NamedTuple):
     """Dead letters of a mailbox, the newest first."""
 
     mailbox: str
@@ -37,7 +37,7 @@ async def _all(visit: Visit) -> Shown:
     names = await _mailboxes(visit.bot) if mailbox is None else [mailbox]
     found = await _letters(visit.bot, names[:_MAILBOXES_MAX], _ALL_MAX if mailbox is None else _ONE_MAX)
     if mailbox is not None and not found:
-        found = [Found(mailbox, [])]
+        found = [_Found(mailbox, [])]
     values = {
         "mailbox": mailbox,
         "found": found,
@@ -52,14 +52,14 @@ async def _mailboxes(bot: Bot) -> list[str]:
     return [*(each.name for each in await bot.bots()), *groups]
 
 
-async def _letters(bot: Bot, names: list[str], limit: int) -> list[Found]:
+async def _letters(bot: Bot, names: list[str], limit: int) -> list[_Found]:
     """Return the dead letters of those mailboxes that have some."""
-    found: list[Found] = []
+    found: list[_Found] = []
     for name in names:
         with suppress(UnknownBot, UnknownChannel):  # it was removed meanwhile, or is not for this bot to see
             letters = await bot.dead_letters(bot=name, limit=limit)
             if letters:
-                found.append(Found(name, letters))
+                found.append(_Found(name, letters))
     return found
 
 
@@ -71,11 +71,11 @@ async def _one(visit: Visit) -> Shown:
     raise NotFound("dead letter", f"{shown.visible(seq)} of {shown.visible(mailbox)}")
 
 
-async def _retry(visit: Visit, form: Form) -> Outcome:
+async def _retry(visit: Visit, form: Form) -> Done:
     mailbox, seqs = form["mailbox"], form.numbers("seq")
     count = await visit.bot.retry_dead_letters(seqs, bot=mailbox) if seqs else 0
     text = f"{shown.amount(count)} dead letter{'' if count == 1 else 's'} put back into the mailbox of {mailbox}"
-    return Outcome(text, link("/dead-letters", mailbox=mailbox))
+    return Done(text, link("/dead-letters", mailbox=mailbox))
 
 
 ROUTES: list[Route] = [

@@ -18,18 +18,18 @@ from ..wire.answers import WorkerStatus
 from .plots import Plot, plot
 from .upstream import Upstream
 
-__all__ = ["HOUR_SECONDS", "Samples"]
+__all__ = ["Samples"]
 
-HOUR_SECONDS = 3600.0
+_HOUR_SECONDS = 3600.0
 
 _EVERY_SECONDS = 5.0
 
-_SPANS_SECONDS = (120.0, 600.0, 1800.0, HOUR_SECONDS)
+_SPANS_SECONDS = (120.0, 600.0, 1800.0, _HOUR_SECONDS)
 
 _RATES = ("published", "delivered", "settled")
 
 
-class Sample(msgspec.Struct, frozen=True):
+class _Sample(msgspec.Struct, frozen=True):
     """The status at one time; None if no worker answered."""
 
     at: float
@@ -42,7 +42,7 @@ class Samples:
     def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._kept: deque[Sample] = deque(maxlen=int(HOUR_SECONDS / _EVERY_SECONDS) + 1)
+        self._kept: deque[_Sample] = deque(maxlen=int(_HOUR_SECONDS / _EVERY_SECONDS) + 1)
 
     def __repr__(self) -> str:
         return f"<Samples {len(self._kept)}>"
@@ -58,13 +58,13 @@ class Samples:
 
     def add(self, status: WorkerStatus | None) -> None:
         """Keep a sample of now."""
-        self._kept.append(Sample(self._clock(), status))
+        self._kept.append(_Sample(self._clock(), status))
 
     def grown(self, counter: str) -> int:
         """Return by how much a counter has grown within the hour, as far as it is known."""
         found = [each.status for each in self._kept if each.status is not None]
         values = [each.counters.get(counter, 0) for each in found]
-        if found and found[0].uptime_seconds < HOUR_SECONDS:
+        if found and found[0].uptime_seconds < _HOUR_SECONDS:
             values.insert(0, 0)  # all that the worker has counted is of this hour
         return sum(b - a if b >= a else b for a, b in pairwise(values))
 
@@ -87,11 +87,11 @@ class Samples:
     def _shown_seconds(self) -> float:
         """Return the time that is plotted: that of the samples, rounded up."""
         taken = self._kept[-1].at - self._kept[0].at if self._kept else 0.0
-        return next((seconds for seconds in _SPANS_SECONDS if taken <= seconds), HOUR_SECONDS)
+        return next((seconds for seconds in _SPANS_SECONDS if taken <= seconds), _HOUR_SECONDS)
 
     def _rates(self, counter: str) -> list[float | None]:
         found: list[float | None] = []
-        before: Sample | None = None
+        before: _Sample | None = None
         for each in self._kept:
             rate: float | None = None
             if before is not None and before.status is not None and each.status is not None and each.at > before.at:

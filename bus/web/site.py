@@ -28,12 +28,24 @@ from ..errors import BusError
 from . import shown
 from .sampling import Samples
 from .statuses import http_status
-from .tickets import Link, Login, Tickets
+from .tickets import Login, LoginLink, Tickets
 from .upstream import Upstream
 
-__all__ = ["Form", "Outcome", "Shown", "Site", "Visit", "action", "page", "read_body"]
+__all__ = [
+    "BodyTooLarge",
+    "Done",
+    "Form",
+    "Shown",
+    "Visit",
+    "Website",
+    "action",
+    "link",
+    "page",
+    "read_body",
+    "read_form",
+]
 
-LOGIN_TIME = timedelta(hours=12)
+_LOGIN_TIME = timedelta(hours=12)
 """A working day."""
 
 _FORM_BYTES_MAX = 65_536
@@ -53,18 +65,18 @@ class Shown(NamedTuple):
     values: Mapping[str, Any]
 
 
-class Outcome(NamedTuple):
+class Done(NamedTuple):
     """What an action did, in a sentence, and the page to go on to."""
 
     text: str
     to: str
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """A request's body has more bytes than it may have."""
 
 
-class Site:
+class Website:
     """What all visits share."""
 
     def __init__(self, tickets: Tickets, upstream: Upstream, origins: Sequence[str]) -> None:
@@ -93,7 +105,7 @@ class Site:
         self._templates.globals["parts"] = self._templates.get_template("parts.html").module
 
     def __repr__(self) -> str:
-        return f"<Site {self.origins[0]}>"
+        return f"<Website {self.origins[0]}>"
 
     def visit(self, request: Request) -> Visit | None:
         """Return the visit of a person who is logged in."""
@@ -101,16 +113,16 @@ class Site:
         login = self.tickets.find(secret, Login)
         return None if login is None else Visit(self, request, login, secret)
 
-    async def welcome(self, given: Link) -> Response:
+    async def welcome(self, given: LoginLink) -> Response:
         """Let a person in who used a link up."""
-        ticket = Login(person=given.person, read_only=given.read_only, **self.tickets.times(LOGIN_TIME))
+        ticket = Login(person=given.person, read_only=given.read_only, **self.tickets.times(_LOGIN_TIME))
         secret = await anyio.to_thread.run_sync(self.tickets.issue, ticket)
         _log.info("%s logged in", given.person)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             self.cookie,
             secret,
-            max_age=int(LOGIN_TIME.total_seconds()),
+            max_age=int(_LOGIN_TIME.total_seconds()),
             httponly=True,
             samesite="strict",
             secure=self.origins[0].startswith("https:"),
@@ -151,7 +163,7 @@ class Site:
 class Visit:
     """A request of a person who is logged in."""
 
-    def __init__(self, site: Site, request: Request, login: Login, secret: str) -> None:
+    def __init__(self, site: Website, request: Request, login: Login, secret: str) -> None:
         self.site = site
         self.request = request
         self.login = login
@@ -240,21 +252,21 @@ def link(path: str, **parameters: Any) -> str:
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Return a request's body. Raise TooLarge, or TimeoutError if it comes too slowly."""
+    """Return a request's body. Raise BodyTooLarge, or TimeoutError if it comes too slowly."""
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > bytes_max:
-        raise TooLarge
+        raise BodyTooLarge
     found = bytearray()
     with anyio.fail_after(_BODY_SECONDS):
         async for part in request.stream():
             found += part
             if len(found) > bytes_max:
-                raise TooLarge
+                raise BodyTooLarge
     return bytes(found)
 
 
 async def read_form(request: Request) -> Form:
-    """Return the fields of a request. Raise TooLarge or TimeoutError."""
+    """Return the fields of a request. Raise BodyTooLarge or TimeoutError."""
     data = await read_body(request, _FORM_BYTES_MAX)
     return Form(parse_qs(data.decode("utf-8", "replace"), keep_blank_values=True))
 
@@ -263,7 +275,7 @@ def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = T
     """Return the route of a page. If it is live, who asks for events gets its block `live` when that changes."""
 
     async def answer(request: Request) -> Response:
-        site: Site = request.app.state.site
+        site: Website = request.app.state.site
         visit = site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
@@ -280,7 +292,7 @@ def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = T
     return Route(path, answer, methods=["GET"])
 
 
-def _watched(site: Site, request: Request, show: Callable[[Visit], Awaitable[Shown]]) -> Response:
+def _watched(site: Website, request: Request, show: Callable[[Visit], Awaitable[Shown]]) -> Response:
     if site.watchers >= _LIVE_MAX:
         return PlainTextResponse("too many pages are watched\n", 503)
 
@@ -299,7 +311,7 @@ def _watched(site: Site, request: Request, show: Callable[[Visit], Awaitable[Sho
 class _Watched(StreamingResponse):
     """The events of a page, counted while somebody reads them."""
 
-    def __init__(self, site: Site, look: Callable[[], Awaitable[str | None]]) -> None:
+    def __init__(self, site: Website, look: Callable[[], Awaitable[str | None]]) -> None:
         super().__init__(site.live(look), media_type="text/event-stream")
         self._site = site
 
@@ -312,17 +324,17 @@ class _Watched(StreamingResponse):
             self._site.watchers -= 1
 
 
-def action(path: str, act: Callable[[Visit, Form], Awaitable[Outcome]]) -> Route:
+def action(path: str, act: Callable[[Visit, Form], Awaitable[Done]]) -> Route:
     """Return the route of what a person does by a form."""
 
     async def answer(request: Request) -> Response:
-        site: Site = request.app.state.site
+        site: Website = request.app.state.site
         visit = site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
         try:
             form = await read_form(request)
-        except TooLarge:
+        except BodyTooLarge:
             return PlainTextResponse(f"a form has at most {_FORM_BYTES_MAX} bytes\n", 413)
         except TimeoutError:
             return PlainTextResponse("the form came too slowly\n", 408)
@@ -346,7 +358,7 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Outcome]]) -> Route
 
 def _back(request: Request) -> str:
     """Return the page of this site that a form was sent from."""
-    site: Site = request.app.state.site
+    site: Website = request.app.state.site
     referrer = urlsplit(request.headers.get("referer", ""))
     if f"{referrer.scheme}://{referrer.netloc}" not in site.origins or referrer.path.startswith("//"):
         return "/"

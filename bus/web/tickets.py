@@ -23,7 +23,7 @@ from ..errors import BusError
 from ..model.records import parse_timestamp, timestamp
 from ..secret_files import NotSecret, read_secret_file, write_secret_file
 
-__all__ = ["FolderUnusable", "Link", "Login", "Ticket", "Tickets", "Token"]
+__all__ = ["FolderUnusable", "Login", "LoginLink", "Tickets", "Token"]
 
 _BYTES_MAX = 65_536
 
@@ -39,7 +39,7 @@ class FolderUnusable(BusError):
     """The folder of the page cannot be used."""
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all tickets have in common."""
 
     created_at: str
@@ -47,21 +47,21 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """None: it does not expire."""
 
 
-class Link(Ticket, frozen=True, kw_only=True, tag_field="kind", tag="link"):
+class LoginLink(_Ticket, frozen=True, kw_only=True, tag_field="kind", tag="link"):
     """Lets a person log in, once."""
 
     person: str
     read_only: bool = False
 
 
-class Login(Ticket, frozen=True, kw_only=True, tag_field="kind", tag="login"):
+class Login(_Ticket, frozen=True, kw_only=True, tag_field="kind", tag="login"):
     """A person's browser."""
 
     person: str
     read_only: bool = False
 
 
-class Token(Ticket, frozen=True, kw_only=True, tag_field="kind", tag="token"):
+class Token(_Ticket, frozen=True, kw_only=True, tag_field="kind", tag="token"):
     """A program: as which bot it acts, and what it may do, as `ACTION:PATTERN`."""
 
     label: str
@@ -71,9 +71,9 @@ class Token(Ticket, frozen=True, kw_only=True, tag_field="kind", tag="token"):
     allow: tuple[str, ...]
 
 
-T = TypeVar("T", Link, Login, Token)
+T = TypeVar("T", LoginLink, Login, Token)
 
-_decoder = msgspec.json.Decoder(Link | Login | Token)
+_decoder = msgspec.json.Decoder(LoginLink | Login | Token)
 
 
 def _now() -> datetime:
@@ -103,10 +103,10 @@ class Tickets:
         now = self._clock()
         return {"created_at": timestamp(now), "expires_at": None if lasts is None else timestamp(now + lasts)}
 
-    def issue(self, ticket: Link | Login | Token) -> str:
+    def issue(self, ticket: LoginLink | Login | Token) -> str:
         """Keep a ticket, on disk, and return its secret, which is kept nowhere. Raise FolderUnusable."""
         self._sweep()
-        secret = f"{type(ticket).__name__.lower()}-{secrets.token_urlsafe(_SECRET_BYTES)}"
+        secret = f"{ticket.__struct_config__.tag}-{secrets.token_urlsafe(_SECRET_BYTES)}"
         try:
             write_secret_file(str(self.folder / _hash(secret)), msgspec.json.encode(ticket))
         except OSError as error:
@@ -117,9 +117,9 @@ class Tickets:
         """Return the ticket with this secret; None if there is none of that kind, or it has expired."""
         return self._read(_hash(secret), kind)
 
-    def use_up(self, secret: str) -> Link | None:
+    def use_up(self, secret: str) -> LoginLink | None:
         """Return a link and end it; None if there is none, or somebody else has used it."""
-        link = self.find(secret, Link)
+        link = self.find(secret, LoginLink)
         return link if link is not None and self.end(_hash(secret)) else None
 
     def end(self, name: str) -> bool:
@@ -154,7 +154,7 @@ class Tickets:
             return None
         return ticket
 
-    def _is_over(self, ticket: Ticket) -> bool:
+    def _is_over(self, ticket: _Ticket) -> bool:
         return ticket.expires_at is not None and parse_timestamp(ticket.expires_at) <= self._clock()
 
     def _sweep(self) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import anyio
 
 import bus
-from bus.web.tickets import Link, Login, Tickets, Token
+from bus.web.tickets import Login, LoginLink, Tickets, Token
 
 from ..integration.wire import TIMEOUT_SECONDS
 from ..integration.wire_worker import Worker
@@ -76,7 +76,7 @@ class Site:
     def link(self, person: str = "ann", *, read_only: bool = False) -> str:
         """Return a link to log in."""
         times = self.tickets.times(timedelta(minutes=10))
-        secret = self.tickets.issue(Link(person=person, read_only=read_only, **times))
+        secret = self.tickets.issue(LoginLink(person=person, read_only=read_only, **times))
         return f"{self.origin}/login?link={secret}"
 
     def login(self, person: str = "ann", *, read_only: bool = False) -> dict[str, str]:

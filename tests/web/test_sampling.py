@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bus import connect
-from bus.web.sampling import HOUR_SECONDS, Samples
+from bus.web.sampling import Samples
 from bus.web.upstream import Upstream
 from bus.wire.answers import WorkerStatus
+
+HOUR_SECONDS = 3600.0
 
 
 class Clock:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.web.tickets import FolderUnusable, Link, Login, Tickets, Token
+from bus.web.tickets import FolderUnusable, Login, LoginLink, Tickets, Token
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
 
 
 def link(tickets: Tickets, person: str = "ann") -> str:
-    return tickets.issue(Link(person=person, **tickets.times(timedelta(minutes=10))))
+    return tickets.issue(LoginLink(person=person, **tickets.times(timedelta(minutes=10))))
 
 
 def test_a_link_is_used_up_once(tmp_path: Path) -> None:
@@ -39,11 +39,11 @@ def test_a_ticket_expires_and_is_swept(tmp_path: Path) -> None:
     tickets = Tickets(tmp_path / "web", clock)
     secret = link(tickets)
     clock.now += timedelta(minutes=9)
-    assert tickets.find(secret, Link) is not None
+    assert tickets.find(secret, LoginLink) is not None
     clock.now += timedelta(minutes=1)
-    assert tickets.find(secret, Link) is None
+    assert tickets.find(secret, LoginLink) is None
     assert tickets.use_up(secret) is None
-    assert tickets.listed(Link) == []
+    assert tickets.listed(LoginLink) == []
     link(tickets, "bob")
     assert len(list((tmp_path / "web").iterdir())) == 1
 
