@@ -92,7 +92,9 @@ def replies(ledger: Ledger, final: Final) -> Iterator[Fault]:
             )
             continue
         opened = ledger.sessions.get(session)
-        if letter.acked_at is None or opened is None or letter.acked_in != opened.invoke.incarnation:
+        if letter.acked_at is None or opened is None:
+            continue
+        if letter.acked_in != (opened.invoke.incarnation, ledger.fence(session)):
             continue
         by = [end for index, end in answered[session] if index > letter.acked_at]
         if by and not any(handed.session == session and handed.index < min(by) for handed in deliveries):
