@@ -38,6 +38,11 @@ renew_seconds = 0.5
 
 _FENCE = "SELECT fence FROM posthouse.log_end"
 
+_SESSIONS = """
+    SELECT pid, application_name, client_port, state, wait_event, now() - state_change, pg_blocking_pids(pid),
+           left(regexp_replace(query, '\\s+', ' ', 'g'), 100)
+    FROM pg_stat_activity WHERE backend_type = 'client backend'"""
+
 # It may renew its lease before another worker looks.
 _DECLARE_DEAD = """
     DO $$ BEGIN
@@ -130,7 +135,7 @@ class House:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (fence := self.fence) <= before:
             if time.monotonic() > deadline:
-                raise AssertionError(f"nobody leads after fence {before}:\n{self.log_tails()}")
+                raise AssertionError(f"nobody leads after fence {before}:\n{self.log_tails()}\n{self._sessions()}")
             time.sleep(_GLANCE_SECONDS)
         return fence
 
@@ -145,6 +150,10 @@ class House:
         before = self.fence
         self.primary.query(_DECLARE_DEAD.format(fence=before))
         self.wait_for_leader(before)
+
+    def _sessions(self) -> str:
+        """Return what each session of the primary does, and which others it waits for."""
+        return "\n".join(self.primary.query(_SESSIONS))
 
     def log_tails(self) -> str:
         """Return the ends of what all workers wrote."""
