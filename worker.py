@@ -19,8 +19,8 @@ import gc
 import hashlib
 import platform
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ import uuid_utils
 import zmq
 from anyio import to_thread
 
+import store as stores
 from bus.broker.broker import Broker
 from bus.broker.house import House
 from bus.broker.listening import open_sockets
@@ -45,6 +46,7 @@ from bus.configuration import Rereading, read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
+from bus.model.databases import Databases
 from bus.model.leadership import Candidate, Leader
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
@@ -59,7 +61,10 @@ from store import database_path, described, open_election, open_store
 if TYPE_CHECKING:
     from bus.broker.health import HealthServer
 
-__all__ = ["main", "program", "serve", "worker_key"]
+__all__ = ["databases", "main", "program", "serve", "worker_key"]
+
+databases: Databases = stores
+"""What the commands about whole databases use (`bus.cli.joined`)."""
 
 T = TypeVar("T")
 
@@ -189,7 +194,10 @@ async def _serve_in_turns(
     election = partial(_opened, settings, open_election)
     election()  # which refuses a URL that is none
     if settings.security.has_keys:
-        await check_house_key(settings)
+        with stop.interrupting():
+            await check_house_key(databases, settings)
+        if stop.requested:
+            return
     key = worker_key(settings)
     sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
     try:
@@ -262,7 +270,7 @@ async def _serve_store(
         store, settings, context, worker=worker, versions=versions, secret=secret, house=house
     )
     if key is not None:
-        await note_house_key(settings, key)
+        await note_house_key(databases, settings, key)
         await _introduce_admin(broker, key, find_admin_file(_file(settings)))
     prepare(broker)
     if house is None:
@@ -349,10 +357,20 @@ class _Stop:
         self.health: HealthServer | None = None
         self._broker: Broker | None = None
         self._house: House | None = None
+        self._waiting = anyio.CancelScope()
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Cancel what is done within, as soon as the worker is to stop."""
+        with anyio.CancelScope() as self._waiting:
+            if self.requested:
+                self._waiting.cancel()
+            yield
 
     def request(self) -> None:
         self.requested = True
         self.manager.stopping("writes what it accepted, and notifies every bot")
+        self._waiting.cancel()
         if self._broker is not None:
             self._broker.stop()
         if self._house is not None:

@@ -59,14 +59,18 @@ class House:
         self._leader: Leader | None = None
         """Who leads, as far as this worker knows."""
         self._tenure: Tenure | None = None
+        self._attempt = anyio.CancelScope()
+        """Of `lead`, until it leads."""
         self._stopped = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<House {self._candidate.worker_id} {'stands by' if self._tenure is None else 'leads'}>"
 
     def stop(self) -> None:
-        """Stand by no more. A worker that leads ends when `lead` returns."""
+        """Stand by no more, and cancel `lead` if it does not lead yet; otherwise end when it returns."""
         self._stopped.set()
+        if self._tenure is None:
+            self._attempt.cancel()
 
     async def run(self, lead: Lead) -> None:
         """Lead whenever nobody else does, and stand by meanwhile, until stopped.
@@ -85,7 +89,8 @@ class House:
                     return
             is_free, leader, self._tenure = False, None, None
             try:
-                await lead(candidate)
+                with anyio.CancelScope() as self._attempt:
+                    await lead(candidate)
             except* OwnershipLost as lost:
                 note = _log.info if self._tenure is None else _log.warning
                 note("does_not_lead", reason=_reason(lost))

@@ -222,9 +222,9 @@ class MessageLog(Protocol):
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
         A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
-        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: nothing was stored, because
-        another worker writes the log now. StoreFailed: what was stored is unknown. A backend that can find out
-        what became of a transaction does so before this returns.
+        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: another worker
+        writes the log now. After that and after StoreFailed it is unknown whether the changes were stored. A
+        backend that can find out what became of a transaction does so before this returns.
         """
 
     async def read_page(self, request: PageRequest) -> Page:

@@ -69,13 +69,14 @@ from bus.model.repository import (
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals, rewrite
+from .messages.erasing import erase, note_scrub, read_removals
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
 from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
 from .messages.rows import append_sql, columns_of, fetch
+from .messages.scrubbing import rewrite
 from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
 from .messages.searching import search
 from .security import add_events, read_events, remove_events
@@ -358,7 +359,7 @@ class PostgresLog:
     async def scrub(self, at: str) -> None:
         """Write anew the tables that had what was removed."""
         [[last]] = await self._database.read.fetch("SELECT COALESCE(MAX(number), 0) FROM removals")
-        await rewrite(self._database.read)
+        await rewrite(self._database.open_reader)
 
         async def operation(transaction: Transaction) -> None:
             await note_scrub(transaction.connection, last, at)

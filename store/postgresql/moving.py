@@ -16,8 +16,9 @@ import msgspec
 import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable
+from bus.model.databases import LogHead
 
-from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing
+from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing
 from ..moving.kinds import FLAGS, KINDS, MESSAGES, Kind, Row, RowKey
 from ..urls import shown
 from .messages.loading import load_state

@@ -19,7 +19,7 @@ ROOMS = {
     "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
     "bus.runs": {"bus.client", "bus.model", "bus.wire"},
     "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
-    "bus.house_key": {"bus.settings", "bus.worker_key", "store"},
+    "bus.house_key": {"bus.model", "bus.settings", "bus.worker_key"},
     "bus.adopting": {
         "bus.client",
         "bus.house_key",
@@ -27,7 +27,6 @@ ROOMS = {
         "bus.settings",
         "bus.wire",
         "bus.worker_key",
-        "store",
     },
     "bus.cli": {
         "bus.adopting",
@@ -41,7 +40,6 @@ ROOMS = {
         "bus.signals",
         "bus.wire",
         "bus.worker_key",
-        "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
@@ -101,6 +99,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {
+    "bus.model.databases",
     "bus.model.leadership",
     "bus.model.openings",
     "bus.model.repository",

@@ -306,6 +306,8 @@ def made_up(name: str, source: str, *, is_package: bool = False) -> Module:
         ("bus.client.watch", "from store.sqlite import open_sqlite_store"),
         ("bus.client.watch", "def f():\n    from store.sqlite.log import SqliteLog"),
         ("bus.testing", "import store.sqlite"),
+        ("bus.cli.databases", "from store import back_up"),
+        ("bus.house_key", "def f():\n    from store import house_key"),
         ("bus.broker.queries", "import sqlite3"),
         ("store.sqlite.log", "import bus.client.message"),
         ("store.sqlite.log", "from bus.wire.frames import is_id"),
