@@ -64,6 +64,7 @@ BUS = [
     "ListedBot",
     "ListedChannel",
     "ListedDeadLetter",
+    "ListedDelayed",
     "ListedKey",
     "ListedSecurityEvent",
     "ListedSession",
