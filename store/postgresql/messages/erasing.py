@@ -1,17 +1,15 @@
 """Erasing messages and runs, and the records of it.
 
-Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows in its
-tables until these are written anew, and in its WAL, of whose archives it does not know.
+Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows until
+their tables are written anew (`scrubbing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import asyncpg
 
-from bus.errors import StorageBusy
 from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
@@ -21,7 +19,7 @@ from ..server.writer import Transaction
 from ..workflows.keeping import remove_runs
 from .rows import COLUMNS, read_row
 
-__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals", "rewrite"]
+__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals"]
 
 REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
 
@@ -49,49 +47,6 @@ _RUNS = "SELECT id FROM workflow_runs WHERE id = ANY($1::text[])"
 
 _EVER = "9999"
 """Later than every time: whenever the runs ended."""
-
-_TABLES = (
-    "bot_messages", "scheduled_messages", "dead_letters", "workflow_runs", "workflow_steps", "workflow_signals",
-    "workflow_run_attributes",
-)  # fmt: skip
-
-_NOW = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
-
-_HOLDERS = """
-    SELECT 'the session ' || pid || ' (' || application_name || ')' FROM pg_stat_activity
-    WHERE pid <> pg_backend_pid() AND (age(backend_xid) > age($1::text::xid8::xid)
-        OR age(backend_xmin) > age($1::text::xid8::xid)
-            AND (datname = current_database() OR backend_type = 'walsender'))
-    UNION ALL SELECT 'the replication slot ' || slot_name FROM pg_replication_slots
-    WHERE age(xmin) > age($1::text::xid8::xid)
-    UNION ALL SELECT 'the prepared transaction ' || gid FROM pg_prepared_xacts
-    WHERE age(transaction) > age($1::text::xid8::xid)
-    LIMIT 1"""
-"""What may still see rows that were removed before a transaction, so that PostgreSQL keeps them."""
-
-_WAIT_SECONDS = 5.0
-"""For transactions that end soon, such as the worker's own."""
-
-
-async def rewrite(reader: Reader) -> None:
-    """Write each table that has contents anew, one after the other: none is written or read meanwhile.
-
-    Then make the planner's statistics anew, which have values of the rows. Raise StorageBusy if something may still
-    see what was removed.
-    """
-    [[now]] = await reader.fetch(_NOW)
-    holders = await reader.fetch(_HOLDERS, now)
-    with anyio.move_on_after(_WAIT_SECONDS):
-        while holders:
-            await anyio.sleep(0.1)
-            holders = await reader.fetch(_HOLDERS, now)
-    for (holder,) in holders:
-        raise StorageBusy(
-            f"{holder} may still see what was removed, so that PostgreSQL keeps it: end it, then repeat this"
-        )
-    for table in _TABLES:
-        await reader.fetch(f"VACUUM (FULL) {table}")
-    await reader.fetch(f"ANALYZE {', '.join(_TABLES)}")
 
 
 async def erase(transaction: Transaction, change: Erase) -> Erased:

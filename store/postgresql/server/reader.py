@@ -23,10 +23,11 @@ __all__ = ["Reader", "open_reader"]
 
 
 class Reader:
-    """Some connections for reading; more questions wait for one of them."""
+    """Some connections for reading, with these settings; more questions wait for one of them."""
 
-    def __init__(self, primary: Primary, connections_max: int) -> None:
+    def __init__(self, primary: Primary, connections_max: int, **settings: str) -> None:
         self._primary = primary
+        self._settings = settings
         self._idle: list[asyncpg.Connection] = []
         self._free = anyio.Semaphore(connections_max)
 
@@ -38,7 +39,7 @@ class Reader:
         async with self._free:
             for _ in range(ATTEMPTS_MAX):
                 await self._primary.settled()
-                connection = self._idle.pop() if self._idle else await self._primary.reconnect()
+                connection = self._idle.pop() if self._idle else await self._reconnect()
                 try:
                     with self._primary.waiting():
                         rows: list[Any] = await connection.fetch(sql, *values)
@@ -57,6 +58,9 @@ class Reader:
                 return rows
         raise StoreFailed(f"the connection was lost {ATTEMPTS_MAX} times in one question; look at PostgreSQL's log")
 
+    async def _reconnect(self) -> asyncpg.Connection:
+        return await self._primary.reconnect(**self._settings)
+
     async def close(self) -> None:
         """Close the connections that are not in use. A server that does not answer is not waited for."""
         while self._idle:
@@ -65,9 +69,9 @@ class Reader:
 
 
 @asynccontextmanager
-async def open_reader(primary: Primary, connections_max: int) -> AsyncIterator[Reader]:
+async def open_reader(primary: Primary, connections_max: int, **settings: str) -> AsyncIterator[Reader]:
     """Open a reader, and close it."""
-    reader = Reader(primary, connections_max)
+    reader = Reader(primary, connections_max, **settings)
     try:
         yield reader
     finally:
