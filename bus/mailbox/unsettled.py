@@ -14,6 +14,7 @@ import msgspec
 
 from ..model.records import later
 from ..model.repository import UnsettledState
+from ..settings import Delivery
 from .parcel import Envelope, id_of
 from .sessions import Session
 from .sources import DIRECT
@@ -98,7 +99,10 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     place: MessagePlace | None = None
     session: Session | None = None
     """The session for which it is in flight."""
+    since: float = 0.0
+    """When that session got it."""
     deadline: float = 0.0
+    """When its `ack_wait` is over while it is in flight, and when it is due while it is delayed."""
     due_at: str | None = None
     """When a nak's delay ends, by the wall clock; it lasts at most `delay` seconds."""
     delay: float = 0.0
@@ -115,6 +119,10 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     """Its sender and its id, while it is in flight and its text is not in memory."""
     unseen: bool = False
     """Whether it was put in flight and never sent, as far as is known: no client can have it."""
+
+    def begin(self, deadline: float, delivery: Delivery) -> None:
+        """Note that it is in flight from now on, until a deadline."""
+        self.since, self.deadline = deadline - delivery.ack_wait_seconds, deadline
 
     def may_be_kept(self, earlier: Session | None) -> bool:
         """Return True if a client that comes back may keep it: it was in its `earlier` session, or nobody has it.

@@ -273,6 +273,12 @@ class MessageLog(Protocol):
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
 
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox as `read_page` does, for somebody who only looks."""
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in those of these mailboxes of which it is a dead letter."""
+
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0
     ) -> list[tuple[DeadLetter, LogMessage | None]]:

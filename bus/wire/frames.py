@@ -29,7 +29,18 @@ from .limits import (
     TOKEN_CHARACTERS_MIN,
 )
 from .parts_frames import InParts, PartFrame, ReadPart, WholeFrame
-from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
+from .query_frames import (
+    Audit,
+    Bots,
+    Channels,
+    DeadLetters,
+    History,
+    MailboxQuery,
+    MessageQuery,
+    SessionsQuery,
+    Status,
+    Subscriptions,
+)
 from .removing_frames import EraseFrame, Removals, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
@@ -59,6 +70,7 @@ __all__ = [
     "ItemError",
     "KeyFrame",
     "Keys",
+    "MailboxQuery",
     "May",
     "MessageQuery",
     "Nak",
@@ -79,6 +91,7 @@ __all__ = [
     "RevokeKeyFrame",
     "Scrub",
     "Search",
+    "SessionsQuery",
     "Settled",
     "StartAt",
     "Status",
@@ -235,8 +248,8 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 
 Query = (
-    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
-    | Search | Removals | Scrub
+    History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
+    | Audit | Status | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

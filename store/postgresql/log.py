@@ -74,7 +74,13 @@ from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
+from .messages.removing import (
+    add_dead_letters,
+    find_dead_letters,
+    read_dead_letters,
+    remove_dead_letters,
+    remove_messages,
+)
 from .messages.rows import append_sql, columns_of, fetch
 from .messages.scrubbing import rewrite
 from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
@@ -335,6 +341,14 @@ class PostgresLog:
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count the messages that each mailbox has still to deliver."""
         return [await count_waiting(self._database.questions, request) for request in requests]
+
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox, for somebody who only looks."""
+        return await read_page(self._database.questions, request)
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in mailboxes of which it is a dead letter."""
+        return list(await find_dead_letters(self._database.questions, seq, mailbox_ids))
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0

@@ -127,7 +127,7 @@ class SqliteLog:
         self._commits = commits
         self._arrivals = arrivals
         self._conversations = conversations
-        self._pages = Pages(database.pages)
+        self._pages, self._peeks = Pages(database.pages), Pages(database.questions)
 
     def __repr__(self) -> str:
         return f"<SqliteLog {self._database.path} last_seq={self._database.writer.last_seq}>"
@@ -405,6 +405,19 @@ class SqliteLog:
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count the messages that each mailbox has still to deliver."""
         return [await count_waiting(self._questions, request) for request in requests]
+
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox, for somebody who only looks."""
+        return await self._peeks.read(request)
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in mailboxes of which it is a dead letter."""
+        rows = await self._questions.execute_fetchall(
+            "SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters"
+            " WHERE mailbox_id IN (SELECT value FROM json_each(?)) AND seq = ?",
+            (json.dumps(list(mailbox_ids)), seq),
+        )
+        return [DeadLetter(*row) for row in rows]
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0
