@@ -41,6 +41,6 @@ def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None
     assert "01a22dd0-3a44-768a-8ad5-96595f7bb158 is not waiting" in ended.stderr
     told = posthouse.json("delayed", "cancel", "--all", "--sender", "planner", "--reference", "ticket 6")
     assert told == {"cancelled": [ids[2]], "dry_run": False}
-    assert posthouse.answer("delayed", "list", "--sender", "planner") == "no delayed messages\n"
+    assert posthouse.json("delayed", "list", "--sender", "planner") == []
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 6"]
     assert (record["removed"]["name"], record["removed"]["ids"]) == ("planner", [ids[2]])
