@@ -33,13 +33,15 @@ async def _now(visit: Visit) -> Shown:
     bot, samples = visit.bot, visit.site.samples
     status = await bot.status()
     bots = await bot.bots()
+    sessions = await bot.sessions()
     waiting = await bot.workflows.list_waiting_approvals(limit=100)
     counts: Counter[str] = Counter()
     for each in (await bot.workflows.count_runs()).counts:
         counts[each.status] += each.runs
     values = {
         "status": status,
-        "online": sorted((each for each in bots if each.online), key=lambda each: -(each.backlog or 0))[:_ROWS_MAX],
+        "sessions": sessions[:_ROWS_MAX],
+        "more_sessions": len(sessions) - len(sessions[:_ROWS_MAX]),
         "backlog": sum(each.backlog or 0 for each in bots),
         "counts": counts,
         "alarms": _alarms(visit, status, bots, len(waiting), counts),
@@ -64,7 +66,7 @@ def _alarms(
         if counts[state]
     ]
     found += [
-        _Alarm(f"{shown.amount(bot.backlog)} messages wait for {bot.name}", link("/bot", name=bot.name))
+        _Alarm(f"{shown.amount(bot.backlog)} messages wait for {bot.name}", link("/mailbox", name=bot.name))
         for bot in bots
         if (bot.backlog or 0) >= _BACKLOG
     ]
