@@ -45,7 +45,7 @@ def shoot(browser: Browser, site: Site) -> None:
     site.play(lambda connect: began(connect, "flawed", {"city": "Oslo"}))
     until = time.monotonic() + _MOVING_SECONDS
     while time.monotonic() < until:
-        site.play(lambda connect: began(connect, "trip", {"city": "Paris"}))
+        site.play(lambda connect: began(connect, "slow", {"city": "Paris"}))
     browser.size(900, 560)
     browser.open(site.link()).click("button.main")
     browser.see("Now", "h1")
