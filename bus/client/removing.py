@@ -18,12 +18,14 @@ from ..wire.removing_frames import (
     DelayedMessage,
     DelayedOf,
     EraseFrame,
+    GroupOf,
     MailboxOf,
     Removable,
     Removals,
     RemoveFrame,
     Scrub,
     Search,
+    SubscriptionOf,
 )
 from .caller import Caller
 from .ids import chosen_id
@@ -148,8 +150,47 @@ class Removing:
         """
         return await self._remove(MailboxOf(mailbox), id=id, reference=reference, dry_run=dry_run)
 
-    async def _remove(self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool) -> Removed:
-        asked = RemoveFrame(request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run)
+    async def remove_subscription(
+        self,
+        bot: str,
+        channel: str,
+        *,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """End the subscription of a bot, by name or id, as if it had unsubscribed.
+
+        What waits in the bot's own mailbox is dropped; the mailbox of a group keeps what it has. A program that
+        runs may subscribe again. With keys, it needs the right `admin` on `remove`, but for the bot itself.
+        """
+        return await self._remove(SubscriptionOf(bot, channel), id=id, reference=reference, dry_run=dry_run)
+
+    async def remove_group(
+        self,
+        channel: str,
+        group: str,
+        *,
+        force: bool = False,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove a group with its mailbox. A group of the same name that is opened later is a new one.
+
+        Raise Conflict if it has members, messages that wait or are in flight, or dead letters, unless `force` says
+        that these are removed as well. `in_the_way` of a dry run has their numbers. With keys, it needs the right
+        `admin` on `remove`.
+        """
+        what = GroupOf(channel, group)
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run, force=force)
+
+    async def _remove(
+        self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool, force: bool = False
+    ) -> Removed:
+        asked = RemoveFrame(
+            request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run, force=force
+        )
         return await self._caller.request("the removal", partial(_numbered, asked), Removed)
 
     async def removals(self, *, after: int = 0, limit: int = 50) -> list[Removal]:

@@ -121,7 +121,7 @@ class Core:
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
-        self._subscribing = Subscribing(
+        self._subscribing = subscribing = Subscribing(
             self.directory,
             self.sessions,
             access=access,
@@ -141,7 +141,7 @@ class Core:
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
-            access, self.keyring, self.directory, self._batches, pausing=self._pausing, scheduling=self._scheduling
+            access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(

@@ -190,6 +190,13 @@ class Directory:
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
         self.channels[channel].groups.add(group)
 
+    def close_group(self, channel: str, group: str) -> Mailbox:
+        """Remove a group that has no members, and return its mailbox."""
+        entry, mailbox = self.channels[channel], self.mailboxes.pop(group_mailbox_id(channel, group))
+        entry.groups.discard(group)
+        del entry.mailboxes[mailbox.id]
+        return mailbox
+
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
         """Remove a subscription, and return the mailbox that delivered it; a group's stays."""
         del self._subscriptions[bot_id][channel]

@@ -12,7 +12,16 @@ import msgspec
 
 from .pages import PageRequest
 
-__all__ = ["CancelDelayed", "DiscardDeadLetters", "PurgeMailbox", "Remove", "Removed", "What"]
+__all__ = [
+    "CancelDelayed",
+    "CloseGroup",
+    "DiscardDeadLetters",
+    "EndSubscription",
+    "PurgeMailbox",
+    "Remove",
+    "Removed",
+    "What",
+]
 
 
 class DiscardDeadLetters(msgspec.Struct, frozen=True):
@@ -40,7 +49,24 @@ class CancelDelayed(msgspec.Struct, frozen=True):
     ids: tuple[str, ...]
 
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed
+class EndSubscription(msgspec.Struct, frozen=True):
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+
+    bot_id: str
+    channel: str
+    waiting: PurgeMailbox | None
+
+
+class CloseGroup(msgspec.Struct, frozen=True):
+    """Remove a group with its mailbox, its dead letters and the subscriptions of its members."""
+
+    channel: str
+    group: str
+    waiting: PurgeMailbox
+    in_flight: int
+
+
+What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup
 
 
 class Remove(msgspec.Struct, frozen=True):
@@ -59,12 +85,15 @@ class Remove(msgspec.Struct, frozen=True):
     what: What | None
     reference: str | None = None
     dry_run: bool = False
+    force: bool = False
+    """Whether to remove also what would be in the way."""
 
 
 class Removed(msgspec.Struct, frozen=True):
     """What a removal did, or would do: how many of each, the seqs of dead letters, the ids of delayed messages.
 
-    `done` is False if nothing was changed. `again` says that it was done before.
+    `in_the_way` has those of the counts because of which nothing is removed without `force`. `done` is False if
+    nothing was changed. `again` says that it was done before.
     """
 
     kind: str
@@ -72,5 +101,6 @@ class Removed(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
     seqs: tuple[int, ...] = ()
     ids: tuple[str, ...] = ()
+    in_the_way: dict[str, int] = {}
     done: bool = False
     again: bool = False

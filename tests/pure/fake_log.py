@@ -25,11 +25,13 @@ from bus.model.repository import (
     Applied,
     CancelDelayed,
     Change,
+    CloseGroup,
     Committed,
     CommitWork,
     DeadLetter,
     DiscardDeadLetters,
     EndedRun,
+    EndSubscription,
     Erase,
     Erased,
     Group,
@@ -360,6 +362,14 @@ class FakeLog:
                     for key in keys:
                         del self.scheduled[key]
                     self.cancelled.update(keys)
+            case EndSubscription(bot_id, channel, waits):
+                there = int((bot_id, channel) in self.subscriptions)
+                count = 0 if waits is None else waits.returned + sum(self.backlog(waits.unread).values())
+                removed = replace(removed, counts={"subscriptions": there, "waiting": count})
+                if removed.done:
+                    self.subscriptions.pop((bot_id, channel), None)
+            case CloseGroup():
+                removed = self._close_group(change, change.what, removed)
             case PurgeMailbox(unread, returned):
                 waiting = sum(self.backlog(unread).values())
                 removed = replace(removed, counts={"waiting": returned + waiting})
@@ -368,6 +378,27 @@ class FakeLog:
         if removed.done:
             self.removals[change.id] = removed
         return removed
+
+    def _close_group(self, change: Remove, what: CloseGroup, removed: Removed) -> Removed:
+        group, mailbox_id = (what.channel, what.group), what.waiting.unread.mailbox_id
+        members = [key for key, each in self.subscriptions.items() if (each.channel, each.group) == group]
+        dead = [key for key in self.dead_letters if key[0] == mailbox_id]
+        counts = {
+            "waiting": what.waiting.returned + sum(self.backlog(what.waiting.unread).values()),
+            "in_flight": what.in_flight,
+            "members": len(members),
+            "dead_letters": len(dead),
+        }
+        in_the_way = {name: count for name, count in counts.items() if count}
+        done = removed.done and (change.force or not in_the_way)
+        if done:
+            for key in members:
+                del self.subscriptions[key]
+            for letter in dead:
+                del self.dead_letters[letter]
+            self.groups.pop(group, None)
+            self.mailboxes.pop(mailbox_id, None)
+        return replace(removed, counts=counts, in_the_way=in_the_way, done=done)
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.model.repository import (
     AddBot,
+    AddChannel,
     AddDeadLetters,
+    AddSubscription,
     CancelDelayed,
+    CloseGroup,
     DeadLetter,
     DelayedRequest,
     DiscardDeadLetters,
+    EndSubscription,
     MessageLog,
     PurgeMailbox,
     Remove,
     Removed,
+    RemoveSubscription,
     Store,
     What,
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, bot, direct, page, release, to_channel
+from .samples import add, at, bot, channel, direct, page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +138,66 @@ async def test_what_was_removed_stays_so(log_place: LogPlace) -> None:
     async with log_place.open() as log:
         assert (await log.load()).dead_letters == []
         assert (await remove(log, DiscardDeadLetters("bob", (1,)))).again
+
+
+# ── Subscriptions and groups ─────────────────────────────────────────────────────────────────────────────
+
+
+async def with_group(log: MessageLog) -> PurgeMailbox:
+    """Open a group with two members, beside other subscriptions, and return what waits for it."""
+    await log.apply(
+        [
+            *(AddBot(bot(id)) for id in ("ann", "bob", "eve")),
+            *(AddChannel(channel(name)) for name in ("work", "news")),
+            *(AddSubscription(id, "work", at(1), 0, group="team") for id in ("ann", "bob")),
+            AddSubscription("eve", "work", at(1), 0, group="other"),
+            *(AddSubscription(id, "news", at(1), 0) for id in ("ann", "bob")),
+        ]
+    )
+    await add(log, to_channel("a", "ann", "work"), to_channel("b", "ann", "work"), to_channel("c", "ann", "news"))
+    letters = (DeadLetter("work/team", 1, "no", 1, at(2)), DeadLetter("work/other", 1, "no", 1, at(2)))
+    await log.apply([AddDeadLetters(letters)])
+    return PurgeMailbox(page("work/team", ("work", 0), seqs=(1,)), 3)
+
+
+async def test_a_subscription_is_ended(log: MessageLog) -> None:
+    await with_group(log)
+    waiting = PurgeMailbox(page("bob", ("news", 0)), 0)
+    for what, counts in (
+        (EndSubscription("bob", "news", waiting), {"subscriptions": 1, "waiting": 1}),
+        (EndSubscription("bob", "news", None), {"subscriptions": 0, "waiting": 0}),
+    ):
+        assert (await remove(log, what, id=f"would {counts}", dry_run=True)).counts == counts
+        removed = await remove(log, what, id=f"do {counts}")
+        assert (removed.counts, removed.done) == (counts, True)
+    left = {(each.bot_id, each.channel) for each in (await log.load()).subscriptions}
+    assert left == {("ann", "work"), ("bob", "work"), ("eve", "work"), ("ann", "news")}
+
+
+async def test_a_group_in_use_is_removed_only_by_force(log: MessageLog) -> None:
+    what = CloseGroup("work", "team", await with_group(log), 2)
+    counts = {"waiting": 4, "in_flight": 2, "members": 2, "dead_letters": 1}
+    refused = await remove(log, what)
+    assert (refused.in_the_way, refused.counts, refused.done) == (counts, counts, False)
+    state = await log.load()
+    assert len(state.subscriptions) == 5
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done, removed.again) == (counts, True, False)
+    assert await remove(log, what) == msgspec.structs.replace(removed, again=True)
+    state = await log.load()
+    assert {(each.channel, each.name) for each in state.groups} == {("work", "other")}
+    assert {each.mailbox_id for each in state.mailboxes} == {"ann", "bob", "eve", "work/other"}
+    assert state.dead_letters == [("work/other", 1)]
+    assert {(each.bot_id, each.channel) for each in state.subscriptions} == {
+        ("eve", "work"), ("ann", "news"), ("bob", "news"),
+    }  # fmt: skip
+    assert len(await log.messages([1, 2, 3])) == 3
+
+
+async def test_a_group_that_nobody_uses_is_removed(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddChannel(channel("work"))])
+    await log.apply([AddSubscription("ann", "work", at(1), 0, group="team"), RemoveSubscription("ann", "work")])
+    removed = await remove(log, CloseGroup("work", "team", PurgeMailbox(page("work/team", ("work", 0)), 0), 0))
+    assert (removed.done, sum(removed.counts.values())) == (True, 0)
+    await log.apply([AddSubscription("ann", "work", at(1), None, group="team")])
+    assert len((await log.load()).groups) == 1
