@@ -37,6 +37,8 @@ def in_words(removed: Removed) -> str:
         case "subscription":
             bot, _, channel = name.partition(" ")
             text = f"the subscription of {bot} to {channel}, with {amount(counts['waiting'], 'waiting message')}"
+        case "bot":
+            text = f"the bot {name}{_with(counts)}"
         case "group":
             text = f"the group {name}{_with(counts)}"
         case kind:
@@ -77,7 +79,7 @@ _force = click.option("--force", is_flag=True, help="Remove also what is in the 
 
 @click.group()
 def remove() -> None:
-    """Remove subscriptions and groups, with what waits for them.
+    """Remove bots, subscriptions and groups, with what waits for them.
 
     Their messages stay in the log: `posthouse history` shows them.
     """
@@ -115,3 +117,19 @@ def remove_group(link: Link, channel: str, group: str, **how: Any) -> None:
     then --force removes these, too. A group of that name that is opened later is a new one.
     """
     tell(link, ask(link, lambda asker: asker.remove_group(channel, group, **how)))
+
+
+@remove.command("bot")
+@click.argument("bot", metavar="BOT", callback=name_of)
+@_force
+@referenced
+@dry_run
+@linked("console")
+def remove_bot(link: Link, bot: str, **how: Any) -> None:
+    """Remove BOT with its mailbox, its subscriptions and its keys. A bot of that name that comes later is a new one.
+
+    It is refused, and exits with 1, if the bot is connected, holds runs that have not ended, owns workflows, or if
+    delayed messages are from it or for it; and without --force if it has subscriptions, messages that wait, dead
+    letters or keys.
+    """
+    tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)))

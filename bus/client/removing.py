@@ -14,6 +14,7 @@ from ..wire.answers import RemovalList, Scrubbed
 from ..wire.limits import ANSWER_ITEMS_MAX
 from ..wire.removing_frames import (
     AtPath,
+    BotOf,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
@@ -184,6 +185,24 @@ class Removing:
         """
         what = GroupOf(channel, group)
         return await self._remove(what, id=id, reference=reference, dry_run=dry_run, force=force)
+
+    async def remove_bot(
+        self,
+        bot: str,
+        *,
+        force: bool = False,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove a bot, by name or id. A bot that connects under its name later is a new one.
+
+        Raise Conflict if it is connected, holds runs that have not ended, owns definitions of workflows, or if delayed
+        messages are from it or for it: end these first. Raise it also if it has subscriptions, messages that wait,
+        dead letters or keys, unless `force` says that these are removed as well. `in_the_way` of a dry run has the
+        numbers of all this. What it sent stays in the log. With keys, it needs the right `admin` on `remove`.
+        """
+        return await self._remove(BotOf(bot), id=id, reference=reference, dry_run=dry_run, force=force)
 
     async def _remove(
         self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool, force: bool = False

@@ -42,7 +42,9 @@ class Administering:
     ) -> None:
         self._access = access
         self._erasing = Erasing(access, directory, batches, scheduling)
-        self._clearing = Clearing(access, directory, batches, scheduling=scheduling, subscribing=subscribing)
+        self._clearing = Clearing(
+            access, directory, batches, scheduling=scheduling, subscribing=subscribing, keyring=keyring
+        )
         self._keyring = keyring
         self._directory = directory
         self._pausing = subscribing.pausing

@@ -16,15 +16,25 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord
+from ..model.removing import KEPT
 from ..model.repository import Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
 from ..wire.limits import NAME_CHARACTERS_MAX
-from ..wire.removing_frames import DeadLettersOf, DelayedOf, GroupOf, MailboxOf, SubscriptionOf
+from ..wire.removing_frames import BotOf, DeadLettersOf, DelayedOf, GroupOf, MailboxOf, SubscriptionOf
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
-from .removals import BacklogTarget, DeadLettersTarget, DelayedTarget, GroupTarget, SubscriptionTarget, Target
+from .keyring import Keyring
+from .removals import (
+    BacklogTarget,
+    BotTarget,
+    DeadLettersTarget,
+    DelayedTarget,
+    GroupTarget,
+    SubscriptionTarget,
+    Target,
+)
 from .scheduling import Scheduling
 from .sight import Sight
 from .subscribing import Subscribing
@@ -52,6 +62,7 @@ class Clearing:
         *,
         scheduling: Scheduling,
         subscribing: Subscribing,
+        keyring: Keyring | None,
     ) -> None:
         self._access = access
         self._directory = directory
@@ -61,6 +72,7 @@ class Clearing:
         self._turn = scheduling.turn
         self._limits = scheduling.limits
         self._subscribing = subscribing
+        self._keyring = keyring
         self._written: set[tuple[str, str]] = set()
         """Kinds and names of what is being removed: one removal of it at a time."""
         self._under_way: dict[str, list[_Asked]] = {}
@@ -114,6 +126,9 @@ class Clearing:
                 return DelayedTarget(bot, ids, self._scheduling)
             case SubscriptionOf(name, channel):
                 return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
+            case BotOf(name):
+                self._require(session)
+                return BotTarget(self._bot(session, name), self._directory, self._subscribing, self._keyring)
             case GroupOf(channel, group):
                 self._require(session)
                 found = self._directory.mailboxes.get(group_mailbox_id(channel, group))
@@ -168,7 +183,7 @@ class Clearing:
             self._answer(asked, found)
         elif isinstance(target, Refusal):
             self.refused(asked, target.code, target.message)
-        elif found.in_the_way and not asked.frame.force:
+        elif found.is_refused(force=asked.frame.force):
             self._refuse_for(asked, found)
         elif (found.kind, found.name) in self._written or not target.begin():
             self.refused(asked, Code.BUSY, f"{found.kind} {found.name} is being changed: repeat this")
@@ -179,7 +194,9 @@ class Clearing:
     def _refuse_for(self, asked: _Asked, found: Removed) -> None:
         """Refuse what is in use."""
         named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.in_the_way.items())
-        text = f"{found.kind} {found.name} has {named}: with force, these are removed as well"
+        kept = ", ".join(name for name in found.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
+        text = f"{found.kind} {found.name} has {named}: {remedy}"
         self._turn.refuse(asked.address, Code.CONFLICT, text, asked.frame.request, dict(found.in_the_way))
         self._end(asked)
 

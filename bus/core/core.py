@@ -311,7 +311,7 @@ class Core:
     def counted(self, count: Count, waiting: Mapping[str, int], moment: Moment) -> list[Effect]:
         """Apply the number of messages that wait in a mailbox, by their senders."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        self.dispatch.counted(count, waiting)
         return self._finish()
 
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:

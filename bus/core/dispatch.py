@@ -8,7 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..mailbox.mailbox import Mailbox
@@ -92,7 +92,9 @@ class Dispatch:
             self.counters.published += len(seqs)
             parcel = parcel_of(stored)
             if lot.recipient_channel is None:
-                mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
+                mailbox = self._directory.mailboxes.get(lot.recipient_bot_id or "")
+                if mailbox is None:
+                    continue  # the bot that held a run was removed: nobody is told that it crashed
                 if lot.reply_tos is not None and not parcel.envelope.is_expired(self._turn.moment.wall):
                     parcel = self._express(mailbox, parcel, lot.reply_tos, express)
                 if parcel.seqs and mailbox.arrive(parcel):
@@ -149,6 +151,12 @@ class Dispatch:
             for session in mailbox.sessions:
                 self._turn.send(session.address, Gap(from_seq=seq, to_seq=seq, reason=reason))
         self.touch(mailbox)
+
+    def counted(self, count: Count, waiting: Mapping[str, int]) -> None:
+        """Apply the number of messages that wait in a mailbox, by their senders, unless it was removed."""
+        mailbox = self._directory.mailboxes.get(count.request.mailbox_id)
+        if mailbox is not None:
+            mailbox.backlog.counted(waiting, number=count.number)
 
     def touch(self, mailbox: Mailbox) -> None:
         """Note that a mailbox may have something to deliver, to read or to save."""
@@ -397,7 +405,7 @@ class Dispatch:
             self.counters.dead += 1
             dead.append(given_up.seq)
         if dead:
-            name = self._directory.bots[mailbox.id].name if mailbox.group is None else mailbox.id
+            name = self._directory.name_of(mailbox)
             self._turn.note("dead_letters", bot=name, messages=len(dead), first_seq=dead[0])
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────

@@ -13,13 +13,30 @@ from typing import ClassVar
 
 from ..mailbox.mailbox import Mailbox
 from ..model.records import BotRecord
-from ..model.repository import CancelDelayed, CloseGroup, DiscardDeadLetters, EndSubscription, Removed, What
+from ..model.repository import (
+    CancelDelayed,
+    CloseGroup,
+    DiscardDeadLetters,
+    EndSubscription,
+    RemoveBot,
+    Removed,
+    What,
+)
 from .directory import Directory
 from .dispatch import Dispatch
+from .keyring import Keyring
 from .scheduling import Scheduling
 from .subscribing import Subscribing
 
-__all__ = ["BacklogTarget", "DeadLettersTarget", "DelayedTarget", "GroupTarget", "SubscriptionTarget", "Target"]
+__all__ = [
+    "BacklogTarget",
+    "BotTarget",
+    "DeadLettersTarget",
+    "DelayedTarget",
+    "GroupTarget",
+    "SubscriptionTarget",
+    "Target",
+]
 
 
 class Target:
@@ -206,6 +223,53 @@ class GroupTarget(Target):
 
     def keep(self) -> None:
         """Go on with it."""
+        self._mailbox.removed = False
+        self._subscribing.dispatch.save_again([self._mailbox])
+        self._subscribing.dispatch.touch(self._mailbox)
+
+
+class BotTarget(Target):
+    """A bot that is not connected, with its mailbox, subscriptions and keys."""
+
+    kind = "bot"
+
+    def __init__(
+        self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
+    ) -> None:
+        self._mailbox = directory.mailboxes[bot.id]
+        super().__init__(bot.name, [])
+        self._bot = bot
+        self._directory = directory
+        self._subscribing = subscribing
+        self._keyring = keyring
+
+    def begin(self) -> bool:
+        """Let nobody know it any more, nor connect as it."""
+        subscribing, id = self._subscribing, self._bot.id
+        if id not in self._directory.bots or subscribing.sessions_of(id) or subscribing.is_changing(id):
+            return False
+        self._directory.hide_bot(self._bot)
+        return True
+
+    def look(self) -> RemoveBot:
+        """Return it, with what waits in its mailbox."""
+        waiting = self._mailbox.purging.look(self._subscribing.last_seq)
+        return RemoveBot(self._bot.id, waiting, self._subscribing.sessions_of(self._bot.id))
+
+    def prepare(self) -> RemoveBot:
+        """Save the state of its mailbox no more."""
+        self._mailbox.removed = True
+        return self.look()
+
+    def done(self, removed: Removed) -> None:
+        """Forget it."""
+        if self._keyring is not None:
+            self._keyring.forget_bot(self._bot.id)
+        self._subscribing.forget_bot(self._bot)
+
+    def keep(self) -> None:
+        """Go on with it."""
+        self._directory.show_bot(self._bot)
         self._mailbox.removed = False
         self._subscribing.dispatch.save_again([self._mailbox])
         self._subscribing.dispatch.touch(self._mailbox)

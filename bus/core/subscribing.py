@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
-from ..model.records import Channel, parse_timestamp, timestamp
+from ..model.records import BotRecord, Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
 from ..settings import Limits
 from ..wire.answers import SubscriptionEnd, SubscriptionStart
@@ -211,6 +211,18 @@ class Subscribing:
                 if mailbox.id in session.mailbox_ids:
                     self.dispatch.leave(session, mailbox, vanished=False)
                     self.dispatch.touch_session(session)
+
+    def is_changing(self, bot_id: str) -> bool:
+        """Return True if a subscription of a bot is on its way to the disk."""
+        return bot_id in self._changing
+
+    def forget_bot(self, bot: BotRecord) -> None:
+        """Enter the end of a bot, which is hidden and has no session, that is on disk."""
+        self.dispatch.forget(self._directory.remove_bot(bot))
+
+    def sessions_of(self, bot_id: str) -> int:
+        """Return how many sessions a bot has."""
+        return len(self._sessions.of_bot(bot_id))
 
     def close_group(self, channel: str, group: str) -> None:
         """Enter the end of a group, with its members' subscriptions, that is on disk."""

@@ -13,12 +13,14 @@ import msgspec
 from .pages import PageRequest
 
 __all__ = [
+    "KEPT",
     "CancelDelayed",
     "CloseGroup",
     "DiscardDeadLetters",
     "EndSubscription",
     "PurgeMailbox",
     "Remove",
+    "RemoveBot",
     "Removed",
     "What",
 ]
@@ -66,7 +68,22 @@ class CloseGroup(msgspec.Struct, frozen=True):
     in_flight: int
 
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup
+class RemoveBot(msgspec.Struct, frozen=True):
+    """Remove a bot with its mailbox, its dead letters, its subscriptions and its keys.
+
+    It is not removed, even by force, while it has `sessions`, holds runs that have not ended, owns definitions, or
+    while a delayed message is from it or for it.
+    """
+
+    bot_id: str
+    waiting: PurgeMailbox
+    sessions: int
+
+
+KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
+"""What is in the way even with force."""
+
+What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | RemoveBot
 
 
 class Remove(msgspec.Struct, frozen=True):
@@ -104,3 +121,7 @@ class Removed(msgspec.Struct, frozen=True):
     in_the_way: dict[str, int] = {}
     done: bool = False
     again: bool = False
+
+    def is_refused(self, *, force: bool) -> bool:
+        """Return True if something is in the way."""
+        return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)

@@ -76,6 +76,7 @@ from .removing import (
     EndSubscription,
     PurgeMailbox,
     Remove,
+    RemoveBot,
     Removed,
     What,
 )
@@ -142,6 +143,7 @@ __all__ = [
     "Released",
     "Removal",
     "Remove",
+    "RemoveBot",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",

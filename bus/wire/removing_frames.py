@@ -15,6 +15,7 @@ from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 
 __all__ = [
     "AtPath",
+    "BotOf",
     "DeadLettersOf",
     "DelayedMessage",
     "DelayedOf",
@@ -123,6 +124,12 @@ class SubscriptionOf(_Removable, frozen=True, tag="subscription"):
     channel: Name
 
 
+class BotOf(_Removable, frozen=True, tag="bot"):
+    """A bot, with its mailbox, subscriptions and keys."""
+
+    bot: _AnyId
+
+
 class GroupOf(_Removable, frozen=True, tag="group"):
     """A group, with its mailbox."""
 
@@ -130,7 +137,7 @@ class GroupOf(_Removable, frozen=True, tag="group"):
     group: Name
 
 
-Removable = DeadLettersOf | MailboxOf | DelayedOf | SubscriptionOf | GroupOf
+Removable = DeadLettersOf | MailboxOf | DelayedOf | SubscriptionOf | GroupOf | BotOf
 
 
 class RemoveFrame(ClientFrame, frozen=True, tag="remove"):

@@ -255,3 +255,69 @@ def test_a_removed_group_stays_so_after_a_kill(worker: Worker) -> None:
     assert session.value("subscriptions")["subscriptions"] == []
     assert session.value("channels")["channels"][0]["groups"] == []
     assert session.value("remove", id=id, what=what) == first | {"again": True}
+
+
+# ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_connected_bot_is_not_removed_even_by_force(shared: Worker, name: str) -> None:
+    operator, bot = shared.session(f"{name}-ops"), shared.session(name)
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what, force=True)
+    assert (refused["code"], refused["details"]) == ("conflict", {"sessions": 1})
+    bot.publish(to_bot(name, 1))
+    assert bot.take_one()["body"] == 1
+
+
+def test_a_removed_bot_is_gone_and_one_of_its_name_is_new(shared: Worker, name: str) -> None:
+    operator, bot = shared.session(f"{name}-ops"), shared.session(name)
+    bot.subscribe(name)
+    bot.subscribe(f"{name}-work", group="team")
+    give_up(bot, name, "no")
+    bot.goodbye()
+    operator.publish(to_bot(name, 1), to_channel(name, 2))
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what)
+    in_the_way = {"waiting": 2, "subscriptions": 2, "dead_letters": 1}
+    assert (refused["code"], refused["details"]) == ("conflict", in_the_way)
+    id = new_id()
+    removed = operator.value("remove", id=id, what=what, force=True)
+    assert (removed["name"], removed["in_the_way"], removed["done"]) == (name, in_the_way, True)
+    assert operator.value("remove", id=id, what=what) == removed | {"again": True}
+    assert operator.code("remove", id=new_id(), what=what) == "unknown_bot"
+    assert operator.try_publish(to_bot(name, 3))["errors"][0]["code"] == "unknown_bot"
+    assert name not in {each["name"] for each in operator.value("bots")["bots"]}
+    assert operator.value("subscriptions", channel=name)["subscriptions"] == []
+    operator.publish(to_channel(name, 4))
+    again = shared.session(name)
+    assert again.bot_id != bot.bot_id
+    operator.publish(to_bot(name, 5))
+    assert again.take_one()["body"] == 5
+    assert (dead_letters(again), again.value("subscriptions")["subscriptions"]) == ([], [])
+    assert bodies(operator.history(channel=name)) == [4, 2]
+
+
+def test_delayed_messages_keep_a_bot(shared: Worker, name: str) -> None:
+    operator = shared.session(f"{name}-ops")
+    shared.session(name).goodbye()
+    sent = to_bot(name, 1, delay=3600)
+    operator.try_publish(sent)
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what, force=True)
+    assert (refused["code"], refused["details"]) == ("conflict", {"delayed": 1})
+    assert "delayed first" in refused["message"]
+    remove(operator, "delayed", ids=[sent["id"]])
+    assert operator.value("remove", id=new_id(), what=what)["done"] is True
+
+
+def test_a_removed_bot_stays_so_after_a_kill(worker: Worker) -> None:
+    operator, bot = worker.session("ops"), worker.session("bob")
+    bot.subscribe("news")
+    bot.goodbye()
+    id = new_id()
+    first = operator.value("remove", id=id, what={"kind": "bot", "bot": "bob"}, force=True)
+    worker.kill()
+    worker.start()
+    operator = worker.session("ops")
+    assert [each["name"] for each in operator.value("bots")["bots"]] == ["ops"]
+    assert operator.value("remove", id=id, what={"kind": "bot", "bot": "bob"}) == first | {"again": True}

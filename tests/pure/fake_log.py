@@ -51,6 +51,7 @@ from bus.model.repository import (
     Released,
     ReleaseDue,
     Remove,
+    RemoveBot,
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
@@ -370,6 +371,8 @@ class FakeLog:
                     self.subscriptions.pop((bot_id, channel), None)
             case CloseGroup():
                 removed = self._close_group(change, change.what, removed)
+            case RemoveBot():
+                removed = self._remove_bot(change, change.what, removed)
             case PurgeMailbox(unread, returned):
                 waiting = sum(self.backlog(unread).values())
                 removed = replace(removed, counts={"waiting": returned + waiting})
@@ -399,6 +402,35 @@ class FakeLog:
             self.groups.pop(group, None)
             self.mailboxes.pop(mailbox_id, None)
         return replace(removed, counts=counts, in_the_way=in_the_way, done=done)
+
+    def _remove_bot(self, change: Remove, what: RemoveBot, removed: Removed) -> Removed:
+        id = what.bot_id
+        subscriptions = [key for key in self.subscriptions if key[0] == id]
+        dead = [key for key in self.dead_letters if key[0] == id]
+        keys = [name for name, key in self.keys.items() if key.bot_id == id]
+        counts = {
+            "sessions": what.sessions,
+            "waiting": what.waiting.returned + sum(self.backlog(what.waiting.unread).values()),
+            "runs": 0,
+            "definitions": 0,
+            "delayed": sum(id in (each.sender_bot_id, each.recipient_bot_id) for each in self.scheduled.values()),
+            "subscriptions": len(subscriptions),
+            "dead_letters": len(dead),
+            "keys": len(keys),
+        }
+        in_the_way = {name: count for name, count in counts.items() if count}
+        removed = replace(removed, counts=counts, in_the_way=in_the_way)
+        if not removed.done or removed.is_refused(force=change.force):
+            return replace(removed, done=False)
+        for key in subscriptions:
+            del self.subscriptions[key]
+        for letter in dead:
+            del self.dead_letters[letter]
+        for name in keys:
+            del self.keys[name]
+        self.bots.pop(id, None)
+        self.mailboxes.pop(id, None)
+        return removed
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

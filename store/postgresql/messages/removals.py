@@ -16,6 +16,7 @@ from bus.model.repository import (
     PurgeMailbox,
     Removal,
     Remove,
+    RemoveBot,
     Removed,
 )
 
@@ -39,6 +40,18 @@ _SUBSCRIPTION = "bot_id = $1 AND channel_name = $2"
 
 _MEMBERS = "FROM bot_subscriptions WHERE channel_name = $1 AND group_name = $2"
 
+_OF_BOT = {
+    "subscriptions": "FROM bot_subscriptions WHERE bot_id = $1",
+    "dead_letters": _DEAD_LETTERS_OF,
+    "keys": "FROM keys WHERE bot_id = $1",
+}
+_ENDED = "('completed', 'failed', 'cancelled')"
+_KEPT_OF_BOT = {
+    "runs": f"FROM workflow_runs WHERE holder_bot_id = $1 AND status NOT IN {_ENDED}",
+    "definitions": "FROM workflows WHERE owner_bot_id = $1",
+    "delayed": "FROM scheduled_messages WHERE sender_bot_id = $1 OR recipient_bot_id = $1",
+}
+
 _DELAYED = "sender_bot_id = $1 AND id = ANY($2::text[])"
 
 
@@ -54,7 +67,7 @@ async def remove_what(connection: asyncpg.Connection, change: Remove) -> Removed
     if what is not None:
         return removed_before(what, change)
     removed = await _remove(connection, change, Removed(change.kind, change.name))
-    if change.dry_run or (removed.in_the_way and not change.force):
+    if change.dry_run or removed.is_refused(force=change.force):
         return removed
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, *removal_row(change, removed))
@@ -93,6 +106,24 @@ async def _remove(connection: asyncpg.Connection, change: Remove, nothing: Remov
             return msgspec.structs.replace(nothing, counts=counts)
         case CloseGroup():
             return await _close_group(connection, change, change.what, nothing)
+        case RemoveBot():
+            return await _remove_bot(connection, change, change.what, nothing)
+
+
+async def _remove_bot(connection: asyncpg.Connection, change: Remove, what: RemoveBot, nothing: Removed) -> Removed:
+    counts = {"sessions": what.sessions, "waiting": await _waiting(connection, what.waiting)}
+    for name, sql in {**_KEPT_OF_BOT, **_OF_BOT}.items():
+        counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", what.bot_id)
+    removed = msgspec.structs.replace(
+        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
+    )
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    for sql in _OF_BOT.values():
+        await connection.execute(f"DELETE {sql}", what.bot_id)
+    await connection.execute("DELETE FROM mailboxes WHERE id = $1", what.bot_id)
+    await connection.execute("DELETE FROM bots WHERE id = $1", what.bot_id)
+    return removed
 
 
 async def _waiting(connection: asyncpg.Connection, waiting: PurgeMailbox | None) -> int:
@@ -108,7 +139,7 @@ async def _close_group(
         counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", *values)
     in_the_way = {name: count for name, count in counts.items() if count}
     removed = msgspec.structs.replace(nothing, counts=counts, in_the_way=in_the_way)
-    if change.dry_run or (in_the_way and not change.force):
+    if change.dry_run or removed.is_refused(force=change.force):
         return removed
     await connection.execute(f"DELETE {_MEMBERS}", *group)
     await connection.execute("DELETE FROM channel_groups WHERE channel_name = $1 AND name = $2", *group)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.model.records import BotOwner, WorkflowDefinition
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -21,6 +22,7 @@ from bus.model.repository import (
     MessageLog,
     PurgeMailbox,
     Remove,
+    RemoveBot,
     Removed,
     RemoveSubscription,
     Store,
@@ -28,7 +30,7 @@ from bus.model.repository import (
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, bot, channel, direct, page, release, to_channel
+from .samples import add, at, bot, channel, direct, hold_run, page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -201,3 +203,46 @@ async def test_a_group_that_nobody_uses_is_removed(log: MessageLog) -> None:
     assert (removed.done, sum(removed.counts.values())) == (True, 0)
     await log.apply([AddSubscription("ann", "work", at(1), None, group="team")])
     assert len((await log.load()).groups) == 1
+
+
+# ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_bot_is_removed_with_what_it_has(log: MessageLog) -> None:
+    await with_group(log)
+    await add(log, direct("d", "ann", "bob"))
+    await log.apply([AddDeadLetters((DeadLetter("bob", 4, "no", 1, at(2)),))])
+    what = RemoveBot("bob", PurgeMailbox(page("bob", ("", 0), ("news", 0)), 0), 0)
+    counts = {"subscriptions": 2, "waiting": 2, "dead_letters": 1}
+    refused = await remove(log, what)
+    assert (refused.in_the_way, refused.done) == (counts, False)
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done) == (counts, True)
+    state = await log.load()
+    assert {each.id for each in state.bots} == {"ann", "eve"}
+    assert {each.mailbox_id for each in state.mailboxes} == {"ann", "eve", "work/team", "work/other"}
+    assert "bob" not in {each.bot_id for each in state.subscriptions}
+    assert "bob" not in {mailbox_id for mailbox_id, _ in state.dead_letters}
+    assert len(await log.messages([4])) == 1
+    await log.apply([AddBot(msgspec.structs.replace(bot("bob"), id="another"))])
+
+
+async def test_what_keeps_a_bot_even_by_force(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddBot(bot("bob"))])
+    await add(log, direct("a", "ann", "bob", due_at=at(50)))
+    for id in ("ann", "bob"):
+        what = RemoveBot(id, PurgeMailbox(page(id, ("", 0)), 0), 0)
+        refused = await remove(log, what, id=f"delayed {id}", force=True)
+        assert (refused.in_the_way, refused.done) == ({"delayed": 1}, False)
+    await release(log, 50)
+    connected = RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 2)
+    refused = await remove(log, connected, force=True)
+    assert (refused.in_the_way, refused.done) == ({"sessions": 2}, False)
+
+
+async def test_a_bot_that_holds_a_run_or_owns_a_workflow_is_kept(store: Store) -> None:
+    await store.log.apply([AddBot(bot("ann"))])
+    await hold_run(store, "held")
+    await store.workflows.save_definition(WorkflowDefinition(id="own", name="own", owner=BotOwner("ann")))
+    refused = await remove(store.log, RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 0), force=True)
+    assert (refused.in_the_way, refused.done) == ({"runs": 1, "definitions": 1}, False)
