@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 
 import bus
+from store.sqlite.check import Check
 
 from .terminal import TIMEOUT_SECONDS, Posthouse
 
@@ -68,3 +69,19 @@ def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
     assert posthouse.refusal("remove", "subscription", "member", "lone")[0] == 1
     assert posthouse.json("remove", "group", "work", "team", "--force")["done"] is True
     assert posthouse.json("subscriptions", "member") == []
+
+
+def test_a_bot_is_removed(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "leaver")
+    posthouse.answer("send", "leaver", "hello", "--as", "author")
+    code, line = posthouse.refusal("remove", "bot", "leaver")
+    assert (code, "1 waiting" in line, "with force" in line) == (1, True, True)
+    told = posthouse.answer("remove", "bot", "leaver", "--force", "--reference", "ticket 5")
+    assert told == "the bot leaver, with 1 waiting removed\n"
+    assert posthouse.refusal("send", "leaver", "hello", "--as", "author")[0] == 1
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 5"]
+    assert (record["removed"]["kind"], record["removed"]["name"]) == ("bot", "leaver")
+    check = Check(posthouse.database)
+    for _ in check.run():
+        pass
+    assert check.damage == []
