@@ -68,7 +68,7 @@ def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
     assert told == "the subscription of member to lone, with 1 waiting message removed\n"
     assert posthouse.refusal("remove", "subscription", "member", "lone")[0] == 1
     assert posthouse.json("remove", "group", "work", "team", "--force")["done"] is True
-    assert posthouse.json("subscriptions", "member") == []
+    assert posthouse.json("subscriptions", "--bot", "member") == []
 
 
 def test_a_bot_is_removed(posthouse: Posthouse) -> None:

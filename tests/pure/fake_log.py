@@ -23,15 +23,11 @@ from bus.model.repository import (
     AddSecurityEvents,
     AddSubscription,
     Applied,
-    CancelDelayed,
     Change,
-    CloseGroup,
     Committed,
     CommitWork,
     DeadLetter,
-    DiscardDeadLetters,
     EndedRun,
-    EndSubscription,
     Erase,
     Erased,
     Group,
@@ -45,13 +41,11 @@ from bus.model.repository import (
     Outcome,
     Page,
     PageRequest,
-    PurgeMailbox,
     Recovered,
     RecoverRuns,
     Released,
     ReleaseDue,
     Remove,
-    RemoveBot,
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
@@ -77,6 +71,8 @@ from bus.model.repository import (
     stored_lots,
     timestamp_of,
 )
+
+from .fake_removals import remove
 
 
 class FakeLog:
@@ -152,7 +148,7 @@ class FakeLog:
             case Erase():
                 return self._erase(change)
             case Remove():
-                return self._remove(change)
+                return remove(self, change)
             case RemoveRuns(ids, until):
                 old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
                 for id in old:
@@ -343,94 +339,6 @@ class FakeLog:
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
         self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
         return erased
-
-    def _remove(self, change: Remove) -> Removed:
-        if change.id in self.removals:
-            return replace(self.removals[change.id], again=True)
-        removed = Removed(change.kind, change.name, done=not change.dry_run)
-        match change.what:
-            case DiscardDeadLetters(mailbox_id, seqs):
-                found = tuple(seq for seq in sorted({*seqs}) if (mailbox_id, seq) in self.dead_letters)
-                removed = replace(removed, counts={"dead_letters": len(found)}, seqs=found)
-                if removed.done:
-                    for seq in found:
-                        del self.dead_letters[mailbox_id, seq]
-                    self.discarded.update((mailbox_id, seq) for seq in found)
-            case CancelDelayed(sender_bot_id, ids):
-                keys = [(id, sender_bot_id) for id in sorted({*ids}) if (id, sender_bot_id) in self.scheduled]
-                removed = replace(removed, counts={"delayed": len(keys)}, ids=tuple(id for id, _ in keys))
-                if removed.done:
-                    for key in keys:
-                        del self.scheduled[key]
-                    self.cancelled.update(keys)
-            case EndSubscription(bot_id, channel, waits):
-                there = int((bot_id, channel) in self.subscriptions)
-                count = 0 if waits is None else waits.returned + sum(self.backlog(waits.unread).values())
-                removed = replace(removed, counts={"subscriptions": there, "waiting": count})
-                if removed.done:
-                    self.subscriptions.pop((bot_id, channel), None)
-            case CloseGroup():
-                removed = self._close_group(change, change.what, removed)
-            case RemoveBot():
-                removed = self._remove_bot(change, change.what, removed)
-            case PurgeMailbox(unread, returned):
-                waiting = sum(self.backlog(unread).values())
-                removed = replace(removed, counts={"waiting": returned + waiting})
-                if removed.done:
-                    self.purged[unread.mailbox_id] = max(unread.through_seq, self.purged.get(unread.mailbox_id, 0))
-        if removed.done:
-            self.removals[change.id] = removed
-        return removed
-
-    def _close_group(self, change: Remove, what: CloseGroup, removed: Removed) -> Removed:
-        group, mailbox_id = (what.channel, what.group), what.waiting.unread.mailbox_id
-        members = [key for key, each in self.subscriptions.items() if (each.channel, each.group) == group]
-        dead = [key for key in self.dead_letters if key[0] == mailbox_id]
-        counts = {
-            "waiting": what.waiting.returned + sum(self.backlog(what.waiting.unread).values()),
-            "in_flight": what.in_flight,
-            "members": len(members),
-            "dead_letters": len(dead),
-        }
-        in_the_way = {name: count for name, count in counts.items() if count}
-        done = removed.done and (change.force or not in_the_way)
-        if done:
-            for key in members:
-                del self.subscriptions[key]
-            for letter in dead:
-                del self.dead_letters[letter]
-            self.groups.pop(group, None)
-            self.mailboxes.pop(mailbox_id, None)
-        return replace(removed, counts=counts, in_the_way=in_the_way, done=done)
-
-    def _remove_bot(self, change: Remove, what: RemoveBot, removed: Removed) -> Removed:
-        id = what.bot_id
-        subscriptions = [key for key in self.subscriptions if key[0] == id]
-        dead = [key for key in self.dead_letters if key[0] == id]
-        keys = [name for name, key in self.keys.items() if key.bot_id == id]
-        counts = {
-            "sessions": what.sessions,
-            "waiting": what.waiting.returned + sum(self.backlog(what.waiting.unread).values()),
-            "runs": 0,
-            "definitions": 0,
-            "delayed": sum(id in (each.sender_bot_id, each.recipient_bot_id) for each in self.scheduled.values()),
-            "subscriptions": len(subscriptions),
-            "dead_letters": len(dead),
-            "keys": len(keys),
-        }
-        in_the_way = {name: count for name, count in counts.items() if count}
-        removed = replace(removed, counts=counts, in_the_way=in_the_way)
-        if not removed.done or removed.is_refused(force=change.force):
-            return replace(removed, done=False)
-        for key in subscriptions:
-            del self.subscriptions[key]
-        for letter in dead:
-            del self.dead_letters[letter]
-        for name in keys:
-            del self.keys[name]
-        self.bots.pop(id, None)
-        self.mailboxes.pop(id, None)
-        return removed
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

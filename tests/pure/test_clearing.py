@@ -144,10 +144,11 @@ def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> No
     batch = on_its_way(worker, BotOf("b"))
     [refused] = worker.say(b"b", Hello(request=1, protocol=1, bot="b"))
     assert refused["code"] == "busy"
-    worker.say(b"s", published(ToBot(bot="b")))
-    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said = worker.say(b"s", published(ToBot(bot="b")))
+    said += worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     assert [value["done"] for value in answers(said)] == [True]
-    [answer] = worker.commit()
+    said += worker.settle(1)
+    [answer] = [frame for frame in said if frame["op"] == "published"]
     assert answer["errors"][0]["code"] == "unknown_bot"
     worker.hello("b", max_in_flight=5)
     worker.say(b"s", published(ToBot(bot="b")))
