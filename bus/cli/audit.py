@@ -88,7 +88,8 @@ def audit(link: Link, follow: bool, **wanted: Any) -> None:
         show_json(found)
         return
     columns = ("id", "time", "event", "bot", "key", "address", "object", "detail", "times")
-    show_rows(columns, [_row(each) for each in found], nothing="no events")
+    minor = ("key", "address", "id", "object", "detail")
+    show_rows(columns, [_row(each) for each in found], nothing="no events", minor=minor)
     if len(found) == asked.limit:
         note("there may be more: use a later --since, or a larger --limit")
 

@@ -71,7 +71,7 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
         for mailbox, dead in found
     ]
     columns = ("seq", "bot", "sender", "type", "attempts", "given up", "reason")
-    show_rows(columns, rows, nothing="no dead letters")
+    show_rows(columns, rows, nothing="no dead letters", minor=("type", "attempts", "sender"))
 
 
 @dead_letters.command("show")

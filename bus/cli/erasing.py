@@ -203,4 +203,4 @@ def removals(link: Link, after: int, limit: int) -> None:
         for each in found
     ]
     columns = ("number", "time", "bot", "messages", "delayed", "runs", "reference", "scrubbed")
-    show_rows(columns, rows, nothing="nothing was removed")
+    show_rows(columns, rows, nothing="nothing was removed", minor=("scrubbed", "delayed", "runs", "reference"))

@@ -313,7 +313,7 @@ def list_keys(link: Link, bot: str | None) -> None:
         for each in sorted(found, key=lambda each: (each.bot_name, each.created_at))
     ]
     columns = ("bot", "purpose", "roles", "state", "until", "last used", "sessions", "label", "key")
-    show_rows(columns, rows, nothing="no keys")
+    show_rows(columns, rows, nothing="no keys", minor=("label", "roles", "sessions", "last used"))
 
 
 def _state(key: ListedKey, now: str) -> str:

@@ -248,7 +248,7 @@ def bots(link: Link) -> None:
         for bot in found
     ]
     columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "first seen", "id")
-    show_rows(columns, rows, nothing="no bots")
+    show_rows(columns, rows, nothing="no bots", minor=("id", "first seen", "sessions", "online"))
 
 
 @click.command()
@@ -275,7 +275,7 @@ def channels(link: Link) -> None:
         for channel in found
     ]
     columns = ("channel", "messages", "subscribers", "groups", "since", "created by")
-    show_rows(columns, rows, nothing="no channels")
+    show_rows(columns, rows, nothing="no channels", minor=("groups", "created by", "since"))
 
 
 def _group(group: ListedGroup) -> str:
@@ -313,7 +313,7 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         for each in found
     ]
     columns = ("channel", "bot", "group", "after seq", "own too", "since")
-    show_rows(columns, rows, nothing="no subscriptions")
+    show_rows(columns, rows, nothing="no subscriptions", minor=("own too", "after seq", "group", "since"))
 
 
 @click.command()
