@@ -138,12 +138,12 @@ def mailbox(link: Link, mailbox_name: str, after: int, limit: int) -> None:
     show_facts(_summary(found))
     if found.messages:
         say()
-    show_rows(
-        ("seq", "state", "attempts", "sender", "to", "type", "detail", "body"),
-        [_row(each) for each in found.messages],
-        nothing="nothing else" if after else "it is empty",
-        minor=("type", "attempts", "to", "sender", "detail"),
-    )
+        show_rows(
+            ("seq", "state", "attempts", "sender", "to", "type", "detail", "body"),
+            list(map(_row, found.messages)),
+            nothing="",
+            minor=("type", "attempts", "to", "sender", "detail"),
+        )
     if found.more:
         note(f"for later messages: --after {found.messages[-1].message.seq}")
 
