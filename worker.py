@@ -202,9 +202,15 @@ async def _serve_in_turns(
     sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
     try:
         _allow_descriptors(settings.limits.sessions_max)
+        _tune_python()
         candidate = _candidate(settings, sockets.command.address, sockets.tap.address)
         frame_bytes_max = settings.limits.frame_bytes_max
-        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stop.stand_by)
+
+        def stand_by(leader: Leader | None) -> None:
+            stop.stand_by(leader)
+            _tune_python()  # also after leading: what was in memory then may go
+
+        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stand_by)
 
         async def lead(candidate: Candidate) -> None:
             now = settings if reread is None else await to_thread.run_sync(reread.latest, settings)
@@ -271,7 +277,10 @@ async def _serve_store(
         _allow_descriptors(settings.limits.sessions_max)
     for warning in store.warnings:
         _warn(warning)
-    _tune_python()
+    if house is None:
+        _tune_python()
+    else:
+        gc.freeze()  # it was tuned before: bots may be waiting for it to take over
     if not stop.requested:
         command, tap = broker.addresses
         mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
@@ -449,6 +458,7 @@ def _tune_python() -> None:
     Cycles are collected rarely, and never among the objects of the start: the worker creates almost none. The
     database's thread, which needs the interpreter between two statements, gets it from a busy loop at once.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_A_COLLECTION)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 import anyio
@@ -82,6 +83,7 @@ def open_election(url: str) -> Election:
     """Return what a worker that stands by sees of the workers of a house in PostgreSQL. Raises as `open_store`."""
     check_engine_url(url)
     with _driver():
+        import_module(".postgresql.store", __name__)  # now: who takes over has no time for it
         from .postgresql.server.election import PostgresqlElection
     return PostgresqlElection(url)
 

@@ -25,7 +25,10 @@ from .listening import Sockets
 __all__ = ["House", "Lead"]
 
 _LOOK_SECONDS = 0.2
-"""How often a worker that stands by looks whether it may lead: it reads one row, which is in memory."""
+"""How often a worker that stands by looks whether it may lead: it reads one row, which is in memory.
+
+It hears at once of a lease that is given up.
+"""
 
 _ANSWERS_A_TURN = 500
 """Messages answered before other tasks get a turn."""
@@ -142,8 +145,9 @@ class House:
         async with aclosing(self._election()) as election:
             with suppress(DatabaseUnusable, StoreFailed):
                 await election.look()  # from now on this worker counts as standing by
+                await election.prepare()
             while True:
-                await anyio.sleep(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
+                await election.wait(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
                 try:
                     sighting = await election.look()
                 except (
