@@ -38,7 +38,7 @@ from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
-from .model.records import timestamp
+from .model.records import CONSOLE_NAME, timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.executing import RunFunctions
 from .runs.handlers import Handlers
@@ -79,6 +79,7 @@ class Bot(Asking, Removing, Handlers):
         timeout: float | None = _TIMEOUT_SECONDS,
         tap_url: str | Sequence[str] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        read_only: bool = False,
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
@@ -88,10 +89,16 @@ class Bot(Asking, Removing, Handlers):
         workers stand in for each other, both may be lists, and the bot finds the worker that serves.
 
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
-        `context` is the ZeroMQ context to use, which inproc addresses need.
+        `context` is the ZeroMQ context to use, which inproc addresses need. With `read_only` it only asks: everything
+        else raises Forbidden, no message is delivered, and without credentials it is no bot, and has no name.
         """
         self._endpoint = endpoint = Endpoint(url, tap_url, credentials=credentials, context=context)
+        if read_only and endpoint.credentials is None:
+            if name is not None:
+                raise ValueError("a read-only session belongs to no bot: leave out its name")
+            name = CONSOLE_NAME
         name = endpoint.name_of(name)
+        self._read_only = read_only
         self._has_context = context is not None
         self._made_in = os.getpid()
         self._bot_id = bot_id
@@ -220,7 +227,8 @@ class Bot(Asking, Removing, Handlers):
         return Hello(
             request=number,
             protocol=PROTOCOL_VERSION,
-            bot=self.name,
+            read_only=self._read_only,
+            bot=None if self.name == CONSOLE_NAME else self.name,
             bot_id=self._bot_id,
             max_in_flight=self._inbox.max_in_flight,
             client=_VERSION,
@@ -393,13 +401,14 @@ def connect(
     timeout: float | None = _TIMEOUT_SECONDS,
     tap_url: str | Sequence[str] | None = None,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    read_only: bool = False,
 ) -> Bot:
     """Connect a bot to its worker; use it as `async with bus.connect(...) as bot:`.
 
     It is named by `bot`, or by its `credentials`, as for `Bot`. Entering raises WorkerUnavailable if no worker
     answers, HandshakeError if it has another key than the credentials say or does not take the bot's, and
     BotConflict, Forbidden or UnsupportedProtocol if it refuses the bot. Without keys, an unknown name registers a
-    new bot.
+    new bot; with `read_only`, as for `Bot`, there is none.
     """
     return Bot(
         bot,
@@ -410,4 +419,5 @@ def connect(
         timeout=timeout,
         tap_url=tap_url,
         context=context,
+        read_only=read_only,
     )
