@@ -20,7 +20,7 @@ from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, linked, name_of, span_seconds
+from .options import Link, asking, name_of, span_seconds
 from .streams import EXIT_SIGNAL, note, plain, say
 
 __all__ = ["audit"]
@@ -70,7 +70,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     help="The maximum number to show: the oldest.",
 )
 @click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")
-@linked("console")
+@asking
 def audit(link: Link, follow: bool, **wanted: Any) -> None:
     """Show security events, oldest first: who came and went, what was refused, and who changed what.
 

@@ -16,7 +16,7 @@ from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import ask
-from .options import Link, linked, mailbox_of
+from .options import Link, asking, linked, mailbox_of
 from .streams import EXIT_REFUSED, say, show_error
 
 __all__ = ["dead_letters"]
@@ -51,7 +51,7 @@ def dead_letters() -> None:
     show_default=True,
     help="The maximum number to show for each bot: the newest.",
 )
-@linked("console")
+@asking
 def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
     """List dead letters, by bot, the newest first."""
     found = ask(link, lambda asker: _found(asker, bot, limit))
@@ -77,7 +77,7 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
 @dead_letters.command("show")
 @click.argument("seq", type=_seq)
 @_of_bot
-@linked("console")
+@asking
 def show(link: Link, seq: int, bot: str | None) -> None:
     """Show the dead letter SEQ: the reason, and the whole message.
 

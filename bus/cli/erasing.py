@@ -17,7 +17,7 @@ from ..model.erasing import Delayed, Erased, FoundRun
 from .checking import progress
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
-from .options import Link, id_of, linked, name_of, not_empty
+from .options import Link, asking, id_of, linked, name_of, not_empty
 from .streams import EXIT_REFUSED, note, plain, say
 
 __all__ = ["erase", "removals", "scrub"]
@@ -178,7 +178,7 @@ def scrub(link: Link) -> None:
     show_default=True,
     help="The maximum number to show: the oldest.",
 )
-@linked("console")
+@asking
 def removals(link: Link, after: int, limit: int) -> None:
     """Show who erased what, and when, oldest first.
 

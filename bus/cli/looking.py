@@ -21,7 +21,7 @@ from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
 from .console import Time, ago, amount, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
-from .options import Link, linked, mailbox_of, name_of
+from .options import Link, asking, mailbox_of, name_of
 from .streams import note, plain, say
 
 __all__ = ["mailbox", "message", "sessions"]
@@ -43,7 +43,7 @@ def _id_or_seq(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option(
     "--sender", metavar="NAME", callback=name_of, help="The bot that sent it, if several used the same id."
 )
-@linked("console")
+@asking
 def message(link: Link, message_id: str | int, sender: str | None) -> None:
     """Show a message, and what became of it in every mailbox that it went to.
 
@@ -124,7 +124,7 @@ def _why(state: MessageState) -> str:
     show_default=True,
     help="The maximum number to show.",
 )
-@linked("console")
+@asking
 def mailbox(link: Link, mailbox_name: str, after: int, limit: int) -> None:
     """Show what is in the mailbox of the bot, or of the group CHANNEL/GROUP, oldest first, without taking it.
 
@@ -190,7 +190,7 @@ def _some(count: int, thing: str, of_them: int = 0, what: str = "") -> str:
 
 @click.command()
 @click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
-@linked("console")
+@asking
 def sessions(link: Link, bot: str | None) -> None:
     """Show who is connected: since when, when last heard, and with how many messages in flight.
 
