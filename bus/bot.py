@@ -189,7 +189,7 @@ class Bot(Asking, Removing, Handlers):
         with anyio.move_on_after(self._wait):
             with anyio.move_on_after(_SILENT_SECONDS):
                 await connected.wait()
-            if not connected.is_set() and self._connection.refusal is None:
+            if self._wait is None and not connected.is_set() and self._connection.refusal is None:
                 _logger.warning("no worker answers at %s; waiting for one", self._endpoint.where)
             await connected.wait()
         if self._wait is not None and isinstance(self._connection.refusal, WorkerUnavailable):

@@ -163,7 +163,7 @@ def open_bot(link: Link, *, max_in_flight: int, tap_url: str | None = None) -> B
         bot=link.name or None,
         credentials=link.file,
         max_in_flight=max_in_flight,
-        timeout=link.waits.for_answer,
-        wait=link.waits.for_worker,
+        timeout=link.patience.for_answer,
+        wait=link.patience.for_worker,
         read_only=link.read_only,
     )

@@ -37,7 +37,7 @@ from .keeping import Keeper, Running, Stopped, deny, settings_of
 from .options import (
     Command,
     Link,
-    Waits,
+    Patience,
     address_of,
     asking,
     linked,
@@ -266,7 +266,7 @@ def invite(link: Link, bot: str, ttl: float, **options: Any) -> None:
 @keys.command("enrol")
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @waiting
-def enrol_here(target: str | None, waits: Waits, as_json: bool) -> None:
+def enrol_here(target: str | None, patience: Patience, as_json: bool) -> None:
     """Make a key for the bot of an invitation, and a file of credentials with which it connects.
 
     The invitation is read from standard input, or asked for on a terminal. The secret half of the key is only in
@@ -279,7 +279,7 @@ def enrol_here(target: str | None, waits: Waits, as_json: bool) -> None:
         raise click.UsageError(f"This cannot be used as an invitation: {error}.") from None
     file = target or f"{invitation.bot}.creds"
     with _written(file, mine):
-        enrolled = run(lambda: enrol(invitation, mine, timeout=waits.for_answer))
+        enrolled = run(lambda: enrol(invitation, mine, timeout=patience.for_answer))
     if as_json:
         show_json({"file": file, "public_key": public_half(mine), **msgspec.to_builtins(enrolled)})
     else:
@@ -370,7 +370,7 @@ def _amount(count: int, thing: str) -> str:
     help="How long the old key stays valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @waiting
-def rotate(file: str, grace: float, waits: Waits, as_json: bool) -> None:
+def rotate(file: str, grace: float, patience: Patience, as_json: bool) -> None:
     """Replace the key in FILE, a bot's credentials, by a new one.
 
     Programs that run go on with the old key until the grace is over, and then read the file again. After an
@@ -380,7 +380,7 @@ def rotate(file: str, grace: float, waits: Waits, as_json: bool) -> None:
         mine = read_credentials(file)
     except CredentialsError as error:
         deny(str(error))
-    link = Link(urls=(), name=mine.bot, waits=waits, as_json=as_json, file=file, credentials=mine)
+    link = Link(urls=(), name=mine.bot, patience=patience, as_json=as_json, file=file, credentials=mine)
     renewed = ask(link, lambda bot: bot.rotate(grace_seconds=grace))
     if as_json:
         show_json({"file": file, "bot": renewed.bot, "public_key": public_half(renewed)})

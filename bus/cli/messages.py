@@ -86,7 +86,7 @@ def request(link: Link, to: str, **words: Any) -> None:
     for the reply. The reply comes ahead of other messages in the mailbox, which are left there. A reply that comes
     too late is an ordinary message in that mailbox.
     """
-    reply = ask(link, lambda bot: bot.request(to, timeout=link.waits.for_answer, **words))
+    reply = ask(link, lambda bot: bot.request(to, timeout=link.patience.for_answer, **words))
     line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
     say(line, end="")
 

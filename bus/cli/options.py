@@ -35,7 +35,7 @@ __all__ = [
     "ADMIN_FILE",
     "Command",
     "Link",
-    "Waits",
+    "Patience",
     "WithText",
     "address_of",
     "asking",
@@ -152,7 +152,7 @@ seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
 
 
-class Waits(msgspec.Struct, frozen=True):
+class Patience(msgspec.Struct, frozen=True):
     """How many seconds a command waits."""
 
     for_worker: float = _WORKER_SECONDS
@@ -166,7 +166,7 @@ class Link(msgspec.Struct, frozen=True):
     """Its address, or those of several that stand in for each other; none are those of the credentials."""
     name: str
     """The bot that the command acts as; empty for one that asks as no bot."""
-    waits: Waits
+    patience: Patience
     as_json: bool
     read_only: bool = False
     """Whether the command only asks, and does so as no bot."""
@@ -323,7 +323,7 @@ def _linked(help_of_name: str, bot: str | None = None, *, asks: bool = False) ->
             name: str | None,
             credentials: str | None,
             urls: tuple[str, ...],
-            waits: Waits,
+            patience: Patience,
             as_json: bool,
             **rest: Any,
         ) -> None:
@@ -333,7 +333,7 @@ def _linked(help_of_name: str, bot: str | None = None, *, asks: bool = False) ->
             link = Link(
                 urls=urls,
                 name=_name(name, mine) or bot or "",
-                waits=waits,
+                patience=patience,
                 as_json=as_json,
                 read_only=asks and (mine is not None or name is None),
                 file=None if mine is None else mine[0],
@@ -347,14 +347,14 @@ def _linked(help_of_name: str, bot: str | None = None, *, asks: bool = False) ->
 
 
 def waiting(command: Command) -> Command:
-    """Add to a command how long it waits, and the form of its answer: `waits` and `as_json`."""
+    """Add to a command how long it waits, and the form of its answer: `patience` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs."),
         click.option(
             "--timeout",
-            "waits",
+            "patience",
             type=seconds,
-            callback=_waits,
+            callback=_patience,
             metavar="SECONDS",
             envvar="POSTHOUSE_TIMEOUT",
             show_envvar=True,
@@ -366,8 +366,8 @@ def waiting(command: Command) -> Command:
     return command
 
 
-def _waits(context: click.Context, parameter: click.Parameter, value: float | None) -> Waits:
-    return Waits() if value is None else Waits(value, value)
+def _patience(context: click.Context, parameter: click.Parameter, value: float | None) -> Patience:
+    return Patience() if value is None else Patience(value, value)
 
 
 def _credentials(file: str | None, urls: Sequence[str]) -> tuple[str, Credentials] | None:

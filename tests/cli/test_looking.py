@@ -52,7 +52,7 @@ def test_a_dead_letter_tells_why(posthouse: Posthouse) -> None:
     [_, row] = rows(posthouse.answer("message", str(seq)).partition("\n\n")[2])
     assert row[:3] == ["nora", "dead", "1"]
     assert row[3].startswith("no such file, since ")
-    assert "dead       1 dead letter" in posthouse.answer("mailbox", "nora")
+    assert "dead      1 dead letter" in posthouse.answer("mailbox", "nora")
 
 
 def test_a_message_that_is_not_due_is_in_no_mailbox(posthouse: Posthouse) -> None:
