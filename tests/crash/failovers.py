@@ -24,7 +24,7 @@ from .bots import Shape
 from .checker import check
 from .client_bots import ClientBots
 from .history import QUORUM_BACK, QUORUM_LOST, Final
-from .house import House
+from .house import WORKERS, House
 from .load import RULES, Load
 from .recorder import Recorder, read_history
 from .rounds import command
@@ -220,7 +220,13 @@ def why_not() -> str | None:
 
 
 def stand(
-    folder: Path, faults: Sequence[str], *, seed: int, shape: Shape | None = None, lie: str | None = None
+    folder: Path,
+    faults: Sequence[str],
+    *,
+    seed: int,
+    shape: Shape | None = None,
+    workers: int = WORKERS,
+    lie: str | None = None,
 ) -> Verdict:
     """Put a new house through these faults, bring everything back, and judge what its clients saw.
 
@@ -229,7 +235,7 @@ def stand(
     chance = random.Random(seed)
     with (
         quorum() as nodes,
-        House(folder, nodes, lie=lie) as house,
+        House(folder, nodes, workers=workers, lie=lie) as house,
         Recorder(folder / "history.jsonl") as recorder,
         Load(*house.commands, recorder=recorder, seed=seed, shape=shape) as load,
     ):
