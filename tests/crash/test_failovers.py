@@ -12,7 +12,7 @@ from .bots import Shape
 from .failovers import stand
 from .lies_of_engines import LIES_OF_ENGINES
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("_postgresql")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_postgresql")]
 
 FEW = Shape(publishers=1, subscribers=(1,), readers=0, sleepers=0, workers=1, visitors=0, undertakers=0)
 
