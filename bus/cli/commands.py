@@ -42,6 +42,7 @@ COMMANDS = {
     "signal": "bus.cli.signals:signal",
     "status": "bus.cli.messages:status",
     "subscriptions": "bus.cli.messages:subscriptions",
+    "web": "bus.web.command:web",
     "workflows": "bus.cli.workflows:workflows",
 }
 """The commands by name, as `module:function`."""
