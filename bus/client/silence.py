@@ -2,8 +2,8 @@
 
 Owns two rules. The client leaves a worker that is silent for `session_timeout`, as the worker ends such a session.
 If another address may be the right one, it leaves earlier: when a ping was not answered for a part of that time, as
-the worker may be frozen or cut off, and another one lead. That counts from the ping, not from what was heard last: a
-program that keeps the loop busy asks nothing meanwhile.
+the worker may be frozen or cut off, and another one lead. That counts from the ping, not from what was heard last:
+a program that keeps the loop busy asks nothing meanwhile.
 
 Pure.
 """
