@@ -180,6 +180,13 @@ class Stage:
         self.work()
         self.house.workers[number].signal(signal.SIGCONT)
 
+    def drain_worker(self) -> None:
+        """Stop the worker that leads in order, so that it hands over, and start it again."""
+        worker = self.house.workers[self.house.leader]
+        self.mark("worker drained")
+        worker.stop()
+        worker.launch()
+
     def cut_worker_off(self) -> None:
         """Cut the worker that leads off from the nodes until another one leads, and mend that."""
         fence, number = self.house.fence, self.house.leader
@@ -205,6 +212,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "quorum lost, primary restarted and killed": Stage.lose_primary_alone,
     "worker killed": Stage.kill_worker,
     "worker frozen": Stage.freeze_worker,
+    "worker drained": Stage.drain_worker,
     "worker cut off": Stage.cut_worker_off,
     "worker declared dead": Stage.declare_dead,
 }
