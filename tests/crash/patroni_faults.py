@@ -1,9 +1,9 @@
 """A worker on nodes that Patroni watches over, which are broken under load: `python -m tests.crash.patroni_faults`.
 
 Owns the faults, and the silence after each. Patroni alone decides who is promoted, and when. Each fault comes when
-all nodes are well again; the next round begins on a new cluster. Of two workers one leads; both run all the time,
-but where they are what is broken. At the end every mailbox is read until it is empty, and the checker judges what was
-acknowledged.
+all nodes are well again; the next round begins on a new cluster. Of two workers one leads. Both run all the time,
+but where they are what is broken. At the end every mailbox is read until it is empty, and the checker judges what
+was acknowledged.
 """
 
 from __future__ import annotations
