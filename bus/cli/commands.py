@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": "bus.cli.runs:pause",
     "prune": "bus.cli.pruning:prune",
     "publish": "bus.cli.messages:publish",
+    "purge": "bus.cli.removing:purge",
     "reject": "bus.cli.approvals:reject",
     "reload": "bus.cli.rights:reload",
     "removals": "bus.cli.erasing:removals",

@@ -33,8 +33,6 @@ from .changes import (
     MailboxState,
     NotCommitted,
     NoteKeyUse,
-    Page,
-    PageRequest,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
@@ -68,7 +66,9 @@ from .lots import (
     outcomes_of,
     stored_lots,
 )
+from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
+from .removing import DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -99,6 +99,7 @@ __all__ = [
     "Committed",
     "DeadLetter",
     "Delayed",
+    "DiscardDeadLetters",
     "EndedRun",
     "Erase",
     "Erased",
@@ -120,16 +121,19 @@ __all__ = [
     "Outcome",
     "Page",
     "PageRequest",
+    "PurgeMailbox",
     "RecoverRuns",
     "Recovered",
     "ReleaseDue",
     "Released",
     "Removal",
+    "Remove",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
+    "Removed",
     "RevokeKeys",
     "RunNews",
     "RunOwners",
@@ -154,6 +158,7 @@ __all__ = [
     "Surveyed",
     "SurveyedRuns",
     "UnsettledState",
+    "What",
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",
