@@ -53,7 +53,7 @@ from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .outbox import Outbox
-from .silence import Silence
+from .silence import WorkerSilence
 from .unsent import Unsent
 from .waiting import Awaited, Deadlines, FrameTooLarge, Make, Request, Ticket
 from .wakes import Wakes
@@ -111,7 +111,7 @@ class Connection:
         self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
-        self._silence = Silence(0.0)
+        self._silence = WorkerSilence(0.0)
         self._welcomed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -257,7 +257,7 @@ class Connection:
         self._lost, self._welcomed = anyio.Event(), anyio.Event()
         port = self._port = self._endpoint.open_command()
         try:
-            self._silence = Silence(self.home.now())
+            self._silence = WorkerSilence(self.home.now())
             self._transmit(encode(self._returning_hello()))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, port)

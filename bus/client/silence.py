@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Silence"]
+__all__ = ["WorkerSilence"]
 
 _UNANSWERED_FRACTION = 0.4
 """With a timeout of 15 s a leader that is frozen is left within 10 s, when by default its lease is over, too."""
 
 
-class Silence:
+class WorkerSilence:
     """That of one session's worker. Times are seconds of a monotonic clock."""
 
     def __init__(self, now: float) -> None:
@@ -27,7 +27,7 @@ class Silence:
         """When the first ping was sent after that."""
 
     def __repr__(self) -> str:
-        return f"<Silence since {self.heard_at}>"
+        return f"<WorkerSilence since {self.heard_at}>"
 
     def heard(self, now: float) -> None:
         """Note that something came."""

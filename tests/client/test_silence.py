@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bus.client.silence import Silence
+from bus.client.silence import WorkerSilence
 
 
 def test_the_only_worker_is_waited_for_as_long_as_the_session_lasts() -> None:
-    silence = Silence(100.0)
+    silence = WorkerSilence(100.0)
     silence.asked(104.0)
     assert silence.over_at(15.0, several=False) == 115.0
     silence.heard(105.0)
@@ -14,7 +14,7 @@ def test_the_only_worker_is_waited_for_as_long_as_the_session_lasts() -> None:
 
 
 def test_one_of_several_is_left_when_it_leaves_a_ping_unanswered() -> None:
-    silence = Silence(100.0)
+    silence = WorkerSilence(100.0)
     assert silence.over_at(15.0, several=True) == 115.0, "nobody asked"
     silence.asked(104.0)
     silence.asked(108.0)
@@ -26,6 +26,6 @@ def test_one_of_several_is_left_when_it_leaves_a_ping_unanswered() -> None:
 
 
 def test_a_ping_after_long_silence_adds_no_time() -> None:
-    silence = Silence(100.0)
+    silence = WorkerSilence(100.0)
     silence.asked(114.0)
     assert silence.over_at(15.0, several=True) == 115.0
