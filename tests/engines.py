@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import anyio
 import asyncpg
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from store.postgresql.server.connecting import SCHEMA
+from store.sqlite.file.connection import StoreConnection
+from store.sqlite.file.schema import migrate
 
 __all__ = [
     "empty_store",
     "engine_name",
+    "new_file",
     "pytest_addoption",
     "pytest_generate_tests",
     "query",
@@ -37,8 +43,10 @@ ENGINES = ("sqlite", "postgresql")
 LOOP = ("asyncio", {"use_uvloop": False})
 """On which a client is tested with every engine."""
 
-sqlite_only = pytest.mark.sqlite_only
-"""For what changes the file, or is about it."""
+
+def sqlite_only(reason: str) -> pytest.MarkDecorator:
+    """Return a mark for what is about the file, or does not see the engine; `reason` says which."""
+    return pytest.mark.sqlite_only(reason)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,9 +61,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--engine")
-    engines = [chosen] if chosen in ENGINES else list(ENGINES)
-    if metafunc.definition.get_closest_marker("sqlite_only") is not None:
-        engines = [each for each in engines if each == "sqlite"]
+    engines: list[Any] = [chosen] if chosen in ENGINES else list(ENGINES)
+    marker = metafunc.definition.get_closest_marker("sqlite_only")
+    if marker is not None and "postgresql" in engines:
+        skip = pytest.mark.skip(reason=f"with SQLite only: {marker.args[0]}")
+        engines[engines.index("postgresql")] = pytest.param("postgresql", marks=skip)
     metafunc.parametrize("engine_name", engines, indirect=True, scope="module")
 
 
@@ -99,10 +109,33 @@ def shared_store_url(
 def empty_store(engine_name: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield the URL of a store in which nothing was stored yet."""
     if engine_name == "sqlite":
-        yield str(folder / "posthouse.db")
+        yield str(new_file(folder / "posthouse.db"))
     else:
         with request.getfixturevalue("postgresql_databases").lent() as url:
             yield url
+
+
+def new_file(path: Path) -> Path:
+    """Make a database that has the schema and no log yet: a start that was killed between the two leaves it.
+
+    To apply the migrations takes several times as long as the rest of a start.
+    """
+    path.write_bytes(_migrated())
+    return path
+
+
+@cache
+def _migrated() -> bytes:
+    async def made() -> None:
+        connection = StoreConnection(path, isolation_level="IMMEDIATE")
+        await connection
+        await migrate(connection)
+        await connection.close()
+
+    with tempfile.TemporaryDirectory() as folder, start_blocking_portal() as portal:
+        path = Path(folder) / "migrated.db"
+        portal.call(made)
+        return path.read_bytes()
 
 
 async def query(store_url: str, sql: str, *values: Any) -> list[Any]:

@@ -45,6 +45,7 @@ from ..wire.frames import (
     Channels,
     Code,
     DeadLetters,
+    DelayedQuery,
     History,
     Keys,
     MailboxQuery,
@@ -134,6 +135,9 @@ class Queries:
                 return await self._channels(query, sight)
             case Subscriptions():
                 return await self._subscriptions(ask.bot_id, query, sight)
+            case DelayedQuery():
+                sender = None if query.sender is None else self._sender_id(query.sender, sight)
+                return await self._looking.delayed(sender, query, sight)
             case DeadLetters():
                 return await self._dead_letters(ask.bot_id, query, sight)
             case Keys():
@@ -144,7 +148,7 @@ class Queries:
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(self._core.directory, self._log, query, bot=bot, page=page)
             case Search() | Removals() | Scrub():
-                _forbid(sight.unerasable())
+                _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
                 return await self.status(now, None if sight.reads_all else ask.bot_id)

@@ -43,6 +43,7 @@ __all__ = [
     "decoded",
     "drafted",
     "id_of",
+    "limited",
     "linked",
     "mailbox_of",
     "name_of",
@@ -157,6 +158,16 @@ class Patience(msgspec.Struct, frozen=True):
 
     for_worker: float = _WORKER_SECONDS
     for_answer: float = _ANSWER_SECONDS
+
+
+limited = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="The maximum number to show: the oldest.",
+)
 
 
 class Link(msgspec.Struct, frozen=True):

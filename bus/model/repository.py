@@ -26,6 +26,7 @@ from .changes import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     FindRequest,
     Group,
     HistoryRequest,
@@ -33,8 +34,6 @@ from .changes import (
     MailboxState,
     NotCommitted,
     NoteKeyUse,
-    Page,
-    PageRequest,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
@@ -68,7 +67,9 @@ from .lots import (
     outcomes_of,
     stored_lots,
 )
+from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
+from .removing import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -94,11 +95,14 @@ __all__ = [
     "Added",
     "Appended",
     "Applied",
+    "CancelDelayed",
     "Change",
     "CommitWork",
     "Committed",
     "DeadLetter",
     "Delayed",
+    "DelayedRequest",
+    "DiscardDeadLetters",
     "EndedRun",
     "Erase",
     "Erased",
@@ -120,16 +124,19 @@ __all__ = [
     "Outcome",
     "Page",
     "PageRequest",
+    "PurgeMailbox",
     "RecoverRuns",
     "Recovered",
     "ReleaseDue",
     "Released",
     "Removal",
+    "Remove",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
+    "Removed",
     "RevokeKeys",
     "RunNews",
     "RunOwners",
@@ -154,6 +161,7 @@ __all__ = [
     "Surveyed",
     "SurveyedRuns",
     "UnsettledState",
+    "What",
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",
@@ -266,6 +274,9 @@ class MessageLog(Protocol):
 
     async def find(self, request: FindRequest) -> NewMessage | None:
         """Return a message: a LogMessage, or one that is not due yet. Raise RecordDamaged if it is damaged."""
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet, by when they are; damaged ones, which never are, are left out."""
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each of these channels."""

@@ -34,6 +34,7 @@ from .query_frames import (
     Bots,
     Channels,
     DeadLetters,
+    DelayedQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -41,7 +42,7 @@ from .query_frames import (
     Status,
     Subscriptions,
 )
-from .removing_frames import EraseFrame, Removals, Scrub, Search
+from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -58,6 +59,7 @@ __all__ = [
     "Commit",
     "Credit",
     "DeadLetters",
+    "DelayedQuery",
     "Deliver",
     "Enrol",
     "EraseFrame",
@@ -86,6 +88,7 @@ __all__ = [
     "Refusal",
     "Reload",
     "Removals",
+    "RemoveFrame",
     "RequestFrame",
     "RetryDeadLetters",
     "RevokeKeyFrame",
@@ -251,11 +254,11 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
-KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame | RemoveFrame
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
     | PartFrame | WholeFrame | ReadPart

@@ -28,6 +28,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     Erase,
     FindRequest,
     FoundContents,
@@ -45,6 +46,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -67,13 +69,14 @@ from bus.model.repository import (
 )
 
 from .messages import questions
-from .messages.arrivals import Arrivals
+from .messages.arrivals import Arrivals, list_scheduled
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
+from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -228,6 +231,8 @@ class PostgresLog:
                 return await remove_messages(transaction, change)
             case Erase():
                 return await erase(transaction, change)
+            case Remove():
+                return await remove_what(connection, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -333,6 +338,10 @@ class PostgresLog:
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
         return await count_senders(self._database.read, request)
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet."""
+        return await list_scheduled(self._database.questions, request)
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each channel."""
