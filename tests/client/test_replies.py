@@ -78,7 +78,7 @@ async def test_a_reply_that_another_process_got_is_returned_to_its_asker(worker:
 
 
 @LOST
-@sqlite_only
+@sqlite_only("what takes time is the client")
 @pytest.mark.parametrize("anyio_backend", [BACKENDS["asyncio"]], ids=["asyncio"])
 async def test_as_many_replies_as_a_window_has_are_returned_to_their_asker(worker: Worker, what: str) -> None:
     await returned_to_their_asker(worker, what, 1000)
