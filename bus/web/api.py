@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..bot import Bot
 from ..client.ids import chosen_id
-from ..errors import BusError, Forbidden, LimitReached, ReplyTimeout, RequestError
+from ..errors import BusError, Forbidden, LimitReached, Portable, ReplyTimeout, RequestError
 from ..model.patterns import Pattern
 from ..wire.frames import is_name
 from ..wire.refusals import NAME_RULE, refusal
@@ -54,7 +54,7 @@ _BEAT_SECONDS = 10.0
 T = TypeVar("T")
 
 
-class _Failure(Exception):
+class _Failure(Portable):
     """A request that is answered with an error of HTTP's."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

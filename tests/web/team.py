@@ -95,7 +95,7 @@ async def talk(connect: Connect, hostile: str = HOSTILE) -> None:
         await critic.subscribe("jobs")
         for number in range(6):
             await author.publish("jobs", {"number": number, "text": hostile}, message_type=hostile[:100])
-        for _ in range(5):
+        for _ in range(6):
             message = await critic.receive()
             await message.term(f"cannot be judged: {hostile}")
         first = await author.send("critic", {"question": "Is it good?"}, headers={"about": hostile})
