@@ -116,7 +116,8 @@ def _bot_of(link: Link, tap: str | None, token: Token) -> Bot:
         bot=token.bot,
         credentials=token.credentials,
         max_in_flight=0,
-        timeout=link.timeout_seconds,
+        timeout=link.patience.for_answer,
+        wait=link.patience.for_worker,
         tap_url=tap,
     )
 
