@@ -19,7 +19,7 @@ from bus.model.engines import is_engine
 from bus.model.leadership import Candidate, Election
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-from .moving.house import Site
+from .moving.movable import Site
 from .urls import check_engine_url, database_path, shown
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bus.errors import DatabaseUnusable
 
-from ..moving.house import refusal
+from ..moving.movable import refusal
 from ..urls import shown
 from .server.connecting import make_safe
 from .server.epoch import begin_epoch
