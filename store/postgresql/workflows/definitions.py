@@ -63,12 +63,13 @@ _NOW = "SELECT clock_timestamp()"
 class UnitCall(NamedTuple):
     """A write: what it needs to know, and what it does with that.
 
-    One that `settles` reads or writes the tables by itself.
+    One that `settles` reads or writes the tables by itself. One that is about `only_steps` needs and writes step logs.
     """
 
     run: Callable[[Unit], Awaitable[Any]]
     needs: Needs
     settles: bool
+    only_steps: bool = False
 
 
 class PostgresqlDefinitions:
@@ -165,10 +166,15 @@ class PostgresqlDefinitions:
         return await self._database.read.fetch(sql, *values)
 
     async def _write(
-        self, run: Callable[[Unit], Awaitable[_T]], needs: Needs | None = None, *, settles: bool = False
+        self,
+        run: Callable[[Unit], Awaitable[_T]],
+        needs: Needs | None = None,
+        *,
+        settles: bool = False,
+        only_steps: bool = False,
     ) -> _T:
         """Carry out a call in the next transaction."""
-        call, together = UnitCall(run, needs or Needs(), settles), self._together
+        call, together = UnitCall(run, needs or Needs(), settles, only_steps), self._together
         written = await self._database.writer.join(together.carry_out, call, together.as_one)
         if isinstance(written, StoreError):
             raise written
@@ -207,7 +213,7 @@ class PostgresqlDefinitions:
 
     async def as_one(self, connection: asyncpg.Connection, end: LogEnd, calls: Sequence[UnitCall]) -> Alone | None:
         """Return calls that only write step logs as one statement, after one that reads what they need."""
-        if any(call.settles or not call.needs.are_steps for call in calls):
+        if not all(call.only_steps for call in calls):
             return None
         unit = Unit(connection, "")
         await unit.load(call.needs for call in calls)

@@ -60,11 +60,6 @@ class Needs(msgspec.Struct, frozen=True):
     """Step logs with the run for which they are written; None: the one that they have."""
     workflows: tuple[str, ...] = ()
 
-    @property
-    def are_steps(self) -> bool:
-        """Whether only step logs are needed."""
-        return bool(self.steps) and not (self.runs or self.records or self.claimed or self.workflows)
-
 
 _Mark = tuple[int, int, int, int, int, int]
 

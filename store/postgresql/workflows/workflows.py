@@ -348,7 +348,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
             return outcomes
 
         asked = (need for write in writes for need in needs_of(write).steps)
-        return await self._write(operation, Needs(steps=tuple(asked)))
+        return await self._write(operation, Needs(steps=tuple(asked)), only_steps=True)
 
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):
