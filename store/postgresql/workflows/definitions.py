@@ -63,7 +63,7 @@ _NOW = "SELECT clock_timestamp()"
 class UnitCall(NamedTuple):
     """A write: what it needs to know, and what it does with that.
 
-    One that `settles` reads or writes the tables by itself. One that is about `only_steps` needs and writes step logs.
+    One that `settles` reads or writes the tables by itself. One with `only_steps` needs and writes nothing else.
     """
 
     run: Callable[[Unit], Awaitable[Any]]
