@@ -118,7 +118,7 @@ async def test_who_finds_nobody_that_serves_is_told_so() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stand_by)
                 with pytest.raises(bus.WorkerUnavailable, match="does not serve: this worker stands by"):
-                    await bus.connect(worker.url, bot="b", timeout=1.0).__aenter__()
+                    await bus.connect(worker.url, bot="b", timeout=1.0, wait=0.5).__aenter__()
                 tasks.cancel_scope.cancel()
 
 
