@@ -93,6 +93,22 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
     browser.see("Dead letters", "h1")
 
 
+def test_a_page_that_nobody_sees_waits(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/bots").live()
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    changed = "document.dispatchEvent(new Event('visibilitychange'))"
+    browser.script(hide % "true" + changed)
+    browser.see("waits until it is seen", "footer")
+
+    async def comes(connect: Connect) -> None:
+        async with connect("latecomer"):
+            pass
+
+    site.play(comes)
+    browser.script(hide % "false" + changed)
+    browser.see("latecomer")
+
+
 def _fact(browser: Browser, name: str) -> int:
     [found] = [each for each in browser.all(".facts div") if each.text.startswith(f"{name}\n")]
     return int(found.text.partition("\n")[2].replace(",", ""))
