@@ -18,7 +18,7 @@ from bus.wire.frames import (
     ToBot,
     ToChannel,
 )
-from bus.wire.removing_frames import BotOf, DeadLettersOf, GroupOf, MailboxOf, Removable
+from bus.wire.removing_frames import BotOf, DeadLettersOf, GroupOf, MailboxOf, Removable, SubscriptionOf
 
 from .worker import ID, Worker, delivered, published
 
@@ -189,3 +189,33 @@ def test_what_a_commit_settles_of_a_removed_group_is_not_saved() -> None:
     worker.settle(2)
     assert "work/team" not in worker.log.mailboxes
     assert worker.log.subscriptions == {}
+
+
+def test_a_group_that_is_removed_twice_at_the_same_time_is_removed_once() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    batch = on_its_way(worker, GroupOf("work", "team"))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(2)
+    assert [value["done"] for value in answers(said)] == [True]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+    [refused] = worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=6, force=True)) + worker.settle(2)
+    assert refused["code"] == "not_found"
+
+
+def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work"))
+    worker.commit()
+    worker.say(b"b", Goodbye(request=6))
+    worker.commit()
+    worker.say(b"s", remove(BotOf("b"), force=True))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", remove(SubscriptionOf("b", "work"), id=2, request=5))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(3)
+    assert [value["kind"] for value in answers(said)] == ["bot"]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
