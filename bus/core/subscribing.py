@@ -62,6 +62,8 @@ class Subscribing:
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
+        self._held: dict[str, list[str]] = {}
+        """Bots whose subscriptions do not change while a channel is being removed."""
         self._opening: dict[str, set[str]] = {}
         """Groups that are being opened, by channel."""
 
@@ -198,7 +200,8 @@ class Subscribing:
         """Let no subscription to a channel change until `proceed_all`. Return False if one is on its way."""
         if any(channel in changing for changing in self._changing.values()):
             return False
-        for bot_id in self._directory.channels[channel].subscriptions:
+        self._held[channel] = list(self._directory.channels[channel].subscriptions)
+        for bot_id in self._held[channel]:
             self.change(bot_id, channel)
         self._directory.closing.add(channel)
         return True
@@ -206,7 +209,7 @@ class Subscribing:
     def proceed_all(self, channel: str) -> None:
         """Begin the changes that waited while a channel was to be removed."""
         self._directory.closing.discard(channel)
-        for bot_id in [bot_id for bot_id, changing in self._changing.items() if channel in changing]:
+        for bot_id in self._held.pop(channel):
             self.proceed(bot_id, channel)
 
     def close_channel(self, channel: str) -> None:
