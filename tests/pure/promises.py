@@ -22,6 +22,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
     Change,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -40,6 +41,7 @@ from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
 from .placement import placement_faults
+from .simulated_settings import GROUPS
 
 __all__ = ["Promises", "Violation"]
 
@@ -155,6 +157,8 @@ class Promises:
                     self.discarded.update((self.key(mailbox_id), seq) for seq in answer.seqs)
                 case Remove(what=EndSubscription(bot_id, channel)) if answer.done and not answer.again:
                     self._note_end(self.name(bot_id), channel)
+                case Remove(what=CloseChannel(channel)) if answer.done and not answer.again:
+                    self._note_channel_closed(channel)
                 case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
                     self._note_closed(channel, group)
                 case RemoveMessages():
@@ -210,6 +214,13 @@ class Promises:
     def _note_end(self, bot: str, channel: str) -> None:
         self.interests.pop((bot, channel), None)
         self.subscribed.pop((bot, channel), None)
+
+    def _note_channel_closed(self, channel: str) -> None:
+        for bot, other in [*self.interests, *self.subscribed]:
+            if other == channel:
+                self._note_end(bot, channel)
+        for group in GROUPS:
+            self._note_closed(channel, group)
 
     def _note_closed(self, channel: str, group: str) -> None:
         """A group is gone: one of its name is another one."""
