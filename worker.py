@@ -261,7 +261,7 @@ async def _serve_store(
     prepare(broker)
     if house is None:
         _allow_descriptors(settings.limits.sessions_max)
-    for warning in store.warnings:
+    for warning in (*store.warnings, *broker.warnings):
         _warn(warning)
     _tune_python()
     if not stop.requested:

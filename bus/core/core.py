@@ -52,6 +52,7 @@ from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 from .access import Access
 from .administering import Administering
 from .admission import Admission
+from .audience import Audience
 from .batches import Batch, Batches
 from .committing import Committing
 from .directory import Directory
@@ -59,6 +60,7 @@ from .dispatch import Dispatch
 from .duties import Duties
 from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
+from .events import Events
 from .flushing import Flushing
 from .founding import Founding
 from .hearing import Hearing
@@ -72,7 +74,6 @@ from .publishing import Publishing
 from .recording import SecurityRecord
 from .recovering import Recovering
 from .returning import Returning
-from .run_events import RunEvents
 from .scheduling import Scheduling
 from .settling import Settling
 from .shares import Shares
@@ -102,18 +103,29 @@ class Core:
         self._record = SecurityRecord(
             state.security, self.directory, self.sessions, batches=self._batches, settings=settings.retention
         )
-        self._turn.noted = self._record.note
+        self._turn.noted += (self._record.note,)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
             state, self.directory, settings.limits, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
-        self.run_events = RunEvents(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self.audience = Audience(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self._events = Events(self.audience, self.directory, self.sessions, turn=self._turn, new_id=new_id)
+        self._batches.tell = self._events.of_dead_letters
         self._founding = Founding(self.directory, settings.limits)
-        access = Access(settings.security)
+        access = Access(settings.security, self.directory.worker_channels)
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
         self.large = LargeFrames(self.sessions, self.shares, settings)
-        self._admission = admission = self._with_limits(self._scheduling, self._founding)
+        self._admission = admission = Admission(
+            self.directory,
+            self._scheduling,
+            self._founding,
+            permitting=self.permitting,
+            shares=self.shares,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            limits=settings.limits,
+        )
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
@@ -151,30 +163,16 @@ class Core:
             turn=self._turn,
         )
         self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
-        self._flushing = self._with_flushes(self._record)
-        self._hearing = Hearing(settings.delivery.heartbeat_seconds)
-
-    def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
-        return Admission(
-            self.directory,
-            scheduling,
-            founding,
-            permitting=self.permitting,
-            shares=self.shares,
-            dispatch=self.dispatch,
-            turn=self._turn,
-            limits=self._settings.limits,
-        )
-
-    def _with_flushes(self, record: SecurityRecord) -> Flushing:
-        return Flushing(
+        self._flushing = Flushing(
             self._batches,
             self.dispatch,
-            record,
+            self._record,
+            events=self._events,
             keyring=self.keyring,
             turn=self._turn,
-            flush_seconds=self._settings.delivery.mailbox_flush_seconds,
+            flush_seconds=settings.delivery.mailbox_flush_seconds,
         )
+        self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
         return Opening(
@@ -295,6 +293,7 @@ class Core:
         """Handle the log's refusal of a batch, none of which is on disk."""
         self._turn.moment = moment
         batch.refused()
+        self._events.refused(code, moment)
         self._founding.end(batch.channels.values())
         self.dispatch.save_again(batch.mailboxes)
         for job in batch.jobs:
@@ -393,6 +392,7 @@ class Core:
         self.large.expire(moment.now)
         if self.duties.held:
             self._record.tick(moment.now, self._turn.steady())
+        self._events.tick(moment.now)
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now

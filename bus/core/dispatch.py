@@ -31,6 +31,7 @@ from ..wire.frames import Code, Gap, Nak, Term
 from .batches import Batches, Job
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
+from .filling import Filling
 from .tapping import Tapping
 
 __all__ = ["Counters", "Dispatch"]
@@ -71,6 +72,7 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
+        self._filling = Filling(directory, turn, settings.limits.backlog_messages_max)
         self.counters = Counters()
         self._directory = directory
         self._batches = batches
@@ -202,10 +204,14 @@ class Dispatch:
         """
         mailbox = self._directory.mailboxes[bot_id]
         most = self._settings.limits.backlog_messages_max
-        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one_max)):
+        if not mailbox.backlog.known and mailbox.is_count_needed(
+            self.last_seq, min(self._filling.limit, of_one_max)
+        ):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
         reserved = mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
         mailbox.backlog.expect(sender_bot_id, reserved)
+        if mailbox.backlog.waiting > self._filling.limit:
+            self._filling.look(mailbox)
         return reserved
 
     def expect_no_more(self, bot_id: str, sender_bot_id: str, count: int) -> None:
@@ -391,6 +397,7 @@ class Dispatch:
     def expire(self) -> None:
         """Expire what was not settled in time, and touch the mailboxes in which something is due."""
         self._clear_seen_gaps()
+        self._filling.tick()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
@@ -404,12 +411,12 @@ class Dispatch:
         dead: list[int] = []
         for given_up in abandoned:
             mailbox.dead_letters.bury(
-                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
+                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall, given_up.channel)
             )
             self.counters.dead += 1
             dead.append(given_up.seq)
         if dead:
-            name = self._directory.bots[mailbox.id].name if mailbox.group is None else mailbox.id
+            name = self._directory.mailbox_name(mailbox)
             self._turn.note("dead_letters", bot=name, messages=len(dead), first_seq=dead[0])
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────

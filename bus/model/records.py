@@ -17,7 +17,9 @@ import msgspec
 
 __all__ = [
     "CONTINUED",
+    "EVENTS_CHANNEL",
     "RUNS_CHANNEL",
+    "WORKER_CHANNELS",
     "WORKER_ID",
     "WORKER_NAME",
     "BotMessage",
@@ -102,6 +104,11 @@ WORKER_NAME = "posthouse"
 
 RUNS_CHANNEL = "posthouse.runs"
 """The channel of the worker's events of runs. Nobody else publishes on it."""
+
+EVENTS_CHANNEL = "posthouse.events"
+"""The channel on which the worker tells of itself (`events`), unless a bot created it under an earlier version."""
+
+WORKER_CHANNELS = (RUNS_CHANNEL, EVENTS_CHANNEL)
 
 
 class BotRecord(Record, frozen=True):
