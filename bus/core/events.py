@@ -53,7 +53,7 @@ _ALONE_SECONDS = 0.2
 """How often events alone make a batch: an event is in the log after about this time."""
 
 _RETRY_SECONDS = 5.0
-"""The same after they could not be written: the disk is full, and every attempt is logged."""
+"""How long they wait for another batch after one was refused: the disk may be full, and each attempt is logged."""
 
 _REST_SECONDS = 10.0
 """How often the same kind of event of the same subject is told."""
@@ -104,7 +104,8 @@ class Events:
             self._add(event)
 
     def refused(self, code: Code, moment: Moment) -> None:
-        """Tell that a batch was refused, if that was because storage is full."""
+        """Note that a batch was refused, and tell of it if that was because storage is full."""
+        self._due = moment.now + _RETRY_SECONDS
         if code == Code.STORAGE_FULL and self._audience.wants(EVENTS_CHANNEL):
             self._add(StorageFilled(at=moment.wall, since=moment.wall))
 
@@ -175,7 +176,6 @@ class Events:
 
     def not_written(self, events: Iterable[Noticed]) -> None:
         """Keep events for a later batch."""
-        self._due += _RETRY_SECONDS
         for event in events:
             self._resting.pop(_key(event), None)
             later = [waiting.pop(_key(event)) for waiting in (self._ready, self._later) if _key(event) in waiting]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
+from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
 
-__all__ = ["BOTS", "CHANNELS", "GROUPS", "RETENTIONS", "SETTINGS", "SHARES"]
+__all__ = ["BOTS", "CHANNELS", "EVENTS", "GROUPS", "RETENTIONS", "SETTINGS", "SHARES"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
 GROUPS = ["team", "crew"]
+EVENTS = EventSettings(age_seconds=30.0, messages_max=10)
 
 # Small enough that every bound is reached all the time.
 SETTINGS = Settings(

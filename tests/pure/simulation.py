@@ -22,7 +22,7 @@ import msgspec
 from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
-from bus.model.records import timestamp
+from bus.model.records import EVENTS_CHANNEL, timestamp
 from bus.model.repository import AddSubscription, Subscription, SurveyRequest, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
@@ -59,7 +59,7 @@ from bus.wire.removing_frames import DelayedMessage
 from .connection import Connection
 from .fake_log import FakeLog
 from .promises import Promises, Violation
-from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
+from .simulated_settings import BOTS, CHANNELS, EVENTS, GROUPS, RETENTIONS, SETTINGS, SHARES
 
 __all__ = ["Simulation", "play"]
 
@@ -74,7 +74,10 @@ class Simulation:
         self.seed = seed
         self.random = random.Random(seed)
         limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
-        self.settings = msgspec.structs.replace(SETTINGS, limits=limits, retention=RETENTIONS[seed % 3])
+        self.settings = msgspec.structs.replace(
+            SETTINGS, limits=limits, retention=RETENTIONS[seed % 3], events=EVENTS
+        )
+        self.channels = [*CHANNELS, EVENTS_CHANNEL] if seed % 6 == 4 else CHANNELS
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
@@ -229,7 +232,7 @@ class Simulation:
         known = [bot.name for bot in self.core.directory.bots.values()]
         to_bot = self.random.random() < 0.6
         recipient: ToBot | ToChannel = (
-            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(CHANNELS))
+            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(self.channels))
         )
         reply_to = None
         if self.log.messages and self.random.random() < 0.3:
@@ -373,7 +376,7 @@ class Simulation:
         connection = self._pick()
         if connection is None:
             return
-        channel = self.random.choice(CHANNELS)
+        channel = self.random.choice(self.channels)
         seq = self.random.randint(1, self.log.last_seq + self.random.choice([3, 3, 100]))
         starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
         start = self.random.choice(starts)
@@ -395,7 +398,7 @@ class Simulation:
     def _unsubscribe(self) -> None:
         connection = self._pick()
         if connection is not None:
-            channel = self.random.choice(CHANNELS)
+            channel = self.random.choice(self.channels)
             key = (connection.bot, channel)
             self.wishes[key] = self.wishes.get(key, 0) + 1
             self.promises.subscribed.pop(key, None)
@@ -403,8 +406,14 @@ class Simulation:
 
     def _take_batch(self) -> None:
         if self.batch is None and self.core.has_batch(self._moment()):
-            self.batch = self.core.take_batch(self._moment())
+            self._begin_batch()
             self._ask_for_what_leaves()
+
+    def _begin_batch(self) -> None:
+        wanted = self.core.audience.wants(EVENTS_CHANNEL)
+        self.batch = self.core.take_batch(self._moment())
+        if self.batch is not None:
+            self.promises.check_told(self.batch.changes, wanted=wanted)
 
     def _ask_for_what_leaves(self) -> None:
         """Connect a bot, now and then, whose mailbox is losing messages: their turn comes before they are gone."""
@@ -589,7 +598,7 @@ class Simulation:
         """Let the disk answer everything, without faults."""
         while self.batch is not None or self.questions or self.core.has_batch(self._moment()):
             if self.batch is None:
-                self.batch = self.core.take_batch(self._moment())
+                self._begin_batch()
             batch, self.batch = self.batch, None
             if batch is not None:
                 applied = self.log.apply(batch.changes)
