@@ -92,5 +92,6 @@ class Steps:
         if after is not step:
             partial = change.output is None and unit.is_large(step.id)
             unit.write_step(after, partial=partial, output_text=text)
-            self.events.asked(unit, after)
+            if after.status is not step.status:
+                self.events.asked(unit, after)
         return after

@@ -217,12 +217,12 @@ class Steps:
                 await transaction.connection.executemany(_UPDATE, found.updates)
         except sqlite3.IntegrityError as error:
             raise Conflict(str(error)) from error
-        await self._tell(transaction, (step for step, _ in found.known.values()))
+        await self._tell(transaction, found.entered)
         return outcomes
 
-    async def _tell(self, transaction: Transaction, changed: Iterable[WorkflowStepLog]) -> None:
-        """Record the events of the steps that wait for an approval since this transaction."""
-        for step in changed:
+    async def _tell(self, transaction: Transaction, entered: Iterable[WorkflowStepLog]) -> None:
+        """Record the events of steps that entered their status, where that is to wait for an approval."""
+        for step in entered:
             if step.status is StepStatus.WAITING_APPROVAL:
                 await self.events.asked(transaction.connection, step)
 
@@ -250,6 +250,8 @@ class Steps:
         if after is not step:
             found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
             found.known[after.id] = after, hold
+            if after.status is not step.status:
+                found.entered.append(after)
         return after
 
 
@@ -279,6 +281,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[WorkflowStepLog, _HoldOf]] = {}
+        self.entered: list[WorkflowStepLog] = []
+        """Step logs as they entered a status."""
         self.inserts: list[tuple[Any, ...]] = []
         self.updates: list[tuple[Any, ...]] = []
 
@@ -305,6 +309,7 @@ class _Found:
         step = begun(step, now)
         self.inserts.append((*new.row, step.started_at, step.completed_at))
         self.known[step.id] = step, hold
+        self.entered.append(step)
         return step
 
 
