@@ -27,7 +27,7 @@ class Audience:
             RUNS_CHANNEL: "always" if settings.workflows.events else "subscribed",
             EVENTS_CHANNEL: settings.events.publish if EVENTS_CHANNEL in directory.worker_channels else "never",
         }
-        self._directory = directory
+        self.directory = directory
         self._tapping = tapping
         self._scheduling = scheduling
 
@@ -37,10 +37,10 @@ class Audience:
     @property
     def warning(self) -> str | None:
         """What operators should know if the channel for events is not the worker's."""
-        entry = self._directory.channels.get(EVENTS_CHANNEL)
-        if entry is None or EVENTS_CHANNEL in self._directory.worker_channels:
+        entry = self.directory.channels.get(EVENTS_CHANNEL)
+        if entry is None or EVENTS_CHANNEL in self.directory.worker_channels:
             return None
-        creator = self._directory.bots.get(entry.channel.created_by_bot_id)
+        creator = self.directory.bots.get(entry.channel.created_by_bot_id)
         by = "a bot" if creator is None else f"bot {creator.name!r}"
         return (
             f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays as it is: this"
@@ -52,7 +52,7 @@ class Audience:
         publish = self._publish[channel]
         if publish != "subscribed":
             return publish == "always"
-        entry = self._directory.channels.get(channel)
+        entry = self.directory.channels.get(channel)
         return (entry is not None and bool(entry.mailboxes)) or self._tapping.has_listener(channel)
 
     def written(self, channel: str) -> None:

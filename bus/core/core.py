@@ -109,8 +109,7 @@ class Core:
             state, self.directory, settings.limits, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
         self.audience = Audience(settings, self.directory, self.dispatch.tapping, self._scheduling)
-        self._events = Events(self.audience, self.directory, self.sessions, turn=self._turn, new_id=new_id)
-        self._batches.tell = self._events.of_dead_letters
+        self._events = Events(self.audience, self.sessions, self._batches, turn=self._turn, new_id=new_id)
         self._founding = Founding(self.directory, settings.limits)
         access = Access(settings.security, self.directory.worker_channels)
         self.permitting = Permitting(access, self.directory)

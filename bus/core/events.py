@@ -43,8 +43,7 @@ from ..model.records import EVENTS_CHANNEL, WORKER_ID, Channel
 from ..model.repository import DeadLetter, Lot, Outcome
 from ..wire.codes import Code
 from .audience import Audience
-from .batches import Job
-from .directory import Directory
+from .batches import Batches, Job
 from .effects import Moment, Note, Turn
 
 __all__ = ["Events"]
@@ -74,15 +73,16 @@ class Events:
     def __init__(
         self,
         audience: Audience,
-        directory: Directory,
         sessions: Sessions,
+        batches: Batches,
         *,
         turn: Turn,
         new_id: Callable[[], str],
     ) -> None:
         turn.noted += (self._note,)
+        batches.tell = self._of_dead_letters
         self._audience = audience
-        self._directory = directory
+        self._directory = audience.directory
         self._sessions = sessions
         self._new_id = new_id
         self._ready: dict[_Key, Noticed] = {}
@@ -182,7 +182,7 @@ class Events:
             for each in (event, *later):
                 _put(self._ready, each)
 
-    def of_dead_letters(
+    def _of_dead_letters(
         self, buried: Sequence[tuple[Mailbox, Sequence[DeadLetter]]], timestamp: str
     ) -> list[Job[Any]]:
         """Return what tells of dead letters, for the batch that stores them."""

@@ -19,9 +19,9 @@ from .records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME, RecoveredRun, Workf
 __all__ = [
     "LISTED_MAX",
     "ApprovalWaiting",
+    "CrashedRun",
     "DeadLettersAdded",
     "DeadMessage",
-    "Event",
     "EventBody",
     "MailboxDrained",
     "MailboxFilling",
@@ -32,6 +32,7 @@ __all__ = [
     "SessionOpened",
     "SessionVanished",
     "StorageFilled",
+    "WorkerEvent",
     "WorkerServing",
     "approval_waiting",
     "due_event",
@@ -208,7 +209,7 @@ class RunsCrashed(EventBody, frozen=True, kw_only=True):
     listed: tuple[CrashedRun, ...]
 
 
-Event = (
+WorkerEvent = (
     SessionOpened
     | SessionEnded
     | SessionVanished
@@ -222,16 +223,16 @@ Event = (
     | RunsCrashed
 )
 
-_KINDS: dict[str, Any] = {kind.message_type: kind for kind in get_args(Event)}
+_KINDS: dict[str, Any] = {kind.message_type: kind for kind in get_args(WorkerEvent)}
 
 
-def read_event(message_type: str, body: Any) -> Event | None:
+def read_event(message_type: str, body: Any) -> WorkerEvent | None:
     """Return the event that a message of the channel tells; None if this version does not know its kind.
 
     Raises msgspec.ValidationError if the body is not that of its kind.
     """
     kind = _KINDS.get(message_type)
-    event: Event | None = None if kind is None else msgspec.convert(body, kind)
+    event: WorkerEvent | None = None if kind is None else msgspec.convert(body, kind)
     return event
 
 

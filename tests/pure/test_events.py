@@ -11,7 +11,7 @@ from bus.core.effects import Moment, Note
 from bus.model.events import (
     DeadLettersAdded,
     DeadMessage,
-    Event,
+    WorkerEvent,
     MailboxDrained,
     MailboxFilling,
     MessagesRemoved,
@@ -69,11 +69,11 @@ def subscribe(worker: Worker, address: bytes, **fields: Any) -> None:
     worker.commit()
 
 
-def told(worker: Worker) -> list[Event]:
+def told(worker: Worker) -> list[WorkerEvent]:
     """Give the events in the log that were not given before."""
     seen = getattr(worker, "seen", 0)
     worker.seen = worker.log.last_seq  # type: ignore[attr-defined]
-    found: list[Event] = []
+    found: list[WorkerEvent] = []
     for seq, message in worker.log.messages.items():
         if seq > seen and message.recipient_channel == EVENTS_CHANNEL:
             assert (message.sender_bot_id, message.sender_bot_name) == (WORKER_ID, WORKER_NAME)
