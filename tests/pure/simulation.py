@@ -77,7 +77,7 @@ class Simulation:
         self.settings = msgspec.structs.replace(
             SETTINGS, limits=limits, retention=RETENTIONS[seed % 3], events=EVENTS
         )
-        self.channels = [*CHANNELS, EVENTS_CHANNEL] if seed % 6 == 4 else CHANNELS
+        self.channels = [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
