@@ -19,8 +19,8 @@ import gc
 import hashlib
 import platform
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ import uuid_utils
 import zmq
 from anyio import to_thread
 
+import store as stores
 from bus.broker.broker import Broker
 from bus.broker.house import House
 from bus.broker.listening import open_sockets
@@ -45,6 +46,7 @@ from bus.configuration import Rereading, read_settings
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
+from bus.model.databases import Databases
 from bus.model.leadership import Candidate, Leader
 from bus.model.repository import Store, StoreWatch
 from bus.service_manager import ServiceManager
@@ -59,7 +61,10 @@ from store import database_path, described, open_election, open_store
 if TYPE_CHECKING:
     from bus.broker.health import HealthServer
 
-__all__ = ["main", "program", "serve", "worker_key"]
+__all__ = ["databases", "main", "program", "serve", "worker_key"]
+
+databases: Databases = stores
+"""What the commands about whole databases use (`bus.cli.joined`)."""
 
 T = TypeVar("T")
 
@@ -189,14 +194,23 @@ async def _serve_in_turns(
     election = partial(_opened, settings, open_election)
     election()  # which refuses a URL that is none
     if settings.security.has_keys:
-        await check_house_key(settings)
+        with stop.interrupting():
+            await check_house_key(databases, settings)
+        if stop.requested:
+            return
     key = worker_key(settings)
     sockets = open_sockets(context, settings, keyed(None if key is None else key.secret, None), gate=Gate())
     try:
         _allow_descriptors(settings.limits.sessions_max)
+        _tune_python()
         candidate = _candidate(settings, sockets.command.address, sockets.tap.address)
         frame_bytes_max = settings.limits.frame_bytes_max
-        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stop.stand_by)
+
+        def stand_by(leader: Leader | None) -> None:
+            stop.stand_by(leader)
+            _tune_python()  # also after leading: what was in memory then may go
+
+        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stand_by)
 
         async def lead(candidate: Candidate) -> None:
             now = settings if reread is None else await to_thread.run_sync(reread.latest, settings)
@@ -256,14 +270,17 @@ async def _serve_store(
         store, settings, context, worker=worker, versions=versions, secret=secret, house=house
     )
     if key is not None:
-        await note_house_key(settings, key)
+        await note_house_key(databases, settings, key)
         await _introduce_admin(broker, key, find_admin_file(_file(settings)))
     prepare(broker)
     if house is None:
         _allow_descriptors(settings.limits.sessions_max)
     for warning in (*store.warnings, *broker.warnings):
         _warn(warning)
-    _tune_python()
+    if house is None:
+        _tune_python()
+    else:
+        gc.freeze()  # it was tuned before: bots may be waiting for it to take over
     if not stop.requested:
         command, tap = broker.addresses
         mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
@@ -340,10 +357,20 @@ class _Stop:
         self.health: HealthServer | None = None
         self._broker: Broker | None = None
         self._house: House | None = None
+        self._waiting = anyio.CancelScope()
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Cancel what is done within, as soon as the worker is to stop."""
+        with anyio.CancelScope() as self._waiting:
+            if self.requested:
+                self._waiting.cancel()
+            yield
 
     def request(self) -> None:
         self.requested = True
         self.manager.stopping("writes what it accepted, and notifies every bot")
+        self._waiting.cancel()
         if self._broker is not None:
             self._broker.stop()
         if self._house is not None:
@@ -431,6 +458,7 @@ def _tune_python() -> None:
     Cycles are collected rarely, and never among the objects of the start: the worker creates almost none. The
     database's thread, which needs the interpreter between two statements, gets it from a busy loop at once.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_A_COLLECTION)

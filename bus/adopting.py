@@ -18,13 +18,12 @@ from pathlib import Path
 import msgspec
 import uuid_utils
 
-from store import database_path, open_store
-
 from .client.bot_keys import new_credentials
 from .client.credentials import Credentials, read_credentials, write_credentials
 from .errors import Conflict, CredentialsError, DatabaseUnusable
 from .house_key import check_house_key, note_house_key
 from .model.changes import AddBot, AddKey, Change, LogState
+from .model.databases import Databases
 from .model.keys import Key, Purpose
 from .model.records import WORKER_NAME, BotRecord, later, timestamp
 from .model.repository import MessageLog, Store
@@ -57,32 +56,32 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def stopped_worker(settings: Settings) -> AsyncIterator[StoppedWorker]:
+async def stopped_worker(databases: Databases, settings: Settings) -> AsyncIterator[StoppedWorker]:
     """Open the database of a worker that does not run. Its own pair of keys is made if it has none.
 
     Raises DatabaseInUse if it runs, DatabaseUnusable if there is no such database, what `open_store` raises, and
     KeyFileUnusable.
     """
-    database = None if settings.store.engine else _find(settings.store.database)
-    opening = _opened(settings)
-    await check_house_key(settings)
+    database = None if settings.store.engine else _find(databases, settings.store.database)
+    opening = _opened(databases, settings)
+    await check_house_key(databases, settings)
     async with opening as store:
         key = open_worker_key(find_key_file(database, settings.security.key_file))
-        await note_house_key(settings, key)
+        await note_house_key(databases, settings, key)
         addresses = Addresses(nearest(settings.listen.command), nearest(settings.listen.tap), key.public)
         yield StoppedWorker(store.log, await store.log.load(), addresses)
 
 
-def _opened(settings: Settings) -> AbstractAsyncContextManager[Store]:
+def _opened(databases: Databases, settings: Settings) -> AbstractAsyncContextManager[Store]:
     try:
-        return open_store(settings.store.url, rules=settings.workflow_rules)
+        return databases.open_store(settings.store.url, rules=settings.workflow_rules)
     except ValueError as error:
         raise DatabaseUnusable(f"{settings.store.setting}: {error}") from None
 
 
-def _find(url: str) -> str:
+def _find(databases: Databases, url: str) -> str:
     try:
-        database = database_path(url)
+        database = databases.database_path(url)
     except ValueError as error:
         raise DatabaseUnusable(f"store.database: {error}") from None
     if not os.path.exists(database):

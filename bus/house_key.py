@@ -9,32 +9,31 @@ from __future__ import annotations
 
 import os
 
-from store import house_key
-
 from .errors import KeyFileUnusable
+from .model.databases import Databases
 from .settings import Settings
 from .worker_key import WorkerKey, find_key_file, open_worker_key
 
 __all__ = ["check_house_key", "note_house_key"]
 
 
-async def check_house_key(settings: Settings) -> None:
+async def check_house_key(databases: Databases, settings: Settings) -> None:
     """Raise KeyFileUnusable if the house has a key already, and this worker has another one, or none.
 
-    Call it before the worker's pair is made. Raises also what `store.house_key` does.
+    Call it before the worker's pair is made. Raises also what `Databases.house_key` does.
     """
     if not settings.store.engine:
         return
-    known = await house_key(settings.store.engine)
+    known = await databases.house_key(settings.store.engine)
     if known not in (None, _own(settings)):
         raise _other(settings, known)
 
 
-async def note_house_key(settings: Settings, key: WorkerKey) -> None:
+async def note_house_key(databases: Databases, settings: Settings, key: WorkerKey) -> None:
     """Note the key of the first worker of a house. Raise KeyFileUnusable if another one was noted meanwhile."""
     if not settings.store.engine:
         return
-    known = await house_key(settings.store.engine, key.public)
+    known = await databases.house_key(settings.store.engine, key.public)
     if known != key.public:
         raise _other(settings, known)
 

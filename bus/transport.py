@@ -126,6 +126,14 @@ class Port:
             return None
 
     @property
+    def peer(self) -> str | None:
+        """The IP address that the last message came from; None if it came from this machine by other means."""
+        try:
+            return None if self._last is None else str(self._last.get("Peer-Address")) or None
+        except zmq.ZMQError:
+            return None
+
+    @property
     def user(self) -> str:
         """Who sent the last message, as the authenticator said when its connection came; "" without one."""
         try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 import anyio
 
 from bus.errors import DatabaseUnusable
+from bus.model.databases import LogHead, Moved, MoveSurvey, Tell
 from bus.model.leadership import Candidate, Election
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
@@ -28,14 +30,14 @@ __all__ = [
     "examine",
     "house_key",
     "is_engine",
+    "move",
     "open_election",
     "open_store",
+    "reopen",
     "restore",
     "site_of",
+    "survey",
 ]
-
-_Tell = Callable[[tuple[str, int, int | None]], None]
-"""Is called with how far it is, as `StoreCheck.run` says it."""
 
 
 def open_store(
@@ -81,6 +83,7 @@ def open_election(url: str) -> Election:
     """Return what a worker that stands by sees of the workers of a house in PostgreSQL. Raises as `open_store`."""
     check_engine_url(url)
     with _driver():
+        import_module(".postgresql.store", __name__)  # now: who takes over has no time for it
         from .postgresql.server.election import PostgresqlElection
     return PostgresqlElection(url)
 
@@ -159,14 +162,14 @@ def examine(url: str) -> list[str]:
     return examine(path)
 
 
-def back_up(database: Path, target: Path, tell: _Tell) -> StoreCheck:
+def back_up(database: Path, target: Path, tell: Tell) -> StoreCheck:
     """Copy a file that a worker may be using; see `store.sqlite.backup.back_up`."""
     from .sqlite import backup
 
     return backup.back_up(database, target, tell)
 
 
-def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path | None]:
+def restore(backup: Path, database: Path, tell: Tell) -> tuple[StoreCheck, Path | None]:
     """Put a copy of a backup in the place of a file; see `store.sqlite.backup.restore`."""
     from .sqlite.backup import restore
 
@@ -174,12 +177,39 @@ def restore(backup: Path, database: Path, tell: _Tell) -> tuple[StoreCheck, Path
 
 
 def site_of(url: str) -> Site:
-    """Return where the store at a URL of `open_store` is, or is to be, for `store.moving.mover`."""
-    if is_engine(url):
-        check_engine_url(url)
-        with _driver():
-            from .postgresql.moving import PostgresqlSite
-        return PostgresqlSite(url)
+    """Return where the store at a URL of `open_store` is, or is to be. Raise DatabaseUnusable for another URL."""
+    try:
+        if is_engine(url):
+            check_engine_url(url)
+            with _driver():
+                from .postgresql.moving import PostgresqlSite
+            return PostgresqlSite(url)
+        path = database_path(url)
+    except ValueError as error:
+        raise DatabaseUnusable(str(error)) from None
     from .sqlite.moving import SqliteSite
 
-    return SqliteSite(database_path(url))
+    return SqliteSite(path)
+
+
+async def survey(source: str, target: str) -> MoveSurvey:
+    """Return what would be moved from one URL to another; see `store.moving.mover.survey`."""
+    from .moving import mover
+
+    here, there = site_of(source), site_of(target)
+    found, arrived = await mover.survey(here, there)
+    return MoveSurvey(here.name, there.name, found.counts, sum(arrived.counts.values()))
+
+
+async def move(source: str, target: str, tell: Tell) -> Moved:
+    """Move the store at a URL to another one; see `store.moving.mover.move`."""
+    from .moving import mover
+
+    return await mover.move(site_of(source), site_of(target), tell)
+
+
+async def reopen(source: str) -> LogHead:
+    """Let the store at a URL, which was moved, go on under a new epoch; see `store.moving.mover.reopen`."""
+    from .moving import mover
+
+    return await mover.reopen(site_of(source))

@@ -122,6 +122,7 @@ class Broker:
             versions=versions,
             frame_bytes_max=frame_bytes_max,
             moment=moment,
+            peer=sockets.watch.connections.peer,
             leads=None if house is None else house.leads,
         )
         self._answering = Answering(
@@ -317,7 +318,7 @@ class Broker:
         self._watch.hear(self._moment().now)
         if self._watch.connections.returned(address):
             self._lose(address)
-        self._watch.connections.greeted(address, self._command.source)
+        self._watch.connections.greeted(address, self._command.source, self._command.peer)
 
     async def _watch_connections(self) -> None:
         while True:

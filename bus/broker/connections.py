@@ -51,6 +51,8 @@ class Connections:
         self._looked_at = 0.0
         self._open: dict[int, set[bytes]] = {}
         """By descriptor, the addresses that said hello."""
+        self._peers: dict[bytes, str] = {}
+        """Where these addresses' connections come from, as far as it is known."""
         self._lost: dict[bytes, int] = {}
         """Addresses whose connection is gone, with the number of frames by which all of theirs have been read."""
         self._read_frames = 0
@@ -73,13 +75,19 @@ class Connections:
         for address in self._open.pop(descriptor, ()):
             self._lose(address)
 
-    def greeted(self, address: bytes, descriptor: int | None) -> None:
+    def peer(self, address: bytes) -> str | None:
+        """Return the IP address from which an address said hello; None if it is not known."""
+        return self._peers.get(address)
+
+    def greeted(self, address: bytes, descriptor: int | None, peer: str | None = None) -> None:
         """Note a hello; the descriptor is None for a connection within the process, which never breaks.
 
         Call `closed` and `opened` for all earlier events before, and carry out `returned`.
         """
         if descriptor in self._open:
             self._open[descriptor].add(address)
+            if peer is not None:
+                self._peers[address] = peer
             self._silent.pop(descriptor, None)
         elif descriptor is not None:
             self._lose(address)
@@ -124,5 +132,6 @@ class Connections:
         return notices
 
     def _lose(self, address: bytes) -> None:
+        self._peers.pop(address, None)
         most = self._waiting_frames_max * (len(self._open) + 1)
         self._lost[address] = self._read_frames + most

@@ -22,7 +22,8 @@ from .metrics import metrics_of, unready
 __all__ = ["HealthServer", "open_health_server"]
 
 _CONNECTIONS_MAX = 32
-"""Some scrapers and probes. One beyond that is closed at once: each takes a descriptor from the bots."""
+"""Some scrapers and probes: each takes a descriptor from the bots. Beyond that, the one that has asked nothing
+for the longest is closed, so that nobody keeps the probes out by connecting."""
 
 _PAUSE_SECONDS = 1.0
 """After a connection that could not be accepted."""
@@ -48,6 +49,8 @@ class HealthServer:
         self.instead = "starting: the worker does not serve yet"
         """What the worker does without a broker."""
         self._connections = 0
+        self._waiting: dict[anyio.CancelScope, None] = {}
+        """The connections whose next request has not come, the one that has waited the longest first."""
 
     def __repr__(self) -> str:
         return f"<HealthServer {self.address}>"
@@ -65,8 +68,10 @@ class HealthServer:
 
     async def _serve(self, stream: anyio.abc.ByteStream) -> None:
         async with stream:
-            if self._connections == _CONNECTIONS_MAX:
-                return
+            if self._connections >= _CONNECTIONS_MAX:
+                if not self._waiting:
+                    return
+                self._hang_up(next(iter(self._waiting)))
             self._connections += 1
             try:
                 await self._converse(stream, h11.Connection(h11.SERVER))
@@ -75,27 +80,41 @@ class HealthServer:
             finally:
                 self._connections -= 1
 
+    def _hang_up(self, waiting: anyio.CancelScope) -> None:
+        del self._waiting[waiting]
+        waiting.cancel()
+
     async def _converse(self, stream: anyio.abc.ByteStream, connection: h11.Connection) -> None:
         while True:
             with anyio.move_on_after(_IDLE_SECONDS) as limit:
-                await self._answer(stream, connection)
+                if (request := await self._request(stream, connection)) is None:
+                    return
+                await self._answer(stream, connection, request)
             if limit.cancelled_caught or {connection.our_state, connection.their_state} != {h11.DONE}:
                 return
             connection.start_next_cycle()
 
-    async def _answer(self, stream: anyio.abc.ByteStream, connection: h11.Connection) -> None:
+    async def _request(self, stream: anyio.abc.ByteStream, connection: h11.Connection) -> h11.Request | None:
+        """Return the next request, or None if this connection has to go before it came."""
         request: h11.Request | None = None
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive(_READ_BYTES))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                raise anyio.EndOfStream
-        assert request is not None
+        with anyio.CancelScope() as waiting:
+            self._waiting[waiting] = None
+            try:
+                while True:
+                    event = connection.next_event()
+                    if event is h11.NEED_DATA:
+                        connection.receive_data(await stream.receive(_READ_BYTES))
+                    elif isinstance(event, h11.Request):
+                        request = event
+                    elif isinstance(event, h11.EndOfMessage):
+                        return request
+                    elif isinstance(event, h11.ConnectionClosed):
+                        raise anyio.EndOfStream
+            finally:
+                self._waiting.pop(waiting, None)
+        return None
+
+    async def _answer(self, stream: anyio.abc.ByteStream, connection: h11.Connection, request: h11.Request) -> None:
         status, body, media_type = await self._page(request)
         headers = [
             ("content-type", media_type),

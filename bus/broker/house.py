@@ -25,7 +25,10 @@ from .listening import Sockets
 __all__ = ["House", "Lead"]
 
 _LOOK_SECONDS = 0.2
-"""How often a worker that stands by looks whether it may lead: it reads one row, which is in memory."""
+"""How often a worker that stands by looks whether it may lead: it reads one row, which is in memory.
+
+It hears at once of a lease that is given up.
+"""
 
 _ANSWERS_A_TURN = 500
 """Messages answered before other tasks get a turn."""
@@ -56,14 +59,18 @@ class House:
         self._leader: Leader | None = None
         """Who leads, as far as this worker knows."""
         self._tenure: Tenure | None = None
+        self._attempt = anyio.CancelScope()
+        """Of `lead`, until it leads."""
         self._stopped = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<House {self._candidate.worker_id} {'stands by' if self._tenure is None else 'leads'}>"
 
     def stop(self) -> None:
-        """Stand by no more. A worker that leads ends when `lead` returns."""
+        """Stand by no more, and cancel `lead` if it does not lead yet; otherwise end when it returns."""
         self._stopped.set()
+        if self._tenure is None:
+            self._attempt.cancel()
 
     async def run(self, lead: Lead) -> None:
         """Lead whenever nobody else does, and stand by meanwhile, until stopped.
@@ -82,7 +89,8 @@ class House:
                     return
             is_free, leader, self._tenure = False, None, None
             try:
-                await lead(candidate)
+                with anyio.CancelScope() as self._attempt:
+                    await lead(candidate)
             except* OwnershipLost as lost:
                 note = _log.info if self._tenure is None else _log.warning
                 note("does_not_lead", reason=_reason(lost))
@@ -137,8 +145,9 @@ class House:
         async with aclosing(self._election()) as election:
             with suppress(DatabaseUnusable, StoreFailed):
                 await election.look()  # from now on this worker counts as standing by
+                await election.prepare()
             while True:
-                await anyio.sleep(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
+                await election.wait(_LOOK_SECONDS)  # first: who has just failed to lead must not try again at once
                 try:
                     sighting = await election.look()
                 except (

@@ -17,7 +17,6 @@ from ..core.directory import ChannelEntry
 from ..core.effects import Ask, Moment
 from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.parcel import write_message
 from ..model.keys import Key
 from ..model.records import WORKER_ID, WORKER_NAME, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog, Subscription
@@ -26,7 +25,6 @@ from ..wire.answers import (
     ChannelList,
     DeadLetterAnswer,
     DeadLetterList,
-    Fate,
     HistoryPage,
     KeyList,
     Leads,
@@ -36,7 +34,6 @@ from ..wire.answers import (
     ListedKey,
     ListedSecurityEvent,
     ListedSubscription,
-    MessageAnswer,
     RateLimited,
     Scrubbed,
     SubscriptionList,
@@ -50,18 +47,21 @@ from ..wire.frames import (
     DeadLetters,
     History,
     Keys,
+    MailboxQuery,
     MessageQuery,
     Query,
     Refusal,
     Removals,
     Scrub,
     Search,
+    SessionsQuery,
     Status,
     Subscriptions,
     is_id,
 )
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
+from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
 from .removing import removals, search
 
@@ -90,9 +90,11 @@ class Queries:
         versions: dict[str, str],
         frame_bytes_max: int,
         moment: Callable[[], Moment],
+        peer: Callable[[bytes], str | None],
         leads: Callable[[], Awaitable[Leads | None]] | None = None,
     ) -> None:
         self._core = core
+        self._looking = Looking(core, log, frame_bytes_max=frame_bytes_max, moment=moment, peer=peer)
         self._log = log
         self._versions = versions
         self._leads = leads
@@ -119,7 +121,13 @@ class Queries:
             case History():
                 return await self._history(ask.bot_id, query, sight)
             case MessageQuery():
-                return await self._message(self._find(ask.bot_id, query.id, query.sender, sight), sight)
+                return await self._looking.message(self._meant(ask.bot_id, query, sight), sight)
+            case MailboxQuery():
+                mailbox = self._mailbox(query.bot or ask.bot_id, sight)
+                return await self._looking.mailbox(mailbox, query, sight)
+            case SessionsQuery():
+                of = None if query.bot is None else self._bot(query.bot, sight).id
+                return await self._looking.sessions(of, ask, query, sight)
             case Bots():
                 return await self._bots(query, sight)
             case Channels():
@@ -136,7 +144,7 @@ class Queries:
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(self._core.directory, self._log, query, bot=bot, page=page)
             case Search() | Removals() | Scrub():
-                _forbid(sight.unerasable())
+                _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
                 return await self.status(now, None if sight.reads_all else ask.bot_id)
@@ -153,6 +161,14 @@ class Queries:
             case Scrub():
                 await self._log.scrub(self._moment().wall)
                 return Scrubbed()
+
+    def _meant(self, bot_id: str, query: MessageQuery, sight: Sight) -> FindRequest | int:
+        """Return which message is asked for, by its id or by its seq. Raise Refusal."""
+        if query.id is not None and query.seq is None:
+            return self._find(bot_id, query.id, query.sender, sight)
+        if query.id is not None or query.seq is None or query.sender is not None:
+            raise Refusal(Code.BAD_REQUEST, "message takes an id, perhaps with its sender, or else a seq alone")
+        return query.seq
 
     def _find(self, bot_id: str, id: str, sender: str | None, sight: Sight) -> FindRequest:
         channels = self._core.directory.subscriptions_of(bot_id)
@@ -175,7 +191,7 @@ class Queries:
         portions = self._portions_of(bot_id, query, between, sight)
         page: AnswerPage[msgspec.Raw] = AnswerPage(msgspec.Raw, self._frame_bytes_max)
         async for portion in portions:
-            written = [_raw(message) for message in portion[: query.limit - len(page.rows)]]
+            written = [raw_message(message) for message in portion[: query.limit - len(page.rows)]]
             if not page.add(written) or len(written) < len(portion):
                 return HistoryPage(page.rows, more=True)
         if query.between is not None and not page.rows:  # whom a bot never met, it knows only if it may
@@ -217,59 +233,14 @@ class Queries:
                 return
             part = msgspec.structs.replace(part, before_seq=portion[-1].seq)
 
-    async def _message(self, request: FindRequest, sight: Sight) -> MessageAnswer[msgspec.Raw]:
-        message = await self._log.find(request)
-        if isinstance(message, LogMessage) and sight.reads(message):
-            reached = self._reached(message)
-            if not sight.is_sender(message):
-                reached = [mailbox for mailbox in reached if sight.reads_mailbox(mailbox)]
-            return MessageAnswer(_raw(message), [self._fate(mailbox, message) for mailbox in reached])
-        if message is None or isinstance(message, LogMessage) or not sight.reads_early(message):
-            raise Refusal(Code.NOT_FOUND, f"no message with id {request.id}")
-        return MessageAnswer(msgspec.Raw(write_message(message, None, None)), [], due_at=message.due_at)
-
-    def _reached(self, message: LogMessage) -> list[Mailbox]:
-        """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
-        reached = self._recipients(message)
-        holders = [box for box in self._core.directory.mailboxes.values() if box.leaving.holds({message.seq})]
-        return list(dict.fromkeys([*reached, *holders]))
-
-    def _recipients(self, message: LogMessage) -> list[Mailbox]:
-        directory, channel = self._core.directory, message.recipient_channel
-        if channel is None:
-            mailbox = directory.mailboxes.get(message.recipient_bot_id or "")
-            return [] if mailbox is None else [mailbox]
-        entry = directory.channels.get(channel)
-        return [] if entry is None else [
-            mailbox
-            for mailbox in entry.mailboxes.values()
-            if mailbox.sources.has_interest(message.seq, message.sender_bot_id, channel)
-        ]  # fmt: skip
-
-    def _fate(self, mailbox: Mailbox, message: LogMessage) -> Fate:
-        state = mailbox.fate(message.seq, message.recipient_channel)
-        over = message.expires_at is not None and message.expires_at <= self._moment().wall
-        if over and state in ("waiting", "returned", "dead"):
-            state = "expired"
-        if mailbox.group is not None:
-            return Fate(bot_id=None, bot=None, group=mailbox.group, state=state)
-        return Fate(bot_id=mailbox.id, bot=self._core.directory.bots[mailbox.id].name, state=state)
-
-    async def _backlogs(self, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
-        """Return the number of unsettled messages of each mailbox, by its id."""
-        behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
-        counts = await self._log.backlogs([mailbox.reading.unread(self._core.last_seq) for mailbox in behind])
-        remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
-        return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}
-
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max)
         for part in _portions(directory.bot_names.after(query.after)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
             bots = [directory.names[name] for name in part if sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
-            backlogs = await self._backlogs(read)
-            if not page.add([self._listed(bot, backlogs.get(bot.id)) for bot in bots]):
+            counts = await backlogs(self._core, self._log, read)
+            if not page.add([self._listed(bot, counts.get(bot.id)) for bot in bots]):
                 break
         return BotList(page.rows, page.more)
 
@@ -292,15 +263,14 @@ class Queries:
             seen = [name for name in part if sight.sees_channel(name)]
             entries = [channels[name] for name in seen]
             counts = await self._log.channel_counts(seen)
-            backlogs = await self._backlogs(
-                [
-                    mailbox
-                    for entry in entries
-                    for mailbox in entry.mailboxes.values()
-                    if mailbox.group is not None and sight.sees_group(entry.channel.name, mailbox.group)
-                ]
-            )
-            if not page.add([_listed_channel(entry, counts, backlogs) for entry in entries]):
+            groups = [
+                mailbox
+                for entry in entries
+                for mailbox in entry.mailboxes.values()
+                if mailbox.group is not None and sight.sees_group(entry.channel.name, mailbox.group)
+            ]
+            waiting = await backlogs(self._core, self._log, groups)
+            if not page.add([_listed_channel(entry, counts, waiting) for entry in entries]):
                 break
         return ChannelList(page.rows, page.more)
 
@@ -364,9 +334,7 @@ class Queries:
     async def _dead_letters(
         self, bot_id: str, query: DeadLetters, sight: Sight
     ) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
-        mailbox = self._core.directory.find_mailbox(query.bot or bot_id)
-        if mailbox is None or not sight.reads_mailbox(mailbox):
-            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {str(query.bot)[:NAME_CHARACTERS_MAX]!r}")
+        mailbox = self._mailbox(query.bot or bot_id, sight)
         page: AnswerPage[DeadLetterAnswer[msgspec.Raw]] = AnswerPage(DeadLetterAnswer, self._frame_bytes_max)
         is_whole = sight.is_full or mailbox in self._core.directory.mailboxes_of(bot_id)
         left_out = read = query.offset if is_whole else 0
@@ -426,6 +394,12 @@ class Queries:
             raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel {name!r}")
         return entry
 
+    def _mailbox(self, name: str, sight: Sight) -> Mailbox:
+        mailbox = self._core.directory.find_mailbox(name)
+        if mailbox is None or not sight.reads_mailbox(mailbox):
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {name[:NAME_CHARACTERS_MAX]!r}")
+        return mailbox
+
     def _bot(self, name_or_id: str, sight: Sight) -> BotRecord:
         bot = self._core.directory.find_bot(name_or_id)
         if bot is None or not sight.sees_bot(bot.name):
@@ -439,17 +413,13 @@ def _forbid(refusal: Refusal | None) -> None:
         raise refusal
 
 
-def _raw(message: LogMessage) -> msgspec.Raw:
-    return msgspec.Raw(write_message(message, message.seq, message.timestamp))
-
-
 def _dead(dead: DeadLetter, message: LogMessage | None) -> DeadLetterAnswer[msgspec.Raw]:
     return DeadLetterAnswer(
         seq=dead.seq,
         reason=dead.reason,
         attempts=dead.attempts,
         at=dead.at,
-        message=_raw(message) if message is not None else None,
+        message=raw_message(message) if message is not None else None,
     )
 
 

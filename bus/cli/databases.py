@@ -9,15 +9,13 @@ from pathlib import Path
 import anyio
 import rich_click as click
 
-from store import back_up, begin_again, check_of, database_path, described, is_engine
-from store import restore as put_into_place
-
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable
 from ..settings import SettingsError
 from .checking import progress, show_check, show_copy
 from .console import show_json
 from .exit_codes import exit_codes
+from .joined import databases
 from .streams import EXIT_DATA, say
 
 __all__ = ["backup", "check", "restore", "restored"]
@@ -29,7 +27,7 @@ _TOOLS = (
 
 
 def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if is_engine(value):
+    if databases().is_engine(value):
         return value
     return str(click.Path(exists=True, dir_okay=False, readable=False).convert(value, parameter, context))
 
@@ -44,7 +42,7 @@ def check(database: str, as_json: bool) -> None:
     """
     with exit_codes():
         try:
-            found = check_of(database)
+            found = databases().check_of(database)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         if not show_check(found, as_json=as_json):
@@ -67,9 +65,11 @@ def _database(config: Path | None, database: str | None, engine: str | None) -> 
     """Return the file that a configuration names. Raise DatabaseUnusable, with what to do, if it is an engine."""
     settings = read_settings(config, store={"database": database, "engine": engine}).store
     if settings.engine:
-        raise DatabaseUnusable(f"{described(settings.engine)} is PostgreSQL's own to copy and to restore: {_TOOLS}")
+        raise DatabaseUnusable(
+            f"{databases().described(settings.engine)} is PostgreSQL's own to copy and to restore: {_TOOLS}"
+        )
     try:
-        return Path(database_path(settings.database))
+        return Path(databases().database_path(settings.database))
     except ValueError as error:
         raise SettingsError(str(error)) from error
 
@@ -89,7 +89,7 @@ def backup(file: Path, config: Path | None, database: str | None, engine: str | 
     with exit_codes():
         source = _database(config, database, engine)
         with progress() as tell:
-            check = back_up(source, file, tell)
+            check = databases().back_up(source, file, tell)
         show_copy(
             check, as_json=as_json, said=f"backed up {source} to {file}", database=str(source), backup=str(file)
         )
@@ -110,7 +110,7 @@ def restore(backup: Path, config: Path | None, database: str | None, engine: str
     with exit_codes():
         target = _database(config, database, engine)
         with progress() as tell:
-            check, aside = put_into_place(backup, target, tell)
+            check, aside = databases().restore(backup, target, tell)
         said = f"restored {target} from {backup}"
         if aside is not None:
             said += f"; the old one is {aside}: remove it, and {aside.name}-*, when you do not need it any more"
@@ -131,10 +131,11 @@ def restored(config: Path | None, database: str | None, engine: str | None, as_j
         if not settings.engine:
             raise SettingsError("name the engine that was restored with --engine; files are put back by 'restore'")
         try:
-            epoch = anyio.run(begin_again, settings.engine)
+            epoch = anyio.run(databases().begin_again, settings.engine)
         except ValueError as error:
             raise SettingsError(str(error)) from error
+        named = databases().described(settings.engine)
         if as_json:
-            show_json({"database": described(settings.engine), "epoch": epoch})
+            show_json({"database": named, "epoch": epoch})
         else:
-            say(f"the log of {described(settings.engine)} has a new epoch, {epoch}; the workers can start")
+            say(f"the log of {named} has a new epoch, {epoch}; the workers can start")

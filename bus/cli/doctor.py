@@ -8,14 +8,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from store import database_path, described, examine
-
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable, StoreFailure, WorkerUnavailable
 from ..settings import Settings, SettingsError
 from .console import show_json, show_rows
 from .diagnosis import Finding, file_findings, machine_findings, worker_findings
 from .ending import first, open_bot, run
+from .joined import databases
 from .options import Link, linked
 from .streams import EXIT_REFUSED
 
@@ -59,13 +58,13 @@ def _of_the_machine(config: Path | None, database: str | None, engine: str | Non
 def _of_the_database(settings: Settings) -> Iterator[Finding]:
     store = settings.store
     try:
-        warnings = examine(store.url)
+        warnings = databases().examine(store.url)
         for warning in warnings:
             yield Finding("warning", "database", warning)
         if not warnings:
-            yield Finding("ok", "database", described(store.url))
+            yield Finding("ok", "database", databases().described(store.url))
         if not store.engine:
-            yield from file_findings(Path(database_path(store.database)).absolute(), settings)
+            yield from file_findings(Path(databases().database_path(store.database)).absolute(), settings)
     except (DatabaseUnusable, StoreFailure, ValueError, OSError) as error:
         yield Finding("fault", "database", str(error))
 

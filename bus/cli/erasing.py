@@ -17,7 +17,8 @@ from ..model.erasing import Delayed, Erased, FoundRun
 from .checking import progress
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
-from .options import Link, id_of, linked, name_of, not_empty
+from .options import Link, id_of, limited, linked, name_of, not_empty
+from .removing import in_words
 from .streams import EXIT_REFUSED, note, plain, say
 
 __all__ = ["erase", "removals", "scrub"]
@@ -74,8 +75,8 @@ def erase(
 
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
     passes over it. Delayed messages are removed. So are runs that have ended, with all their steps, if they contain
-    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, and it exits with
-    1: end them, and repeat the command.
+    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
+    that began them, and it exits with 1: end them, and repeat the command.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.
@@ -89,22 +90,20 @@ def erase(
     async def erased(bot: Bot) -> tuple[_Found, Erased]:
         found = await _find(bot, query)
         if dry_run:
-            return found, Erased(runs_left=tuple(run.id for run in found.runs.values() if not run.ended))
+            return found, _would_erase(found)
         done = await _erase(bot, found, reference)
         if not no_scrub:
             await _scrub(bot)
         return found, done
 
     found, done = ask(link, erased)
-    ended = [run.id for run in found.runs.values() if run.ended]
-    counts = (found.messages, found.delayed, ended) if dry_run else (done.seqs, done.delayed, done.runs)
-    messages, delayed, runs = map(len, counts)
+    messages, delayed, runs = len(done.seqs), len(done.delayed), len(done.runs)
     if link.as_json:
         done_now = {"messages": messages, "delayed": delayed, "runs": runs}
         show_json(done_now | {"runs_left": done.runs_left, "dry_run": dry_run})
     else:
-        for seq, id in found.messages.items() if dry_run else ():
-            say(plain(f"message {seq} with the id {id}"))
+        for seq in done.seqs if dry_run else ():
+            say(plain(f"message {seq} with the id {found.messages[seq]}"))
         what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')} and {amount(runs, 'run')}"
         say(f"{what} {'would be erased' if dry_run else 'erased'}")
     for run in done.runs_left:
@@ -129,6 +128,16 @@ async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
     return found
 
 
+def _would_erase(found: _Found) -> Erased:
+    left = {run.id for run in found.runs.values() if not run.ended}
+    return Erased(
+        tuple(seq for seq, id in found.messages.items() if id not in left),
+        tuple(found.delayed),
+        tuple(id for id in found.runs if id not in left),
+        tuple(left),
+    )
+
+
 async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
     """Erase what was found, in portions, and return all that was done."""
     seqs, delayed, runs = list(found.messages), found.delayed, list(found.runs)
@@ -142,7 +151,7 @@ async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
                 done.seqs + some.seqs,
                 done.delayed + some.delayed,
                 done.runs + some.runs,
-                done.runs_left + some.runs_left,
+                tuple(dict.fromkeys(done.runs_left + some.runs_left)),
             )
             tell(("erasing", min(start + _PORTION, total), total))
     return done
@@ -170,17 +179,10 @@ def scrub(link: Link) -> None:
 
 @click.command()
 @click.option("--after", type=click.IntRange(min=0), metavar="N", default=0, help="Only those after a number.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1000,
-    show_default=True,
-    help="The maximum number to show: the oldest.",
-)
+@limited
 @linked("console")
 def removals(link: Link, after: int, limit: int) -> None:
-    """Show who erased what, and when, oldest first.
+    """Show who erased or removed what, and when, oldest first.
 
     SCRUBBED is since when nothing of it is left in the files of the database. `--json` also names the messages and
     runs.
@@ -194,13 +196,16 @@ def removals(link: Link, after: int, limit: int) -> None:
             each.number,
             Time(each.at),
             f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
-            len(each.erased.seqs),
-            len(each.erased.delayed),
-            len(each.erased.runs),
+            _erased(each.erased) if each.removed is None else in_words(each.removed),
             each.reference or "",
             Time(each.scrubbed_at) if each.scrubbed_at else "",
         )
         for each in found
     ]
-    columns = ("number", "time", "bot", "messages", "delayed", "runs", "reference", "scrubbed")
-    show_rows(columns, rows, nothing="nothing was removed")
+    show_rows(("number", "time", "bot", "removed", "reference", "scrubbed"), rows, nothing="nothing was removed")
+
+
+def _erased(erased: Erased) -> str:
+    counts = (("message", erased.seqs), ("delayed message", erased.delayed), ("run", erased.runs))
+    told = [amount(len(found), thing) for thing, found in counts if found]
+    return f"{', '.join(told) or 'nothing'} erased"

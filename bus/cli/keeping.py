@@ -18,6 +18,7 @@ from ..configuration import read_settings
 from ..settings import Settings, SettingsError
 from ..wire.answers import KeyAdded
 from .ending import ask, run
+from .joined import databases
 from .options import ADMIN_FILE, Link
 from .streams import EXIT_CONFIG, EXIT_DENIED, show_error
 
@@ -77,7 +78,7 @@ class Stopped:
         """Return how it will be reached, by its configuration."""
 
         async def read() -> Addresses:
-            async with stopped_worker(self._settings) as worker:
+            async with stopped_worker(databases(), self._settings) as worker:
                 return worker.addresses
 
         return run(read)
@@ -86,7 +87,7 @@ class Stopped:
         """Write a key into it."""
 
         async def added() -> dict[str, Any]:
-            async with stopped_worker(self._settings) as worker:
+            async with stopped_worker(databases(), self._settings) as worker:
                 [stored] = await worker.add([key])
             known = {"public_key": stored.public_key, "bot_id": stored.bot_id, "bot_name": key.bot}
             return known | {"expires_at": stored.expires_at}

@@ -32,6 +32,7 @@ from ..wire.keys import Invitation, canonical_public, invitation_text, public_te
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, run
+from .joined import databases
 from .keeping import Keeper, Running, Stopped, deny, settings_of
 from .options import Command, Link, address_of, linked, name_of, read_input, seconds, seconds_or_none, waiting
 from .rights import test
@@ -396,7 +397,7 @@ def adopt(folder: Path, config: Path | None, database: str | None, as_json: bool
     wanted, settings = _Wanted(**options), settings_of(config, database)
 
     async def adopted() -> list[Credentials]:
-        async with stopped_worker(settings) as worker:
+        async with stopped_worker(databases(), settings) as worker:
             found = credentials_of_all(worker, folder, wanted.addresses(worker.addresses))
             await worker.add([_adopting(wanted, each) for each in found])
             return found

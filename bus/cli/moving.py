@@ -7,16 +7,11 @@ from collections.abc import Mapping
 import anyio
 import rich_click as click
 
-from store import site_of
-from store.moving.house import Site
-from store.moving.kinds import KINDS
-from store.moving.mover import move as move_records
-from store.moving.mover import reopen, survey
-
-from ..errors import DatabaseUnusable
+from ..model.databases import label_of
 from .checking import progress
 from .console import show_json
 from .exit_codes import exit_codes
+from .joined import databases
 from .streams import note, say
 
 __all__ = ["move"]
@@ -52,21 +47,14 @@ def move(source: str, target: str | None, *, dry_run: bool, reopens: bool, as_js
         if target is None:
             _show_reopened(source, as_json=as_json)
         elif dry_run:
-            _show_survey(_site(source), _site(target), as_json=as_json)
+            _show_survey(source, target, as_json=as_json)
         else:
-            _show_moved(_site(source), _site(target), as_json=as_json)
+            _show_moved(source, target, as_json=as_json)
 
 
-def _site(url: str) -> Site:
-    try:
-        return site_of(url)
-    except ValueError as error:
-        raise DatabaseUnusable(str(error)) from error
-
-
-def _show_moved(source: Site, target: Site, *, as_json: bool) -> None:
+def _show_moved(source: str, target: str, *, as_json: bool) -> None:
     with progress() as tell:
-        moved = anyio.run(move_records, source, target, tell)
+        moved = anyio.run(databases().move, source, target, tell)
     warnings = list(moved.warnings)
     if moved.damaged:
         seqs = ", ".join(map(str, moved.damaged[:10])) + (", …" if len(moved.damaged) > 10 else "")
@@ -86,27 +74,27 @@ def _show_moved(source: Site, target: Site, *, as_json: bool) -> None:
         note(f"warning: {warning}")
 
 
-def _show_survey(source: Site, target: Site, *, as_json: bool) -> None:
-    here, there = anyio.run(survey, source, target)
-    done = sum(there.counts.values())
+def _show_survey(source: str, target: str, *, as_json: bool) -> None:
+    found = anyio.run(databases().survey, source, target)
     if as_json:
-        show_json({"source": source.name, "target": target.name, "records": here.counts, "done": done})
+        facts = {"records": found.counts, "done": found.arrived}
+        show_json({"source": found.source, "target": found.target, **facts})
         return
-    say(f"{source.name} can be moved to {target.name}: {_counted(here.counts)}")
-    if done:
-        say(f"{done:,} of {sum(here.counts.values()):,} records are there already")
+    say(f"{found.source} can be moved to {found.target}: {_counted(found.counts)}")
+    if found.arrived:
+        say(f"{found.arrived:,} of {sum(found.counts.values()):,} records are there already")
 
 
 def _show_reopened(source: str, *, as_json: bool) -> None:
-    site = _site(source)
-    log = anyio.run(reopen, site)
+    log = anyio.run(databases().reopen, source)
+    named = databases().described(source)
     if as_json:
-        show_json({"source": site.name, "epoch": log.epoch, "last_seq": log.last_seq})
+        show_json({"source": named, "epoch": log.epoch, "last_seq": log.last_seq})
         return
-    say(f"{site.name} may be served again: it goes on after seq {log.last_seq:,}, under the new epoch {log.epoch}")
+    say(f"{named} may be served again: it goes on after seq {log.last_seq:,}, under the new epoch {log.epoch}")
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """Return how many records of each kind there are, of those that there are."""
-    found = [f"{kind.label} {counts[kind.name]:,}" for kind in KINDS if counts.get(kind.name)]
+    found = [f"{label_of(kind)} {count:,}" for kind, count in counts.items() if count]
     return ", ".join(found) or "no records"

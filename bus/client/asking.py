@@ -19,14 +19,19 @@ from ..wire.answers import (
     DeadLetterList,
     FoundMessage,
     HistoryPage,
+    KeptMessage,
     ListedBot,
     ListedChannel,
     ListedDeadLetter,
     ListedSecurityEvent,
+    ListedSession,
     ListedSubscription,
+    MailboxContents,
     Retried,
     SecurityEventList,
+    SessionList,
     SubscriptionList,
+    WaitingMessage,
     WorkerStatus,
 )
 from ..wire.frames import (
@@ -35,8 +40,10 @@ from ..wire.frames import (
     Channels,
     DeadLetters,
     History,
+    MailboxQuery,
     MessageQuery,
     RetryDeadLetters,
+    SessionsQuery,
     Status,
     StoredMessage,
     Subscriptions,
@@ -92,14 +99,46 @@ class Asking:
             more = page.more
         return found
 
-    async def find(self, message_id: str, *, sender: str | None = None) -> FoundMessage:
-        """Return a message by its id, and its state in each mailbox that it went to.
+    async def find(self, message_id: str | int, *, sender: str | None = None) -> FoundMessage:
+        """Return a message by its id or its seq, and its state in each mailbox that it went to.
 
         If several bots used the id, it is this bot's own message, or else the first that was sent to it or to one
-        of its channels, or else the first; with `sender`, a name or id, that bot's.
+        of its channels, or else the first; with `sender`, a name or id, that bot's. Raises RequestError with the
+        code "not_found" if there is none, or if it is not in the log any more.
         """
-        asked = MessageQuery(request=0, id=message_id, sender=sender)
+        if isinstance(message_id, int):
+            asked = MessageQuery(request=0, seq=message_id)
+        else:
+            asked = MessageQuery(request=0, id=message_id, sender=sender)
         return await self._caller.request("the message", partial(_numbered, asked), FoundMessage)
+
+    async def mailbox(self, name: str | None = None, *, after_seq: int = 0, limit: int = 50) -> MailboxContents:
+        """Return what a mailbox has not settled, oldest first, without taking anything: by default this bot's own.
+
+        `name` is that of a bot, or of a channel's group as "CHANNEL/GROUP". At most `limit` messages; if `more`,
+        continue with `after_seq` of the last one.
+        """
+        messages: list[WaitingMessage[KeptMessage]] = []
+        while True:
+            after = (messages[-1].message.seq if messages else None) or after_seq
+            wanted = min(limit - len(messages), ANSWER_ITEMS_MAX)
+            asked = MailboxQuery(request=0, bot=name, after_seq=after, limit=wanted)
+            page = await self._caller.request("the mailbox", partial(_numbered, asked), MailboxContents)
+            messages += page.messages
+            if not page.more or not page.messages or len(messages) >= limit:
+                return msgspec.structs.replace(page, messages=messages)
+
+    async def sessions(self, *, bot: str | None = None) -> list[ListedSession]:
+        """List the sessions of a bot, by name or id, or of all whose mail this bot may read, the oldest first."""
+        found: list[ListedSession] = []
+        more = True
+        while more:
+            after = found[-1].id if found else None
+            asked = SessionsQuery(request=0, bot=bot, after=after, limit=ANSWER_ITEMS_MAX)
+            page = await self._caller.request("the sessions", partial(_numbered, asked), SessionList)
+            found += page.sessions
+            more = page.more and bool(page.sessions)
+        return sorted(found, key=lambda session: session.since)
 
     async def bots(self) -> list[ListedBot]:
         """List all bots, by name."""
@@ -138,13 +177,18 @@ class Asking:
             more = page.more and bool(page.subscriptions)
         return found
 
-    async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[ListedDeadLetter]:
-        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`)."""
+    async def dead_letters(
+        self, *, bot: str | None = None, limit: int = 50, offset: int = 0
+    ) -> list[ListedDeadLetter]:
+        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`).
+
+        At most `limit`, without the newest `offset` ones.
+        """
         found: list[ListedDeadLetter] = []
         more = True
         while more and len(found) < limit:
             wanted = min(limit - len(found), ANSWER_ITEMS_MAX)
-            asked = DeadLetters(request=0, bot=bot, limit=wanted, offset=len(found))
+            asked = DeadLetters(request=0, bot=bot, limit=wanted, offset=offset + len(found))
             page = await self._caller.request(
                 "the dead letters", partial(_numbered, asked), DeadLetterList[ListedDeadLetter]
             )

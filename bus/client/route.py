@@ -2,7 +2,7 @@
 
 Owns the order of attempts, how long each lasts, and the waits between them. Its rules:
 
-- A worker that says who serves instead is followed at once, but only so often in a row.
+- A worker that says who serves instead is followed, at once the first time, but only so often in a row.
 - After a session, or an attempt that opened none, the next of the given addresses has its turn.
 
 Pure.
@@ -64,7 +64,7 @@ class Route:
         self._told, self._heard = self._heard, None
         if self._told is not None and self._followed < _FOLLOWED_MAX:
             self._followed += 1
-            return _RECONNECT_SECONDS[0]
+            return 0.0 if self._followed == 1 else _RECONNECT_SECONDS[0]
         self._told, self._followed = None, 0
         self._turn = (self._turn + 1) % len(self.urls)
         return _by(_RECONNECT_SECONDS, self._attempts // len(self.urls))

@@ -416,7 +416,7 @@ class Dispatch:
             self.counters.dead += 1
             dead.append(given_up.seq)
         if dead:
-            name = self._directory.mailbox_name(mailbox)
+            name = self._directory.name_of(mailbox)
             self._turn.note("dead_letters", bot=name, messages=len(dead), first_seq=dead[0])
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────

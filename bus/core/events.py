@@ -203,7 +203,7 @@ class Events:
             DeadMessage(seq=each.seq, channel=each.channel, reason=each.reason, attempts=each.attempts)
             for each in letters[:LISTED_MAX]
         ]
-        name = self._directory.mailbox_name(mailbox)
+        name = self._directory.name_of(mailbox)
         return DeadLettersAdded(mailbox=name, dead_letters=len(letters), listed=tuple(listed))
 
     def _lots(self, events: Iterable[EventBody]) -> list[Lot]:

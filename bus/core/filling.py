@@ -45,5 +45,5 @@ class Filling:
                 self._note("mailbox_drained", mailbox)
 
     def _note(self, event: str, mailbox: Mailbox) -> None:
-        name, waiting = self._directory.mailbox_name(mailbox), mailbox.backlog.waiting
+        name, waiting = self._directory.name_of(mailbox), mailbox.backlog.waiting
         self._turn.note(event, bot=name, waiting=waiting, messages_max=self._messages_max)

@@ -133,6 +133,7 @@ class Opening:
             credit=min(credit, limits.in_flight_max),
             in_flight_bytes_max=limits.in_flight_bytes_max,
         )
+        session.program = hello.client
         session.wakes = hello.wakes
         session.in_parts = hello.parts
         return session

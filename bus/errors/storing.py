@@ -331,10 +331,10 @@ class StoreFailed(StoreFailure):
 
 
 class OwnershipLost(StoreFailure):
-    """Another worker has taken the store over while this one served: nothing of this call was stored, nor will be.
+    """Another worker has taken the store over while this one served: it stores nothing from now on.
 
-    What was stored is known, unlike after `StoreFailed`. The worker must end its sessions at once, and read the
-    store anew before it serves again, should the store become its own.
+    What was answered is stored. What was being written may be stored or not, and must not be answered. The worker
+    must end its sessions at once, and read the store anew before it serves again, should the store become its own.
     """
 
 

@@ -112,7 +112,8 @@ class Outstanding:
         `expect_settled` follows, once for all that is delivered together.
         """
         seqs = parcel.seqs
-        item = Unsettled(1, 0, parcel.envelope, MessagePlace.IN_FLIGHT, session, deadline, shared=len(seqs) > 1)
+        item = Unsettled(1, 0, parcel.envelope, MessagePlace.IN_FLIGHT, session, shared=len(seqs) > 1)
+        item.begin(deadline, self._delivery)
         self._items.update(dict.fromkeys(seqs, item))
         self._wires.update(zip(seqs, parcel.wires, strict=True))
         session.take(seqs, self._mailbox_id, parcel.size_bytes)
@@ -222,8 +223,7 @@ class Outstanding:
                 self._absent.suspend(seq, failure, now + self._delivery.session_timeout_seconds)
                 self.unload(seq)
                 return None
-        self._move(item, MessagePlace.DELAYED)
-        heapq.heappush(self._delayed, (now + delay, seq))
+        self.put_off(seq, now + delay)
         return None
 
     def overdue(self, now: float) -> Iterator[tuple[int, Session]]:
@@ -256,7 +256,7 @@ class Outstanding:
         self._move(item, MessagePlace.IN_FLIGHT)
         item.due_at = None
         item.session = session
-        item.deadline = deadline
+        item.begin(deadline, self._delivery)
         # It has no wire if a client has held it since before this worker knew of it.
         session.take((seq,), self._mailbox_id, len(self._wires.get(seq, b"")))
 
@@ -282,9 +282,8 @@ class Outstanding:
             for seq in self._resting:
                 item = self._items[seq]
                 left = (parse_timestamp(item.due_at or wall) - parse_timestamp(wall)).total_seconds()
-                self._move(item, MessagePlace.DELAYED)
                 # However the wall clock was set since, it rests no longer than it was asked to.
-                heapq.heappush(self._delayed, (now + min(max(left, 0.0), item.delay), seq))
+                self.put_off(seq, now + min(max(left, 0.0), item.delay))
             self._resting.clear()
         while self._delayed and self._delayed[0][0] <= now:
             self._return(heapq.heappop(self._delayed)[1])
@@ -374,8 +373,9 @@ class Outstanding:
         self._withheld.append(seq)
 
     def put_off(self, seq: int, due: float) -> None:
-        """Return later what was taken: a session has it from another mailbox."""
+        """Return later what no session has: it failed, or a session has it from another mailbox."""
         self._move(self._items[seq], MessagePlace.DELAYED)
+        self._items[seq].deadline = due
         heapq.heappush(self._delayed, (due, seq))
 
     def release_withheld(self) -> None:

@@ -54,7 +54,9 @@ class Session:
         "opening",
         "parked",
         "principal",
+        "program",
         "served",
+        "since",
         "waiting",
         "wakes",
     )
@@ -81,7 +83,9 @@ class Session:
         """Those of them that wait without a deadline and outside the credit; their text is not in memory."""
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
-        self.last_heard = now
+        self.since = self.last_heard = now
+        self.program: str | None = None
+        """The name and version of its program, as its hello gave it."""
         self.served = 0
         """When it last got a message: among sessions with equal credit, the one that has waited longest is next."""
         self.opening = False

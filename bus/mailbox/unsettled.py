@@ -14,11 +14,12 @@ import msgspec
 
 from ..model.records import later
 from ..model.repository import UnsettledState
+from ..settings import Delivery
 from .parcel import Envelope, id_of
 from .sessions import Session
 from .sources import DIRECT
 
-__all__ = ["MOVES", "Abandoned", "MessagePlace", "Unsettled", "restored"]
+__all__ = ["MOVES", "WAITING", "Abandoned", "MessagePlace", "Unsettled", "restored"]
 
 
 class MessagePlace(enum.StrEnum):
@@ -76,6 +77,9 @@ MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
 }
 """The moves, by the methods of `outstanding.Outstanding` that make them."""
 
+WAITING = frozenset({_P.RETURNED, _P.DELAYED, _P.RESTING, _P.WITHHELD})
+"""The places in which no client can have a message, and from which it is delivered again."""
+
 
 class Abandoned(msgspec.Struct, frozen=True):
     """A message that the mailbox gave up on."""
@@ -100,7 +104,10 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     place: MessagePlace | None = None
     session: Session | None = None
     """The session for which it is in flight."""
+    since: float = 0.0
+    """When that session got it."""
     deadline: float = 0.0
+    """When its `ack_wait` is over while it is in flight, and when it is due while it is delayed."""
     due_at: str | None = None
     """When a nak's delay ends, by the wall clock; it lasts at most `delay` seconds."""
     delay: float = 0.0
@@ -117,6 +124,10 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     """Its sender and its id, while it is in flight and its text is not in memory."""
     unseen: bool = False
     """Whether it was put in flight and never sent, as far as is known: no client can have it."""
+
+    def begin(self, deadline: float, delivery: Delivery) -> None:
+        """Note that it is in flight from now on, until a deadline."""
+        self.since, self.deadline = deadline - delivery.ack_wait_seconds, deadline
 
     def may_be_kept(self, earlier: Session | None) -> bool:
         """Return True if a client that comes back may keep it: it was in its `earlier` session, or nobody has it.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .removing import Removed
+
 __all__ = [
     "Delayed",
     "Erase",
@@ -70,8 +72,9 @@ class FoundContents(msgspec.Struct, frozen=True):
 class Erase(msgspec.Struct, frozen=True):
     """Erase messages, remove delayed ones, and remove runs that have ended. Answered `Erased`.
 
-    What is not there, or erased already, is passed over. The record of it has this `id`, who asked, and a
-    `reference` of theirs. Repeating an id changes nothing, and is answered as it was the first time.
+    A message is left while the run of its id has not ended, because that may need it to go on. What is
+    not there, or erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of
+    theirs. Repeating an id changes nothing, and is answered as it was the first time.
     """
 
     id: str
@@ -87,7 +90,8 @@ class Erase(msgspec.Struct, frozen=True):
 class Erased(msgspec.Struct, frozen=True):
     """What an erasure did: the messages, delayed messages and runs, and the runs that are left.
 
-    Runs are left that have not ended, or that were started by one that may go on. `again` says that it was done
+    Runs are left that have not ended, or that were started by one that may go on; also those for which a message is
+    left. `again` says that it was done
     before.
     """
 
@@ -101,8 +105,9 @@ class Erased(msgspec.Struct, frozen=True):
 class Removal(msgspec.Struct, frozen=True):
     """The record of a removal: who removed what, and when.
 
-    `erased` names them, and has no content. `scrubbed_at` is the time since when nothing of them is left in the
-    files of the database, if that was ensured. `damaged` says that the record is not as it was stored.
+    `erased` names what was erased, and has no content; or `removed` is what was removed. `scrubbed_at` is the time
+    since when nothing of it is left in the files of the database, if that was ensured. `damaged` says that the
+    record is not as it was stored.
     """
 
     number: int
@@ -114,3 +119,4 @@ class Removal(msgspec.Struct, frozen=True):
     erased: Erased
     scrubbed_at: str | None = None
     damaged: bool = False
+    removed: Removed | None = None

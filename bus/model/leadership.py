@@ -159,5 +159,11 @@ class Election(Protocol):
     async def look(self) -> Sighting:
         """Return who leads, by the store's clock. Raise StoreFailed if the store cannot be reached."""
 
+    async def prepare(self) -> None:
+        """Do in advance what taking over would wait for, as far as that changes nothing. Raise as `look` does."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until the leader gives its lease up, at most so many seconds. It may be missed: look again."""
+
     async def aclose(self) -> None:
         """Look no more."""

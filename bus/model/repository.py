@@ -33,8 +33,6 @@ from .changes import (
     MailboxState,
     NotCommitted,
     NoteKeyUse,
-    Page,
-    PageRequest,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
@@ -68,7 +66,9 @@ from .lots import (
     outcomes_of,
     stored_lots,
 )
+from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
+from .removing import DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -99,6 +99,7 @@ __all__ = [
     "Committed",
     "DeadLetter",
     "Delayed",
+    "DiscardDeadLetters",
     "EndedRun",
     "Erase",
     "Erased",
@@ -120,16 +121,19 @@ __all__ = [
     "Outcome",
     "Page",
     "PageRequest",
+    "PurgeMailbox",
     "RecoverRuns",
     "Recovered",
     "ReleaseDue",
     "Released",
     "Removal",
+    "Remove",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
+    "Removed",
     "RevokeKeys",
     "RunNews",
     "RunOwners",
@@ -154,6 +158,7 @@ __all__ = [
     "Surveyed",
     "SurveyedRuns",
     "UnsettledState",
+    "What",
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",
@@ -222,9 +227,9 @@ class MessageLog(Protocol):
         """Carry out changes in order, in one transaction, and return their answers after it is synced to disk.
 
         A log decides about the timestamp of the messages: a later one than the changes ask for is possible.
-        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: nothing was stored, because
-        another worker writes the log now. StoreFailed: what was stored is unknown. A backend that can find out
-        what became of a transaction does so before this returns.
+        StorageFull: nothing was stored, and the log remains usable. OwnershipLost: another worker
+        writes the log now. After that and after StoreFailed it is unknown whether the changes were stored. A
+        backend that can find out what became of a transaction does so before this returns.
         """
 
     async def read_page(self, request: PageRequest) -> Page:
@@ -272,6 +277,12 @@ class MessageLog(Protocol):
 
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count, for each request, the messages that a page without limits would have, except its `seqs`."""
+
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox as `read_page` does, for somebody who only looks."""
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in those of these mailboxes of which it is a dead letter."""
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0

@@ -8,12 +8,26 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
-
 import msgspec
 
 from ..model.erasing import Removal
+from .message_answers import (
+    AnswerValue,
+    DeadLetterAnswer,
+    DeadLetterList,
+    Fate,
+    FoundMessage,
+    HistoryPage,
+    KeptMessage,
+    ListedDeadLetter,
+    MailboxAnswer,
+    MailboxContents,
+    MessageAnswer,
+    MessageState,
+    Retried,
+    WaitingIn,
+    WaitingMessage,
+)
 
 __all__ = [
     "BotList",
@@ -36,131 +50,32 @@ __all__ = [
     "ListedGroup",
     "ListedKey",
     "ListedSecurityEvent",
+    "ListedSession",
     "ListedSubscription",
+    "MailboxAnswer",
+    "MailboxContents",
     "MayAnswer",
     "MessageAnswer",
+    "MessageState",
     "RateLimited",
     "Reloaded",
     "RemovalList",
     "Retried",
     "Scrubbed",
     "SecurityEventList",
+    "SessionList",
     "SubscriptionEnd",
     "SubscriptionList",
     "SubscriptionStart",
+    "WaitingIn",
+    "WaitingMessage",
     "WorkerStatus",
 ]
-
-M = TypeVar("M")
-"""A message: JSON when the worker writes it, a struct when a client reads it."""
-D = TypeVar("D")
-"""A dead letter, likewise."""
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """What all answers have in common: a field can also be read by its name, as in `status["last_seq"]`."""
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.__struct_fields__:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.__struct_fields__)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return the field of that name, or the default if there is no such field."""
-        return self[name] if name in self.__struct_fields__ else default
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the names of all fields, so that `dict(answer)` works."""
-        return self.__struct_fields__
-
-
-# ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class KeptMessage(_Answer, frozen=True, kw_only=True, omit_defaults=True):
-    """A message as the worker stores it. A delayed one that is not due yet has neither seq nor timestamp."""
-
-    seq: int | None
-    id: str
-    sender_bot_id: str
-    sender_bot_name: str
-    recipient: dict[str, str]
-    message_type: str
-    body: Any
-    reply_to: str | None
-    headers: dict[str, str]
-    timestamp: str | None
-    tainted: bool = False
-    """Whether it comes from outside, or answers a message that does."""
-    erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
-
-
-class HistoryPage(_Answer, Generic[M], frozen=True):
-    """Part of a conversation, newest first; `more` says that there are older messages."""
-
-    messages: list[M]
-    more: bool
-
-
-class Fate(_Answer, frozen=True, kw_only=True, omit_defaults=True):
-    """The state of a message in one mailbox: a bot's, or a group's, which has no `bot`.
-
-    `state` is "waiting", "in_flight", "returned", "settled", "dead" or "expired".
-    """
-
-    bot_id: str | None
-    bot: str | None
-    group: str | None = None
-    state: str
-
-
-class MessageAnswer(_Answer, Generic[M], frozen=True, omit_defaults=True):
-    """A message, its state in each mailbox it went to, and when it is due if it is delayed."""
-
-    message: M
-    mailboxes: list[Fate]
-    due_at: str | None = None
-
-
-class FoundMessage(MessageAnswer[KeptMessage], frozen=True, omit_defaults=True):
-    """A requested message, as a client reads it."""
-
-
-class DeadLetterAnswer(_Answer, Generic[M], frozen=True):
-    """A message that a mailbox gave up on; `message` is None if it is no longer in the log."""
-
-    seq: int
-    reason: str
-    attempts: int
-    at: str
-    message: M | None
-
-
-class ListedDeadLetter(DeadLetterAnswer[KeptMessage], frozen=True):
-    """A dead letter as a client reads it."""
-
-
-class DeadLetterList(_Answer, Generic[D], frozen=True, omit_defaults=True):
-    """Dead letters of a mailbox, newest first; `more` says that there are older ones."""
-
-    dead_letters: list[D]
-    more: bool = False
-
-
-class Retried(_Answer, frozen=True):
-    """How many dead letters were put back into the mailbox."""
-
-    retried: int
-
 
 # ── Bots and channels ────────────────────────────────────────────────────────────────────────────────────
 
 
-class ListedBot(_Answer, frozen=True):
+class ListedBot(AnswerValue, frozen=True):
     """A bot: how many sessions it has, how many messages wait for it, and when it was last heard.
 
     `backlog` and `in_flight` are None if who asks may not read its mail.
@@ -176,14 +91,14 @@ class ListedBot(_Answer, frozen=True):
     in_flight: int | None
 
 
-class BotList(_Answer, frozen=True, omit_defaults=True):
+class BotList(AnswerValue, frozen=True, omit_defaults=True):
     """Bots, by name; `more` says that others follow."""
 
     bots: list[ListedBot]
     more: bool = False
 
 
-class ListedGroup(_Answer, frozen=True):
+class ListedGroup(AnswerValue, frozen=True):
     """A group of a channel: how many members it has, and how many messages wait for them."""
 
     group: str
@@ -191,7 +106,7 @@ class ListedGroup(_Answer, frozen=True):
     backlog: int
 
 
-class ListedChannel(_Answer, frozen=True):
+class ListedChannel(AnswerValue, frozen=True):
     """A channel: how many subscribers and messages it has, and its groups."""
 
     name: str
@@ -202,14 +117,14 @@ class ListedChannel(_Answer, frozen=True):
     groups: list[ListedGroup]
 
 
-class ChannelList(_Answer, frozen=True, omit_defaults=True):
+class ChannelList(AnswerValue, frozen=True, omit_defaults=True):
     """Channels, by name; `more` says that others follow."""
 
     channels: list[ListedChannel]
     more: bool = False
 
 
-class ListedSubscription(_Answer, frozen=True):
+class ListedSubscription(AnswerValue, frozen=True):
     """A bot's subscription to a channel, individual or in a group; it begins after `start_seq`."""
 
     bot_id: str
@@ -221,14 +136,14 @@ class ListedSubscription(_Answer, frozen=True):
     group: str | None
 
 
-class SubscriptionList(_Answer, frozen=True, omit_defaults=True):
+class SubscriptionList(AnswerValue, frozen=True, omit_defaults=True):
     """Subscriptions of a bot by channel, or to a channel by bot; `more` says that others follow."""
 
     subscriptions: list[ListedSubscription]
     more: bool = False
 
 
-class SubscriptionStart(_Answer, frozen=True, omit_defaults=True):
+class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
     """A bot's subscription after it subscribed; `created` says whether it is new."""
 
     channel: str
@@ -237,16 +152,46 @@ class SubscriptionStart(_Answer, frozen=True, omit_defaults=True):
     group: str | None = None
 
 
-class SubscriptionEnd(_Answer, frozen=True):
+class SubscriptionEnd(AnswerValue, frozen=True):
     """Whether there was a subscription to end."""
 
     removed: bool
 
 
+class ListedSession(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
+    """A session: who is connected since when, and what it has in flight.
+
+    `key` and `address`, where its connection comes from, are None if they are not known, or if who asks may not
+    know them.
+    """
+
+    id: str
+    bot_id: str
+    bot: str
+    since: str
+    last_heard_at: str
+    client: str | None = None
+    """The name and version of its program."""
+    credit: int
+    in_flight: int
+    parked: int
+    """Those in flight that are parked, and do not count to the credit."""
+    in_flight_bytes: int
+    key: str | None = None
+    address: str | None = None
+
+
+class SessionList(AnswerValue, frozen=True, omit_defaults=True):
+    """Sessions, by id; `more` says that others follow."""
+
+    sessions: list[ListedSession]
+    more: bool = False
+
+
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ListedKey(_Answer, frozen=True, kw_only=True):
+class ListedKey(AnswerValue, frozen=True, kw_only=True):
     """A key, and how many sessions it has. `created_by` is the key that added it, if one did."""
 
     public_key: str
@@ -264,14 +209,14 @@ class ListedKey(_Answer, frozen=True, kw_only=True):
     sessions: int
 
 
-class KeyList(_Answer, frozen=True, omit_defaults=True):
+class KeyList(AnswerValue, frozen=True, omit_defaults=True):
     """Keys, by their text; `more` says that others follow. On the wire the `entries` are called `keys`."""
 
     entries: list[ListedKey] = msgspec.field(name="keys")
     more: bool = False
 
 
-class KeyAdded(_Answer, frozen=True, kw_only=True):
+class KeyAdded(AnswerValue, frozen=True, kw_only=True):
     """A key that was added, its bot, and until when it and the one that it replaces are valid."""
 
     public_key: str
@@ -281,14 +226,14 @@ class KeyAdded(_Answer, frozen=True, kw_only=True):
     replaced_until: str | None
 
 
-class KeysRevoked(_Answer, frozen=True):
+class KeysRevoked(AnswerValue, frozen=True):
     """How many keys were revoked, and how many sessions have ended."""
 
     revoked: int
     sessions: int
 
 
-class Enrolled(_Answer, frozen=True):
+class Enrolled(AnswerValue, frozen=True):
     """The bot whose key was added by an invitation."""
 
     bot_id: str
@@ -298,14 +243,14 @@ class Enrolled(_Answer, frozen=True):
 # ── Rights ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class MayAnswer(_Answer, frozen=True):
+class MayAnswer(AnswerValue, frozen=True):
     """Whether a bot may do something, and the rule of the configuration that decides, or why none allows it."""
 
     allowed: bool
     rule: str
 
 
-class Reloaded(_Answer, frozen=True):
+class Reloaded(AnswerValue, frozen=True):
     """What a worker took over from its configuration, and the changed keys that need a restart."""
 
     changed: list[str]
@@ -315,7 +260,7 @@ class Reloaded(_Answer, frozen=True):
 # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class CommitAnswer(_Answer, frozen=True):
+class CommitAnswer(AnswerValue, frozen=True):
     """The seqs of a commit's messages; None for a delayed one."""
 
     seqs: list[int | None]
@@ -324,7 +269,7 @@ class CommitAnswer(_Answer, frozen=True):
 # ── The worker ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ListedSecurityEvent(_Answer, frozen=True):
+class ListedSecurityEvent(AnswerValue, frozen=True):
     """What happened `times` times within about a minute, the first time at `at`.
 
     `bot_id`, `bot` and `key` are whose it is, and `address` where a connection came from, as far as they are known.
@@ -344,25 +289,25 @@ class ListedSecurityEvent(_Answer, frozen=True):
     damaged: bool = False
 
 
-class SecurityEventList(_Answer, frozen=True, omit_defaults=True):
+class SecurityEventList(AnswerValue, frozen=True, omit_defaults=True):
     """Security events in the order of their ids; `more` says that others follow."""
 
     events: list[ListedSecurityEvent]
     more: bool = False
 
 
-class RemovalList(_Answer, frozen=True, omit_defaults=True):
+class RemovalList(AnswerValue, frozen=True, omit_defaults=True):
     """Records of removals in their order; `more` says that others follow."""
 
     removals: list[Removal]
     more: bool = False
 
 
-class Scrubbed(_Answer, frozen=True):
+class Scrubbed(AnswerValue, frozen=True):
     """Nothing of what was removed before is left in the files of the database."""
 
 
-class RateLimited(_Answer, frozen=True):
+class RateLimited(AnswerValue, frozen=True):
     """Who was refused by a rate recently: a sender, to one recipient or, if that is None, to anybody."""
 
     sender: str
@@ -371,7 +316,7 @@ class RateLimited(_Answer, frozen=True):
     last_at: str
 
 
-class Leads(_Answer, frozen=True):
+class Leads(AnswerValue, frozen=True):
     """The worker of a house that leads: which one, since when, and how many workers stand by."""
 
     worker_id: str
@@ -383,7 +328,7 @@ class Leads(_Answer, frozen=True):
     """Where the other workers send bots; None if they name no address."""
 
 
-class WorkerStatus(_Answer, frozen=True, omit_defaults=True):
+class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     """The worker's status. `counters` count since its start, and `rates` are theirs, per second."""
 
     started_at: str

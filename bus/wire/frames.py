@@ -29,8 +29,19 @@ from .limits import (
     TOKEN_CHARACTERS_MIN,
 )
 from .parts_frames import InParts, PartFrame, ReadPart, WholeFrame
-from .query_frames import Audit, Bots, Channels, DeadLetters, History, MessageQuery, Status, Subscriptions
-from .removing_frames import EraseFrame, Removals, Scrub, Search
+from .query_frames import (
+    Audit,
+    Bots,
+    Channels,
+    DeadLetters,
+    History,
+    MailboxQuery,
+    MessageQuery,
+    SessionsQuery,
+    Status,
+    Subscriptions,
+)
+from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -59,6 +70,7 @@ __all__ = [
     "ItemError",
     "KeyFrame",
     "Keys",
+    "MailboxQuery",
     "May",
     "MessageQuery",
     "Nak",
@@ -74,11 +86,13 @@ __all__ = [
     "Refusal",
     "Reload",
     "Removals",
+    "RemoveFrame",
     "RequestFrame",
     "RetryDeadLetters",
     "RevokeKeyFrame",
     "Scrub",
     "Search",
+    "SessionsQuery",
     "Settled",
     "StartAt",
     "Status",
@@ -235,12 +249,12 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 
 Query = (
-    History | MessageQuery | Bots | Channels | Subscriptions | DeadLetters | Keys | Audit | Status
-    | Search | Removals | Scrub
+    History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
+    | Audit | Status | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
-KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame | RemoveFrame
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
     | PartFrame | WholeFrame | ReadPart

@@ -12,7 +12,18 @@ from msgspec import Meta
 from .fields import ClientFrame, Id, Name, QueryLimit, RequestId, Seq
 from .limits import NAME_CHARACTERS_MAX, NUMBER_MAX
 
-__all__ = ["Audit", "Bots", "Channels", "DeadLetters", "History", "MessageQuery", "Status", "Subscriptions"]
+__all__ = [
+    "Audit",
+    "Bots",
+    "Channels",
+    "DeadLetters",
+    "History",
+    "MailboxQuery",
+    "MessageQuery",
+    "SessionsQuery",
+    "Status",
+    "Subscriptions",
+]
 
 
 class History(ClientFrame, frozen=True, tag="history"):
@@ -29,10 +40,11 @@ class History(ClientFrame, frozen=True, tag="history"):
 
 
 class MessageQuery(ClientFrame, frozen=True, tag="message"):
-    """Asks for a message, and its state; with `sender`, a name or id, for that bot's."""
+    """Asks for a message by its id or seq, and its state; with `sender`, a name or id, for that bot's."""
 
     request: RequestId
-    id: Id
+    id: Id | None = None
+    seq: Seq | None = None
     sender: str | None = None
 
 
@@ -66,6 +78,24 @@ class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):
     bot: str | None = None
     limit: QueryLimit = 50
     offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
+
+
+class MailboxQuery(ClientFrame, frozen=True, tag="mailbox"):
+    """Asks what a mailbox has not settled, oldest first: those after a seq, or all."""
+
+    request: RequestId
+    bot: str | None = None
+    after_seq: Seq = 0
+    limit: QueryLimit = 50
+
+
+class SessionsQuery(ClientFrame, frozen=True, tag="sessions"):
+    """Asks for sessions, by id: those of a bot or all, after an id or from the first."""
+
+    request: RequestId
+    bot: str | None = None
+    after: Id | None = None
+    limit: QueryLimit = 50
 
 
 class Audit(ClientFrame, frozen=True, tag="audit"):

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from bus.errors import DatabaseUnusable
+from bus.model.databases import LogHead
 
 from .kinds import Kind, Row, RowKey
 
@@ -22,7 +23,6 @@ __all__ = [
     "FENCES_AHEAD",
     "PORTION_BYTES_MAX",
     "PORTION_ROWS_MAX",
-    "LogHead",
     "Movable",
     "Move",
     "Site",
@@ -65,16 +65,6 @@ class Move(msgspec.Struct, frozen=True):
     """The other store."""
     at: str
     """When it began."""
-
-
-class LogHead(msgspec.Struct, frozen=True):
-    """Which log a store has, and where that ends."""
-
-    epoch: str
-    created_at: str
-    taint_removed: bool
-    last_seq: int
-    last_timestamp: str
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from bus.model.databases import label_of
+
 from ..message_rows import intact
 
 __all__ = ["FLAGS", "KINDS", "MESSAGES", "Kind", "Row", "RowKey", "is_damaged"]
@@ -34,7 +36,7 @@ class Kind(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """Its name for people."""
-        return self.name.removeprefix("bot_").replace("_", " ")
+        return label_of(self.name)
 
     def key(self, row: Row) -> RowKey:
         """Return the key of a row."""

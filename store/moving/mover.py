@@ -8,38 +8,20 @@ opened. So at no time may both be served, and at most a repetition of the move i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable
+from bus.model.databases import LogHead, Moved, Tell
 from bus.model.records import timestamp
 
-from .house import LogHead, Movable, Move, Site, Standing, State, refusal
+from .house import Movable, Move, Site, Standing, State, refusal
 from .kinds import KINDS, MESSAGES, Kind, Row, RowKey, is_damaged
 
-__all__ = ["Moved", "move", "reopen", "survey"]
-
-_Tell = Callable[[tuple[str, int, int | None]], None]
-"""Is called with what is being done, how many records of it are done, and how many there are."""
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """What became of a move."""
-
-    source: str
-    target: str
-    log: LogHead
-    counts: Mapping[str, int]
-    """The number of records of each kind."""
-    damaged: Sequence[int] = ()
-    """The seqs of messages that do not match their checksums, here as there."""
-    warnings: Sequence[str] = ()
-    """What operators should know, one sentence each."""
-    already: bool = False
-    """Whether it had been moved before, so that nothing was done."""
+__all__ = ["move", "reopen", "survey"]
 
 
 async def survey(source: Site, target: Site) -> tuple[Standing, Standing]:
@@ -54,7 +36,7 @@ async def survey(source: Site, target: Site) -> tuple[Standing, Standing]:
     return here, there
 
 
-async def move(source: Site, target: Site, tell: _Tell) -> Moved:
+async def move(source: Site, target: Site, tell: Tell) -> Moved:
     """Move a store, or go on with a move that was interrupted.
 
     Nothing is acknowledged or delivered meanwhile: both are locked against workers. When this returns, the target
@@ -127,7 +109,7 @@ class _Mover:
     """One attempt to finish a move."""
 
     def __init__(
-        self, source: Movable, target: Movable, log: LogHead, counts: Mapping[str, int], tell: _Tell
+        self, source: Movable, target: Movable, log: LogHead, counts: Mapping[str, int], tell: Tell
     ) -> None:
         self._source = source
         self._target = target

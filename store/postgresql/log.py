@@ -45,6 +45,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -69,13 +70,21 @@ from bus.model.repository import (
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals, rewrite
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removing import add_dead_letters, read_dead_letters, remove_dead_letters, remove_messages
+from .messages.removals import note_scrub, read_removals, remove_what
+from .messages.removing import (
+    add_dead_letters,
+    find_dead_letters,
+    read_dead_letters,
+    remove_dead_letters,
+    remove_messages,
+)
 from .messages.rows import append_sql, columns_of, fetch
+from .messages.scrubbing import rewrite
 from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
 from .messages.searching import search
 from .security import add_events, read_events, remove_events
@@ -221,6 +230,8 @@ class PostgresLog:
                 return await remove_messages(transaction, change)
             case Erase():
                 return await erase(transaction, change)
+            case Remove():
+                return await remove_what(connection, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -335,6 +346,14 @@ class PostgresLog:
         """Count the messages that each mailbox has still to deliver."""
         return [await count_waiting(self._database.questions, request) for request in requests]
 
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox, for somebody who only looks."""
+        return await read_page(self._database.questions, request)
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in mailboxes of which it is a dead letter."""
+        return list(await find_dead_letters(self._database.questions, seq, mailbox_ids))
+
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0
     ) -> list[tuple[DeadLetter, LogMessage | None]]:
@@ -358,7 +377,7 @@ class PostgresLog:
     async def scrub(self, at: str) -> None:
         """Write anew the tables that had what was removed."""
         [[last]] = await self._database.read.fetch("SELECT COALESCE(MAX(number), 0) FROM removals")
-        await rewrite(self._database.read)
+        await rewrite(self._database.open_reader)
 
         async def operation(transaction: Transaction) -> None:
             await note_scrub(transaction.connection, last, at)

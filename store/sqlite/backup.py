@@ -14,12 +14,13 @@ import glob
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, StoreFailed
+from bus.model.databases import Tell
 
 from ..findings import Progress
 from .check import Check
@@ -28,9 +29,6 @@ from .file.place import Place, check_place, find_place, opening_failure
 from .file.read_only import open_read_only
 
 __all__ = ["back_up", "restore"]
-
-Tell = Callable[[Progress], None]
-"""Is called with how far it is."""
 
 _PAGES_A_STEP = 500
 """Copied between two reports: some milliseconds."""

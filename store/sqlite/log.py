@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+import msgspec
+
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
@@ -42,6 +44,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -73,12 +76,14 @@ from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals
+from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
+from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
@@ -127,7 +132,7 @@ class SqliteLog:
         self._commits = commits
         self._arrivals = arrivals
         self._conversations = conversations
-        self._pages = Pages(database.pages)
+        self._pages, self._peeks = Pages(database.pages), Pages(database.questions)
 
     def __repr__(self) -> str:
         return f"<SqliteLog {self._database.path} last_seq={self._database.writer.last_seq}>"
@@ -215,6 +220,8 @@ class SqliteLog:
                 return await self._remove(transaction, change)
             case Erase():
                 return await erase(connection, change)
+            case Remove():
+                return await remove_what(connection, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -244,19 +251,9 @@ class SqliteLog:
                 )
                 return cursor.rowcount > 0
             case AddDeadLetters(dead_letters):
-                await connection.executemany(
-                    "INSERT OR REPLACE INTO dead_letters (mailbox_id, seq, reason, attempts, at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    [(dead.mailbox_id, dead.seq, dead.reason, dead.attempts, dead.at) for dead in dead_letters],
-                )
+                await connection.executemany(ADD_DEAD_LETTER, map(msgspec.structs.astuple, dead_letters))
             case RemoveDeadLetters():
-                removed: list[int] = []
-                for seq in change.seqs:
-                    cursor = await connection.execute(
-                        "DELETE FROM dead_letters WHERE mailbox_id = ? AND seq = ?", (change.mailbox_id, seq)
-                    )
-                    if cursor.rowcount:
-                        removed.append(seq)
+                removed = await remove_dead_letters(connection, change)
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():
@@ -405,6 +402,19 @@ class SqliteLog:
     async def backlogs(self, requests: Sequence[PageRequest]) -> list[int]:
         """Count the messages that each mailbox has still to deliver."""
         return [await count_waiting(self._questions, request) for request in requests]
+
+    async def peek(self, request: PageRequest) -> Page:
+        """Read part of a mailbox, for somebody who only looks."""
+        return await self._peeks.read(request)
+
+    async def given_up(self, seq: int, mailbox_ids: Sequence[str]) -> list[DeadLetter]:
+        """Return what is recorded of a message in mailboxes of which it is a dead letter."""
+        rows = await self._questions.execute_fetchall(
+            "SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters"
+            " WHERE mailbox_id IN (SELECT value FROM json_each(?)) AND seq = ?",
+            (json.dumps(list(mailbox_ids)), seq),
+        )
+        return [DeadLetter(*row) for row in rows]
 
     async def dead_letters(
         self, mailbox_id: str | None, limit: int, offset: int = 0

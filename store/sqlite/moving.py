@@ -16,8 +16,9 @@ import anyio
 import uuid_utils
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable
+from bus.model.databases import LogHead
 
-from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, LogHead, Move, Standing, State
+from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing, State
 from ..moving.kinds import KINDS, MESSAGES, Kind, Row, RowKey
 from ..seals import seal
 from .file.database import Database, open_database

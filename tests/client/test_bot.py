@@ -108,10 +108,13 @@ async def test_history_and_asking(worker: Worker) -> None:
         found = await a.find(first.id)
         assert found["message"]["body"] == 1
         assert [row["bot"] for row in found["mailboxes"]] == ["b"]
+        assert [fate.mailbox for fate in (await a.find(second.seq or 0)).mailboxes] == ["a"]
         assert [row["name"] for row in await a.bots()] == ["a", "b"]
         assert [row["name"] for row in await a.channels()] == ["news"]
         await b.subscribe("news")
         assert [row["bot"] for row in await a.subscriptions(channel="news")] == ["b"]
+        assert [session.bot for session in await b.sessions()] == ["a", "b"]
+        assert [session.client for session in await b.sessions(bot="a")] == ["posthouse-python/0.1"]
         assert [row["channel_name"] for row in await a.subscriptions(bot="b")] == ["news"]
         assert (await a.status())["last_seq"] == 3
         with anyio.fail_after(30):
@@ -119,6 +122,20 @@ async def test_history_and_asking(worker: Worker) -> None:
                 pass
         assert [(event.bot, event.times) for event in opened] == [("b", 1)]
         assert await a.audit(since=datetime.now(UTC) + timedelta(days=1)) == []
+
+
+async def test_a_mailbox_is_looked_at_in_frames_of_any_number(worker: Worker) -> None:
+    async with worker.connect(bot="a", max_in_flight=0) as a:
+        await a.send_all(bus.Draft(to="a", body=[number, "x" * 200_000]) for number in range(12))
+        whole = await a.mailbox()
+        assert [row.message.body[0] for row in whole.messages] == list(range(12))
+        assert (whole.name, whole.counts.waiting, whole.more) == ("a", 12, False)
+        part = await a.mailbox("a", limit=7)
+        assert (len(part.messages), part.more) == (7, True)
+        rest = await a.mailbox("a", after_seq=part.messages[-1].message.seq or 0)
+        assert [row.message.seq for row in (*part.messages, *rest.messages)] == list(range(1, 13))
+        with pytest.raises(bus.UnknownBot):
+            await a.mailbox("nobody")
 
 
 async def test_refusals_are_typed_and_say_what_to_do(worker: Worker) -> None:

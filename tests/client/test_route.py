@@ -34,7 +34,7 @@ def test_who_serves_is_followed_and_left_when_nothing_comes_of_it() -> None:
     route = Route(["a", "b"])
     route.hear("x")
     assert route.url == "a", "of this attempt"
-    assert route.go_on(opened=False) == 0.05
+    assert route.go_on(opened=False) == 0.0
     assert (route.url, route.patience_seconds) == ("x", 1.0)
     route.go_on(opened=False)
     assert route.url == "b"
@@ -53,12 +53,12 @@ def test_workers_that_disagree_are_not_followed_for_ever() -> None:
     for _ in range(8):
         route.hear("x")
         waits.append(route.go_on(opened=False))
-    assert waits == [0.05, 0.05, 0.05, 2.0, 0.05, 0.05, 0.05, 2.0]
+    assert waits == [0.0, 0.05, 0.05, 2.0, 0.0, 0.05, 0.05, 2.0]
 
 
 def test_an_opened_session_makes_every_worker_s_word_count_anew() -> None:
     route = Route(["a"])
     for url in ("b", "c", "d", "e", "f"):
         route.hear(url)
-        assert route.go_on(opened=True) == 0.05
+        assert route.go_on(opened=True) == 0.0
         assert route.url == url

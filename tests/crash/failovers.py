@@ -1,7 +1,7 @@
-"""Nodes of PostgreSQL and a worker on them that fail in every way, under load: `python -m tests.crash.failovers`.
+"""Nodes of PostgreSQL and workers on them that fail in every way, under load: `python -m tests.crash.failovers`.
 
-Owns the faults of an engine, and the round: a house of three nodes and a worker, one fault after the other under
-load, then a drain and the checker's verdict. A seed makes the same choices; which moment a fault meets is up
+Owns the faults of an engine, and the round: a house of three nodes and some workers, one fault after the other
+under load, then a drain and the checker's verdict. A seed makes the same choices; which moment a fault meets is up
 to the machine.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -67,20 +68,20 @@ class Stage:
         wanted, deadline = self.load.recorder.answers + _ANSWERS, time.monotonic() + _PATIENCE_SECONDS
         while self.load.recorder.answers < wanted:
             self.load.check_alive()
-            self.look_after_worker()
+            self.look_after_workers()
             if time.monotonic() > deadline:
-                raise AssertionError(f"nobody is answered any more:\n{self.house.worker.log_tail()}")
+                raise AssertionError(f"nobody is answered any more:\n{self.house.log_tails()}")
             time.sleep(0.01)
 
-    def look_after_worker(self) -> None:
-        """Raise AssertionError if the worker has ended by itself; one that lies is started again."""
-        worker = self.house.worker
-        if worker.has_ended():
-            if not self.house.lie:
-                raise AssertionError(f"{worker} ended by itself:\n{worker.log_tail()}")
-            self.mark("killed")
-            self.mark("started")
-            worker.launch()
+    def look_after_workers(self) -> None:
+        """Raise AssertionError if a worker has ended by itself; start one that lies again, as a supervisor does."""
+        for worker in self.house.workers:
+            if worker.has_ended():
+                if not self.house.lie:
+                    raise AssertionError(f"{worker} ended by itself:\n{worker.log_tail()}")
+                self.mark("killed")
+                self.mark("started")
+                worker.launch()
 
     # ── Faults of nodes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -160,11 +161,38 @@ class Stage:
     # ── Faults of workers ────────────────────────────────────────────────────────────────────────────────
 
     def kill_worker(self) -> None:
-        """Kill the worker, and start it again."""
-        self.house.worker.kill()
+        """Kill the worker that leads, and start it again, at once or when another one leads."""
+        fence, number = self.house.fence, self.house.leader
+        self.house.workers[number].kill()
         self.mark("killed")
         self.mark("started")
-        self.house.worker.launch()
+        if self.chance.random() < 0.5:
+            self.house.wait_for_leader(fence)
+        self.house.workers[number].launch()
+
+    def freeze_worker(self) -> None:
+        """Stop the worker that leads until another one does, and wake it."""
+        fence, number = self.house.fence, self.house.leader
+        self.house.workers[number].signal(signal.SIGSTOP)
+        self.mark("frozen")
+        self.mark("started")
+        self.house.wait_for_leader(fence)
+        self.work()
+        self.house.workers[number].signal(signal.SIGCONT)
+
+    def cut_worker_off(self) -> None:
+        """Cut the worker that leads off from the nodes until another one leads, and mend that."""
+        fence, number = self.house.fence, self.house.leader
+        self.mark("worker cut off")
+        self.house.relays[number].cut()
+        self.house.wait_for_leader(fence)
+        self.work()
+        self.house.relays[number].mend()
+
+    def declare_dead(self) -> None:
+        """Let another worker lead while the one that does is well."""
+        self.mark("worker declared dead")
+        self.house.declare_dead()
 
 
 FAULTS: dict[str, Callable[[Stage], None]] = {
@@ -176,6 +204,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "quorum lost, primary restarted": Stage.restart_primary_alone,
     "quorum lost, primary restarted and killed": Stage.lose_primary_alone,
     "worker killed": Stage.kill_worker,
+    "worker frozen": Stage.freeze_worker,
+    "worker cut off": Stage.cut_worker_off,
+    "worker declared dead": Stage.declare_dead,
 }
 """Each fault by its name, as it stands in docs/reliability.md."""
 
@@ -193,21 +224,21 @@ def stand(
 ) -> Verdict:
     """Put a new house through these faults, bring everything back, and judge what its clients saw.
 
-    Its worker may tell a lie; then there are no bots of the project's own client, which it would confuse.
+    Its workers may tell a lie; then there are no bots of the project's own client, which it would confuse.
     """
     chance = random.Random(seed)
     with (
         quorum() as nodes,
         House(folder, nodes, lie=lie) as house,
         Recorder(folder / "history.jsonl") as recorder,
-        Load(house.worker.command, recorder=recorder, seed=seed, shape=shape) as load,
+        Load(*house.commands, recorder=recorder, seed=seed, shape=shape) as load,
     ):
         recorder.mark("started")
-        house.worker.start()
+        house.start()
         load.start()
         stage = Stage(house, load, chance)
         with ExitStack() as stack:
-            clients = None if lie else stack.enter_context(ClientBots([house.worker.command]))
+            clients = None if lie else stack.enter_context(ClientBots(house.commands))
             for name in faults:
                 stage.serves()
                 stage.work()
@@ -217,7 +248,7 @@ def stand(
                 clients.finish()
         final = _judged(load.drain())
         (folder / "final.json").write_bytes(msgspec.json.encode(final))
-        stage.look_after_worker()
+        stage.look_after_workers()
     return check(read_history(recorder.path), final, RULES)
 
 

@@ -44,16 +44,16 @@ class _Answered:
 
 
 class Flushes:
-    """See the module. `workers` has the address of each session's worker, where there are several."""
+    """See the module. `fences` has that of each session's worker, where there are several."""
 
     def __init__(
-        self, history: Sequence[Event], calls: Iterable[Call], flush_seconds: float, workers: Mapping[str, str]
+        self, history: Sequence[Event], calls: Iterable[Call], flush_seconds: float, fences: Mapping[str, int]
     ) -> None:
         self._history = history
         self._wait_seconds = flush_seconds + _MARGIN_SECONDS
         self._by_session: defaultdict[str, _Answered] = defaultdict(_Answered)
-        self._writes: defaultdict[tuple[int, str], _Answered] = defaultdict(_Answered)
-        self._workers = workers
+        self._writes: defaultdict[tuple[int, int], _Answered] = defaultdict(_Answered)
+        self._fences = fences
         for call in calls:
             if call.ok is not None and call.session:
                 self._by_session[call.session].add(call.index, call.ends)
@@ -72,9 +72,9 @@ class Flushes:
         at = self._history[carried_out].at + self._wait_seconds
         return self._writes[self._served(call)].after(at)
 
-    def _served(self, call: Call) -> tuple[int, str]:
+    def _served(self, call: Call) -> tuple[int, int]:
         """Return which worker served a call."""
-        return call.invoke.incarnation, self._workers.get(call.session, "")
+        return call.invoke.incarnation, self._fences.get(call.session, 0)
 
 
 def is_written(call: Call) -> bool:

@@ -60,15 +60,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
     """Open a session. `Ok` has its id and the end of the log as the worker gave it.
 
     `credit` is the most messages to have in flight, None where that is not to be judged. A client that returns says
-    what it `holds` of its earlier sessions, and `Ok` names what is `not_held`. `worker` is the address of the one
-    that was asked, where there are several.
+    what it `holds` of its earlier sessions, and `Ok` names what is `not_held`.
     """
 
     bot: str
     credit: int | None = None
     client: str = ""
     holds: tuple[int, ...] = ()
-    worker: str = ""
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -262,7 +260,8 @@ class Mark(_Event, frozen=True, tag="mark"):
 
     `vanished` is a bot's client that ended without a word, or may have looked so. `expelled` is one that had not
     been silent, and whose session (`note`) the worker knows no more. `broke` is one that came back. Between
-    `quorum lost` and `quorum back` nothing can become safe.
+    `quorum lost` and `quorum back` nothing can become safe. `led` says which worker a session is with, where there
+    are several: the note is the session and the worker's fence.
     """
 
     what: str
@@ -274,8 +273,9 @@ Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Mark
 PULLED_LONG = "long"
 """How the note of a `pulled` cable ends if it is for longer than a session may be silent."""
 
-ENDINGS = ("killed", "stopped", "replaced", "started")
-"""Marks after which nothing that was sent before can take effect any more: that worker is gone, or fenced off."""
+ENDINGS = ("killed", "stopped", "frozen", "started")
+"""Marks after which nothing that was sent before can take effect any more: that worker is gone, or
+will be fenced off before it goes on."""
 
 QUORUM_LOST, QUORUM_BACK = "quorum lost", "quorum back"
 """Marks between which no commit can become safe."""

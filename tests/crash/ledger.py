@@ -63,8 +63,8 @@ class Letter:
         """As it was acknowledged; None also where it was to wait until it is due."""
         self.acked_at: int | None = None
         """Where it was first acknowledged."""
-        self.acked_in = 0
-        """By the how manieth worker."""
+        self.acked_in = (0, 0)
+        """By the how manieth worker, and its fence."""
         self.known = False
         """Whether the first acknowledgement said that it had been stored before."""
         self.outcomes: set[str] = set()
@@ -150,11 +150,9 @@ class Ledger:
         self._kept: dict[tuple[str, int], Handed] = {}
         self._last: dict[tuple[str, int], Handed] = {}
         self._session_of: dict[str, str] = {}
-        self._workers: dict[str, str] = {}
-        """The address of each session's worker, where there are several."""
+        self._fences: dict[str, int] = {}
+        """That of each session's worker, where there are several."""
         self._of_replaced: set[str] = set()
-        self._led: defaultdict[int, list[str]] = defaultdict(list)
-        """The addresses of those that led in an incarnation, in their order, where one replaced the other."""
         self._read(history)
         self._join_messages()
         self._join_settled()
@@ -198,6 +196,8 @@ class Ledger:
                     self._hand_out(index, event)
                 case Gap():
                     self.gaps.append((index, event))
+                case Mark() if event.what == "led":
+                    self._note_fence(*event.note.split())
                 case Mark() if event.what == "vanished":
                     self.vanished.append((index, event.process))
                 case Mark():
@@ -231,11 +231,6 @@ class Ledger:
         if not isinstance(action, Hello):
             return
         self._session_of[call.invoke.process] = ok.session
-        if action.worker not in self._led[call.invoke.incarnation]:
-            self._led[call.invoke.incarnation].append(action.worker)
-        elif action.worker != self._led[call.invoke.incarnation][-1]:
-            self._of_replaced.add(ok.session)
-        self._workers[ok.session] = action.worker
         for seq in set(action.holds).difference(ok.not_held):
             handed = self._last.get((action.client, seq))
             if handed is not None:
@@ -276,7 +271,7 @@ class Ledger:
             letter.seq = letter.seq or ok.seqs[position]
             if letter.acked_at is None or call.ends < letter.acked_at:
                 letter.acked_at, letter.known = call.ends, position in ok.duplicates
-                letter.acked_in = ok.incarnation
+                letter.acked_in = ok.incarnation, self.fence(call.session)
 
     def _join_settled(self) -> None:
         for call in self.of(Hello):
@@ -309,7 +304,7 @@ class Ledger:
 
     def _join_flushes(self, history: Sequence[Event]) -> None:
         """Find out when what nobody confirmed was on disk."""
-        flushes = Flushes(history, self.calls, self.rules.flush_seconds, self._workers)
+        flushes = Flushes(history, self.calls, self.rules.flush_seconds, self._fences)
         for settled in (one for found in (self.settled, self.naks) for many in found.values() for one in many):
             if not settled.confirmed and settled.call.outcome is None:
                 settled.on_disk = flushes.on_disk(settled.call)
@@ -351,18 +346,20 @@ class Ledger:
         one, other = self.sessions.get(session), self.sessions.get(than)
         if one is None or other is None:
             return False
-        return one.over <= other.index or (
-            one.invoke.incarnation == other.invoke.incarnation and self._place(one) < self._place(other)
-        )
+        return one.over <= other.index or self.fence(session) < self.fence(than)
 
-    def is_of_replaced(self, hello: Call) -> bool:
+    def is_of_replaced(self, session: str) -> bool:
         """Return True if a session was opened with a worker that another one had replaced."""
-        return hello.ok is not None and hello.ok.session in self._of_replaced
+        return session in self._of_replaced
 
-    def _place(self, hello: Call) -> int:
-        action = hello.invoke.action
-        assert isinstance(action, Hello)
-        return self._led[hello.invoke.incarnation].index(action.worker)
+    def fence(self, session: str) -> int:
+        """Return the fence of a session's worker, lower than that of one that replaces it; 0 if it is unknown."""
+        return self._fences.get(session, 0)
+
+    def _note_fence(self, session: str, fence: str) -> None:
+        if int(fence) < max(self._fences.values(), default=0):
+            self._of_replaced.add(session)
+        self._fences[session] = int(fence)
 
     def at(self, index: int) -> float:
         """Return the time of an event."""

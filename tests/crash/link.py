@@ -91,6 +91,7 @@ class Link:
         """When the last session was left without a goodbye, and the client has not returned."""
         self._context = context
         self._route = Route(commands)
+        self._are_several = len(commands) > 1
         self._socket: zmq.Socket[bytes] | None = None
         self._endings = 0
         self._requests = 0
@@ -134,20 +135,22 @@ class Link:
     def _next(self, *, opened: bool) -> None:
         """Choose the worker of the next attempt, where there are several."""
         pause = self._route.go_on(opened=opened)
-        if not opened and len(self._route.urls) > 1:
+        if not opened and self._are_several:
             self.ended.wait(pause)
 
     def _hello(self, max_in_flight: int) -> None:
         holds = [delivery.seq for _, delivery in self.mail]
         returning = {"token": self._token, "holds": holds, "epoch": self._epoch}
         fields = {"bot": self.bot, "max_in_flight": max_in_flight, **{k: v for k, v in returning.items() if v}}
-        several = len(self._route.urls) > 1
-        hello = Hello(self.bot, max_in_flight, self.process, tuple(holds), self._route.url if several else "")
-        seconds = self._route.patience_seconds if several else ANSWER_SECONDS
+        hello = Hello(self.bot, max_in_flight, self.process, tuple(holds))
+        seconds = self._route.patience_seconds if self._are_several else ANSWER_SECONDS
         welcome = self.finish(self.begin(hello, _session, protocol=1, **fields), seconds)
         if self._left_at is not None:
             self.recorder.mark("broke", process=self.bot)
         self._epoch, self._left_at = welcome["epoch"], None
+        if self._are_several:
+            fence = self.ask("status")["leads"]["fence"]
+            self.recorder.mark("led", f"{self.session} {fence}", process=self.process)
         # What came behind the welcome is in the mail already, and not among what was held.
         lost = set(welcome.get("not_held", ()))
         self.mail = deque(each for each in self.mail if each[1].seq not in lost)

@@ -35,9 +35,9 @@ def lost_from_log(ledger: Ledger, final: Final) -> Iterator[Fault]:
             yield "lost", f"{_who(letter)} was acknowledged as {place}, and is not in the log"
     for call in ledger.of(Hello):
         ok = call.ok
-        if ledger.is_of_replaced(call):
-            continue  # the worker has yet to notice, and answers from its memory
-        if ok is not None and ok.last_seq is not None and ok.last_seq < call.floor:
+        if ok is None or ok.last_seq is None or ledger.is_of_replaced(ok.session):
+            continue  # a worker that has yet to notice answers from its memory
+        if ok.last_seq < call.floor:
             text = (
                 f"seq {call.floor} was acknowledged, and at {ok.at} s the worker (start {ok.incarnation})"
                 f" gave {ok.last_seq} as the end of its log"

@@ -28,7 +28,9 @@ def credit(ledger: Ledger) -> Iterator[Fault]:
         if isinstance(event, Call):
             _free(event, flights)
             if isinstance(event.invoke.action, Unsubscribe):
-                left[event.invoke.action.bot, event.invoke.action.channel] = event.index
+                leaves = event.ends if event.ok is not None else event.over
+                place = event.invoke.action.bot, event.invoke.action.channel
+                left[place] = max(leaves, left.get(place, leaves))
             continue
         flight, most = flights[event.session], _credit(ledger, event.session)
         if event.message.reply_to in ledger.asked:
@@ -37,7 +39,7 @@ def credit(ledger: Ledger) -> Iterator[Fault]:
             continue  # a commit settles it whoever has it by then
         opened = ledger.sessions.get(event.session)
         if opened is None or left.get((event.bot, event.message.channel or ""), -1) > opened.index:
-            continue  # it may have left the group that this was on its way from
+            continue  # in this session it may leave, or have left, the group that this came from
         flight[event.message.seq] = event
         if most is None or len(flight) <= most or event.session in told:
             continue
@@ -92,7 +94,9 @@ def replies(ledger: Ledger, final: Final) -> Iterator[Fault]:
             )
             continue
         opened = ledger.sessions.get(session)
-        if letter.acked_at is None or opened is None or letter.acked_in != opened.invoke.incarnation:
+        if letter.acked_at is None or opened is None:
+            continue
+        if letter.acked_in != (opened.invoke.incarnation, ledger.fence(session)):
             continue
         by = [end for index, end in answered[session] if index > letter.acked_at]
         if by and not any(handed.session == session and handed.index < min(by) for handed in deliveries):

@@ -100,10 +100,14 @@ class Story:
             fields = {"body": id, "sender": sender, "to": self._to.get(id), "channel": channel, **changed}
             self.stored.append(Stored(seq, id, **fields))
 
-    def hello(self, bot: str, session: str, last_seq: int | None = None, **fields: Any) -> None:
+    def hello(
+        self, bot: str, session: str, last_seq: int | None = None, *, fence: int | None = None, **fields: Any
+    ) -> None:
         hello = Hello(bot.split("/")[0], client=bot, **fields)
         self._processes[session] = bot
         self.answer(self.invoke(bot, hello), session=session, last_seq=last_seq)
+        if fence is not None:
+            self.mark("led", f"{session} {fence}")
 
     def subscribe(self, bot: str, outcome: str = "ok", *, start: Any = "new", **values: Any) -> None:
         echo, group = values.pop("echo", False), values.pop("group", None)
@@ -172,9 +176,9 @@ class Story:
         self._incarnation += 1
         self._add(Mark(what="started", **self._when("driver")))
 
-    def mark(self, what: str) -> None:
+    def mark(self, what: str, note: str = "") -> None:
         """Let something else happen."""
-        self._add(Mark(what=what, **self._when("driver")))
+        self._add(Mark(what=what, note=note, **self._when("driver")))
 
     def wait(self, seconds: float) -> None:
         self._at += seconds

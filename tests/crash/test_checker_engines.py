@@ -30,23 +30,23 @@ def test_an_answer_that_nothing_made_safe_is_seen(story: Story) -> None:
 
 
 def test_a_worker_that_was_replaced_may_not_know_it_yet(story: Story) -> None:
-    story.hello("eve", "eve/1", last_seq=0, worker="one")
-    story.hello("bob", "bob/1", last_seq=0, worker="two")
+    story.hello("eve", "eve/1", last_seq=0, fence=1)
+    story.hello("bob", "bob/1", last_seq=0, fence=2)
     story.publish("bob", "a", seqs=(1,), to="eve")
-    story.hello("eve/2", "eve/2", last_seq=1, worker="two")
+    story.hello("eve/2", "eve/2", last_seq=1, fence=2)
     story.take("eve/2", (1, "a"))
     story.deliver("eve/1", 1, "a", channel=None)  # from its memory
-    story.hello("dan", "dan/1", last_seq=0, worker="one")
+    story.hello("dan", "dan/1", last_seq=0, fence=1)
     story.keep((1, "a"))
     assert story.verdict().ok, story.verdict()
 
 
 def test_a_worker_that_replaced_another_knows_everything(story: Story) -> None:
-    story.hello("ann", "ann/1", last_seq=0, worker="one")
+    story.hello("ann", "ann/1", last_seq=0, fence=1)
     story.publish("ann", "a", seqs=(1,), to="eve")
-    story.hello("eve", "eve/1", last_seq=1, worker="one")
+    story.hello("eve", "eve/1", last_seq=1, fence=1)
     story.take("eve/1", (1, "a"))
-    story.hello("eve/2", "eve/2", last_seq=0, worker="two")
+    story.hello("eve/2", "eve/2", last_seq=0, fence=2)
     story.deliver("eve/2", 1, "a", channel=None)
     story.keep((1, "a"))
     assert story.verdict().kinds == {"lost", "redelivered"}
@@ -54,14 +54,14 @@ def test_a_worker_that_replaced_another_knows_everything(story: Story) -> None:
 
 def test_an_ack_that_nobody_confirmed_is_not_on_disk_by_another_workers_answer(story: Story) -> None:
     story.publish("ann", "a", seqs=(1,), to="eve")
-    story.hello("eve", "eve/1", worker="one")
+    story.hello("eve", "eve/1", fence=1)
     story.deliver("eve/1", 1, "a", channel=None)
     story.ack("eve/1", 1, outcome=None)
-    story.hello("bob", "bob/1", worker="two")
+    story.hello("bob", "bob/1", fence=2)
     story.publish("eve", "b", seqs=(2,), to="bob")
     story.wait(1)
     story.publish("bob", "c", seqs=(3,), to="bob")
-    story.hello("eve/2", "eve/2", worker="two")
+    story.hello("eve/2", "eve/2", fence=2)
     story.deliver("eve/2", 1, "a", attempt=2, channel=None)
     story.take("bob/1", (2, "b"), (3, "c"))
     story.ack("eve/2", 1)

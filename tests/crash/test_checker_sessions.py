@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from .history import Unsubscribe
 from .story import Story
 
 # ── Credit ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -35,6 +36,27 @@ def test_what_was_settled_makes_room() -> None:
     story.ack("bob/1", 1, outcome=None)
     story.take("bob/1", (2, "b"))
     assert story.verdict().ok
+
+
+@pytest.mark.parametrize(("leaves_late", "kinds"), [(True, set()), (False, {"credit", "not_subscribed"})])
+def test_leaving_a_group_makes_room_when_it_is_carried_out(leaves_late: bool, kinds: set[str]) -> None:
+    """A session that is opened meanwhile may still have been handed what the group's mailbox had."""
+    story = Story()
+    story.subscribe("bob", group="crew")
+    leaving = story.invoke("bob", Unsubscribe("bob", "news"))
+    if not leaves_late:
+        story.answer(leaving, removed=True)
+    story.hello("bob", "bob/1", credit=1)
+    story.publish("ann", "a", seqs=(1,))
+    story.publish("ann", "b", "c", seqs=(2, 3), to="bob")
+    story.keep((1, "a"), (2, "b"), (3, "c"))
+    story.deliver("bob/1", 1, "a", group="crew")
+    if leaves_late:
+        story.answer(leaving, removed=True)
+    story.deliver("bob/1", 2, "b")
+    story.ack("bob/1", 2, 1)
+    story.take("bob/1", (3, "c"))
+    assert story.verdict().kinds == kinds
 
 
 # ── Replies ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ..integration.wire_worker import Worker
 from .command import Campaign, Outcome, Progress, quiet
 from .connections import connections
-from .frames import frames
+from .frames import frames, pester
 from .herd import herds
 from .starvation import starvations
 
@@ -29,3 +30,10 @@ def test_it_harms_nobody(run: Campaign, rounds: int, tmp_path: Path) -> None:
     outcome = run(tmp_path, rounds, seed, quiet)
     assert not outcome.faults, outcome.faults
     assert outcome.counts.total() >= rounds
+
+
+def test_a_frame_that_ends_the_connection_may_take_the_ping_behind_it(tmp_path: Path) -> None:
+    """Every other one does, and a round goes on: its ping is repeated."""
+    with Worker(tmp_path) as worker:
+        for _ in range(6):
+            assert pester(worker.session(), [b"[" * 1_100_000]) == []

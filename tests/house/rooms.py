@@ -19,7 +19,7 @@ ROOMS = {
     "bus.client": {"bus.curve", "bus.model", "bus.secret_files", "bus.signals", "bus.transport", "bus.wire"},
     "bus.runs": {"bus.client", "bus.model", "bus.wire"},
     "bus.bot": {"bus.client", "bus.model", "bus.runs", "bus.transport", "bus.wire"},
-    "bus.house_key": {"bus.settings", "bus.worker_key", "store"},
+    "bus.house_key": {"bus.model", "bus.settings", "bus.worker_key"},
     "bus.adopting": {
         "bus.client",
         "bus.house_key",
@@ -27,7 +27,6 @@ ROOMS = {
         "bus.settings",
         "bus.wire",
         "bus.worker_key",
-        "store",
     },
     "bus.cli": {
         "bus.adopting",
@@ -41,9 +40,9 @@ ROOMS = {
         "bus.signals",
         "bus.wire",
         "bus.worker_key",
-        "store",
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
+    "bus.web": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.runs", "bus.secret_files", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},
@@ -68,6 +67,8 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "bus.web.plots",
+    "bus.web.shown",
     "store.findings",
     "store.message_rows",
     "store.moving.house",
@@ -101,6 +102,7 @@ IMPURE_IMPORTS = {
 
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {
+    "bus.model.databases",
     "bus.model.leadership",
     "bus.model.openings",
     "bus.model.repository",

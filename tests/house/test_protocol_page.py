@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from bus.model.events import WorkerEvent, EventBody, Noticed
+from bus.model.events import EventBody, Noticed, WorkerEvent
 from bus.wire.codes import Code
 from bus.wire.frames import Query, RequestFrame, WorkerFrame
 

@@ -57,6 +57,12 @@ class View:
             return Sighting(Leader("a lease that is not over", 0, None, None, ""))
         return Sighting(self._row.leader)
 
+    async def prepare(self) -> None:
+        pass
+
+    async def wait(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
     async def aclose(self) -> None:
         pass
 

@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import asyncpg
 import pytest
 
 import bus
 
 from ..postgresql.cluster import Node
+from ..postgresql.writing import happens
 from .wire import Frame, Session, to_bot
 from .wire_worker import Worker
 
@@ -37,9 +39,9 @@ def anyio_backend() -> str:
 class Member(Worker):
     """A worker of the house."""
 
-    def __init__(self, directory: Path, engine: str, leadership: str) -> None:
+    def __init__(self, directory: Path, engine: str, leadership: str, more: str = "") -> None:
         directory.mkdir()
-        super().__init__(directory, f"[leadership]\n{leadership}\n")
+        super().__init__(directory, f"[leadership]\n{leadership}\n{more}")
         self.engine = engine
 
     def said(self, event: str) -> list[str]:
@@ -254,6 +256,39 @@ async def test_a_leader_that_is_declared_dead_too_early_does_nothing_twice(
         traffic.check()
         # At least: who would take over while the leader renews does not lead either.
         await until(lambda: len(a.said("does_not_lead")) >= 2 and len(b.said("does_not_lead")) >= 1)
+
+
+async def test_a_worker_that_waits_to_lead_stops_at_the_first_signal(
+    tmp_path: Path, postgresql_url: str, postgresql_node: Node
+) -> None:
+    """It waits for the batch of the leader before it, which does not end."""
+    with house(tmp_path, postgresql_url, "a") as (a,):
+        a.stop()
+        batch = await asyncpg.connect(postgresql_url)
+        await batch.execute("BEGIN; LOCK TABLE posthouse.workers IN ROW EXCLUSIVE MODE")
+        a.launch()
+        name = postgresql_url.rpartition("/")[2]
+        await happens(postgresql_node, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'", name)
+        a.stop()
+        await batch.close()
+        a.start()
+
+
+async def test_a_worker_with_keys_that_waits_for_a_standby_stops_at_the_first_signal(
+    tmp_path: Path, postgresql_quorum: tuple[Node, Node, Node]
+) -> None:
+    primary, *standbys = postgresql_quorum
+    member = Member(tmp_path / "a", primary.url(), "", '[security]\nmode = "keys"\n')
+    for standby in standbys:
+        standby.freeze()
+    try:
+        member.launch()
+        await happens(primary, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        member.stop()
+    finally:
+        for standby in standbys:
+            standby.thaw()
+        member.close()
 
 
 async def test_a_standby_that_is_stopped_or_killed_is_not_noticed(tmp_path: Path, postgresql_url: str) -> None:

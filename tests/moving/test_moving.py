@@ -16,13 +16,13 @@ import asyncpg
 import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
+from bus.model.databases import LogHead, Moved
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters
 from store import check_of, open_store, site_of
 from store.moving import mover
-from store.moving.house import LogHead, Standing, State
+from store.moving.house import Standing, State
 from store.moving.kinds import KINDS
-from store.moving.mover import Moved
 
 from ..contract.furnished import LATE, furnish, inventory
 from ..contract.samples import ANN, BOB, step

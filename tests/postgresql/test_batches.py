@@ -21,8 +21,9 @@ from store.postgresql.store import PostgresqlStore, open_postgresql_store
 
 from ..contract.store.samples import add, at, direct, work
 from .cluster import Node
+from .relay import Hold, relaying
 from .test_quorum import Nodes, frozen
-from .writing import happens, waiting
+from .writing import HAPPENS_SECONDS_MAX, happens, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,35 @@ async def test_another_program_that_moves_the_end_is_noticed(postgresql_url: str
 
     with pytest.raises(StoreFailed, match="not where this worker left it"):
         await write()
+
+
+async def test_a_statement_that_arrives_after_its_doubt_was_decided_is_answered_as_stored(
+    postgresql_url: str, postgresql_node: Node
+) -> None:
+    name = postgresql_url.rpartition("/")[2]
+    answers: list[Added] = []
+
+    async def write() -> None:
+        answers.extend(await add(opened.log, direct("b", "ann", "bob")))
+
+    async with relaying(postgresql_node.port) as relay:
+        url = postgresql_url.replace(f":{postgresql_node.port}/", f":{relay.port}/")
+        async with open_postgresql_store(url, WorkflowRules()) as opened, anyio.create_task_group() as tasks:
+            await add(opened.log, direct("a", "ann", "bob"))
+            await add(opened.log, direct("a2", "ann", "bob"))  # prepares the statement
+            [writer] = (each for each in relay.connections if b"moved AS" in each.passed)
+            late, again = Hold(), Hold(before=b"moved AS")
+            writer.hold, relay.hold = late, again
+            with anyio.fail_after(HAPPENS_SECONDS_MAX):
+                tasks.start_soon(write)
+                await late.held.wait()
+                await writer.leave()
+                await again.held.wait()  # the doubt is decided: it was not stored
+                late.released.set()
+                await happens(postgresql_node, "SELECT 1 FROM posthouse.bot_messages WHERE id = 'b'", name)
+                assert answers == []
+                again.released.set()
+    assert answers == [Added(3)]
 
 
 @pytest.mark.parametrize("end", ["pg_terminate_backend", "pg_cancel_backend"])

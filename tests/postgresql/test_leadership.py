@@ -13,6 +13,7 @@ import pytest
 
 from bus.errors import DatabaseNewer, OwnershipLost
 from bus.model.leadership import Candidate, Leader, Sighting
+from store.postgresql.server import catalog
 from store.postgresql.server.database import Database, open_database
 from store.postgresql.server.election import PostgresqlElection
 from store.postgresql.server.tenure import PostgresqlTenure
@@ -188,6 +189,28 @@ async def test_a_lease_is_handed_over_to_one_that_stands_by(postgresql_url: str)
             assert tenure(database).is_over()
             taken.set()
     assert [heir and heir.worker_id for heir in heirs] == ["bob"]
+
+
+async def test_one_that_stands_by_hears_at_once_of_a_lease_that_is_given_up(postgresql_url: str) -> None:
+    async with leading(postgresql_url, ANN) as database, aclosing(PostgresqlElection(postgresql_url)) as election:
+        with anyio.fail_after(60):
+            assert (await election.look()).leader == tenure(database).leader
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(election.wait, 3600.0)
+                await tenure(database).release()
+        assert (await election.look()).given_up
+
+
+async def test_one_that_stands_by_knows_the_schema_before_it_takes_over(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_made", {})
+    async with aclosing(PostgresqlElection(postgresql_url)) as election:
+        await election.prepare()
+        assert await election.look() == Sighting(None), "the database is as empty as before"
+    monkeypatch.delattr(catalog, "_make")
+    async with leading(postgresql_url, ANN) as database:
+        await database.writer.run(adding("a"))
 
 
 async def test_who_gives_up_waits_for_nobody_if_nobody_stands_by(postgresql_url: str) -> None:

@@ -243,14 +243,14 @@ async def test_a_question_that_is_cancelled_is_interrupted(
     await happens(postgresql_node, f"SELECT 1 WHERE NOT EXISTS (SELECT {running} AND pid <> pg_backend_pid())")
 
 
-async def test_a_doubt_that_another_worker_ends_is_told_as_one(postgresql_url: str, postgresql_node: Node) -> None:
+async def test_a_doubt_that_another_worker_ends_is_a_take_over(postgresql_url: str, postgresql_node: Node) -> None:
     async def operation(transaction: Transaction) -> None:
         pid = await transaction.connection.fetchval("SELECT pg_backend_pid()")
         await anyio.to_thread.run_sync(postgresql_node.query, f"SELECT pg_terminate_backend({pid})")
         async with open_database(postgresql_url):
             await transaction.connection.fetchval("SELECT 1")
 
-    with pytest.raises(StoreFailed, match="unknown whether"):
+    with pytest.raises(OwnershipLost, match="unknown whether"):
         async with open_database(postgresql_url) as database:
             await database.writer.run(operation)
 

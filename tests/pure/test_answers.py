@@ -47,8 +47,59 @@ BOT = {
     "in_flight": 2,
 }
 
-OF_BOT = {"bot_id": BOT["id"], "bot": "ann", "state": "waiting"}
-OF_GROUP = {"bot_id": None, "bot": None, "group": "team", "state": "settled"}
+HELD = {
+    "state": "in_flight",
+    "attempts": 2,
+    "failures": 1,
+    "session": "01900000-0000-7000-8000-000000000009",
+    "held_by": "ann",
+    "since": "2026-01-01T00:00:00.000000Z",
+    "deadline": "2026-01-01T00:00:30.000000Z",
+}
+OF_BOT = HELD | {"bot_id": BOT["id"], "bot": "ann"}
+OF_GROUP = {
+    "state": "dead",
+    "attempts": 5,
+    "bot_id": None,
+    "bot": None,
+    "group": "team",
+    "channel": "news",
+    "reason": "max_deliver",
+    "given_up_at": "2026-01-01T00:00:00.000000Z",
+}
+MAILBOX = {
+    "name": "ann",
+    "bot_id": BOT["id"],
+    "channel": None,
+    "group": None,
+    "position": 7,
+    "sessions": 1,
+    "free": 3,
+    "paused": ["secret"],
+    "counts": {"waiting": 1, "in_flight": 2, "parked": 1, "returned": 1, "delayed": 1, "dead": 0},
+    "oldest_at": "2026-01-01T00:00:00.000000Z",
+    "messages": [
+        HELD | {"message": MESSAGE, "expires_at": "2026-01-02T00:00:00.000000Z"},
+        {"state": "in_flight", "attempts": 1, "session": "s", "held_by": "ann", "since": "t", "parked": True}
+        | {"message": MESSAGE},
+        {"state": "returned", "attempts": 1, "due_at": "2026-01-02T00:00:00.000000Z", "message": MESSAGE},
+    ],
+    "more": True,
+}
+SESSION = {
+    "id": "01900000-0000-7000-8000-000000000009",
+    "bot_id": BOT["id"],
+    "bot": "ann",
+    "since": "2026-01-01T00:00:00.000000Z",
+    "last_heard_at": "2026-01-01T00:00:01.000000Z",
+    "client": "posthouse-python/0.1",
+    "credit": 100,
+    "in_flight": 2,
+    "parked": 1,
+    "in_flight_bytes": 300,
+    "key": "php_old",
+    "address": "127.0.0.1",
+}
 DEAD = {"seq": 7, "reason": "max_deliver", "attempts": 5, "at": "2026-01-01T00:00:00.000000Z", "message": MESSAGE}
 
 KEY = {
@@ -122,8 +173,11 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "message": MESSAGE | {"seq": None, "timestamp": None},
             "mailboxes": [],
             "due_at": "2026-01-01T00:00:00.000000Z",
+            "expires_at": "2026-01-01T00:00:00.000000Z",
         },
     ),
+    (answers.MailboxContents, MAILBOX),
+    (answers.SessionList, {"sessions": [SESSION], "more": True}),
     (
         answers.DeadLetterList[answers.ListedDeadLetter],
         {"dead_letters": [DEAD, DEAD | {"message": None}, DEAD | {"message": TAINTED}]},
@@ -150,6 +204,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     },
                     "scrubbed_at": None,
                     "damaged": False,
+                    "removed": None,
                 }
             ],
             "more": True,

@@ -11,13 +11,13 @@ from bus.core.effects import Moment, Note
 from bus.model.events import (
     DeadLettersAdded,
     DeadMessage,
-    WorkerEvent,
     MailboxDrained,
     MailboxFilling,
     MessagesRemoved,
     SessionOpened,
     SessionVanished,
     StorageFilled,
+    WorkerEvent,
     WorkerServing,
     read_event,
 )

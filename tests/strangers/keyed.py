@@ -33,7 +33,14 @@ class Keyed:
         self.core = core
         self.store = store
         self.keys = keys
-        self.queries = Queries(core, store.log, versions={}, frame_bytes_max=2**20, moment=lambda: self.moment)
+        self.queries = Queries(
+            core,
+            store.log,
+            versions={},
+            frame_bytes_max=2**20,
+            moment=lambda: self.moment,
+            peer=lambda address: "192.0.2.7",
+        )
 
     @property
     def moment(self) -> Moment:

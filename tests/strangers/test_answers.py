@@ -128,7 +128,8 @@ async def log(tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def queries(log: Watched) -> tuple[Core, Queries]:
     core = Core(await log.load(), Settings(), worker="w", new_id=new_id)
-    return core, Queries(core, cast(MessageLog, log), versions={}, frame_bytes_max=2**20, moment=moment)
+    options: dict[str, Any] = {"versions": {}, "frame_bytes_max": 2**20, "peer": lambda address: None}
+    return core, Queries(core, cast(MessageLog, log), moment=moment, **options)
 
 
 @pytest.mark.anyio

@@ -14,9 +14,11 @@ from bus.wire.frames import (
     Channels,
     DeadLetters,
     History,
+    MailboxQuery,
     MessageQuery,
     Query,
     RetryDeadLetters,
+    SessionsQuery,
     Status,
     Subscribe,
     Subscriptions,
@@ -195,6 +197,58 @@ async def test_dead_letters_are_for_their_bot_and_its_group(house: Keyed) -> Non
         said = await house.say(retrier, RetryDeadLetters(request=3, bot=name, seqs=[message["seq"]]))
         assert {"op": "ok", "request": 3, "value": {"retried": 1}} in said
         await house.say("bob", Term(seqs=[message["seq"]]))
+
+
+async def test_a_mailbox_is_seen_by_those_who_may_read_its_mail(house: Keyed) -> None:
+    await house.say("bob", Subscribe(request=2, channel="news"))
+    await house.say("bob", Subscribe(request=3, channel="work", group="team"))
+    await house.sends("alice", "bob")
+    await house.sends("alice", ToChannel("work"))
+    for stranger in ("eve", "shut"):
+        for name in ("bob", "work/team"):
+            code, text = await house.refusal(stranger, MailboxQuery(request=1, bot=name))
+            assert (code, text) == ("unknown_bot", f"no bot or group named {name!r}")
+    for reader in ("bob", "ops", "clerk"):
+        seen = await house.ask(reader, MailboxQuery(request=1, bot="bob"))
+        assert [row.state for row in seen.messages] == ["in_flight"]
+    for reader in ("bob", "ops"):
+        [row] = (await house.ask(reader, MailboxQuery(request=1, bot="work/team"))).messages
+        assert (row.state, row.held_by) == ("in_flight", "bob")
+    assert (await house.refusal("clerk", MailboxQuery(request=1, bot="work/team")))[0] == "unknown_bot"
+    assert (await house.ask("eve", MailboxQuery(request=1))).messages == []
+
+
+async def test_a_mailbox_shows_no_message_that_may_not_be_read(house: Keyed) -> None:
+    await house.say("alice", Subscribe(request=2, channel="board", echo=True))
+    await house.sends("bob", "alice")
+    await house.sends("alice", ToChannel("board"))
+    for reader, visible in (("alice", 2), ("ops", 1)):
+        seen = await house.ask(reader, MailboxQuery(request=1, bot="alice"))
+        assert (len(seen.messages), seen.counts.in_flight) == (visible, 2)
+
+
+@pytest.mark.parametrize("reader", ["eve", "shut", "discreet"])
+async def test_a_guessed_seq_tells_nothing(house: Keyed, reader: str) -> None:
+    await house.sends("alice", "bob")
+    code, text = await house.refusal(reader, MessageQuery(request=1, seq=1))
+    assert (code, text) == ("not_found", "no message 1 in the log any more")
+    assert (await house.ask("ops", MessageQuery(request=1, seq=1))).message
+
+
+async def test_sessions_are_told_of_bots_whose_mail_may_be_read(house: Keyed) -> None:
+    async def told(reader: str) -> list[str]:
+        return sorted(each.bot for each in (await house.ask(reader, SessionsQuery(request=1))).sessions)
+
+    assert await told("eve") == ["eve"]
+    assert await told("clerk") == ["bob", "clerk"]
+    assert await told("discreet") == sorted(set(BOTS) - {"alice"})
+    assert await told("ops") == sorted(BOTS)
+    [own] = (await house.ask("eve", SessionsQuery(request=1, bot="eve"))).sessions
+    assert (own.key, own.address) == (house.principal("eve").public_key, "192.0.2.7")
+    [other] = (await house.ask("ops", SessionsQuery(request=1, bot="eve"))).sessions
+    assert (other.key, other.address) == (None, None), "for that it needs the right to audit"
+    assert (await house.ask("eve", SessionsQuery(request=1, bot="bob"))).sessions == []
+    assert (await house.refusal("shut", SessionsQuery(request=1, bot="eve")))[0] == "unknown_bot"
 
 
 async def test_a_member_is_not_told_what_waits_for_others(house: Keyed) -> None:

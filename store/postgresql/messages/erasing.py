@@ -1,33 +1,25 @@
-"""Erasing messages and runs, and the records of it.
+"""Erasing messages and runs.
 
-Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows in its
-tables until these are written anew, and in its WAL, of whose archives it does not know.
+Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows until
+their tables are written anew (`scrubbing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import asyncpg
 
-from bus.errors import StorageBusy
-from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
+from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
-from ...seals import erased_before, removal_of, removal_row, seal
-from ..server.reader import Reader
+from ...seals import erased_before, removal_row
 from ..server.writer import Transaction
-from ..workflows.keeping import remove_runs
+from ..workflows.keeping import open_runs, remove_runs
+from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, read_row
 
-__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals", "rewrite"]
-
-REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
-
-_ADD = """
-    INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
+__all__ = ["erase"]
 
 _TO_ERASE = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) AND body <> '' ORDER BY seq"
 
@@ -50,54 +42,12 @@ _RUNS = "SELECT id FROM workflow_runs WHERE id = ANY($1::text[])"
 _EVER = "9999"
 """Later than every time: whenever the runs ended."""
 
-_TABLES = (
-    "bot_messages", "scheduled_messages", "dead_letters", "workflow_runs", "workflow_steps", "workflow_signals",
-    "workflow_run_attributes",
-)  # fmt: skip
-
-_NOW = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
-
-_HOLDERS = """
-    SELECT 'the session ' || pid || ' (' || application_name || ')' FROM pg_stat_activity
-    WHERE pid <> pg_backend_pid() AND (age(backend_xid) > age($1::text::xid8::xid)
-        OR age(backend_xmin) > age($1::text::xid8::xid)
-            AND (datname = current_database() OR backend_type = 'walsender'))
-    UNION ALL SELECT 'the replication slot ' || slot_name FROM pg_replication_slots
-    WHERE age(xmin) > age($1::text::xid8::xid)
-    UNION ALL SELECT 'the prepared transaction ' || gid FROM pg_prepared_xacts
-    WHERE age(transaction) > age($1::text::xid8::xid)
-    LIMIT 1"""
-"""What may still see rows that were removed before a transaction, so that PostgreSQL keeps them."""
-
-_WAIT_SECONDS = 5.0
-"""For transactions that end soon, such as the worker's own."""
-
-
-async def rewrite(reader: Reader) -> None:
-    """Write each table that has contents anew, one after the other: none is written or read meanwhile.
-
-    Then make the planner's statistics anew, which have values of the rows. Raise StorageBusy if something may still
-    see what was removed.
-    """
-    [[now]] = await reader.fetch(_NOW)
-    holders = await reader.fetch(_HOLDERS, now)
-    with anyio.move_on_after(_WAIT_SECONDS):
-        while holders:
-            await anyio.sleep(0.1)
-            holders = await reader.fetch(_HOLDERS, now)
-    for (holder,) in holders:
-        raise StorageBusy(
-            f"{holder} may still see what was removed, so that PostgreSQL keeps it: end it, then repeat this"
-        )
-    for table in _TABLES:
-        await reader.fetch(f"VACUUM (FULL) {table}")
-    await reader.fetch(f"ANALYZE {', '.join(_TABLES)}")
-
 
 async def erase(transaction: Transaction, change: Erase) -> Erased:
     """Carry out an erasure, or return what it did before."""
     connection = transaction.connection
-    for (what,) in await connection.fetch("SELECT what FROM removals WHERE id = $1", change.id):
+    what = await recorded(connection, change.id)
+    if what is not None:
         return erased_before(what)
     delayed: list[Delayed] = []
     wanted = set(change.seqs)
@@ -106,37 +56,21 @@ async def erase(transaction: Transaction, change: Erase) -> Erased:
             delayed.append(each)
         else:
             wanted.update(row[0] for row in await connection.fetch(_RELEASED, each.id, each.sender_bot_id))
-    rows = [read_row(record) for record in await connection.fetch(_TO_ERASE, sorted(wanted))]
+    found = await connection.fetch(_TO_ERASE, sorted(wanted))
+    going_on = await open_runs(connection, [record["id"] for record in found])
+    rows = [read_row(record) for record in found if record["id"] not in going_on]
     seqs = tuple(row[0] for row in rows)
     await connection.execute(_ERASE, seqs, [erased_checksum(row) for row in rows])
     await connection.execute(_FORGET_REASONS, seqs)
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
-    erased = Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
-    await connection.execute(_ADD, *removal_row(change, erased))
+    removed = tuple(id for id in runs if id not in left)
+    erased = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})))
+    await connection.execute(ADD_REMOVAL, *removal_row(change, erased))
     return erased
 
 
 async def _ids_of_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> tuple[str, ...]:
     """Return those of the runs that exist, in the order of their ids."""
     return tuple(sorted(row[0] for row in await connection.fetch(_RUNS, ids)))
-
-
-async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
-    """Return records in their order."""
-    rows = await reader.fetch(f"{REMOVALS} WHERE number > $1 ORDER BY number LIMIT $2", after, limit)
-    return [removal_of(row) for row in rows]
-
-
-async def note_scrub(connection: asyncpg.Connection, through: int, at: str) -> None:
-    """Note the time since when nothing is left of what was removed, up to a record."""
-    for number, *values, _ in await connection.fetch(
-        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= $1 ORDER BY number", through
-    ):
-        await connection.execute(
-            "UPDATE removals SET scrubbed_at = $1, checksum = $2 WHERE number = $3",
-            at,
-            seal(*values[:6], at),
-            number,
-        )

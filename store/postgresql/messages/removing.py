@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import asyncpg
 
@@ -14,7 +15,13 @@ from .ids import remove
 from .rows import escaped, unescaped
 from .taint import note_removal
 
-__all__ = ["add_dead_letters", "read_dead_letters", "remove_dead_letters", "remove_messages"]
+__all__ = [
+    "add_dead_letters",
+    "find_dead_letters",
+    "read_dead_letters",
+    "remove_dead_letters",
+    "remove_messages",
+]
 
 _ADD = """
     INSERT INTO dead_letters (mailbox_id, seq, reason, attempts, at) VALUES ($1, $2, $3, $4, $5)
@@ -26,6 +33,10 @@ _REMOVE = "DELETE FROM dead_letters WHERE mailbox_id = $1 AND seq = ANY($2::bigi
 _READ = """
     SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters WHERE $1::text IS NULL OR mailbox_id = $1
     ORDER BY at DESC, seq DESC LIMIT $2 OFFSET $3"""
+
+_FIND = """
+    SELECT mailbox_id, seq, reason, attempts, at FROM dead_letters
+    WHERE mailbox_id = ANY($1::text[]) AND seq = $2"""
 
 
 async def add_dead_letters(connection: asyncpg.Connection, change: AddDeadLetters) -> None:
@@ -46,7 +57,15 @@ async def read_dead_letters(
     reader: Reader, mailbox_id: str | None, limit: int, offset: int
 ) -> Sequence[DeadLetter]:
     """List dead letters, newest first."""
-    rows = await reader.fetch(_READ, mailbox_id, limit, offset)
+    return _dead_letters(await reader.fetch(_READ, mailbox_id, limit, offset))
+
+
+async def find_dead_letters(reader: Reader, seq: int, mailbox_ids: Sequence[str]) -> Sequence[DeadLetter]:
+    """Return what is recorded of a message in mailboxes of which it is a dead letter."""
+    return _dead_letters(await reader.fetch(_FIND, mailbox_ids, seq))
+
+
+def _dead_letters(rows: Iterable[Sequence[Any]]) -> list[DeadLetter]:
     return [DeadLetter(row[0], row[1], unescaped(row[2]), row[3], row[4]) for row in rows]
 
 

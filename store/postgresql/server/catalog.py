@@ -15,7 +15,7 @@ import asyncpg
 from .connecting import SCHEMA
 from .schema import CREATE_MIGRATIONS, written
 
-__all__ = ["schema_faults"]
+__all__ = ["made_schema", "schema_faults"]
 
 # Each row is the table, what it is, its name, and its description.
 _OBJECTS = """
@@ -60,10 +60,7 @@ async def schema_faults(connection: asyncpg.Connection) -> list[str]:
 
     Raise InsufficientPrivilegeError if the role may not make temporary tables.
     """
-    version = connection.get_server_version()[:2]
-    if version not in _made:
-        _made[version] = await _make(connection)
-    ours = _made[version]
+    ours = await made_schema(connection)
     schema = await connection.fetchval("SELECT oid FROM pg_namespace WHERE nspname = $1", SCHEMA)
     theirs = await _described(connection, schema, SCHEMA)
     tables = {table for table, _, _ in ours}
@@ -75,6 +72,14 @@ async def schema_faults(connection: asyncpg.Connection) -> list[str]:
     }
     found = [f"the {kind} {name} of {table} is {fault}" for (table, kind, name), fault in sorted(faults.items())]
     return found + [row[0] for row in await connection.fetch(_ACTS, schema)]
+
+
+async def made_schema(connection: asyncpg.Connection) -> _Catalog:
+    """Return what the migrations make on this version of the server. Only the first time it is made for that."""
+    version = connection.get_server_version()[:2]
+    if version not in _made:
+        _made[version] = await _make(connection)
+    return _made[version]
 
 
 async def _make(connection: asyncpg.Connection) -> _Catalog:

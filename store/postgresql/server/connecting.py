@@ -12,13 +12,13 @@ import ssl
 
 import asyncpg
 
-from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, StoreFailed
+from bus.errors import DatabaseUnusable, InvalidValue, StorageBusy, StorageFull, StoreError, StoreFailed
 
 from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
 from .hosts import Reign, find_primary, terminate
 
-__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "refusal", "translate", "unreachable"]
 
 CLOSE_SECONDS_MAX = 1.0
 """How long a server may take to answer a goodbye: then the connection is dropped, and nothing is lost."""
@@ -124,6 +124,13 @@ def is_lost(connection: asyncpg.Connection | None, error: BaseException) -> bool
     return isinstance(error, _ENDED) or (
         isinstance(error, asyncpg.InterfaceError) and connection is not None and connection.is_closed()
     )
+
+
+def refusal(error: Exception) -> Exception:
+    """Return our error for one of a single operation, whose value PostgreSQL cannot hold; any other as it is."""
+    if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        return InvalidValue("a text", "must not contain a zero character")
+    return error
 
 
 def translate(error: asyncpg.PostgresError) -> StoreError | None:

@@ -59,9 +59,11 @@ class Database:
     """An open database: the writer, the readers, and the log's epoch."""
 
     def __init__(
-        self, url: str, epoch: str, server: Server, *, writer: Writer, read: Reader, questions: Reader
+        self, primary: Primary, epoch: str, server: Server, *, writer: Writer, read: Reader, questions: Reader
     ) -> None:
-        self.url = shown(url)
+        self.url = str(primary)
+        self.open_reader = partial(open_reader, primary, 1)
+        """For something that needs settings of its own."""
         self.epoch = epoch
         self.server_version = server.version_text
         self.warnings = list(warnings(server))
@@ -140,7 +142,7 @@ async def open_database(
         open_reader(primary, 1) as questions,
         _serving(writer, primary, tenure),
     ):
-        database = Database(url, epoch.name, server, writer=writer, read=read, questions=questions)
+        database = Database(primary, epoch.name, server, writer=writer, read=read, questions=questions)
         if tenure is not None:
             database.tenure, tenure.reader = tenure, questions
         database.warnings += warned + epoch.warnings

@@ -33,7 +33,9 @@ __all__ = [
 
 _TAKEN_OVER = "another worker has taken over; this one must end"
 _MOVED = "the end of the log in PostgreSQL is not where this worker left it: another program writes to it"
-_TAKEN_OVER_IN_DOUBT = f"{_TAKEN_OVER}, and it is unknown whether its last transaction was stored"
+_TAKEN_OVER_IN_DOUBT = (
+    f"{_TAKEN_OVER}; it is unknown whether its last transaction was stored, which was not answered"
+)
 
 _LOCK_WORKERS = "LOCK TABLE workers IN EXCLUSIVE MODE"
 
@@ -170,8 +172,8 @@ async def carry_out_alone(
 
 
 async def look(connection: asyncpg.Connection, incarnation: Incarnation) -> int:
-    """Return the number of the last batch that was committed, once it is safe. Raise StoreFailed if taken over."""
+    """Return the number of the last committed batch, once it is safe. Raise OwnershipLost if replaced."""
     batch = await connection.fetchval(_LOOK, *incarnation)
     if batch is None:
-        raise StoreFailed(_TAKEN_OVER_IN_DOUBT)
+        raise OwnershipLost(_TAKEN_OVER_IN_DOUBT)
     return int(batch)

@@ -6,7 +6,8 @@ fence (`incarnation`). A renewal is refused as soon as any program has raised th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import asyncpg
 
@@ -16,16 +17,28 @@ from bus.model.records import timestamp
 
 from .incarnation import Incarnation, LogEnd, lock_workers
 
-__all__ = ["STANDING_BY", "STANDS_BY", "give_up", "has_leadership", "look_at_leadership", "renew", "take_lead"]
+__all__ = [
+    "GIVEN_UP",
+    "LOOK",
+    "STANDING_BY",
+    "STANDS_BY",
+    "give_up",
+    "has_leadership",
+    "look_at_leadership",
+    "renew",
+    "sighting_of",
+    "take_lead",
+]
 
 STANDS_BY = "posthouse stands by"
 """The `application_name` of a worker that stands by: who is connected stands by."""
 
 _EXISTS = "SELECT to_regclass('leadership') IS NOT NULL"
 
-_LOOK = """
+LOOK = """
     SELECT worker_id, fence, url, tap, since, expires_at IS NULL, coalesce(expires_at > clock_timestamp(), false)
     FROM leadership"""
+"""What `sighting_of` is made of."""
 
 _TAKE = """
     INSERT INTO leadership (worker_id, fence, url, tap, since, expires_at)
@@ -39,7 +52,12 @@ _RENEW = """
     UPDATE leadership SET expires_at = clock_timestamp() + make_interval(secs => $2)
     WHERE fence = $1 AND expires_at IS NOT NULL AND (SELECT fence FROM log_end) = $1 RETURNING fence"""
 
-_GIVE_UP = "UPDATE leadership SET expires_at = NULL WHERE fence = $1"
+GIVEN_UP = "posthouse_given_up"
+"""Workers that stand by listen to this channel. It only saves them waiting for their next look."""
+
+_GIVE_UP = f"""
+    WITH given AS (UPDATE leadership SET expires_at = NULL WHERE fence = $1 RETURNING one)
+    SELECT pg_notify('{GIVEN_UP}', '') FROM given"""
 
 STANDING_BY = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
 """The number of workers that stand by; $1 is `STANDS_BY`."""
@@ -57,10 +75,14 @@ async def look_at_leadership(connection: asyncpg.Connection, *, lock: bool = Fal
     """
     if not await has_leadership(connection):
         return Sighting(None)
-    row = await connection.fetchrow(f"{_LOOK} FOR UPDATE" if lock else _LOOK)
-    if row is None:
+    return sighting_of(await connection.fetch(f"{LOOK} FOR UPDATE" if lock else LOOK))
+
+
+def sighting_of(rows: Sequence[Sequence[Any]]) -> Sighting:
+    """Return what the row of leadership says, if there is one."""
+    if not rows:
         return Sighting(None)
-    worker_id, fence, url, tap, since, given_up, leads = row
+    worker_id, fence, url, tap, since, given_up, leads = rows[0]
     found = Leader(worker_id, fence, url, tap, timestamp(since))
     return Sighting(found if leads else None, None if leads else found, given_up)
 

@@ -60,16 +60,17 @@ class Primary:
     def __str__(self) -> str:
         return shown(self._url)
 
-    async def connect(self) -> tuple[asyncpg.Connection, Server]:
+    async def connect(self, **settings: str) -> tuple[asyncpg.Connection, Server]:
         """Make a session, which may not be believed yet. Raise as `connecting.connect` does.
 
-        Operators are told what they should know of this server and was not so with the one before.
+        It has these settings besides. Operators are told what they should know of this server and was not so with
+        the one before.
         """
         if self._abandoned is None:
             with anyio.CancelScope() as attempt:
                 self._attempts.add(attempt)
                 try:
-                    connection, server, reign = await connect(self._url, **self._settings)
+                    connection, server, reign = await connect(self._url, **self._settings | settings)
                 finally:
                     self._attempts.discard(attempt)
                 self._sessions[connection] = reign
@@ -85,14 +86,16 @@ class Primary:
                 self._watch.warn(sentence)
         self._warnings = found
 
-    async def reconnect(self) -> asyncpg.Connection:
+    async def reconnect(self, **settings: str) -> asyncpg.Connection:
         """Make a session that may be believed. Raise StoreFailed if no primary can be reached for too long.
 
         It returns only when a commit is safe. That is not given up, however long it takes.
         """
-        return (await self.ask(make_safe))[0]
+        return (await self.ask(make_safe, **settings))[0]
 
-    async def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> tuple[asyncpg.Connection, T]:
+    async def ask(
+        self, question: Callable[[asyncpg.Connection], Awaitable[T]], **settings: str
+    ) -> tuple[asyncpg.Connection, T]:
         """Make a session and ask it something first, again if it is lost meanwhile; raise as `reconnect` does.
 
         Asking must take a commit: only then may the session be believed.
@@ -102,7 +105,7 @@ class Primary:
         while True:
             connection: asyncpg.Connection | None = None
             try:
-                connection = (await self.connect())[0]
+                connection = (await self.connect(**settings))[0]
                 with self.waiting():
                     return connection, await question(connection)
             except BaseException as error:

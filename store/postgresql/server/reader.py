@@ -16,17 +16,18 @@ import asyncpg
 
 from bus.errors import StoreFailed
 
-from .connecting import CLOSE_SECONDS_MAX, is_lost, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, refusal, translate
 from .primary import ATTEMPTS_MAX, Primary
 
 __all__ = ["Reader", "open_reader"]
 
 
 class Reader:
-    """Some connections for reading; more questions wait for one of them."""
+    """Some connections for reading, with these settings; more questions wait for one of them."""
 
-    def __init__(self, primary: Primary, connections_max: int) -> None:
+    def __init__(self, primary: Primary, connections_max: int, **settings: str) -> None:
         self._primary = primary
+        self._settings = settings
         self._idle: list[asyncpg.Connection] = []
         self._free = anyio.Semaphore(connections_max)
 
@@ -34,11 +35,11 @@ class Reader:
         return f"<Reader {self._primary} idle={len(self._idle)}>"
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
-        """Return the rows of a query. Raise StoreFailed if they cannot be read."""
+        """Return the rows of a query. Raise StoreFailed if they cannot be read, and InvalidValue."""
         async with self._free:
             for _ in range(ATTEMPTS_MAX):
                 await self._primary.settled()
-                connection = self._idle.pop() if self._idle else await self._primary.reconnect()
+                connection = self._idle.pop() if self._idle else await self._reconnect()
                 try:
                     with self._primary.waiting():
                         rows: list[Any] = await connection.fetch(sql, *values)
@@ -46,16 +47,20 @@ class Reader:
                     if is_lost(connection, error):
                         connection.terminate()
                         continue
-                    if isinstance(error, asyncpg.PostgresError):
-                        raise translate(error) or StoreFailed(
-                            f"PostgreSQL reported {error.sqlstate}: {error}"
+                    refused = refusal(error)
+                    if isinstance(refused, asyncpg.PostgresError):
+                        raise translate(refused) or StoreFailed(
+                            f"PostgreSQL reported {refused.sqlstate}: {refused}"
                         ) from error
-                    raise
+                    raise refused from error
                 finally:
                     if not connection.is_closed():
                         self._idle.append(connection)
                 return rows
         raise StoreFailed(f"the connection was lost {ATTEMPTS_MAX} times in one question; look at PostgreSQL's log")
+
+    async def _reconnect(self) -> asyncpg.Connection:
+        return await self._primary.reconnect(**self._settings)
 
     async def close(self) -> None:
         """Close the connections that are not in use. A server that does not answer is not waited for."""
@@ -65,9 +70,9 @@ class Reader:
 
 
 @asynccontextmanager
-async def open_reader(primary: Primary, connections_max: int) -> AsyncIterator[Reader]:
+async def open_reader(primary: Primary, connections_max: int, **settings: str) -> AsyncIterator[Reader]:
     """Open a reader, and close it."""
-    reader = Reader(primary, connections_max)
+    reader = Reader(primary, connections_max, **settings)
     try:
         yield reader
     finally:

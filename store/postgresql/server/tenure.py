@@ -7,7 +7,7 @@ OwnershipLost, even if PostgreSQL cannot be reached.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 import anyio
 from anyio import to_thread
@@ -15,8 +15,7 @@ from anyio import to_thread
 from bus.errors import OwnershipLost, StoreError
 from bus.model.leadership import Candidate, Leader, LeaderLease, Sighting
 
-from .election import PostgresqlElection
-from .leadership import STANDING_BY, STANDS_BY, give_up
+from .leadership import LOOK, STANDING_BY, STANDS_BY, give_up, sighting_of
 from .reader import Reader
 from .renewing import Renewing, steady_clock
 from .writer import Transaction, Writer
@@ -29,7 +28,7 @@ _LOOK_SECONDS = 1.0
 _HEIR_SECONDS_MAX = 5.0
 """How long a worker that gave its lease up waits for another one that stands by, and has to load the log."""
 
-_HEIR_PAUSE_SECONDS = 0.05
+_HEIR_PAUSE_SECONDS = 0.02
 
 
 class PostgresqlTenure:
@@ -38,7 +37,6 @@ class PostgresqlTenure:
     def __init__(self, url: str, candidate: Candidate, leader: Leader, before: Sighting, *, sent_at: float) -> None:
         self.leader = leader
         self.before = before
-        self._url = url
         self._lease = LeaderLease(candidate, sent_at)
         self.reader: Reader | None = None
         """What may be asked about it, once the store is open."""
@@ -99,16 +97,14 @@ class PostgresqlTenure:
 
     async def give_up(self) -> Leader | None:
         """End it; see `Tenure`."""
-        if not await self.release():
+        if not await self.release() or self.reader is None:
             return None
-        with anyio.move_on_after(_HEIR_SECONDS_MAX):
-            async with aclosing(PostgresqlElection(self._url)) as election:
-                while True:
-                    with suppress(StoreError):
-                        heir = (await election.look()).leader
-                        if heir is not None and heir.fence > self.leader.fence:
-                            return heir
-                    await anyio.sleep(_HEIR_PAUSE_SECONDS)
+        with anyio.move_on_after(_HEIR_SECONDS_MAX), suppress(StoreError):
+            while True:
+                heir = sighting_of(await self.reader.fetch(LOOK)).leader
+                if heir is not None and heir.fence > self.leader.fence:
+                    return heir
+                await anyio.sleep(_HEIR_PAUSE_SECONDS)
         return None
 
     async def stop(self) -> None:

@@ -13,6 +13,7 @@ Owns the writing connection. Its rules (docs/decisions/0076-a-log-in-postgresql.
 - Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
 - If the connection is lost, a new one looks at the number of the last batch that was committed, and nobody is
   answered, and nothing read, before that look has been committed itself. Then the group is answered, or run again.
+  A statement may arrive by the lost connection after that look: the next attempt finds its number, and looks again.
 - A commit that comes with a warning was not waited for. It is answered after an empty commit that was.
 """
 
@@ -28,9 +29,9 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import anyio
 import asyncpg
 
-from bus.errors import StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
+from bus.errors import OwnershipLost, StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
 
-from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, refusal, translate
 from .incarnation import Incarnation, LogEnd, begin, carry_out_alone, look, move_end
 from .primary import ATTEMPTS_MAX, Primary
 
@@ -271,7 +272,7 @@ class Writer:
 
     async def _until_decided(self, pendings: Sequence[_Pending[Any]]) -> None:
         """Commit a group, on as many connections as it takes."""
-        together = True
+        together, doubted = True, False
         for _ in range(ATTEMPTS_MAX):
             try:
                 with self._primary.waiting():
@@ -279,7 +280,9 @@ class Writer:
             except Exception as error:
                 if self.failure is not None:
                     raise self.failure from error
-                if is_lost(self._connection, error):
+                # After a doubt, the number in the row may be that of an earlier attempt, whose statement came late.
+                if is_lost(self._connection, error) or (doubted and isinstance(error, OwnershipLost)):
+                    doubted = True
                     if not await self._decide():
                         continue
                 elif together and not _concerns_all(error):
@@ -408,7 +411,7 @@ async def _carry_out_each(pendings: Sequence[_Pending[Any]], transaction: Transa
         except Exception as error:
             if is_lost(transaction.connection, error) or _concerns_all(error):
                 raise
-            pending.error = error
+            pending.error = refusal(error)
 
 
 async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:

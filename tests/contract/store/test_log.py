@@ -344,6 +344,10 @@ async def test_dead_letters_come_and_go(log: MessageLog) -> None:
     again = msgspec.structs.replace(first, attempts=6, at=at(4))
     await log.apply([AddDeadLetters((again,))])
     assert [dead for dead, _ in await log.dead_letters("ann", 1)] == [again]
+    assert await log.given_up(1, ["ann", "bob"]) == [again]
+    assert sorted(await log.given_up(2, ["bob", "ann"]), key=lambda dead: dead.at) == [other, second]
+    assert await log.given_up(2, ["bob"]) == [other]
+    assert await log.given_up(3, ["ann"]) == await log.given_up(1, ["eve"]) == await log.given_up(1, []) == []
     assert (await log.apply([RemoveDeadLetters("ann", (1, 2, 3)), RemoveDeadLetters("ann", (1,))])).answers == [
         [1, 2],
         [],

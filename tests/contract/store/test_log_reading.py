@@ -148,6 +148,16 @@ async def test_recalled_come_by_seq_whatever_their_source(filled: MessageLog) ->
     assert (found.complete, found.damaged) == (True, ())
 
 
+@stores_only
+async def test_who_only_looks_sees_what_a_mailbox_reads(filled: MessageLog) -> None:
+    for asked in (
+        page("bob", ("", 0), ("news", 0)),
+        page("bob", ("", 4), seqs=(8, 3, 99, 1)),
+        page("bob", ("", 0), ("news", 0), through_seq=5, messages_max=2),
+    ):
+        assert await filled.peek(asked) == await filled.read_page(asked)
+
+
 async def test_backlogs_count_what_pages_would_have(filled: MessageLog) -> None:
     requests = [
         page("bob", ("", 0), ("news", 0), messages_max=1),
