@@ -116,16 +116,7 @@ class Core:
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
         self.large = LargeFrames(self.sessions, self.shares, settings)
-        self._admission = admission = Admission(
-            self.directory,
-            self._scheduling,
-            self._founding,
-            permitting=self.permitting,
-            shares=self.shares,
-            dispatch=self.dispatch,
-            turn=self._turn,
-            limits=settings.limits,
-        )
+        self._admission = admission = self._with_limits(self._scheduling, self._founding)
         self.rates = admission.rates
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
@@ -156,11 +147,7 @@ class Core:
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
-            settings,
-            directory=self.directory,
-            batches=self._batches,
-            dispatch=self.dispatch,
-            turn=self._turn,
+            settings, directory=self.directory, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
         self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
         self._flushing = Flushing(
@@ -173,6 +160,18 @@ class Core:
             flush_seconds=settings.delivery.mailbox_flush_seconds,
         )
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
+
+    def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
+        return Admission(
+            self.directory,
+            scheduling,
+            founding,
+            permitting=self.permitting,
+            shares=self.shares,
+            dispatch=self.dispatch,
+            turn=self._turn,
+            limits=self._settings.limits,
+        )
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
         return Opening(

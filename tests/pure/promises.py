@@ -132,8 +132,9 @@ class Promises:
             raise Violation(f"{key} was acknowledged with two seqs")
         self.acknowledged[key] = max(before, seq)
 
-    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment, core: Core) -> None:
         """The log carried out a transaction, and the core is about to be told."""
+        self._check_told(changes, core)
         self.written.update(self.log.messages)
         for change, answer in zip(changes, answers, strict=True):
             match change:
@@ -161,7 +162,7 @@ class Promises:
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._check_file()
 
-    def check_told(self, changes: Sequence[Change], *, wanted: bool) -> None:
+    def _check_told(self, changes: Sequence[Change], core: Core) -> None:
         """Nobody but the worker tells of it, and dead letters are told where they are stored, if somebody listens.
 
         What happens to events is not told: but after a crash it is not known of all messages whether they are some.
@@ -185,6 +186,7 @@ class Promises:
                         ):
                             if isinstance(event, DeadLettersAdded):
                                 told[event.mailbox or ""] += event.dead_letters
+        wanted = core.audience.wants(EVENTS_CHANNEL)
         if told and not wanted:
             raise Violation(f"{told} was told, and nobody listens")
         if wanted and (stored - told or (told - stored).total() > are_events):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from bus.model.records import EVENTS_CHANNEL
 from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
 
-__all__ = ["BOTS", "CHANNELS", "EVENTS", "GROUPS", "RETENTIONS", "SETTINGS", "SHARES"]
+__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "settings_of"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
@@ -52,3 +55,14 @@ RETENTIONS = [
         channels={"news": Keep(messages_max=4), "work": Keep(bytes_max=150)},
     ),
 ]
+
+
+def settings_of(seed: int) -> Settings:
+    """Return the settings of a world."""
+    limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
+    return msgspec.structs.replace(SETTINGS, limits=limits, retention=RETENTIONS[seed % 3], events=EVENTS)
+
+
+def channels_of(seed: int) -> list[str]:
+    """Return what bots of a world subscribe to, and publish on if they may."""
+    return [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS

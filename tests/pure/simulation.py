@@ -22,7 +22,7 @@ import msgspec
 from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
-from bus.model.records import EVENTS_CHANNEL, timestamp
+from bus.model.records import timestamp
 from bus.model.repository import AddSubscription, Subscription, SurveyRequest, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
@@ -59,7 +59,7 @@ from .connection import Connection
 from .fake_log import FakeLog
 from .operator import any_erasure, any_removable
 from .promises import Promises, Violation
-from .simulated_settings import BOTS, CHANNELS, EVENTS, GROUPS, RETENTIONS, SETTINGS, SHARES
+from .simulated_settings import BOTS, GROUPS, channels_of, settings_of
 
 __all__ = ["Simulation", "play"]
 
@@ -73,11 +73,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
-        self.settings = msgspec.structs.replace(
-            SETTINGS, limits=limits, retention=RETENTIONS[seed % 3], events=EVENTS
-        )
-        self.channels = [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS
+        self.settings, self.channels = settings_of(seed), channels_of(seed)
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
@@ -408,14 +404,8 @@ class Simulation:
 
     def _take_batch(self) -> None:
         if self.batch is None and self.core.has_batch(self._moment()):
-            self._begin_batch()
+            self.batch = self.core.take_batch(self._moment())
             self._ask_for_what_leaves()
-
-    def _begin_batch(self) -> None:
-        wanted = self.core.audience.wants(EVENTS_CHANNEL)
-        self.batch = self.core.take_batch(self._moment())
-        if self.batch is not None:
-            self.promises.check_told(self.batch.changes, wanted=wanted)
 
     def _ask_for_what_leaves(self) -> None:
         """Connect a bot, now and then, whose mailbox is losing messages: their turn comes before they are gone."""
@@ -429,7 +419,7 @@ class Simulation:
             return
         batch, self.batch = self.batch, None
         applied = self.log.apply(batch.changes)
-        self.promises.note_changes(batch.changes, applied.answers, self._moment())
+        self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
         if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
@@ -616,11 +606,11 @@ class Simulation:
         """Let the disk answer everything, without faults."""
         while self.batch is not None or self.questions or self.core.has_batch(self._moment()):
             if self.batch is None:
-                self._begin_batch()
+                self.batch = self.core.take_batch(self._moment())
             batch, self.batch = self.batch, None
             if batch is not None:
                 applied = self.log.apply(batch.changes)
-                self.promises.note_changes(batch.changes, applied.answers, self._moment())
+                self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
                 self._do(self.core.applied(batch, applied, self._moment()))
             while self.questions:
                 question, answer = self.questions.pop()

@@ -274,7 +274,7 @@ FAULTS: dict[Fault, int] = {
     is_level_after_an_overflow: 0,
     loses_what_a_dead_session_had: 1,
     ignores_credit: 0,
-    does_not_go_back: 213,
+    does_not_go_back: 232,
     repeats_the_other_sources: 6,
     confirms_before_the_disk: 13,
     acknowledges_before_the_disk: 0,
