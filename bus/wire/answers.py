@@ -15,11 +15,14 @@ from .message_answers import (
     AnswerValue,
     DeadLetterAnswer,
     DeadLetterList,
+    DelayedAnswer,
+    DelayedList,
     Fate,
     FoundMessage,
     HistoryPage,
     KeptMessage,
     ListedDeadLetter,
+    ListedDelayed,
     MailboxAnswer,
     MailboxContents,
     MessageAnswer,
@@ -35,6 +38,8 @@ __all__ = [
     "CommitAnswer",
     "DeadLetterAnswer",
     "DeadLetterList",
+    "DelayedAnswer",
+    "DelayedList",
     "Enrolled",
     "Fate",
     "FoundMessage",
@@ -47,6 +52,7 @@ __all__ = [
     "ListedBot",
     "ListedChannel",
     "ListedDeadLetter",
+    "ListedDelayed",
     "ListedGroup",
     "ListedKey",
     "ListedSecurityEvent",
@@ -179,6 +185,8 @@ class ListedSession(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     in_flight_bytes: int
     key: str | None = None
     address: str | None = None
+    read_only: bool = False
+    """Whether it only asks. Then its bot is the console, unless it has a key."""
 
 
 class SessionList(AnswerValue, frozen=True, omit_defaults=True):

@@ -34,6 +34,7 @@ from .query_frames import (
     Bots,
     Channels,
     DeadLetters,
+    DelayedQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -58,6 +59,7 @@ __all__ = [
     "Commit",
     "Credit",
     "DeadLetters",
+    "DelayedQuery",
     "Deliver",
     "Enrol",
     "EraseFrame",
@@ -141,6 +143,8 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """Whether it is to be told of runs to which something happens."""
     parts: bool = False
     """Whether it reads answers in parts that are larger than a frame."""
+    read_only: bool = False
+    """Whether the session only asks: it registers no bot, and takes part in nothing."""
 
     @property
     def name(self) -> str:
@@ -250,7 +254,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

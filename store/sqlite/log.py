@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-import msgspec
-
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
@@ -30,6 +28,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     Erase,
     FindRequest,
     FoundContents,
@@ -74,7 +73,7 @@ from .file.database import Database, starting
 from .file.scrubbing import scrub
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
-from .messages.arrivals import Arrivals, is_any_scheduled
+from .messages.arrivals import Arrivals, is_any_scheduled, list_scheduled
 from .messages.conversations import Conversations
 from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
 from .messages.erasing import erase
@@ -394,6 +393,10 @@ class SqliteLog:
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
         return await count_senders(self._database.read, request)
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet."""
+        return await list_scheduled(self._questions, request)
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each channel."""

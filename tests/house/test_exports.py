@@ -61,6 +61,7 @@ BUS = [
     "ListedBot",
     "ListedChannel",
     "ListedDeadLetter",
+    "ListedDelayed",
     "ListedKey",
     "ListedSecurityEvent",
     "ListedSession",

@@ -99,6 +99,7 @@ SESSION = {
     "in_flight_bytes": 300,
     "key": "php_old",
     "address": "127.0.0.1",
+    "read_only": True,
 }
 DEAD = {"seq": 7, "reason": "max_deliver", "attempts": 5, "at": "2026-01-01T00:00:00.000000Z", "message": MESSAGE}
 
@@ -181,6 +182,18 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     (
         answers.DeadLetterList[answers.ListedDeadLetter],
         {"dead_letters": [DEAD, DEAD | {"message": None}, DEAD | {"message": TAINTED}]},
+    ),
+    (
+        answers.DelayedList[answers.ListedDelayed],
+        {
+            "messages": [
+                {
+                    "message": MESSAGE | {"seq": None, "timestamp": None},
+                    "due_at": "2026-01-01T00:00:00.000000Z",
+                }
+            ],
+            "more": True,
+        },
     ),
     (answers.Retried, {"retried": 2}),
     (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),

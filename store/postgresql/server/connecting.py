@@ -16,7 +16,7 @@ from bus.errors import DatabaseUnusable, InvalidValue, StorageBusy, StorageFull,
 
 from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
-from .hosts import Reign, find_primary, terminate
+from .hosts import HOST_SECONDS_MAX, Reign, find_primary, terminate
 
 __all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "refusal", "translate", "unreachable"]
 
@@ -57,8 +57,10 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server, Reign]:
-    """Connect to the primary of a URL, which may name several hosts.
+async def connect(
+    url: str, host_seconds: float = HOST_SECONDS_MAX, /, **settings: str
+) -> tuple[asyncpg.Connection, Server, Reign]:
+    """Connect to the primary of a URL, which may name several hosts; each of them may be silent for so long.
 
     Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
     cannot be reached now.
@@ -67,7 +69,7 @@ async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server
     the session shows may be believed before `make_safe`. `settings` replace those of every session.
     """
     try:
-        connection, reign = await find_primary(url, _SETTINGS | settings)
+        connection, reign = await find_primary(url, _SETTINGS | settings, host_seconds)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
         if isinstance(error, _ENDED) and not isinstance(
             error, ssl.SSLCertVerificationError | asyncpg.ProtocolViolationError
