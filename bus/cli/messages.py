@@ -20,6 +20,7 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
@@ -257,7 +258,7 @@ def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
     async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
-        return await bot.channels(), await bot_names(bot)
+        return await bot.channels(), {WORKER_ID: WORKER_NAME} | await bot_names(bot)
 
     found, names = ask(link, listed)
     if link.as_json:
