@@ -32,6 +32,7 @@ COMMANDS = {
     "reject": "bus.cli.approvals:reject",
     "reload": "bus.cli.rights:reload",
     "removals": "bus.cli.erasing:removals",
+    "remove": "bus.cli.removing:remove",
     "request": "bus.cli.messages:request",
     "restore": "bus.cli.databases:restore",
     "restored": "bus.cli.databases:restored",

@@ -103,7 +103,8 @@ class Batch:
         for job in jobs:
             job.begin()
         self.timestamp = timestamp
-        self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
+        touched = dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)])
+        self.mailboxes = [mailbox for mailbox in touched if not mailbox.removed]
         self._buried = [
             (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
         ]

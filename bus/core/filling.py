@@ -40,7 +40,9 @@ class Filling:
     def tick(self) -> None:
         """Note which mailboxes have room again."""
         for mailbox in list(self._filling):
-            if mailbox.backlog.known and mailbox.backlog.waiting <= self._messages_max * _ROOM_SHARE:
+            if mailbox.removed:
+                del self._filling[mailbox]
+            elif mailbox.backlog.known and mailbox.backlog.waiting <= self._messages_max * _ROOM_SHARE:
                 del self._filling[mailbox]
                 self._note("mailbox_drained", mailbox)
 
