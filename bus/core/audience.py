@@ -43,8 +43,8 @@ class Audience:
         creator = self.directory.bots.get(entry.channel.created_by_bot_id)
         by = "a bot" if creator is None else f"bot {creator.name!r}"
         return (
-            f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays as it is: this"
-            " worker publishes no events; to have them, let no bot use it, remove it, and start the worker again"
+            f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays an ordinary"
+            " channel: this worker publishes no events; watch 'posthouse audit --follow' and the metrics instead"
         )
 
     def wants(self, channel: str) -> bool:

@@ -193,7 +193,7 @@ def test_a_channel_that_a_bot_has_stays_its_own() -> None:
     warning = worker.core.audience.warning
     assert warning is not None
     assert "bot 'ann'" in warning
-    assert "remove it" in warning
+    assert "no events" in warning
 
 
 def test_with_keys_it_is_private() -> None:
