@@ -463,6 +463,7 @@ def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGrou
             group=mailbox.group,
             members=members[mailbox.group],
             backlog=backlogs[mailbox.id],
+            in_flight=sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions),
             dead=len(mailbox.dead_letters.dead),
         )
         for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)

@@ -6,6 +6,7 @@ Owns what is read, and its layout. A worker that is away is waited for: the scre
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from ..wire.answers import ListedBot, ListedChannel, ListedSession, WorkerStatus
 from .console import ago, amount, show_json, show_rows, table, terminal
 from .ending import ask, open_bot, run, until_signal
 from .options import Link, asking, seconds
-from .streams import say
+from .streams import EXIT_SIGNAL, say
 
 __all__ = ["top"]
 
@@ -34,7 +35,8 @@ _SECONDS = 2.0
 
 _RATES = ("published", "delivered", "settled", "dead", "refused", "duplicates")
 
-_MAILBOX_COLUMNS = ("mailbox", "waiting", "in flight", "dead", "sessions")
+_MAILBOX_COLUMNS = ("mailbox", "waiting", "in flight", "dead", "taken by")
+_MAILBOX_MINOR = ("taken by", "in flight")
 _SESSION_COLUMNS = ("bot", "in flight", "heard", "program", "address")
 _SESSION_MINOR = ("address", "program")
 
@@ -63,11 +65,13 @@ def top(link: Link, every: float) -> None:
     """Show what the worker does now: rates, the fullest mailboxes, dead letters, and who is connected.
 
     On a terminal it is redrawn until q or Ctrl-C; otherwise it is printed once. WAITING is what a mailbox has not
-    settled, IN FLIGHT what its sessions hold of it.
+    settled, and IN FLIGHT what sessions hold of it; it is TAKEN BY so many sessions, or members of a group.
     """
     console = None if link.as_json else terminal()
     if console is not None:
-        run(lambda: until_signal(lambda: _redraw(link, console, every)))
+        number = run(lambda: until_signal(lambda: _redraw(link, console, every)))
+        if number is not None and number != signal.SIGINT:
+            sys.exit(EXIT_SIGNAL + number)
         return
     seen = ask(link, _look)
     if link.as_json:
@@ -158,7 +162,7 @@ def _screen(console: Console, seen: _Seen, url: str, *, lost: bool) -> Renderabl
     parts: list[RenderableType] = [
         Text.assemble((f"{url}  ", "bold"), _heading(seen.status), away),
         rates,
-        table(console, _MAILBOX_COLUMNS, mailboxes[: room - min(for_sessions, len(sessions))])
+        table(console, _MAILBOX_COLUMNS, mailboxes[: room - min(for_sessions, len(sessions))], minor=_MAILBOX_MINOR)
         if mailboxes
         else Text("\nno mailbox has anything\n", "dim"),
         table(console, _SESSION_COLUMNS, sessions[:for_sessions], minor=_SESSION_MINOR),
@@ -185,7 +189,7 @@ def _mailboxes(seen: _Seen) -> list[tuple[Any, ...]]:
         if bot.backlog or bot.dead
     ]
     rows += [
-        (f"{channel.name}/{group.group}", group.backlog, "", group.dead or 0, f"{group.members} members")
+        (f"{channel.name}/{group.group}", group.backlog, group.in_flight or 0, group.dead or 0, group.members)
         for channel in seen.channels
         for group in channel.groups
         if group.backlog or group.dead

@@ -107,11 +107,12 @@ class BotList(AnswerValue, frozen=True, omit_defaults=True):
 
 
 class ListedGroup(AnswerValue, frozen=True):
-    """A group of a channel: how many members and dead letters it has, and how many messages wait for them."""
+    """A group of a channel: its members, its messages that wait or are in flight, and its dead letters."""
 
     group: str
     members: int
     backlog: int
+    in_flight: int | None = None
     dead: int | None = None
 
 
