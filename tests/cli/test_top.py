@@ -20,7 +20,6 @@ from worker import main
 
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
-
 AS_INSTALLED = "import sys; sys.argv[0] = 'posthouse'; from bus.__main__ import main; main()"
 """Completion goes by the name of the program."""
 
@@ -128,7 +127,7 @@ def completed(posthouse: Posthouse, *words: str) -> list[str]:
         check=False,
     )
     assert ended.stderr == ""
-    return [line.partition(",")[2] for line in ended.stdout.splitlines()]
+    return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
 
 def test_a_shell_completes_names(posthouse: Posthouse) -> None:

@@ -153,7 +153,7 @@ async def test_a_session_that_is_silent_within_a_statement_holds_up_nobody_who_t
     async with leading(postgresql_url, ANN):
         pass
     settings = {"search_path": SCHEMA, "idle_in_transaction_session_timeout": "100ms"}
-    silent = await asyncpg.connect(postgresql_url, server_settings=settings)
+    silent = await asyncpg.connect(postgresql_url, server_settings={"application_name": "posthouse", **settings})
     try:
         await silent.execute("BEGIN; UPDATE workers SET batch = batch + 1")
         await silent.prepare("SELECT 1")

@@ -29,7 +29,7 @@ from .obstacles import clear_way
 from .primary import Primary
 from .reader import Reader, open_reader
 from .renewing import steady_clock
-from .schema import check_schema, migrate
+from .schema import is_complete, migrate
 from .tenure import PostgresqlTenure
 from .writer import Writer
 
@@ -121,14 +121,14 @@ async def open_database(
                 await migrate(connection)
                 incarnation, end = await take(connection, str(uuid_utils.uuid7()))
             else:
-                await check_schema(connection)
-                if not await has_leadership(connection):
+                if not await is_complete(connection) and not await has_leadership(connection):
                     await migrate(connection)
                 incarnation, end, before, leader, sent_at = await take_lead(
                     connection, candidate, take, steady_clock, forced=alone
                 )
                 tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
-                await migrate(connection)  # only now: a worker of an earlier version may have led
+                if not await is_complete(connection):  # only now: a worker of an earlier version may have led
+                    await migrate(connection)
             warned = await _compare_schema(connection, url)
             writer = Writer(primary, connection, incarnation, end)
             epoch = await settle_epoch(connection)

@@ -26,7 +26,8 @@ _LOOK_SECONDS = 1.0
 _END = """
     WITH silent AS MATERIALIZED (
         SELECT pid FROM unnest(pg_blocking_pids($1)) AS blocking (pid) JOIN pg_stat_activity USING (pid)
-        WHERE wait_event_type = 'Client' AND state_change < clock_timestamp() - make_interval(secs => $2)
+        WHERE application_name LIKE 'posthouse%' AND wait_event_type = 'Client'
+              AND state_change < clock_timestamp() - make_interval(secs => $2)
     )
     SELECT pid, pg_terminate_backend(pid) FROM silent"""
 
