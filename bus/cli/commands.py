@@ -55,6 +55,7 @@ GROUPS = {
         "keys": "bus.cli.keys:keys",
     },
     "Removing": {
+        "remove": "bus.cli.removing:remove",
         "purge": "bus.cli.removing:purge",
         "erase": "bus.cli.erasing:erase",
         "scrub": "bus.cli.erasing:scrub",

@@ -98,7 +98,8 @@ class Batch:
             job.begin()
         self.jobs = jobs
         self.timestamp = timestamp
-        self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
+        touched = dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)])
+        self.mailboxes = [mailbox for mailbox in touched if not mailbox.removed]
         self.channels = {channel.name: channel for job in jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
         # Before the jobs: one of them may retry such a dead letter.

@@ -122,7 +122,7 @@ class Core:
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
-        self._subscribing = Subscribing(
+        self._subscribing = subscribing = Subscribing(
             self.directory,
             self.sessions,
             access=access,
@@ -142,7 +142,7 @@ class Core:
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
-            access, self.keyring, self.directory, self._batches, pausing=self._pausing, scheduling=self._scheduling
+            access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
@@ -312,7 +312,7 @@ class Core:
     def counted(self, count: Count, waiting: Mapping[str, int], moment: Moment) -> list[Effect]:
         """Apply the number of messages that wait in a mailbox, by their senders."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        self.dispatch.counted(count, waiting)
         return self._finish()
 
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:

@@ -40,6 +40,8 @@ class Founding:
     def check(self, name: str, bot_id: str | None = None, claimed: Container[str] = ()) -> None:
         """Raise Refusal if a bot may not be registered; `claimed` has the ids of those under way."""
         limits, lowered = self._limits, name.lower()
+        if name in self._directory.leaving:
+            raise Refusal(Code.BUSY, f"bot {name!r} is being removed: repeat this, and it is a new one")
         if lowered == WORKER_NAME or lowered.startswith(f"{WORKER_NAME}."):
             text = f"bot name {name!r} is reserved for the worker: use another one"
             raise Refusal(Code.BAD_REQUEST, text)

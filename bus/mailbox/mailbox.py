@@ -65,6 +65,8 @@ class Mailbox:
         self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
+        self.removed = False
+        """Whether it is removed, or about to be: its state is not saved any more."""
         self.sessions: list[Session] = []
         """Those whose credit it may use."""
         self.sources = Sources(state, direct=group is None)

@@ -22,7 +22,9 @@ from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
     Change,
+    CloseGroup,
     DiscardDeadLetters,
+    EndSubscription,
     LogMessage,
     PageRequest,
     PurgeMailbox,
@@ -151,6 +153,10 @@ class Promises:
                     self._note_purge(self.key(unread.mailbox_id), unread)
                 case Remove(what=DiscardDeadLetters(mailbox_id)) if answer.done and not answer.again:
                     self.discarded.update((self.key(mailbox_id), seq) for seq in answer.seqs)
+                case Remove(what=EndSubscription(bot_id, channel)) if answer.done and not answer.again:
+                    self._note_end(self.name(bot_id), channel)
+                case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
+                    self._note_closed(channel, group)
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
@@ -200,6 +206,25 @@ class Promises:
             if seq <= unread.through_seq and (message.recipient_channel or "") in sources
             if seq not in self.delivered[key] and not self._is_dead(key, seq)
         }
+
+    def _note_end(self, bot: str, channel: str) -> None:
+        self.interests.pop((bot, channel), None)
+        self.subscribed.pop((bot, channel), None)
+
+    def _note_closed(self, channel: str, group: str) -> None:
+        """A group is gone: one of its name is another one."""
+        for (bot, other), interest in list(self.interests.items()):
+            if (other, interest.group) == (channel, group):
+                self._note_end(bot, channel)
+        key = group_mailbox_id(channel, group)
+        self.want_again(key, list(self.written))
+        self.delivered[key].clear()
+        self.last_first.pop(key, None)
+        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+
+    def is_subscribed(self, bot: str, channel: str) -> bool:
+        """Tell whether a subscription is on disk: an operator may have ended it."""
+        return any((self.name(id), name) == (bot, channel) for id, name in self.log.subscriptions)
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""

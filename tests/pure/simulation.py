@@ -57,7 +57,7 @@ from bus.wire.frames import (
 
 from .connection import Connection
 from .fake_log import FakeLog
-from .operator import any_erasure, any_removable
+from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
 from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
 
@@ -386,7 +386,7 @@ class Simulation:
         wish = self.wishes.get(key, 0)
 
         def answered(value: Any) -> None:
-            if value is not None and self.wishes.get(key, 0) == wish:
+            if value is not None and self.wishes.get(key, 0) == wish and self.promises.is_subscribed(*key):
                 start_seq = value["start_seq"]
                 self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
@@ -517,15 +517,14 @@ class Simulation:
         self._send(connection, msgspec.structs.replace(erase, request=self._number(), id=self._new_id()))
 
     def _remove(self) -> None:
-        """Let an operator discard dead letters, or purge a mailbox; now and then the same again."""
+        """Let an operator remove something; now and then the same again."""
         connection = self._pick()
         if connection is None:
             return
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
         else:
-            what, dry_run = any_removable(self.random, self.promises), self.random.random() < 0.2
-            frame = RemoveFrame(request=self._number(), id=self._new_id(), what=what, dry_run=dry_run)
+            frame = any_removal(self.random, self.promises, request=self._number(), id=self._new_id())
             self.removals = [*self.removals[-7:], frame]
 
         def answered(value: Any) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
+
 from ..integration.forked_worker import forked_worker
 from .browser import TAB, Browser, chromium
 from .site import Site
-from .team import SEEN, Connect, began, talk, working
+from .team import HOSTILE, SEEN, Connect, began, talk, working
 
 PAGES = [
     "/",
@@ -342,6 +344,34 @@ def test_a_run_is_paused_resumed_and_cancelled(browser: Browser, site: Site) -> 
     browser.one("#why-cancel").send_keys("enough")
     browser.click("#cancel button")
     browser.see("cancelled", ".note")
+    browser.wait(lambda: "cancelled" in browser.text(".facts"))
+
+
+def test_hostile_names_of_runs_are_shown_and_acted_on(browser: Browser, site: Site) -> None:
+    name, run_id = HOSTILE[:90], '/run?id=<i>"&amp;#%2e'
+    definition = WorkflowDefinition(id="hostile", name=name, owner=GlobalOwner(), description=HOSTILE)
+    step = WorkflowStepLog(id='"><b id=x>', run_id=run_id, step_id=HOSTILE, step_name=HOSTILE, input=HOSTILE)
+
+    async def create(connect: Connect) -> None:
+        async with connect("author") as author:
+            await author.workflows.start(
+                name, id=run_id, definition=definition, input=HOSTILE, attributes={"<b>": '"><script>'}
+            )
+            await author.workflows.create_step_log(step)
+
+    site.play(create)
+    browser.open(f"{site.origin}/runs?status=pending")
+    assert SEEN[:60] in browser.row("<i>")
+    browser.click("td a.id[href*='%3Ci%3E']")
+    browser.see(f"Run {run_id}", "h1")
+    browser.live()
+    assert SEEN[:60] in browser.text("table")
+    assert '"><script>' in browser.text(".facts")
+    assert browser.all("b, i, main script, main img") == []
+    browser.click("form[action='/run/pause'] button")
+    browser.see(f"run {run_id} is paused", ".note")
+    browser.click("#cancel summary")
+    browser.click("#cancel button")
     browser.wait(lambda: "cancelled" in browser.text(".facts"))
 
 
