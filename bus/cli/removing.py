@@ -13,6 +13,7 @@ import msgspec
 import rich_click as click
 
 from ..model.removing import Removed
+from .completing import complete_mailboxes
 from .console import amount, show_json
 from .ending import ask
 from .options import Link, linked, mailbox_of, name_of
@@ -63,7 +64,7 @@ def tell(link: Link, removed: Removed) -> None:
 
 
 @click.command()
-@click.argument("mailbox", metavar="NAME", callback=mailbox_of)
+@click.argument("mailbox", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
 @referenced
 @dry_run
 @linked("console")

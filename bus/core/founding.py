@@ -69,10 +69,11 @@ class Founding:
 
     def lack_of_channel(self, bot_id: str, name: str, share: Share) -> Refusal | None:
         """Return which limit a channel would exceed if it is a new one of a bot, or None."""
-        if self._directory.has_channel(name) or name in self._creating:
+        directory = self._directory
+        if directory.has_channel(name) or name in self._creating or name in directory.worker_channels:
             return None
         limits = self._limits
-        if len(self._directory.channels) + len(self._creating) >= limits.channels_max:
+        if len(directory.channels) + len(self._creating) >= limits.channels_max:
             return Refusal(Code.BUSY, f"the worker has {limits.channels_max} channels, its maximum")
         if self._created[bot_id] >= share.channels:
             return share.refusal("channels", f"this bot has created {share.channels} channels, the maximum")

@@ -114,10 +114,10 @@ class Subscribing:
         if own and start_seq is not None:
             mailbox.sources.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
-        self._founding.begin([Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)])
-        self._batches.add(
-            _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
-        )
+        channel = self._directory.new_channel(subscribe.channel, wall, session.bot_id)
+        self._founding.begin([channel])
+        job = _SubscribeJob(self, session, subscribe, start_seq, channel=channel, mailbox=mailbox if own else None)
+        self._batches.add(job)
 
     def _lack(self, session: Session, subscribe: Subscribe) -> Refusal | None:
         """Return which limit a subscription would exceed, or None."""
@@ -319,24 +319,24 @@ class _SubscribeJob(Job[Subscribed]):
         subscribe: Subscribe,
         start_seq: int | None,
         *,
-        wall: str,
+        channel: Channel,
         mailbox: Mailbox | None,
     ) -> None:
-        bot_id, channel = session.bot_id, subscribe.channel
+        since, bot_id = channel.created_at, session.bot_id
         super().__init__(
-            changes=[AddSubscription(bot_id, channel, wall, start_seq, subscribe.echo, subscribe.group)],
-            channels=[Channel(name=channel, created_at=wall, created_by_bot_id=bot_id)],
+            changes=[AddSubscription(bot_id, channel.name, since, start_seq, subscribe.echo, subscribe.group)],
+            channels=[channel],
             mailboxes=[] if mailbox is None else [mailbox],
         )
         self._subscribing = subscribing
         self._session = session
         self._subscribe = subscribe
-        self._wall = wall
+        self._since = since
 
     def done(self, answers: Sequence[Subscribed], at: str) -> None:
         """Let it take effect."""
         self._subscribing.opened(self._subscribe)
-        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
+        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._since)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:

@@ -18,8 +18,11 @@ from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
+from bus.model.events import DeadLettersAdded, read_event
+from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME
 from bus.model.repository import (
     AddDeadLetters,
+    AddMessages,
     AddSubscription,
     Change,
     CloseChannel,
@@ -100,7 +103,7 @@ class Promises:
 
     def name(self, bot_id: str) -> str:
         """Give a bot's name."""
-        return self.log.bots[bot_id].name
+        return WORKER_NAME if bot_id == WORKER_ID else self.log.bots[bot_id].name
 
     def key(self, mailbox_id: str) -> str:
         """Give a mailbox's key."""
@@ -133,8 +136,9 @@ class Promises:
             raise Violation(f"{key} was acknowledged with two seqs")
         self.acknowledged[key] = max(before, seq)
 
-    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment, core: Core) -> None:
         """The log carried out a transaction, and the core is about to be told."""
+        self._check_told(changes, core)
         self.written.update(self.log.messages)
         for change, answer in zip(changes, answers, strict=True):
             match change:
@@ -167,6 +171,36 @@ class Promises:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._check_file()
+
+    def _check_told(self, changes: Sequence[Change], core: Core) -> None:
+        """Nobody but the worker tells of it, and dead letters are told where they are stored, if somebody listens.
+
+        What happens to events is not told: but after a crash it is not known of all messages whether they are some.
+        """
+        stored, told = Counter[str](), Counter[str]()
+        are_events = 0
+        for change in changes:
+            match change:
+                case AddDeadLetters(dead_letters):
+                    for dead in dead_letters:
+                        if self.written[dead.seq].recipient_channel == EVENTS_CHANNEL:
+                            are_events += 1
+                        else:
+                            stored[self.key(dead.mailbox_id)] += 1
+                case AddMessages(lots):
+                    for lot in (lot for lot in lots if lot.recipient_channel == EVENTS_CHANNEL):
+                        if lot.sender_bot_id != WORKER_ID:
+                            raise Violation(f"{lot.sender_bot_name} publishes on {EVENTS_CHANNEL}")
+                        for event in (
+                            read_event(lot.message_type, msgspec.json.decode(each)) for each in lot.bodies
+                        ):
+                            if isinstance(event, DeadLettersAdded):
+                                told[event.mailbox or ""] += event.dead_letters
+        wanted = core.audience.wants(EVENTS_CHANNEL)
+        if told and not wanted:
+            raise Violation(f"{told} was told, and nobody listens")
+        if wanted and (stored - told or (told - stored).total() > are_events):
+            raise Violation(f"the dead letters {stored} were told as {told}")
 
     def _check_file(self) -> None:
         """What is on disk is sound, as `posthouse check` sees it."""
@@ -389,6 +423,8 @@ class Promises:
         if self.settings.retention.remove_undelivered:
             return  # what nobody was told of is found at the end
         for seq in seqs:
+            if self.written[seq].recipient_channel == EVENTS_CHANNEL:
+                continue  # they are kept for a while, whoever has not read them
             for key in self._owed(self.written[seq]):
                 if seq not in self.delivered[key] and not self._is_taken_out(key, seq):
                     raise Violation(f"{seq} was removed before it was delivered by {key}")
