@@ -81,7 +81,6 @@ class Promises:
         self.purged: defaultdict[str, set[int]] = defaultdict(set)
         """What each mailbox passes over because an operator said so."""
         self.discarded: set[tuple[str, int]] = set()
-        """Dead letters that were removed, by mailbox."""
         self._removals: dict[str, dict[str, Any]] = {}
         """What was told of each removal."""
         self.gaps: defaultdict[str, list[Gap]] = defaultdict(list)
@@ -162,7 +161,10 @@ class Promises:
                 case Remove(what=EndSubscription(bot_id, channel)) if answer.done and not answer.again:
                     self._note_end(self.name(bot_id), channel)
                 case Remove(what=CloseChannel(channel)) if answer.done and not answer.again:
-                    self._note_channel_closed(channel)
+                    for bot, _ in [key for key in [*self.interests, *self.subscribed] if key[1] == channel]:
+                        self._note_end(bot, channel)
+                    for group in GROUPS:
+                        self._note_closed(channel, group)
                 case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
                     self._note_closed(channel, group)
                 case RemoveMessages():
@@ -249,13 +251,6 @@ class Promises:
         self.interests.pop((bot, channel), None)
         self.subscribed.pop((bot, channel), None)
 
-    def _note_channel_closed(self, channel: str) -> None:
-        for bot, other in [*self.interests, *self.subscribed]:
-            if other == channel:
-                self._note_end(bot, channel)
-        for group in GROUPS:
-            self._note_closed(channel, group)
-
     def _note_closed(self, channel: str, group: str) -> None:
         """A group is gone: one of its name is another one."""
         for (bot, other), interest in list(self.interests.items()):
@@ -268,14 +263,14 @@ class Promises:
         self._revived = {(other, seq) for other, seq in self._revived if other != key}
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
-        """Tell whether a subscription is on disk: an operator may have ended it."""
+        """Tell whether a subscription is on disk."""
         return any((self.name(id), name) == (bot, channel) for id, name in self.log.subscriptions)
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""
-        told = {name: value[name] for name in ("kind", "name", "counts", "seqs", "ids")}
+        told = value | {"again": False}
         if value["done"] and self._removals.setdefault(id, told) != told:
-            raise Violation(f"the removal {id} was answered {self._removals[id]}, and then {told}")
+            raise Violation(f"the removal {id} was answered in two ways")
 
     def note_retry(self, key: str, seq: int) -> None:
         """Somebody asked for a dead letter."""
