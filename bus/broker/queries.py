@@ -259,6 +259,7 @@ class Queries:
             last_seen_at=bot.last_seen_at,
             backlog=backlog,
             in_flight=None if backlog is None else sum(len(session.in_flight) for session in sessions),
+            dead=None if backlog is None else len(self._core.directory.mailboxes[bot.id].dead_letters.dead),
         )
 
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
@@ -458,7 +459,13 @@ def _listed_channel(entry: ChannelEntry, counts: Mapping[str, int], backlogs: Ma
 def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:
     members = Counter(subscription.group for subscription in entry.subscriptions.values())
     return [
-        ListedGroup(group=mailbox.group, members=members[mailbox.group], backlog=backlogs[mailbox.id])
+        ListedGroup(
+            group=mailbox.group,
+            members=members[mailbox.group],
+            backlog=backlogs[mailbox.id],
+            in_flight=sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions),
+            dead=len(mailbox.dead_letters.dead),
+        )
         for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
         if mailbox.group is not None and mailbox.id in backlogs
     ]

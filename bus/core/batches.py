@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from ..model.repository import (
     AddMessages,
     Change,
     CommitWork,
+    DeadLetter,
     Lot,
     Outcome,
     RecoverRuns,
@@ -48,7 +49,7 @@ class Job(Generic[_Answer]):
     both: messages are merged with their neighbours', changes are not.
     """
 
-    __slots__ = ("changes", "channels", "lots", "mailboxes", "messages", "size_bytes")
+    __slots__ = ("alone", "changes", "channels", "lots", "mailboxes", "messages", "size_bytes")
 
     def __init__(
         self,
@@ -64,6 +65,8 @@ class Job(Generic[_Answer]):
         self.mailboxes = mailboxes
         self.messages = 0
         self.size_bytes = size_bytes
+        self.alone = False
+        """Whether no other job may be in its batch."""
 
     def begin(self) -> None:
         """Prepare for writing: the job is in a batch now, and may still set its changes and mailboxes."""
@@ -81,6 +84,9 @@ class Job(Generic[_Answer]):
         raise NotImplementedError
 
 
+TellDeadLetters = Callable[[Sequence[tuple[Mailbox, Sequence[DeadLetter]]], str], Iterable[Job[Any]]]
+
+
 class Answered(NamedTuple):
     """Jobs whose changes were neighbours, each with its part of the log's answers; and what became of messages."""
 
@@ -93,24 +99,26 @@ class Batch:
 
     __slots__ = ("_buried", "_parts", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
-    def __init__(self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
+    def __init__(
+        self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str, tell: TellDeadLetters
+    ) -> None:
         for job in jobs:
             job.begin()
-        self.jobs = jobs
         self.timestamp = timestamp
         touched = dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)])
         self.mailboxes = [mailbox for mailbox in touched if not mailbox.removed]
-        self.channels = {channel.name: channel for job in jobs for channel in job.channels}
-        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
-        # Before the jobs: one of them may retry such a dead letter.
         self._buried = [
             (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
         ]
+        self.jobs = [*jobs, *tell(self._buried, timestamp)] if self._buried else jobs
+        self.channels = {channel.name: channel for job in self.jobs for channel in job.channels}
+        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
+        # Before the jobs: one of them may retry such a dead letter.
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._parts: list[tuple[list[Job[Any]], int, int]] = []
         """Jobs whose messages are one change, or a job with changes, with the changes' start and end."""
         publishing: list[Job[Any]] = []
-        for job in jobs:
+        for job in self.jobs:
             if job.lots:
                 publishing.append(job)
                 continue
@@ -161,6 +169,8 @@ class Batches:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.tell: TellDeadLetters = lambda buried, timestamp: ()
+        """Returns the jobs that tell of the dead letters that a batch stores."""
         self._jobs: deque[Job[Any]] = deque()
         self._messages = 0
         self._bytes = 0
@@ -199,10 +209,12 @@ class Batches:
             size_bytes += job.size_bytes
             if jobs and (messages > self._limits.batch_messages_max or size_bytes > self._limits.batch_bytes_max):
                 break
+            if jobs and (job.alone or jobs[0].alone):
+                break
             jobs.append(self._jobs.popleft())
             self._messages -= job.messages
             self._bytes -= job.size_bytes
-        return Batch([*jobs, *also], mailboxes, timestamp)
+        return Batch([*jobs, *also], mailboxes, timestamp, self.tell)
 
 
 def _sender(job: Job[Any]) -> str:

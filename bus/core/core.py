@@ -53,6 +53,7 @@ from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 from .access import Access
 from .administering import Administering
 from .admission import Admission
+from .audience import Audience
 from .batches import Batch, Batches
 from .committing import Committing
 from .consoles import greeted
@@ -61,6 +62,7 @@ from .dispatch import Dispatch
 from .duties import Duties
 from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
+from .events import Events
 from .flushing import Flushing
 from .founding import Founding
 from .hearing import Hearing
@@ -74,7 +76,6 @@ from .publishing import Publishing
 from .recording import SecurityRecord
 from .recovering import Recovering
 from .returning import Returning
-from .run_events import RunEvents
 from .scheduling import Scheduling
 from .settling import Settling
 from .shares import Shares
@@ -104,14 +105,15 @@ class Core:
         self._record = SecurityRecord(
             state.security, self.directory, self.sessions, batches=self._batches, settings=settings.retention
         )
-        self._turn.noted = self._record.note
+        self._turn.noted += (self._record.note,)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
             state, self.directory, settings.limits, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
-        self.run_events = RunEvents(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self.audience = Audience(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self._events = Events(self.audience, self.sessions, self._batches, turn=self._turn, new_id=new_id)
         self._founding = Founding(self.directory, settings.limits)
-        access = Access(settings.security)
+        access = Access(settings.security, self.directory.worker_channels)
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
         self.large = LargeFrames(self.sessions, self.shares, settings)
@@ -146,14 +148,18 @@ class Core:
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
-            settings,
-            directory=self.directory,
-            batches=self._batches,
-            dispatch=self.dispatch,
-            turn=self._turn,
+            settings, directory=self.directory, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
         self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
-        self._flushing = self._with_flushes(self._record)
+        self._flushing = Flushing(
+            self._batches,
+            self.dispatch,
+            self._record,
+            events=self._events,
+            keyring=self.keyring,
+            turn=self._turn,
+            flush_seconds=settings.delivery.mailbox_flush_seconds,
+        )
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
     def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
@@ -166,16 +172,6 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
             limits=self._settings.limits,
-        )
-
-    def _with_flushes(self, record: SecurityRecord) -> Flushing:
-        return Flushing(
-            self._batches,
-            self.dispatch,
-            record,
-            keyring=self.keyring,
-            turn=self._turn,
-            flush_seconds=self._settings.delivery.mailbox_flush_seconds,
         )
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
@@ -297,6 +293,7 @@ class Core:
         """Handle the log's refusal of a batch, none of which is on disk."""
         self._turn.moment = moment
         batch.refused()
+        self._events.refused(code, moment)
         self._founding.end(batch.channels.values())
         self.dispatch.save_again(batch.mailboxes)
         for job in batch.jobs:
@@ -395,6 +392,7 @@ class Core:
         self.large.expire(moment.now)
         if self.duties.held:
             self._record.tick(moment.now, self._turn.steady())
+        self._events.tick(moment.now)
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now

@@ -16,7 +16,7 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Asked, Session
 from ..mailbox.sources import Interest
-from ..model.records import BotRecord, Channel
+from ..model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
 
@@ -72,6 +72,12 @@ class Directory:
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
+        self.worker_channels = frozenset(WORKER_CHANNELS) - {
+            channel.name
+            for channel, _ in state.channels
+            if channel.name == EVENTS_CHANNEL and channel.created_by_bot_id != WORKER_ID
+        }
+        """The channels that are the worker's: an earlier version let bots have that of its events."""
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
         self.bot_names, self.channel_names = NameList(), NameList()
@@ -80,6 +86,8 @@ class Directory:
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
         self.leaving: dict[str, BotRecord] = {}
         """Bots that are being removed, by name: for others they do not exist any more."""
+        self.closing: set[str] = set()
+        """Channels that are being removed: what is published now creates them anew."""
         places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
         for bot in state.bots:
             self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
@@ -179,6 +187,11 @@ class Directory:
         bot = msgspec.structs.replace(self.bots[bot_id], last_seen_at=at)
         self.bots[bot.id] = self.names[bot.name] = bot
 
+    def new_channel(self, name: str, at: str, bot_id: str) -> Channel:
+        """Return a channel as it is to be created: by the worker if it is its own, or else by a bot."""
+        creator = WORKER_ID if name in self.worker_channels else bot_id
+        return Channel(name=name, created_at=at, created_by_bot_id=creator)
+
     def add_channels(self, channels: Iterable[Channel]) -> None:
         """Add channels, keeping those that exist."""
         for channel in channels:
@@ -213,6 +226,16 @@ class Directory:
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
         self.channels[channel].groups.add(group)
+
+    def has_channel(self, name: str) -> bool:
+        """Return True if a channel is there, and stays."""
+        return name in self.channels and name not in self.closing
+
+    def remove_channel(self, name: str) -> Channel:
+        """Remove a channel without subscriptions and groups; return what it was."""
+        self.closing.discard(name)
+        self.channel_names.remove(name)
+        return self.channels.pop(name).channel
 
     def close_group(self, channel: str, group: str) -> Mailbox:
         """Remove a group that has no members, and return its mailbox."""

@@ -31,6 +31,7 @@ from .batches import Batches, Job
 from .counters import Counters
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
+from .filling import Filling
 from .tapping import Tapping
 
 __all__ = ["Dispatch"]
@@ -50,6 +51,7 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
+        self._filling = Filling(directory, turn, settings.limits.backlog_messages_max)
         self.counters = Counters()
         self._directory = directory
         self._batches = batches
@@ -198,10 +200,14 @@ class Dispatch:
         """
         mailbox = self._directory.mailboxes[bot_id]
         most = self._settings.limits.backlog_messages_max
-        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one_max)):
+        if not mailbox.backlog.known and mailbox.is_count_needed(
+            self.last_seq, min(self._filling.limit, of_one_max)
+        ):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
         reserved = mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
         mailbox.backlog.expect(sender_bot_id, reserved)
+        if mailbox.backlog.waiting > self._filling.limit:
+            self._filling.look(mailbox)
         return reserved
 
     def expect_no_more(self, bot_id: str, sender_bot_id: str, count: int) -> None:
@@ -387,6 +393,7 @@ class Dispatch:
     def expire(self) -> None:
         """Expire what was not settled in time, and touch the mailboxes in which something is due."""
         self._clear_seen_gaps()
+        self._filling.tick()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
@@ -400,7 +407,7 @@ class Dispatch:
         dead: list[int] = []
         for given_up in abandoned:
             mailbox.dead_letters.bury(
-                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
+                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall, given_up.channel)
             )
             self.counters.dead += 1
             dead.append(given_up.seq)

@@ -26,7 +26,7 @@ class Keeping:
         self, settings: Settings, *, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn
     ) -> None:
         self._messages = Retention(
-            settings.retention, directory=directory, batches=batches, dispatch=dispatch, turn=turn
+            settings.retention, settings.events, directory=directory, batches=batches, dispatch=dispatch, turn=turn
         )
         self._runs = RunRetention(
             settings.workflows, settings.retention, directory=directory, batches=batches, turn=turn

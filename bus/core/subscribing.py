@@ -20,7 +20,7 @@ from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .access import Access, wanted
 from .batches import Batches, Job
-from .directory import Directory
+from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
@@ -62,6 +62,8 @@ class Subscribing:
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
+        self._held: dict[str, list[str]] = {}
+        """Bots whose subscriptions do not change while a channel is being removed."""
         self._opening: dict[str, set[str]] = {}
         """Groups that are being opened, by channel."""
 
@@ -112,10 +114,10 @@ class Subscribing:
         if own and start_seq is not None:
             mailbox.sources.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
-        self._founding.begin([Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)])
-        self._batches.add(
-            _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
-        )
+        channel = self._directory.new_channel(subscribe.channel, wall, session.bot_id)
+        self._founding.begin([channel])
+        job = _SubscribeJob(self, session, subscribe, start_seq, channel=channel, mailbox=mailbox if own else None)
+        self._batches.add(job)
 
     def _lack(self, session: Session, subscribe: Subscribe) -> Refusal | None:
         """Return which limit a subscription would exceed, or None."""
@@ -193,6 +195,36 @@ class Subscribing:
         if removed:
             self.leave(session.bot_id, unsubscribe.channel)
         self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
+
+    def begin_to_close(self, entry: ChannelEntry) -> bool:
+        """Let no subscription to a channel change until `proceed_all`.
+
+        Return False if a change is on its way, or if the channel is removed already.
+        """
+        channel = entry.channel.name
+        there = self._directory.channels.get(channel) is entry
+        if not there or any(channel in changing for changing in self._changing.values()):
+            return False
+        self._held[channel] = list(entry.subscriptions)
+        for bot_id in self._held[channel]:
+            self.change(bot_id, channel)
+        self._directory.closing.add(channel)
+        return True
+
+    def proceed_all(self, channel: str) -> None:
+        """Begin the changes that waited while a channel was to be removed."""
+        self._directory.closing.discard(channel)
+        for bot_id in self._held.pop(channel):
+            self.proceed(bot_id, channel)
+
+    def close_channel(self, channel: str) -> None:
+        """Enter the end of a channel, with its subscriptions and groups, that is on disk."""
+        entry = self._directory.channels[channel]
+        for group in list(entry.groups):
+            self.close_group(channel, group)
+        for bot_id in list(entry.subscriptions):
+            self.leave(bot_id, channel)
+        self._founding.removed(self._directory.remove_channel(channel))
 
     def change(self, bot_id: str, channel: str) -> bool:
         """Begin a change that is not the bot's own: `proceed` ends it. Return False if one is under way."""
@@ -292,24 +324,24 @@ class _SubscribeJob(Job[Subscribed]):
         subscribe: Subscribe,
         start_seq: int | None,
         *,
-        wall: str,
+        channel: Channel,
         mailbox: Mailbox | None,
     ) -> None:
-        bot_id, channel = session.bot_id, subscribe.channel
+        since, bot_id = channel.created_at, session.bot_id
         super().__init__(
-            changes=[AddSubscription(bot_id, channel, wall, start_seq, subscribe.echo, subscribe.group)],
-            channels=[Channel(name=channel, created_at=wall, created_by_bot_id=bot_id)],
+            changes=[AddSubscription(bot_id, channel.name, since, start_seq, subscribe.echo, subscribe.group)],
+            channels=[channel],
             mailboxes=[] if mailbox is None else [mailbox],
         )
         self._subscribing = subscribing
         self._session = session
         self._subscribe = subscribe
-        self._wall = wall
+        self._since = since
 
     def done(self, answers: Sequence[Subscribed], at: str) -> None:
         """Let it take effect."""
         self._subscribing.opened(self._subscribe)
-        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
+        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._since)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:

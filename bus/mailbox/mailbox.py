@@ -300,8 +300,9 @@ class Mailbox:
         item = self.outstanding.get(seq)
         if item is None or item.session is None or self.outstanding.is_settling(seq):
             return None
+        channel = item.channel
         self.outstanding.settle(item.session, (seq,))
-        return self._parts.abandon(seq, reason, item.attempt)
+        return self._parts.abandon(seq, reason, item.attempt, channel)
 
     def fail(
         self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
@@ -382,4 +383,4 @@ class Mailbox:
         return any(session.free > 0 for session in self.sessions)
 
     def _give_up(self, seq: int, failure: str, item: Unsettled) -> Abandoned | None:
-        return self._parts.abandon(seq, f"{failure}; failed {item.failures} times", item.attempt)
+        return self._parts.abandon(seq, f"{failure}; failed {item.failures} times", item.attempt, item.channel)

@@ -71,6 +71,7 @@ from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
 from .removing import (
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -107,6 +108,7 @@ __all__ = [
     "Applied",
     "CancelDelayed",
     "Change",
+    "CloseChannel",
     "CloseGroup",
     "CommitWork",
     "Committed",

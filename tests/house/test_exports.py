@@ -128,6 +128,7 @@ BUS = [
     "WorkflowStepLog",
     "WrongWorker",
     "connect",
+    "events",
     "step_threads",
     "timestamp",
 ]

@@ -18,7 +18,15 @@ from bus.wire.frames import (
     ToBot,
     ToChannel,
 )
-from bus.wire.removing_frames import BotOf, DeadLettersOf, GroupOf, MailboxOf, Removable, SubscriptionOf
+from bus.wire.removing_frames import (
+    BotOf,
+    ChannelOf,
+    DeadLettersOf,
+    GroupOf,
+    MailboxOf,
+    Removable,
+    SubscriptionOf,
+)
 
 from .worker import ID, Worker, delivered, published
 
@@ -191,6 +199,38 @@ def test_what_a_commit_settles_of_a_removed_group_is_not_saved() -> None:
     assert worker.log.subscriptions == {}
 
 
+def test_what_is_published_while_a_channel_is_removed_creates_it_anew() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="news"))
+    worker.commit()
+    worker.say(b"s", published(ToChannel(name="news")))
+    worker.say(b"s", remove(ChannelOf("news"), force=True))
+    worker.commit()
+    worker.say(b"s", published(ToChannel(name="news")))
+    worker.say(b"b", Subscribe(request=6, channel="news"))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", published(ToChannel(name="news")))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["done"] for value in answers(said)] == [True]
+    said = worker.settle(2)
+    assert [value["created"] for value in answers(said) if "created" in value] == [True]
+    assert set(worker.log.channels) == set(worker.core.directory.channels) == {"news"}
+    assert {each.recipient_channel for each in worker.log.messages.values()} == {None, "news"}
+
+
+def test_a_channel_that_could_not_be_removed_goes_on() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="news"))
+    worker.commit()
+    batch = on_its_way(worker, ChannelOf("news"))
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    worker.say(b"s", published(ToChannel(name="news")))
+    assert len(delivered(worker.commit())) == 1
+
+
 def test_a_group_that_is_removed_twice_at_the_same_time_is_removed_once() -> None:
     worker = with_backlog(0)
     worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
@@ -218,4 +258,33 @@ def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> Non
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     said += worker.settle(3)
     assert [value["kind"] for value in answers(said)] == ["bot"]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+
+
+def test_a_channel_that_is_removed_twice_at_the_same_time_is_removed_once() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"s", remove(ChannelOf("work"), force=True))
+    worker.commit()
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", remove(ChannelOf("work"), id=3, request=6, force=True))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=4, request=7, force=True))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(2)
+    assert [value["kind"] for value in answers(said)] == ["channel"]
+    refused = [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"]
+    assert sorted(refused) == [(5, "busy"), (6, "busy"), (7, "busy")]
+
+
+def test_a_group_of_a_channel_that_is_about_to_be_removed_is_not_removed_by_itself() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"s", remove(ChannelOf("work"), force=True))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    said = worker.settle(2)
+    assert [value["kind"] for value in answers(said)] == ["channel"]
     assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
