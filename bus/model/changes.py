@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import RecordDamaged, Refused
 from .erasing import Erase
+from .keyed import SweepKeyed
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome, StoredLot
 from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
@@ -288,6 +289,7 @@ Change = (
     | NoteKeyUse
     | AddSecurityEvents
     | RemoveSecurityEvents
+    | SweepKeyed
 )
 
 

@@ -50,6 +50,7 @@ from .changes import (
     timestamp_of,
 )
 from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
+from .keyed import KeyedStore, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
 from .lots import (
@@ -108,6 +109,9 @@ __all__ = [
     "Group",
     "HistoryRequest",
     "Key",
+    "KeyedStore",
+    "KeyedSwept",
+    "KeyedWrite",
     "LogMessage",
     "LogState",
     "Lot",
@@ -148,11 +152,13 @@ __all__ = [
     "StoreCheck",
     "StoreWatch",
     "StoredLot",
+    "StoredValue",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
     "Surveyed",
     "SurveyedRuns",
+    "SweepKeyed",
     "UnsettledState",
     "WorkflowRepository",
     "WorkflowRules",
@@ -301,7 +307,7 @@ class MessageLog(Protocol):
         """
 
     async def sizes(self) -> dict[str, int]:
-        """Return the numbers of `messages` in the log and `scheduled`, and the bytes on disk, as `database_bytes`.
+        """Return the numbers of `messages` in the log, `scheduled` and `kv_keys`, and the `database_bytes`.
 
         A store that has a write-ahead log of its own adds its `wal_bytes`.
         """
@@ -343,6 +349,7 @@ class Store(Protocol):
     log: MessageLog
     messages: MessageRepository
     workflows: WorkflowStore
+    keyed: KeyedStore
     warnings: list[str]
     """What operators should know, one sentence each."""
     tenure: Tenure | None

@@ -67,6 +67,7 @@ PURE_TOO = {
     "bus.client.route",
     "bus.runs.replay",
     "store.findings",
+    "store.keyed_rows",
     "store.message_rows",
     "store.moving.house",
     "store.moving.kinds",
@@ -100,6 +101,7 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {
     "bus.model.databases",
+    "bus.model.keyed",
     "bus.model.leadership",
     "bus.model.openings",
     "bus.model.repository",

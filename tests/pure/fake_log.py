@@ -31,6 +31,7 @@ from bus.model.repository import (
     Erase,
     Erased,
     Group,
+    KeyedSwept,
     LogMessage,
     LogState,
     Lot,
@@ -63,6 +64,7 @@ from bus.model.repository import (
     Surveyed,
     SurveyedRuns,
     SurveyRequest,
+    SweepKeyed,
     each,
     group_mailbox_id,
     outcome_of,
@@ -180,6 +182,8 @@ class FakeLog:
                 self.events.update({event.id: event for event in events})
             case RemoveSecurityEvents():
                 return self._remove_events(change)
+            case SweepKeyed():
+                return KeyedSwept()
             case _:
                 assert_never(change)
         return None
