@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bus.model.keys import Key, Purpose
-from bus.model.repository import Erase, Erased, MailboxState, Removal, UnsettledState
+from bus.model.repository import Erase, Erased, MailboxState, Removal, Remove, Removed, UnsettledState
 
 __all__ = [
     "erased_before",
@@ -23,6 +23,7 @@ __all__ = [
     "mailbox_row",
     "removal_of",
     "removal_row",
+    "removed_before",
     "seal",
 ]
 
@@ -110,23 +111,37 @@ def key_of(row: Sequence[Any]) -> Key:
     )
 
 
-def removal_row(change: Erase, erased: Erased) -> tuple[Any, ...]:
-    """Return id, at, bot_id, bot_name, reference, what, scrubbed_at and checksum of the record of an erasure."""
-    what = msgspec.json.encode(erased).decode()
-    values = (change.id, change.at, change.bot_id, change.bot_name, change.reference, what, None)
+def removal_row(change: Erase | Remove, what: Erased | Removed) -> tuple[Any, ...]:
+    """Return id, at, bot_id, bot_name, reference, what, scrubbed_at and checksum of the record of a removal."""
+    text = msgspec.json.encode(what if isinstance(what, Erased) else _Recorded(what)).decode()
+    values = (change.id, change.at, change.bot_id, change.bot_name, change.reference, text, None)
     return (*values, seal(*values))
 
 
 def removal_of(row: Sequence[Any]) -> Removal:
     """Read the number of a record, and then such a row."""
     number, *values, checksum = row
-    erased, damaged = Erased(), seal(*values) != checksum
-    if not damaged:
-        erased = erased_before(values[5])
-    id, at, bot_id, bot_name, reference, _, scrubbed_at = values
-    return Removal(number, id, at, bot_id, bot_name, reference, erased, scrubbed_at, damaged)
+    id, at, bot_id, bot_name, reference, what, scrubbed_at = values
+    damaged = seal(*values) != checksum
+    erased, removed = (Erased(), None) if damaged else (erased_before(what), _recorded(what))
+    return Removal(number, id, at, bot_id, bot_name, reference, erased, scrubbed_at, damaged, removed)
 
 
 def erased_before(what: str) -> Erased:
     """Return what an erasure did, as it was recorded."""
     return msgspec.structs.replace(msgspec.json.decode(what, type=Erased), again=True)
+
+
+def removed_before(what: str, change: Remove) -> Removed:
+    """Return what a removal did, as it was recorded; nothing if the record is that of an erasure."""
+    return msgspec.structs.replace(_recorded(what) or Removed(change.kind, change.name), again=True)
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    """What is recorded of a removal. Of an erasure it is its own fields."""
+
+    removed: Removed | None = None
+
+
+def _recorded(what: str) -> Removed | None:
+    return msgspec.json.decode(what, type=_Recorded).removed

@@ -65,6 +65,7 @@ _FOLDERS = (
     "crash",
     "cli",
     "bench",
+    "web",
     "integration",
     "client",
     "contract",

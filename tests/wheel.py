@@ -29,7 +29,7 @@ PIP_SECONDS = 600.0
 RUN_SECONDS = 60.0
 """Anything else: far more than a loaded machine needs."""
 
-SUFFIXES = {".py", ".sql", ".typed"}
+SUFFIXES = {".py", ".sql", ".typed", ".html", ".css", ".js", ".svg"}
 
 TALK = """
 import sys, anyio, bus

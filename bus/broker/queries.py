@@ -144,7 +144,7 @@ class Queries:
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(self._core.directory, self._log, query, bot=bot, page=page)
             case Search() | Removals() | Scrub():
-                _forbid(sight.unerasable())
+                _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
                 return await self.status(now, None if sight.reads_all else ask.bot_id)

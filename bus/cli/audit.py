@@ -20,7 +20,7 @@ from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, linked, name_of, span_seconds
+from .options import Link, limited, linked, name_of, span_seconds
 from .streams import EXIT_SIGNAL, note, plain, say
 
 __all__ = ["audit"]
@@ -61,14 +61,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 )
 @click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
 @click.option("--event", metavar="EVENT", callback=name_of, help="Only those with this name, such as forbidden.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1000,
-    show_default=True,
-    help="The maximum number to show: the oldest.",
-)
+@limited
 @click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")
 @linked("console")
 def audit(link: Link, follow: bool, **wanted: Any) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": "bus.cli.runs:pause",
     "prune": "bus.cli.pruning:prune",
     "publish": "bus.cli.messages:publish",
+    "purge": "bus.cli.removing:purge",
     "reject": "bus.cli.approvals:reject",
     "reload": "bus.cli.rights:reload",
     "removals": "bus.cli.erasing:removals",
@@ -42,6 +43,7 @@ COMMANDS = {
     "signal": "bus.cli.signals:signal",
     "status": "bus.cli.messages:status",
     "subscriptions": "bus.cli.messages:subscriptions",
+    "web": "bus.web.command:web",
     "workflows": "bus.cli.workflows:workflows",
 }
 """The commands by name, as `module:function`."""

@@ -1,4 +1,4 @@
-"""The command `posthouse dead-letters`: listing what mailboxes gave up on, and retrying it.
+"""The command `posthouse dead-letters`: listing what mailboxes gave up on, retrying and discarding it.
 
 Owns which mailboxes are asked: one bot's or group's, or all. A channel's message may be a dead letter in several.
 """
@@ -6,17 +6,22 @@ Owns which mailboxes are asked: one bot's or group's, or all. A channel's messag
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import rich_click as click
 
 from ..bot import Bot
 from ..errors import UnknownBot
+from ..model.records import parse_timestamp
 from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
-from .console import Time, show_dead_letter, show_json, show_rows
+from .console import Time, amount, show_dead_letter, show_json, show_rows
 from .ending import ask
-from .options import Link, linked, mailbox_of
+from .options import Link, linked, mailbox_of, name_of, not_empty, seconds
+from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
 
 __all__ = ["dead_letters"]
@@ -34,7 +39,7 @@ _seq = click.IntRange(min=1, max=NUMBER_MAX)
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List what mailboxes gave up on, and retry it.
+    """List what mailboxes gave up on, and retry or discard it.
 
     A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot, or of its
     group: it is stored, but not delivered any more.
@@ -125,6 +130,92 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
         show_json({"retried": count})
     else:
         say(f"{count:,} dead letter{'' if count == 1 else 's'} put back")
+
+
+class _Chosen(msgspec.Struct, frozen=True):
+    """Which dead letters to discard: those that have all of this."""
+
+    seqs: frozenset[int]
+    channel: str | None
+    reason: str | None
+    given_up_before: datetime | None
+
+    def has(self, dead: ListedDeadLetter) -> bool:
+        """Return True if this is one of them."""
+        return (
+            (not self.seqs or dead.seq in self.seqs)
+            and (
+                self.channel is None
+                or (dead.message is not None and dead.message.recipient.get("name") == self.channel)
+            )
+            and (self.reason is None or self.reason in dead.reason)
+            and (self.given_up_before is None or parse_timestamp(dead.at) < self.given_up_before)
+        )
+
+
+@dead_letters.command("discard")
+@click.argument("seqs", metavar="[SEQ]...", type=_seq, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All current ones, of --bot or of all mailboxes.")
+@_of_bot
+@click.option("--channel", metavar="NAME", callback=name_of, help="Only messages of this channel.")
+@click.option("--reason", metavar="TEXT", callback=not_empty, help="Only those whose reason contains a text.")
+@click.option("--older-than", metavar="SPAN", type=seconds, help="Only those given up so long ago: 30m, 1h or 7d.")
+@referenced
+@dry_run
+@linked("console")
+def discard(
+    link: Link,
+    seqs: tuple[int, ...],
+    everything: bool,
+    bot: str | None,
+    channel: str | None,
+    reason: str | None,
+    older_than: float | None,
+    **how: Any,
+) -> None:
+    """Remove the dead letters SEQ for good, or those that an option chooses, or --all.
+
+    Their messages stay in the log. Several options choose what has all of it. Exits with 1 if SEQ is none.
+    """
+    options = (channel, reason, older_than)
+    if everything == (bool(seqs) or any(option is not None for option in options)):
+        raise click.UsageError("say which: SEQ, --channel, --reason or --older-than, or --all")
+    before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=older_than)
+    chosen = _Chosen(frozenset(seqs), channel, reason, before)
+
+    async def discarded(asker: Bot) -> int:
+        found = [(name, await _choose(asker, name, chosen)) for name in await _names(asker, bot)]
+        return sum([await _discard(asker, name, theirs, how) for name, theirs in found])
+
+    count = ask(link, discarded)
+    if seqs and not count:
+        _refuse("no such dead letter", bot)
+    if link.as_json:
+        show_json({"discarded": count, "dry_run": how["dry_run"]})
+    else:
+        say(f"{amount(count, 'dead letter')} {'would be discarded' if how['dry_run'] else 'discarded'}")
+
+
+async def _choose(asker: Bot, name: str, chosen: _Chosen) -> list[int]:
+    """Return the seqs of the chosen dead letters of a mailbox, as far as they may be read."""
+    found: list[int] = []
+    offset = 0
+    while True:
+        try:
+            page = await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX, offset=offset)
+        except UnknownBot:
+            return found
+        found += [dead.seq for dead in page if chosen.has(dead)]
+        offset += len(page)
+        if len(page) < ANSWER_ITEMS_MAX:
+            return found
+
+
+async def _discard(asker: Bot, name: str, seqs: Sequence[int], how: Mapping[str, Any]) -> int:
+    """Discard dead letters of a mailbox in portions, and return how many there were."""
+    portions = [seqs[start : start + ANSWER_ITEMS_MAX] for start in range(0, len(seqs), ANSWER_ITEMS_MAX)]
+    removed = [await asker.discard_dead_letters(portion, bot=name, **how) for portion in portions]
+    return sum(each.counts["dead_letters"] for each in removed)
 
 
 async def _names(asker: Bot, bot: str | None) -> list[str]:

@@ -17,7 +17,8 @@ from ..model.erasing import Delayed, Erased, FoundRun
 from .checking import progress
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
-from .options import Link, id_of, linked, name_of, not_empty
+from .options import Link, id_of, limited, linked, name_of, not_empty
+from .removing import in_words
 from .streams import EXIT_REFUSED, note, plain, say
 
 __all__ = ["erase", "removals", "scrub"]
@@ -170,17 +171,10 @@ def scrub(link: Link) -> None:
 
 @click.command()
 @click.option("--after", type=click.IntRange(min=0), metavar="N", default=0, help="Only those after a number.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1000,
-    show_default=True,
-    help="The maximum number to show: the oldest.",
-)
+@limited
 @linked("console")
 def removals(link: Link, after: int, limit: int) -> None:
-    """Show who erased what, and when, oldest first.
+    """Show who erased or removed what, and when, oldest first.
 
     SCRUBBED is since when nothing of it is left in the files of the database. `--json` also names the messages and
     runs.
@@ -194,13 +188,16 @@ def removals(link: Link, after: int, limit: int) -> None:
             each.number,
             Time(each.at),
             f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
-            len(each.erased.seqs),
-            len(each.erased.delayed),
-            len(each.erased.runs),
+            _erased(each.erased) if each.removed is None else in_words(each.removed),
             each.reference or "",
             Time(each.scrubbed_at) if each.scrubbed_at else "",
         )
         for each in found
     ]
-    columns = ("number", "time", "bot", "messages", "delayed", "runs", "reference", "scrubbed")
-    show_rows(columns, rows, nothing="nothing was removed")
+    show_rows(("number", "time", "bot", "removed", "reference", "scrubbed"), rows, nothing="nothing was removed")
+
+
+def _erased(erased: Erased) -> str:
+    counts = (("message", erased.seqs), ("delayed message", erased.delayed), ("run", erased.runs))
+    told = [amount(len(found), thing) for thing, found in counts if found]
+    return f"{', '.join(told) or 'nothing'} erased"

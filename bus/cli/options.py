@@ -41,6 +41,7 @@ __all__ = [
     "decoded",
     "drafted",
     "id_of",
+    "limited",
     "linked",
     "mailbox_of",
     "name_of",
@@ -142,6 +143,16 @@ class _Seconds(click.FloatRange):
 
 seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
+
+
+limited = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="The maximum number to show: the oldest.",
+)
 
 
 class Link(msgspec.Struct, frozen=True):

@@ -177,13 +177,18 @@ class Asking:
             more = page.more and bool(page.subscriptions)
         return found
 
-    async def dead_letters(self, *, bot: str | None = None, limit: int = 50) -> list[ListedDeadLetter]:
-        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`)."""
+    async def dead_letters(
+        self, *, bot: str | None = None, limit: int = 50, offset: int = 0
+    ) -> list[ListedDeadLetter]:
+        """List the dead letters of a mailbox, newest first: of this bot, another, or a group (`channel/group`).
+
+        At most `limit`, without the newest `offset` ones.
+        """
         found: list[ListedDeadLetter] = []
         more = True
         while more and len(found) < limit:
             wanted = min(limit - len(found), ANSWER_ITEMS_MAX)
-            asked = DeadLetters(request=0, bot=bot, limit=wanted, offset=len(found))
+            asked = DeadLetters(request=0, bot=bot, limit=wanted, offset=offset + len(found))
             page = await self._caller.request(
                 "the dead letters", partial(_numbered, asked), DeadLetterList[ListedDeadLetter]
             )

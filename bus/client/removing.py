@@ -1,4 +1,4 @@
-"""Finding and erasing what is stored: what an operator's bot asks for."""
+"""Finding, erasing and removing what is stored: what an operator's bot asks for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from typing import TypeVar
 import msgspec
 
 from ..model.erasing import Delayed, Erased, FoundContents, Removal
+from ..model.removing import Removed
 from ..wire.answers import RemovalList, Scrubbed
 from ..wire.limits import ANSWER_ITEMS_MAX
-from ..wire.removing_frames import AtPath, DelayedMessage, EraseFrame, Removals, Scrub, Search
+from ..wire.removing_frames import (
+    AtPath,
+    DeadLettersOf,
+    DelayedMessage,
+    EraseFrame,
+    MailboxOf,
+    Removable,
+    Removals,
+    RemoveFrame,
+    Scrub,
+    Search,
+)
 from .caller import Caller
 from .ids import chosen_id
 
@@ -21,8 +33,14 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 class Removing:
-    """The requests of an operator's bot. With keys, they need the right `admin` on `erase`."""
+    """The requests of an operator's bot. With keys, those about erasing need the right `admin` on `erase`.
 
+    A record of each removal is kept for good, with who asked, and a `reference` of yours (a line of text that
+    should name nobody). Repeating an `id` changes nothing more, and is answered as it was the first time. With
+    `dry_run`, nothing is changed, and the answer says what would be removed.
+    """
+
+    name: str
     _caller: Caller
 
     async def search(
@@ -84,8 +102,41 @@ class Removing:
         """
         await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
 
+    async def discard_dead_letters(
+        self,
+        seqs: Sequence[int],
+        *,
+        bot: str | None = None,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove dead letters for good, at most 1,000: of this bot, another, or a group (`channel/group`).
+
+        Their messages stay in the log. `seqs` of the answer are those that were dead letters. With keys, it needs
+        the right to `retry` them.
+        """
+        what = DeadLettersOf(bot or self.name, list(seqs))
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run)
+
+    async def purge(
+        self, mailbox: str, *, id: str | None = None, reference: str | None = None, dry_run: bool = False
+    ) -> Removed:
+        """Pass over what waits in a mailbox: that of a bot, by name or id, or of a group (`channel/group`).
+
+        What is in flight stays so, and comes again if it is not settled. Dead letters, delayed messages that are
+        not due, and messages that arrive later are not affected. The messages stay in the log, and the sessions of
+        the mailbox are told of a gap. With keys, it needs the right `admin` on `remove`, but for the bot's own
+        mailbox.
+        """
+        return await self._remove(MailboxOf(mailbox), id=id, reference=reference, dry_run=dry_run)
+
+    async def _remove(self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool) -> Removed:
+        asked = RemoveFrame(request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run)
+        return await self._caller.request("the removal", partial(_numbered, asked), Removed)
+
     async def removals(self, *, after: int = 0, limit: int = 50) -> list[Removal]:
-        """Return the records of erasures, oldest first: who erased what, and when.
+        """Return the records of erasures and removals, oldest first: who removed what, and when.
 
         At most `limit`; continue with `after` and the number of the last one.
         """

@@ -1,4 +1,4 @@
-"""What administrators ask of a worker that runs: about rights, and to erase.
+"""What administrators ask of a worker that runs: about rights, to erase and to remove.
 
 Pure.
 """
@@ -11,9 +11,10 @@ from ..model.rights import Action
 from ..settings import Security
 from ..settings_rights import object_fault
 from ..wire.answers import MayAnswer
-from ..wire.frames import Code, EraseFrame, May, Refusal, Reload
+from ..wire.frames import Code, EraseFrame, May, Refusal, Reload, RemoveFrame
 from .access import Access
 from .batches import Batches
+from .clearing import Clearing
 from .directory import Directory
 from .effects import Reconfigure
 from .erasing import Erasing
@@ -41,6 +42,7 @@ class Administering:
     ) -> None:
         self._access = access
         self._erasing = Erasing(access, directory, batches, scheduling)
+        self._clearing = Clearing(access, directory, batches, scheduling)
         self._keyring = keyring
         self._directory = directory
         self._pausing = pausing
@@ -53,11 +55,14 @@ class Administering:
     def __repr__(self) -> str:
         return f"<Administering {self._access}>"
 
-    def request(self, session: Session, request: May | Reload | EraseFrame) -> None:
+    def request(self, session: Session, request: May | Reload | EraseFrame | RemoveFrame) -> None:
         """Handle a frame. Raise Refusal if it is invalid or not allowed."""
         principal = session.principal
         if isinstance(request, EraseFrame):
             self._erasing.request(session, request)
+            return
+        if isinstance(request, RemoveFrame):
+            self._clearing.request(session, request)
             return
         if self._keyring is None or principal is None:
             raise Refusal(Code.FORBIDDEN, _NO_RIGHTS)

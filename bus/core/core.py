@@ -41,6 +41,7 @@ from ..wire.frames import (
     Publish,
     Refusal,
     Reload,
+    RemoveFrame,
     RequestFrame,
     RetryDeadLetters,
     RevokeKeyFrame,
@@ -481,7 +482,7 @@ class Core:
             case Goodbye():
                 self._opening.end(session, vanished=False)
                 self._turn.send(address, Ok(request=request.request))
-            case May() | Reload() | EraseFrame():
+            case May() | Reload() | EraseFrame() | RemoveFrame():
                 self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
                 self._key_manager().request(session, request)

@@ -107,6 +107,10 @@ class Directory:
         bot = self.find_bot(name)
         return self.mailboxes.get(name if bot is None else bot.id)
 
+    def name_of(self, mailbox: Mailbox) -> str:
+        """Return the name of a mailbox: its bot's, or `channel/group`."""
+        return mailbox.id if mailbox.group is not None else self.bots[mailbox.id].name
+
     def was_asked(self, bot_id: str, asked: Asked) -> bool:
         """Return True if a bot's reply to a message counts as its answer."""
         if asked.channel is not None:

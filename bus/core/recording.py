@@ -82,6 +82,7 @@ _KINDS: Mapping[str, _Kind] = {
     "contents_scrubbed": _Kind(deed=True),
     "dead_letters_retried": _Kind(object="mailbox", detail="messages", deed=True),
     "definition_deleted": _Kind(object="object", deed=True),
+    "removed": _Kind(object="removal", detail="kind", deed=True),
     "run_deleted": _Kind(object="object", deed=True),
     "run_operated": _Kind(object="object", detail="status", deed=True),
     "schedule_changed": _Kind(object="object", detail="status", deed=True),

@@ -48,7 +48,7 @@ class Scheduling:
         self._batches = batches
         self.dispatch = dispatch
         self.turn = turn
-        self._limits = limits
+        self.limits = limits
 
     def __repr__(self) -> str:
         return f"<Scheduling reserved={self._total} next_due_at={self._next_due_at}>"
@@ -56,7 +56,7 @@ class Scheduling:
     def reserve(self, sender: str, count: int, of_one_max: int) -> int:
         """Reserve room for so many messages of a sender, which may have `of_one_max`, or fewer; return how many."""
         share = of_one_max - self._waiting[sender] - self._expected[sender]
-        reserved = max(0, min(count, self._limits.scheduled_messages_max - self._total, share))
+        reserved = max(0, min(count, self.limits.scheduled_messages_max - self._total, share))
         self._expected[sender] += reserved
         self._total += reserved
         return reserved
@@ -92,7 +92,7 @@ class Scheduling:
             channels.append(Channel(name=RUNS_CHANNEL, created_at=wall, created_by_bot_id=WORKER_ID))
         self._releasing, self._has_events = True, False
         # Their timestamp is the batch's time, which may be ahead of the clock; what is due goes by the clock.
-        limits = self._limits
+        limits = self.limits
         change = ReleaseDue("", limits.messages_per_publish_max, limits.batch_bytes_max, until=time)
         self._batches.add(_ReleaseJob(self, change, channels))
 

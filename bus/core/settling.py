@@ -136,8 +136,7 @@ class Settling:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {request.bot[:NAME_CHARACTERS_MAX]!r}")
         if session.principal is not None:
             own = mailbox in self._directory.mailboxes_of(session.bot_id)
-            name = mailbox.id if mailbox.group is not None else self._directory.bots[mailbox.id].name
-            self._access.require(session.principal, Action.RETRY, name, own=own)
+            self._access.require(session.principal, Action.RETRY, self._directory.name_of(mailbox), own=own)
         self._batches.add(_RetryJob(session.address, request, mailbox, dispatch=self._dispatch, turn=self._turn))
 
 

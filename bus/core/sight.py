@@ -63,6 +63,10 @@ class Sight:
             return None
         return self._access.refusal(self._principal, Action.ADMIN, "erase")
 
+    def unread_removals(self) -> Refusal | None:
+        """Return why it may not read who erased or removed what, or None: whoever may do one of them may."""
+        return None if self._may(Action.ADMIN, "remove") else self.unerasable()
+
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def sees_bot(self, name: str) -> bool:

@@ -87,6 +87,12 @@ class DeadLetterBox:
         self.reviving.update(there)
         return there
 
+    def take_out(self, seqs: Iterable[int]) -> list[int]:
+        """Remove dead letters for good, and return those that are some. If that is not stored, call `stay_dead`."""
+        there = sorted(self.dead.intersection(seqs))
+        self.dead.difference_update(there)
+        return there
+
     def revive(self, seqs: Iterable[int]) -> None:
         """Return dead letters to the mailbox, as if they had never been delivered."""
         for seq in seqs:
@@ -94,6 +100,6 @@ class DeadLetterBox:
             self._outstanding.revive(seq)
 
     def stay_dead(self, seqs: Iterable[int]) -> None:
-        """Leave dead letters as they are: the retry was not stored."""
+        """Leave dead letters as they are: their retry, or their removal, was not stored."""
         self.reviving.difference_update(seqs)
         self.dead.update(seqs)

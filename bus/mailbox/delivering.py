@@ -2,6 +2,7 @@
 
 Its rules:
 
+- Nothing is delivered while a purge is on its way to the disk.
 - What is returned is delivered before anything new. If it must be read first, everything waits for that.
 - Nothing new is delivered while many messages wait after a nak: they are part of the mailbox's stored state.
 - What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
@@ -50,6 +51,8 @@ class Delivering:
 
         What has expired by the wall clock is passed over, and is found in `take_expired`.
         """
+        if self._parts.sources.purging:
+            return []
         self._parts.outstanding.release_due(now, wall)
         if not (self._parts.outstanding.is_anything_returned or self._may_deliver_new):
             return []

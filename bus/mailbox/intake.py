@@ -138,6 +138,11 @@ class Intake:
         self.unload(position)
         return True
 
+    def reload(self, position: int) -> None:
+        """Fall behind, and make no use of the page that is being read: some of it is not wanted any more."""
+        self.stale = self.reading is not None
+        self.unload(position)
+
     def unload(self, position: int) -> None:
         """Fall behind: drop what is in memory; the next page begins after the position."""
         self._ready.clear()

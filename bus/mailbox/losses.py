@@ -1,4 +1,4 @@
-"""Messages that a mailbox loses to retention or because they were erased, and the gap that they leave.
+"""Messages that a mailbox loses to retention, to a purge or because they were erased, and the gap that they leave.
 
 Owns the messages that are being removed from the log although the mailbox still needs them, and the gap. The gap is
 sent to the mailbox's sessions, and cleared when one of them is heard after that.
@@ -20,6 +20,8 @@ class Losses:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
         """The messages being removed: seq to channel, None for a direct message."""
+        self.purging: tuple[int, int] | None = None
+        """The range in which messages are being purged."""
         self.gone: set[int] = set()
         """Messages removed while a page is being read that may still contain them."""
 
@@ -48,7 +50,7 @@ class Losses:
 
     def saved(self) -> tuple[int, int] | None:
         """Return the gap to save, including what is removed in the same transaction."""
-        return self._with(self.losing)
+        return self._with([*self.losing, *(self.purging or ())])
 
     def _with(self, lost: Iterable[int]) -> tuple[int, int] | None:
         seqs = [*(self.gap or ()), *lost]

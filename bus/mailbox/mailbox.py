@@ -16,9 +16,10 @@ Each message of the mailbox is in one of these places. It is moved by a method o
     ready       `intake`, above the position      `hand_out`: unsettled; or dead, if it has expired
     unsettled   `outstanding`, in one of its      `settle`: settled; `terminate`, `fail`, `expire`, `detach`, and
                 places (`unsettled.MessagePlace`)        `hand_out` if it has expired: dead; `Leaving.lose`: gone
+    any of these four, and waiting                `Purging.purge`: settled
     settled     at or below the position, or in   a subscription that starts in the past: unread
                 `sources.ahead`, and nowhere else
-    dead        `dead_letters.dead`               `dead_letters.put_back`: reviving
+    dead        `dead_letters.dead`               `dead_letters.put_back`: reviving; `take_out`: settled
     reviving    `dead_letters.reviving`           `dead_letters.revive`: unsettled; `stay_dead`: dead
 
 What is unread, ready, or unsettled and waiting may be in `losses.losing` as well: it is being removed from the log,
@@ -45,6 +46,7 @@ from .losses import Losses
 from .outstanding import Outstanding
 from .parcel import Parcel, WireDeliveries
 from .parts import Parts
+from .purging import Purging
 from .reading import Reading
 from .sessions import Session
 from .sources import DIRECT, Interest, Sources
@@ -76,6 +78,7 @@ class Mailbox:
         )
         self.claims = Claims(parts)
         self.leaving = Leaving(parts)
+        self.purging = Purging(self.id, parts)
         self.reading = Reading(self.id, parts, limits)
         self._delivering = Delivering(
             parts,
@@ -127,8 +130,8 @@ class Mailbox:
     def state(self) -> MailboxState:
         """Return the state that is to be stored."""
         position, floors, ahead = self.sources.saved()
-        losing, items = self.losses.losing, self.outstanding.items()
-        unsettled = [item.saved(seq) for seq, item in items if seq not in losing]
+        losing, purging, items = self.losses.losing, self.purging.seqs, self.outstanding.items()
+        unsettled = [item.saved(seq) for seq, item in items if seq not in losing and seq not in purging]
         reviving = [seq for seq in self.dead_letters.reviving if seq not in self.outstanding]
         unsettled += [UnsettledState(seq, 0, 0, retried=True) for seq in reviving]
         unsettled.sort(key=lambda item: item.seq)

@@ -8,6 +8,8 @@ Owns the position and the floors. Its rules (docs/design.md):
 - The state saved with such a subscription goes back to its start before memory does, so that its messages are found
   after a crash in between.
 - `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
+- A *purge* passes over everything up to a seq, by a floor for each source. The state saved with it has these floors
+  before memory does.
 - A channel can be *paused*: nothing of it is delivered, and when it goes on, it does so where it was. Its place is
   saved among the floors, under a name that no source has.
 
@@ -64,6 +66,7 @@ class Sources:
         }
         """Where paused channels were when the state was saved, until `restore` adds them."""
         self._starting: dict[str, int] = {}
+        self._purging: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<Sources position={self.position} channels={len(self.interests)} floors={len(self._floors)}>"
@@ -137,6 +140,32 @@ class Sources:
         """The seq up to which every source was delivered."""
         sources = [None, *self.interests, *self._paused] if self._direct else list(self.interests)
         return min((self.handed_out(source) for source in sources), default=self.position)
+
+    @property
+    def purging(self) -> bool:
+        """Whether a purge is on its way to the disk."""
+        return bool(self._purging)
+
+    def prepare_to_purge(self, through: int) -> None:
+        """Prepare to pass over everything up to a seq, in all sources; in memory nothing changes before `purge`."""
+        direct = [DIRECT] if self._direct else []
+        self._purging = dict.fromkeys([*direct, *self.interests, *self._paused], through)
+        self.dirty = True
+
+    def purge(self) -> None:
+        """Pass over what `prepare_to_purge` said, except in channels that were left in the meantime."""
+        purging, self._purging = self._purging, {}
+        for source, through in purging.items():
+            if source in self._paused:
+                paused = self._paused[source]
+                self._paused[source] = paused._replace(through=max(paused.through, through))
+            elif source == DIRECT or source in self.interests:
+                self._floors[source] = max(self.handed_out(source), through)
+        self.dirty = True
+
+    def keep(self) -> None:
+        """Undo `prepare_to_purge`: it was not stored."""
+        self._purging = {}
 
     @property
     def paused(self) -> list[str]:
@@ -215,14 +244,26 @@ class Sources:
             for source, start in self._starts()
         )
 
+    def unread(self) -> tuple[tuple[str, int, bool], ...]:
+        """Return each source, paused or not, as `after` does, with the seq up to which it was delivered."""
+        paused = (
+            (channel, max(place.through, place.interest.start_seq), not place.interest.echo)
+            for channel, place in self._paused.items()
+        )
+        return (*self.after(self.position), *paused)
+
     def saved(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
         """Return the position, floors and `ahead` to save, which include subscriptions on their way to the disk."""
         self.ahead = {seq for seq in self.ahead if seq > self.position}
         position = min([self.position, *self._starting.values()])
         floors = self._floors if position == self.position else self._raised_floors()
+        floors = floors | {source: max(self.handed_out(source), seq) for source, seq in self._purging.items()}
         sources = {DIRECT, *self.interests}
         floors = {source: seq for source, seq in floors.items() if seq > position and source in sources}
-        floors |= {_PAUSED + channel: paused.through for channel, paused in self._paused.items()}
+        floors |= {
+            _PAUSED + channel: max(paused.through, self._purging.get(channel, 0))
+            for channel, paused in self._paused.items()
+        }
         return position, floors, tuple(sorted(self.ahead))
 
     def _raised_floors(self) -> dict[str, int]:

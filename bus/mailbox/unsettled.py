@@ -19,7 +19,7 @@ from .parcel import Envelope, id_of
 from .sessions import Session
 from .sources import DIRECT
 
-__all__ = ["MOVES", "Abandoned", "MessagePlace", "Unsettled", "restored"]
+__all__ = ["MOVES", "WAITING", "Abandoned", "MessagePlace", "Unsettled", "restored"]
 
 
 class MessagePlace(enum.StrEnum):
@@ -76,6 +76,9 @@ MOVES: Mapping[MessagePlace | None, frozenset[MessagePlace | None]] = {
     _P.SETTLING: frozenset({None, _P.IN_FLIGHT, _P.RETURNED}),  # settle_committed; keep; keep_unsettled
 }
 """The moves, by the methods of `outstanding.Outstanding` that make them."""
+
+WAITING = frozenset({_P.RETURNED, _P.DELAYED, _P.RESTING, _P.WITHHELD})
+"""The places in which no client can have a message, and from which it is delivered again."""
 
 
 class Abandoned(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What the broker and the log exchange: changes, answers, mailbox states, pages.
+"""What the broker and the log exchange: changes, answers, and mailbox states.
 
 Owns these values, and no behavior. Times are text in the stored form (`records.timestamp`).
 
@@ -16,8 +16,9 @@ from ..errors import RecordDamaged, Refused
 from .erasing import Erase
 from .keyed import SweepKeyed
 from .keys import Key
-from .lots import LogMessage, Lot, Outcome, StoredLot
+from .lots import LogMessage, Lot, Outcome
 from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
+from .removing import Remove
 from .run_changes import RecoverRuns, RemoveRuns, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
 from .workflows import CommitRights
@@ -41,8 +42,6 @@ __all__ = [
     "MailboxState",
     "NotCommitted",
     "NoteKeyUse",
-    "Page",
-    "PageRequest",
     "ReleaseDue",
     "Released",
     "RemoveDeadLetters",
@@ -277,6 +276,7 @@ Change = (
     | ReleaseDue
     | RemoveMessages
     | Erase
+    | Remove
     | RemoveRuns
     | CommitWork
     | RecoverRuns
@@ -392,37 +392,6 @@ class LogState(msgspec.Struct, frozen=True):
     keys: list[Key] = []
     security: SecuritySpan = SecuritySpan()
     """The security events that are stored."""
-
-
-class PageRequest(msgspec.Struct, frozen=True):
-    """Which messages a mailbox wants: some by seq, and those that follow in its sources.
-
-    A source is a channel (or "" for direct messages), the seq after which to read, and whether to leave out the
-    messages of the mailbox's own bot. The page has messages up to `through_seq`, in seq order, at most
-    `messages_max` of them, and ends early when their bodies exceed `bytes_max`.
-    """
-
-    mailbox_id: str
-    seqs: tuple[int, ...]
-    sources: tuple[tuple[str, int, bool], ...]
-    through_seq: int
-    messages_max: int
-    bytes_max: int
-
-
-class Page(msgspec.Struct, frozen=True):
-    """The messages that were found.
-
-    `recalled` has the messages requested by seq, `messages` those that follow in the sources. If `complete`,
-    nothing more lies between them and `through_seq`. `damaged` has the seqs left out because they did not match
-    their checksums, and `erased` those left out because they were erased.
-    """
-
-    recalled: list[StoredLot]
-    messages: list[StoredLot]
-    complete: bool
-    damaged: tuple[int, ...] = ()
-    erased: tuple[int, ...] = ()
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):

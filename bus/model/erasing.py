@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .removing import Removed
+
 __all__ = [
     "Delayed",
     "Erase",
@@ -101,8 +103,9 @@ class Erased(msgspec.Struct, frozen=True):
 class Removal(msgspec.Struct, frozen=True):
     """The record of a removal: who removed what, and when.
 
-    `erased` names them, and has no content. `scrubbed_at` is the time since when nothing of them is left in the
-    files of the database, if that was ensured. `damaged` says that the record is not as it was stored.
+    `erased` names what was erased, and has no content; or `removed` is what was removed. `scrubbed_at` is the time
+    since when nothing of it is left in the files of the database, if that was ensured. `damaged` says that the
+    record is not as it was stored.
     """
 
     number: int
@@ -114,3 +117,4 @@ class Removal(msgspec.Struct, frozen=True):
     erased: Erased
     scrubbed_at: str | None = None
     damaged: bool = False
+    removed: Removed | None = None

@@ -33,8 +33,6 @@ from .changes import (
     MailboxState,
     NotCommitted,
     NoteKeyUse,
-    Page,
-    PageRequest,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
@@ -69,7 +67,9 @@ from .lots import (
     outcomes_of,
     stored_lots,
 )
+from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
+from .removing import DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -100,6 +100,7 @@ __all__ = [
     "Committed",
     "DeadLetter",
     "Delayed",
+    "DiscardDeadLetters",
     "EndedRun",
     "Erase",
     "Erased",
@@ -124,16 +125,19 @@ __all__ = [
     "Outcome",
     "Page",
     "PageRequest",
+    "PurgeMailbox",
     "RecoverRuns",
     "Recovered",
     "ReleaseDue",
     "Released",
     "Removal",
+    "Remove",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
+    "Removed",
     "RevokeKeys",
     "RunNews",
     "RunOwners",
@@ -160,6 +164,7 @@ __all__ = [
     "SurveyedRuns",
     "SweepKeyed",
     "UnsettledState",
+    "What",
     "WorkflowRepository",
     "WorkflowRules",
     "WorkflowStore",

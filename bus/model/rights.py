@@ -37,7 +37,7 @@ class Action(enum.StrEnum):
     READ = "read"
     """`own`, `all`, `conversation:` and a pattern of bots, or `channel:` and a pattern of channels."""
     RETRY = "retry"
-    """The dead letters of a bot, or of a group: `channel/group`."""
+    """The dead letters of a bot, or of a group: `channel/group`. To discard them, too."""
     DEFINE = "define"
     """To save and delete the definition of a workflow, by its name."""
     RUN = "run"
@@ -49,7 +49,7 @@ class Action(enum.StrEnum):
     SIGNAL = "signal"
     """To send signals to runs of a workflow, by its name."""
     ADMIN = "admin"
-    """What concerns the worker itself: `reload`, `may` about other bots, `audit`, `erase`."""
+    """What concerns the worker itself: `reload`, `may` about other bots, `audit`, `erase`, `remove`."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

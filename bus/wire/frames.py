@@ -41,7 +41,7 @@ from .query_frames import (
     Status,
     Subscriptions,
 )
-from .removing_frames import EraseFrame, Removals, Scrub, Search
+from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -86,6 +86,7 @@ __all__ = [
     "Refusal",
     "Reload",
     "Removals",
+    "RemoveFrame",
     "RequestFrame",
     "RetryDeadLetters",
     "RevokeKeyFrame",
@@ -253,7 +254,7 @@ Query = (
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
-KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame
+KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame | RemoveFrame
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
     | PartFrame | WholeFrame | ReadPart

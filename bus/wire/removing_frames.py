@@ -13,7 +13,18 @@ from msgspec import Meta
 from .fields import ClientFrame, Id, QueryLimit, RequestId, Seq
 from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 
-__all__ = ["AtPath", "DelayedMessage", "EraseFrame", "Removals", "Scrub", "Search"]
+__all__ = [
+    "AtPath",
+    "DeadLettersOf",
+    "DelayedMessage",
+    "EraseFrame",
+    "MailboxOf",
+    "Removable",
+    "Removals",
+    "RemoveFrame",
+    "Scrub",
+    "Search",
+]
 
 _Text = Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX)]
 
@@ -72,3 +83,37 @@ class Scrub(ClientFrame, frozen=True, tag="scrub"):
     """Asks that nothing of what was removed is left in the files of the database."""
 
     request: RequestId
+
+
+_AnyMailbox = Annotated[str, Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 1)]
+"""A bot, by name or id, or `channel/group`."""
+
+
+class _Removable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What may be removed."""
+
+
+class DeadLettersOf(_Removable, frozen=True, tag="dead_letters"):
+    """Dead letters of a mailbox."""
+
+    mailbox: _AnyMailbox
+    seqs: Annotated[list[Seq], Meta(max_length=ANSWER_ITEMS_MAX)]
+
+
+class MailboxOf(_Removable, frozen=True, tag="backlog"):
+    """What waits in a mailbox."""
+
+    mailbox: _AnyMailbox
+
+
+Removable = DeadLettersOf | MailboxOf
+
+
+class RemoveFrame(ClientFrame, frozen=True, tag="remove"):
+    """Removes something; the record of it has the `id` and the `reference`. A `dry_run` only counts."""
+
+    request: RequestId
+    id: Id
+    what: Removable
+    reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+    dry_run: bool = False

@@ -26,8 +26,8 @@ from ..moving.house import warning_of
 from ..seals import is_sealed
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
+from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS, read_row
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS, event_row

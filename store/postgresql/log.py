@@ -45,6 +45,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -71,11 +72,12 @@ from .keyed import PostgresqlKeyed
 from .messages import questions
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
+from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -237,6 +239,8 @@ class PostgresLog:
                 return await remove_messages(transaction, change)
             case Erase():
                 return await erase(transaction, change)
+            case Remove():
+                return await remove_what(connection, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():

@@ -33,8 +33,8 @@ from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
 from .file.schema import migrations, read_move, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.erasing import REMOVALS
 from .messages.keys import KEYS
+from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS
 from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS

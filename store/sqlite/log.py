@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+import msgspec
+
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
@@ -42,6 +44,7 @@ from bus.model.repository import (
     RecoverRuns,
     ReleaseDue,
     Removal,
+    Remove,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -76,12 +79,14 @@ from .file.writer import Transaction, Whole
 from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals, is_any_scheduled
 from .messages.conversations import Conversations
-from .messages.erasing import erase, note_scrub, read_removals
+from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
+from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
+from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
@@ -225,6 +230,8 @@ class SqliteLog:
                 return await self._remove(transaction, change)
             case Erase():
                 return await erase(connection, change)
+            case Remove():
+                return await remove_what(connection, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -254,19 +261,9 @@ class SqliteLog:
                 )
                 return cursor.rowcount > 0
             case AddDeadLetters(dead_letters):
-                await connection.executemany(
-                    "INSERT OR REPLACE INTO dead_letters (mailbox_id, seq, reason, attempts, at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    [(dead.mailbox_id, dead.seq, dead.reason, dead.attempts, dead.at) for dead in dead_letters],
-                )
+                await connection.executemany(ADD_DEAD_LETTER, map(msgspec.structs.astuple, dead_letters))
             case RemoveDeadLetters():
-                removed: list[int] = []
-                for seq in change.seqs:
-                    cursor = await connection.execute(
-                        "DELETE FROM dead_letters WHERE mailbox_id = ? AND seq = ?", (change.mailbox_id, seq)
-                    )
-                    if cursor.rowcount:
-                        removed.append(seq)
+                removed = await remove_dead_letters(connection, change)
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():

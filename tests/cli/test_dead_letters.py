@@ -180,3 +180,29 @@ def test_retrying_puts_them_back(posthouse: Posthouse) -> None:
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     ended = CliRunner().invoke(main, arguments, env={"POSTHOUSE_URL": "tcp://127.0.0.1:1"})
     assert (ended.exit_code, ended.stdout) == (2, "")
+
+
+def test_dead_letters_are_discarded_by_what_they_are(posthouse: Posthouse) -> None:
+    seqs = [*give_up(posthouse, "discarder", 2, "no JSON"), *give_up(posthouse, "discarder", 1, "too late")]
+    chosen = ("--bot", "discarder", "--reason", "no JSON")
+    assert (
+        posthouse.answer("dead-letters", "discard", *chosen, "--dry-run") == "2 dead letters would be discarded\n"
+    )
+    assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--older-than", "7d")["discarded"] == 0
+    assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--channel", "news")["discarded"] == 0
+    told = posthouse.answer("dead-letters", "discard", *chosen, "--reference", "ticket 9")
+    assert told == "2 dead letters discarded\n"
+    [left] = posthouse.json("dead-letters", "list", "--bot", "discarder")
+    assert left["seq"] == seqs[2]
+    assert posthouse.json("dead-letters", "discard", str(seqs[2])) == {"discarded": 1, "dry_run": False}
+    code, line = posthouse.refusal("dead-letters", "discard", str(seqs[2]), "--bot", "discarder")
+    assert (code, line) == (1, "posthouse: no such dead letter of discarder")
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 9"]
+    assert record["removed"]["seqs"] == seqs[:2]
+    shown = posthouse.answer("removals")
+    assert "2 dead letters of discarder" in " ".join(shown.split())
+
+
+def test_which_dead_letters_to_discard_must_be_said(posthouse: Posthouse) -> None:
+    for arguments in ((), ("--bot", "nobody"), ("--all", "1"), ("--all", "--reason", "x")):
+        assert posthouse.run("dead-letters", "discard", *arguments).returncode == 2

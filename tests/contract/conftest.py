@@ -29,6 +29,7 @@ from bus.settings import Limits, Settings, Workflows
 from bus.testing import Worker
 from store import open_store
 
+from ..engines import empty_store, new_file
 from ..postgresql.databases import Databases
 from ..postgresql.places import PostgresqlPlace
 from .samples import ANN, BOB, add_bots, definition, run
@@ -54,6 +55,9 @@ EVERYWHERE = [
 
 What a connection does on each is tested in `tests/client`.
 """
+
+_CALLS_ONLY = "test_workflow_"
+"""Files whose tests execute no run, but call the repository. They leave out a second loop of the same worker."""
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """A worker whose frames take the largest context, so that its limits can be seen through a connection."""
@@ -128,14 +132,23 @@ class WorkflowBackend(Protocol):
 
 
 class LocalPlace:
+    """A store that is open, for one test after another."""
+
     def __init__(self, store: Store, clock: Clock) -> None:
         self.workflows: WorkflowRepository = store.workflows
         self.others: WorkflowRepository = store.workflows
         self.clock = clock
         self._store = store
 
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Place]:
+        """Yield it without the workflows of the test before."""
+        self.clock.reset()
+        await _forget_workflows(self._store)
+        yield self
+
     async def add_bots(self, *ids: str) -> None:
-        await add_bots(self._store, *ids)
+        await _add_missing(self._store, *ids)
 
     async def recover_runs(self, limit: int = 100) -> list[RecoveredRun]:
         return await self._store.workflows.recover_runs(limit)
@@ -166,8 +179,7 @@ class RemotePlace:
 
     async def add_bots(self, *ids: str) -> None:
         async def add(store: Store) -> None:
-            known = {bot.id for bot in (await store.log.load()).bots}
-            await add_bots(store, *(id for id in ids if id not in known))
+            await _add_missing(store, *ids)
 
         await anyio.to_thread.run_sync(self._worker.call, add)
 
@@ -210,6 +222,11 @@ class RemoteBackend:
             yield RemotePlace(self.worker, self._clock, ann.workflows, bob.workflows)
 
 
+async def _add_missing(store: Store, *ids: str) -> None:
+    known = {bot.id for bot in (await store.log.load()).bots}
+    await add_bots(store, *(id for id in ids if id not in known))
+
+
 async def _start_scheduled(store: Store) -> None:
     await store.log.apply([StartScheduled(100, WORKER_ID, WORKER_NAME, "")])
 
@@ -219,12 +236,23 @@ async def _forget_workflows(store: Store) -> None:
         await store.workflows.delete_definition(known.id, cascade=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _is_repetition(item)]
+
+
+def _is_repetition(item: pytest.Item) -> bool:
+    if item.path.parent != Path(__file__).parent or not item.path.name.startswith(_CALLS_ONLY):
+        return False
+    chosen = item.callspec.params.get("place_and_loop") if isinstance(item, pytest.Function) else None
+    return chosen == (REMOTE, "trio")
+
+
 # ── Fixtures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> SqlitePlace:
-    return SqlitePlace(tmp_path / "posthouse.db")
+    return SqlitePlace(new_file(tmp_path / "posthouse.db"))
 
 
 @pytest.fixture
@@ -244,15 +272,38 @@ def store_place(request: pytest.FixtureRequest) -> StorePlace:
     return place_of(request, request.param)
 
 
-@pytest.fixture(params=EVERYWHERE, ids="-".join)
+@pytest.fixture(scope="module", params=EVERYWHERE, ids="-".join)
 def place_and_loop(request: pytest.FixtureRequest) -> tuple[str, str]:
     chosen: tuple[str, str] = request.param
     return chosen
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anyio_backend(place_and_loop: tuple[str, str]) -> tuple[str, dict[str, Any]]:
     return LOOPS[place_and_loop[1]]
+
+
+@pytest.fixture(scope="module")
+def shared_url(
+    place_and_loop: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[str | None]:
+    """Where the open store is that the tests of a file share; None if they reach it through a worker."""
+    if place_and_loop[0] in STORES:
+        with empty_store(place_and_loop[0], tmp_path_factory.mktemp("store"), request) as url:
+            yield url
+    else:
+        yield None
+
+
+@pytest.fixture(scope="module")
+async def shared_place(shared_url: str | None) -> AsyncIterator[LocalPlace | None]:
+    """An open store that many tests use, one after another: to open one takes longer than most of them."""
+    if shared_url is None:
+        yield None
+    else:
+        clock = Clock()
+        async with open_store(shared_url, clock=clock) as store:
+            yield LocalPlace(store, clock)
 
 
 @pytest.fixture(scope="module")
@@ -281,8 +332,16 @@ def backend(place_and_loop: tuple[str, str], request: pytest.FixtureRequest) -> 
 
 
 @pytest.fixture
-async def place(backend: WorkflowBackend) -> AsyncIterator[Place]:
-    async with backend.open() as place:
+def opening(shared_place: LocalPlace | None, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Place]:
+    if shared_place is not None:
+        return shared_place.lent()
+    backend: WorkflowBackend = request.getfixturevalue("backend")
+    return backend.open()
+
+
+@pytest.fixture
+async def place(opening: AbstractAsyncContextManager[Place]) -> AsyncIterator[Place]:
+    async with opening as place:
         yield place
 
 

@@ -330,18 +330,24 @@ OLDER = """
 """
 
 
-async def test_older_chat_sessions_are_kept(sqlite_place: SqlitePlace) -> None:
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+@pytest.fixture
+def older_place(tmp_path: Path) -> SqlitePlace:
+    """Where nothing of posthouse's is yet."""
+    return SqlitePlace(tmp_path / "older.db")
+
+
+async def test_older_chat_sessions_are_kept(older_place: SqlitePlace) -> None:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         connection.executescript(OLDER)
-    async with sqlite_place.open() as store:
+    async with older_place.open() as store:
         assert not any(warning.startswith("chat_sessions ") for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         assert connection.execute("SELECT * FROM chat_sessions WHERE session_type = 'user'").fetchall() == [
             ("s1", "ann", "Hello", "2025", "2025", "user", None, None),
             ("s2", "bob", None, "2025", "2026", "user", None, None),
         ]
-    assert sessions(sqlite_place.path) == [("ann", "bob", "bot-to-bot", at(0))]
+    assert sessions(older_place.path) == [("ann", "bob", "bot-to-bot", at(0))]
 
 
 USERS = "CREATE TABLE users (id TEXT PRIMARY KEY); CREATE TABLE chat_sessions"
@@ -356,14 +362,14 @@ USERS = "CREATE TABLE users (id TEXT PRIMARY KEY); CREATE TABLE chat_sessions"
     ],
     ids=["numbered", "no id", "bots of somebody else"],
 )
-async def test_older_chat_sessions_of_another_make(sqlite_place: SqlitePlace, sql: str) -> None:
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+async def test_older_chat_sessions_of_another_make(older_place: SqlitePlace, sql: str) -> None:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         connection.executescript(sql)
-    async with sqlite_place.open() as store:
+    async with older_place.open() as store:
         assert not any(warning.startswith("chat_sessions ") for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
         await store.messages.save_message(direct("2", "bob", "ann"))
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         rows = connection.execute("SELECT opened_by_bot_id, peer_bot_id FROM chat_sessions").fetchall()
         assert rows == [("ann", "bob")]
 
@@ -377,15 +383,15 @@ async def test_older_chat_sessions_of_another_make(sqlite_place: SqlitePlace, sq
     ids=["unknown", "bots of somebody else"],
 )
 async def test_older_chat_sessions_with_demands_of_their_own(
-    sqlite_place: SqlitePlace, sql: str, column: str
+    older_place: SqlitePlace, sql: str, column: str
 ) -> None:
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         connection.executescript(sql)
-    async with sqlite_place.open() as store:
+    async with older_place.open() as store:
         assert any(column in warning for warning in store.warnings)
         await store.messages.save_message(direct("1", "ann", "bob"))
         assert ids(await store.messages.get_messages_between("ann", "bob")) == ["1"]
-    with closing(sqlite3.connect(sqlite_place.path)) as connection:
+    with closing(sqlite3.connect(older_place.path)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM chat_sessions").fetchone() == (0,)
 
 

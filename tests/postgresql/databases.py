@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import NamedTuple
 
 import anyio
 import asyncpg
+from anyio.from_thread import BlockingPortal
 
 from store.postgresql.server.connecting import SCHEMA
 from store.postgresql.server.schema import migrate
@@ -43,31 +45,51 @@ _BRING_BACK = f"""
 
 
 class Databases:
-    """The databases of a node that are lent to tests: as many as are in use at a time."""
+    """The databases of a node that are lent to tests: as many as are in use at a time.
 
-    def __init__(self, node: Node) -> None:
+    Each is emptied by a connection that stays open, in a thread: to start `psql`, and a session that knows no table
+    yet, takes several times as long as the rest.
+    """
+
+    def __init__(self, node: Node, portal: BlockingPortal) -> None:
         self._node = node
+        self._portal = portal
         self._numbers = count(1)
-        self._free: list[str] = []
+        self._free: list[_Lent] = []
         node.query("CREATE DATABASE migrated")
         anyio.run(_migrate, node.url("migrated"))
         node.query(_BRING_BACK, "migrated")
 
     def __repr__(self) -> str:
-        return f"<Databases of {self._node} free={self._free}>"
+        return f"<Databases of {self._node} free={len(self._free)}>"
 
     @contextmanager
     def lent(self) -> Iterator[str]:
         """Yield the URL of a database that is as the migrations made it."""
-        name = self._free.pop() if self._free else self._make()
-        yield self._node.url(name)
-        self._node.query("SELECT pristine.bring_back()", name)
-        self._free.append(name)
+        lent = self._free.pop() if self._free else self._make()
+        yield lent.url
+        if lent.connection.is_closed():  # a test ended all sessions
+            lent = self._connected(lent.url)
+        self._portal.call(lent.connection.execute, "SELECT pristine.bring_back()")
+        self._free.append(lent)
 
-    def _make(self) -> str:
+    def close(self) -> None:
+        """End the connections."""
+        for lent in self._free:
+            self._portal.call(lent.connection.close)
+
+    def _make(self) -> _Lent:
         name = f"lent_{next(self._numbers)}"
         self._node.query(f"CREATE DATABASE {name} TEMPLATE migrated")
-        return name
+        return self._connected(self._node.url(name))
+
+    def _connected(self, url: str) -> _Lent:
+        return _Lent(url, self._portal.call(asyncpg.connect, url))
+
+
+class _Lent(NamedTuple):
+    url: str
+    connection: asyncpg.Connection
 
 
 async def _migrate(url: str) -> None:

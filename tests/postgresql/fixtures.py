@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from .cluster import Node, missing, quorum, single
 from .databases import Databases
@@ -41,9 +43,10 @@ def postgresql_node() -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_databases(postgresql_node: Node) -> Databases:
+def postgresql_databases(postgresql_node: Node) -> Iterator[Databases]:
     """Databases with the schema, which take a moment: for all tests but those of the schema itself."""
-    return Databases(postgresql_node)
+    with start_blocking_portal() as portal, closing(Databases(postgresql_node, portal)) as databases:
+        yield databases
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    DiscardDeadLetters,
     EndedRun,
     Erase,
     Erased,
@@ -42,10 +43,13 @@ from bus.model.repository import (
     Outcome,
     Page,
     PageRequest,
+    PurgeMailbox,
     Recovered,
     RecoverRuns,
     Released,
     ReleaseDue,
+    Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -87,6 +91,11 @@ class FakeLog:
         self.cancelled: set[tuple[str, str]] = set()
         """Delayed messages that were removed."""
         self.erasures: dict[str, Erased] = {}
+        self.removals: dict[str, Removed] = {}
+        self.discarded: set[tuple[str, int]] = set()
+        """Dead letters that were removed, by mailbox and seq."""
+        self.purged: dict[str, int] = {}
+        """The seq up to which a mailbox was purged."""
         self.bots: dict[str, BotRecord] = {}
         self.channels: dict[str, Channel] = {}
         self.groups: dict[tuple[str, str], Group] = {}
@@ -140,6 +149,8 @@ class FakeLog:
                 return len(gone)
             case Erase():
                 return self._erase(change)
+            case Remove():
+                return self._remove(change)
             case RemoveRuns(ids, until):
                 old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
                 for id in old:
@@ -332,6 +343,27 @@ class FakeLog:
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
         self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
         return erased
+
+    def _remove(self, change: Remove) -> Removed:
+        if change.id in self.removals:
+            return replace(self.removals[change.id], again=True)
+        removed = Removed(change.kind, change.name, done=not change.dry_run)
+        match change.what:
+            case DiscardDeadLetters(mailbox_id, seqs):
+                found = tuple(seq for seq in sorted({*seqs}) if (mailbox_id, seq) in self.dead_letters)
+                removed = replace(removed, counts={"dead_letters": len(found)}, seqs=found)
+                if removed.done:
+                    for seq in found:
+                        del self.dead_letters[mailbox_id, seq]
+                    self.discarded.update((mailbox_id, seq) for seq in found)
+            case PurgeMailbox(unread, returned):
+                waiting = sum(self.backlog(unread).values())
+                removed = replace(removed, counts={"waiting": returned + waiting})
+                if removed.done:
+                    self.purged[unread.mailbox_id] = max(unread.through_seq, self.purged.get(unread.mailbox_id, 0))
+        if removed.done:
+            self.removals[change.id] = removed
+        return removed
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

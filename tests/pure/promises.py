@@ -22,8 +22,12 @@ from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
     Change,
+    DiscardDeadLetters,
     LogMessage,
+    PageRequest,
+    PurgeMailbox,
     ReleaseDue,
+    Remove,
     RemoveMessages,
     RemoveSubscription,
     Subscription,
@@ -67,6 +71,12 @@ class Promises:
         """What the core was told is subscribed."""
         self.delivered: defaultdict[str, set[int]] = defaultdict(set)
         self.settled: defaultdict[str, set[int]] = defaultdict(set)
+        self.purged: defaultdict[str, set[int]] = defaultdict(set)
+        """What each mailbox passes over because an operator said so."""
+        self.discarded: set[tuple[str, int]] = set()
+        """Dead letters that were removed, by mailbox."""
+        self._removals: dict[str, dict[str, Any]] = {}
+        """What was told of each removal."""
         self.gaps: defaultdict[str, list[Gap]] = defaultdict(list)
         self.last_first: dict[str, int] = {}
         self._since: dict[tuple[str, str], int] = {}
@@ -137,6 +147,10 @@ class Promises:
                     for dead in dead_letters:
                         if dead.seq in self.settled[self.key(dead.mailbox_id)]:
                             raise Violation(f"{dead.seq} became a dead letter after a confirmed ack")
+                case Remove(what=PurgeMailbox(unread)) if answer.done and not answer.again:
+                    self._note_purge(self.key(unread.mailbox_id), unread)
+                case Remove(what=DiscardDeadLetters(mailbox_id)) if answer.done and not answer.again:
+                    self.discarded.update((self.key(mailbox_id), seq) for seq in answer.seqs)
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
@@ -173,7 +187,25 @@ class Promises:
         """Somebody asked for messages that may have been settled."""
         for seq in seqs:
             self.settled[key].discard(seq)
+            self.purged[key].discard(seq)
             self._wanted_again[key, seq] = self.steps
+
+    def _note_purge(self, key: str, unread: PageRequest) -> None:
+        """What waited is passed over from now on; what was in flight may come again."""
+        sources = {source for source, _, _ in unread.sources}
+        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+        self.purged[key] |= {
+            seq
+            for seq, message in self.written.items()
+            if seq <= unread.through_seq and (message.recipient_channel or "") in sources
+            if seq not in self.delivered[key] and not self._is_dead(key, seq)
+        }
+
+    def note_removal(self, id: str, value: dict[str, Any]) -> None:
+        """An operator was told what was removed: the same for each repetition."""
+        told = {name: value[name] for name in ("kind", "name", "counts", "seqs")}
+        if value["done"] and self._removals.setdefault(id, told) != told:
+            raise Violation(f"the removal {id} was answered {self._removals[id]}, and then {told}")
 
     def note_retry(self, key: str, seq: int) -> None:
         """Somebody asked for a dead letter."""
@@ -234,6 +266,8 @@ class Promises:
         key = self._check_addressed(bot, message, stored)
         if seq in self.settled[key]:
             raise Violation(f"{seq} was delivered to {bot} after a confirmed ack")
+        if seq in self.purged[key]:
+            raise Violation(f"{seq} was delivered to {bot} after it was purged")
         self.delivered[key].add(seq)
         self._revived.discard((key, seq))
         mailbox = core.directory.find_mailbox(key)
@@ -320,7 +354,7 @@ class Promises:
             return  # what nobody was told of is found at the end
         for seq in seqs:
             for key in self._owed(self.written[seq]):
-                if seq not in self.delivered[key] and seq not in self.log.erased:
+                if seq not in self.delivered[key] and not self._is_taken_out(key, seq):
                     raise Violation(f"{seq} was removed before it was delivered by {key}")
 
     # ── When everything has arrived ──────────────────────────────────────────────────────────────────────
@@ -338,7 +372,7 @@ class Promises:
                     raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")
         for key, seq in self._revived:
             dead = any(self.key(box) == key and seq == other for box, other in self.log.dead_letters)
-            if "/" not in key and not dead and seq not in self.log.erased:
+            if "/" not in key and not dead and not self._is_taken_out(key, seq):
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
@@ -354,7 +388,7 @@ class Promises:
             for stored in self.log.messages.values():
                 if stored.recipient_channel != group.channel or stored.seq <= group.start_seq:
                     continue
-                if stored.seq in self.log.erased and mailbox.losses.gap is not None:
+                if stored.seq in self.log.erased | self.purged[key] and mailbox.losses.gap is not None:
                     continue  # whoever comes first is told
                 if mailbox.fate(stored.seq, group.channel) == "settled" and not self._is_accounted_for(
                     key, stored.seq
@@ -364,10 +398,14 @@ class Promises:
     def _is_accounted_for(self, key: str, seq: int) -> bool:
         if seq in self.delivered[key]:
             return True
-        if self._is_dead(key, seq):
+        if self._is_dead(key, seq) or (key, seq) in self.discarded:
             return True
-        gone = seq in self.log.removed or seq in self.log.erased
+        gone = seq in self.log.removed or seq in self.log.erased or seq in self.purged[key]
         return gone and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
+
+    def _is_taken_out(self, key: str, seq: int) -> bool:
+        """Tell whether an operator erased, purged or discarded it."""
+        return seq in self.log.erased or seq in self.purged[key] or (key, seq) in self.discarded
 
     def _is_dead(self, key: str, seq: int) -> bool:
         return any(dead == seq and self.key(mailbox_id) == key for mailbox_id, dead in self.log.dead_letters)

@@ -31,7 +31,6 @@ from bus.wire.frames import (
     Commit,
     Credit,
     Deliver,
-    EraseFrame,
     ErrorFrame,
     Extend,
     Gap,
@@ -44,6 +43,7 @@ from bus.wire.frames import (
     Publication,
     Publish,
     Published,
+    RemoveFrame,
     RequestFrame,
     RetryDeadLetters,
     StartAt,
@@ -54,10 +54,10 @@ from bus.wire.frames import (
     Unsubscribe,
     Welcome,
 )
-from bus.wire.removing_frames import DelayedMessage
 
 from .connection import Connection
 from .fake_log import FakeLog
+from .operator import any_erasure, any_removable
 from .promises import Promises, Violation
 from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
 
@@ -88,6 +88,7 @@ class Simulation:
         """What the core asked of the disk, each with the answer where it was read already."""
         self.pending_publishes: dict[tuple[bytes, int], list[Publication]] = {}
         self.commits: dict[str, tuple[Commit, str]] = {}
+        self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
         self.core = self._start()
 
@@ -159,6 +160,7 @@ class Simulation:
             (self._change_credit, 2),
             (self._retry, 1),
             (self._erase, 3 if self.seed % 9 == 2 else 0),
+            (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
         ]
@@ -511,11 +513,27 @@ class Simulation:
         connection = self._pick()
         if connection is None or not self.log.messages:
             return
-        recent = list(self.log.messages)[-self.random.choice([3, 30, 3000]) :]
-        seqs = self.random.sample(recent, min(len(recent), self.random.randint(1, 3)))
-        scheduled = [DelayedMessage(*key) for key in list(self.log.scheduled)[: self.random.choice([0, 0, 0, 1])]]
-        erase = EraseFrame(request=self._number(), id=self._new_id(), seqs=seqs, delayed=scheduled)
-        self._send(connection, erase)
+        erase = any_erasure(self.random, self.log)
+        self._send(connection, msgspec.structs.replace(erase, request=self._number(), id=self._new_id()))
+
+    def _remove(self) -> None:
+        """Let an operator discard dead letters, or purge a mailbox; now and then the same again."""
+        connection = self._pick()
+        if connection is None:
+            return
+        if self.removals and self.random.random() < 0.3:
+            frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
+        else:
+            what, dry_run = any_removable(self.random, self.promises), self.random.random() < 0.2
+            frame = RemoveFrame(request=self._number(), id=self._new_id(), what=what, dry_run=dry_run)
+            self.removals = [*self.removals[-7:], frame]
+
+        def answered(value: Any) -> None:
+            if value is not None:
+                self.promises.note_removal(frame.id, value)
+
+        connection.answers[frame.request] = answered
+        self._send(connection, frame)
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:

@@ -11,7 +11,8 @@ from bus.core.effects import EmptyTap, Reconfigure, Tap
 from bus.core.sight import Sight
 from bus.settings import Settings, SettingsError
 from bus.settings_changes import take_over
-from bus.wire.frames import EraseFrame, May, Reload, ToChannel
+from bus.wire.frames import EraseFrame, May, Reload, RemoveFrame, ToChannel
+from bus.wire.removing_frames import DeadLettersOf, MailboxOf, Removable
 
 from .ruled import RuledWorker, ruled
 from .worker import Worker, published
@@ -93,6 +94,24 @@ def test_only_an_admin_erases(worker: RuledWorker) -> None:
     assert worker.say(b"root", erase) == []
     sight = Sight(worker.core.permitting.access, worker.core.directory, worker.principal("root"))
     assert sight.unerasable() is None
+
+
+def test_who_may_discard_and_purge(worker: RuledWorker) -> None:
+    def code(bot: str, what: Removable) -> str | None:
+        frame = RemoveFrame(request=4, id=worker.new_id(), what=what)
+        said = worker.say(bot.encode(), frame)
+        said += worker.commit() if worker.core.has_batch(worker.moment) else []
+        return next((frame["code"] for frame in said if frame["op"] == "error"), None)
+
+    for bot, discards, purges, purges_own in (
+        ("root", None, None, None),
+        ("ops", None, "forbidden", None),
+        ("ann", "unknown_bot", "forbidden", None),
+    ):
+        found = code(bot, DeadLettersOf("bob", [1])), code(bot, MailboxOf("bob")), code(bot, MailboxOf(bot))
+        assert found == (discards, purges, purges_own)
+        sight = Sight(worker.core.permitting.access, worker.core.directory, worker.principal(bot))
+        assert (sight.unread_removals() is None) == (bot == "root")
 
 
 def test_only_an_admin_lets_the_configuration_be_read_again(worker: RuledWorker) -> None:

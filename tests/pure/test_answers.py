@@ -204,6 +204,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     },
                     "scrubbed_at": None,
                     "damaged": False,
+                    "removed": None,
                 }
             ],
             "more": True,

@@ -15,6 +15,8 @@ import pytest
 from bus.model.repository import MessageLog, Store
 from store import open_store
 
+from ..engines import new_file
+
 UVLOOP: tuple[str, dict[str, Any]] = ("asyncio", {"use_uvloop": True})
 ASYNCIO: tuple[str, dict[str, Any]] = ("asyncio", {"use_uvloop": False})
 
@@ -33,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[Store]:
-    async with open_store(str(path)) as store:
+    async with open_store(str(new_file(path))) as store:
         yield store
 
 

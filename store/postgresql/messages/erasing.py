@@ -1,4 +1,4 @@
-"""Erasing messages and runs, and the records of it.
+"""Erasing messages and runs.
 
 Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows until
 their tables are written anew (`scrubbing`).
@@ -10,22 +10,16 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
+from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
-from ...seals import erased_before, removal_of, removal_row, seal
-from ..server.reader import Reader
+from ...seals import erased_before, removal_row
 from ..server.writer import Transaction
 from ..workflows.keeping import remove_runs
+from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, read_row
 
-__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals"]
-
-REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
-
-_ADD = """
-    INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
+__all__ = ["erase"]
 
 _TO_ERASE = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) AND body <> '' ORDER BY seq"
 
@@ -52,7 +46,8 @@ _EVER = "9999"
 async def erase(transaction: Transaction, change: Erase) -> Erased:
     """Carry out an erasure, or return what it did before."""
     connection = transaction.connection
-    for (what,) in await connection.fetch("SELECT what FROM removals WHERE id = $1", change.id):
+    what = await recorded(connection, change.id)
+    if what is not None:
         return erased_before(what)
     delayed: list[Delayed] = []
     wanted = set(change.seqs)
@@ -69,29 +64,10 @@ async def erase(transaction: Transaction, change: Erase) -> Erased:
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
     erased = Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
-    await connection.execute(_ADD, *removal_row(change, erased))
+    await connection.execute(ADD_REMOVAL, *removal_row(change, erased))
     return erased
 
 
 async def _ids_of_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> tuple[str, ...]:
     """Return those of the runs that exist, in the order of their ids."""
     return tuple(sorted(row[0] for row in await connection.fetch(_RUNS, ids)))
-
-
-async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
-    """Return records in their order."""
-    rows = await reader.fetch(f"{REMOVALS} WHERE number > $1 ORDER BY number LIMIT $2", after, limit)
-    return [removal_of(row) for row in rows]
-
-
-async def note_scrub(connection: asyncpg.Connection, through: int, at: str) -> None:
-    """Note the time since when nothing is left of what was removed, up to a record."""
-    for number, *values, _ in await connection.fetch(
-        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= $1 ORDER BY number", through
-    ):
-        await connection.execute(
-            "UPDATE removals SET scrubbed_at = $1, checksum = $2 WHERE number = $3",
-            at,
-            seal(*values[:6], at),
-            number,
-        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
+
 from bus.model.records import WORKER_ID
 from bus.model.repository import Page, PageRequest
 
@@ -98,7 +100,7 @@ def _sources(request: PageRequest, *, direct: bool) -> tuple[list[str], list[int
     )
 
 
-async def count_waiting(reader: Reader, request: PageRequest) -> int:
+async def count_waiting(reader: Reader | asyncpg.Connection, request: PageRequest) -> int:
     """Count the messages that a page without limits would have, except those it names by seq."""
     channels = _sources(request, direct=False)
     [[count]] = await reader.fetch(_COUNT_CHANNELS, *channels, request.through_seq, request.seqs)
@@ -114,7 +116,7 @@ async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
     return {**named, "": others} if others else named
 
 
-async def _count_direct(reader: Reader, request: PageRequest) -> dict[str, int]:
+async def _count_direct(reader: Reader | asyncpg.Connection, request: PageRequest) -> dict[str, int]:
     counts: dict[str, int] = {}
     for _, after_seq, but in zip(*_sources(request, direct=True), strict=True):
         values = (request.mailbox_id, after_seq, request.through_seq, request.seqs, but)

@@ -142,6 +142,9 @@ def _check_known(path: Path, applied: Mapping[str, str]) -> None:
 
 def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, str]) -> None:
     """Apply missing migrations to an empty copy in memory, so that a foreign file is refused unchanged."""
+    missing = [migration for migration in migrations() if migration.name not in applied]
+    if not missing:
+        return
     theirs = connection.execute(f"{_SCHEMA} ORDER BY rowid").fetchall()
     with contextlib.closing(sqlite3.connect(":memory:")) as copy:
         for _, _, sql in theirs:
@@ -149,9 +152,8 @@ def _rehearse(path: Path, connection: sqlite3.Connection, applied: Mapping[str, 
             with contextlib.suppress(sqlite3.Error, UnicodeError):
                 copy.execute(sql)
         try:
-            for migration in migrations():
-                if migration.name not in applied:
-                    _carry_out(copy, migration)
+            for migration in missing:
+                _carry_out(copy, migration)
         except sqlite3.Error as error:
             raise DatabaseDamaged(
                 f"{path} has tables that are not posthouse's ({error}); serve another file"
@@ -164,17 +166,23 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
     No checksum covers the schema: one flipped letter in a column's name or a condition would be noticed late.
     Triggers and views are faults, too: with them, a file that was handed over runs SQL of its own.
     """
-    with contextlib.closing(sqlite3.connect(":memory:")) as made:
-        for migration in migrations():
-            if migration.name in applied:
-                _carry_out(made, migration)
-        theirs, ours = _texts(connection), _texts(made)
+    theirs, ours = _texts(connection), _texts_of(frozenset(applied))
     foreign = [f"the {kind} {name!r} is not posthouse's" for kind, name in theirs if kind in ("trigger", "view")]
     return foreign + [
         f"the {kind} {name} is {'altered' if (kind, name) in theirs else 'missing'}"
         for (kind, name), text in ours.items()
         if theirs.get((kind, name)) != text
     ]
+
+
+@cache
+def _texts_of(applied: frozenset[str]) -> dict[tuple[str, str], str]:
+    """Return what migrations make. A process that opens one store after the other, as tests do, asks often."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as made:
+        for migration in migrations():
+            if migration.name in applied:
+                _carry_out(made, migration)
+        return _texts(made)
 
 
 def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
@@ -248,6 +256,7 @@ def _carry_out(connection: sqlite3.Connection, migration: Migration) -> None:
         raise
 
 
+@cache
 def statements(sql: str) -> list[str]:
     """Split a script into statements, where SQLite says that a statement is complete."""
     found: list[str] = []

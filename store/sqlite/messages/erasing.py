@@ -1,4 +1,4 @@
-"""Erasing messages and runs, and the records of it.
+"""Erasing messages and runs.
 
 Owns the SQL. What an erased row is, `store.message_rows` says. The content is overwritten where it is now; what is
 left of it in unused parts of the file goes with the next scrub (`file.scrubbing`).
@@ -11,22 +11,16 @@ from collections.abc import Sequence
 
 import aiosqlite
 
-from bus.model.repository import Delayed, Erase, Erased, Removal, RemoveRuns
+from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
 from ...message_rows import ERASED_HEADERS, erased_checksum
-from ...seals import erased_before, removal_of, removal_row, seal
-from ..file.reader import Reader
+from ...seals import erased_before, removal_row
 from ..file.scrubbing import overwriting
 from ..workflows.keeping import remove_runs
+from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, WITH_SEQS
 
-__all__ = ["REMOVALS", "erase", "note_scrub", "read_removals"]
-
-REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
-
-_ADD = """
-    INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+__all__ = ["erase"]
 
 _ERASE = f"UPDATE bot_messages SET body = '', headers = '{ERASED_HEADERS.decode()}', checksum = ? WHERE seq = ?"
 
@@ -48,11 +42,12 @@ _EVER = "9999"
 
 async def erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
     """Carry out an erasure, or return what it did before."""
-    for (what,) in await connection.execute_fetchall("SELECT what FROM removals WHERE id = ?", (change.id,)):
+    what = await recorded(connection, change.id)
+    if what is not None:
         return erased_before(what)
     async with overwriting(connection):
         erased = await _erase(connection, change)
-    await connection.execute(_ADD, removal_row(change, erased))
+    await connection.execute(ADD_REMOVAL, removal_row(change, erased))
     return erased
 
 
@@ -83,21 +78,3 @@ async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
 async def _ids_of_runs(connection: aiosqlite.Connection, ids: Sequence[str]) -> tuple[str, ...]:
     """Return those of the runs that exist."""
     return tuple(row[0] for row in await connection.execute_fetchall(_RUNS, (json.dumps(ids),)))
-
-
-async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
-    """Return records in their order."""
-    rows = await reader.execute_fetchall(f"{REMOVALS} WHERE number > ? ORDER BY number LIMIT ?", (after, limit))
-    return [removal_of(row) for row in rows]
-
-
-async def note_scrub(connection: aiosqlite.Connection, through: int, at: str) -> None:
-    """Note the time since when nothing is left of what was removed, up to a record."""
-    rows = await connection.execute_fetchall(
-        f"{REMOVALS} WHERE scrubbed_at IS NULL AND number <= ? ORDER BY number", (through,)
-    )
-    for number, *values, _ in rows:
-        await connection.execute(
-            "UPDATE removals SET scrubbed_at = ?, checksum = ? WHERE number = ?",
-            (at, seal(*values[:6], at), number),
-        )

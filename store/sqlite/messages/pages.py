@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import aiosqlite
+
 from bus.model.records import WORKER_ID
 from bus.model.repository import Page, PageRequest
 
@@ -100,7 +102,7 @@ class Pages:
         return sorted(found)[:limit]
 
 
-async def count_waiting(reader: Reader, request: PageRequest) -> int:
+async def count_waiting(reader: Reader | aiosqlite.Connection, request: PageRequest) -> int:
     """Count the messages that a page without limits would have, except those it names by seq."""
     count = 0
     for source in request.sources:

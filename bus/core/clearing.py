@@ -1,0 +1,199 @@
+"""Clearing: what a bot may remove for good, and how it is done once.
+
+Owns the order. A removal is looked up first: if its id was used before, it has its first answer; a dry run ends
+there, with what would be removed. Then it is written, together with its record. Removals with the same id follow
+each other. Nothing changes in memory before it is on disk, but what is being removed is not delivered meanwhile.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..mailbox.mailbox import Mailbox
+from ..mailbox.sessions import Session
+from ..model.repository import Remove, Removed
+from ..model.rights import Action
+from ..wire.frames import Code, Refusal, RemoveFrame
+from ..wire.limits import NAME_CHARACTERS_MAX
+from ..wire.removing_frames import DeadLettersOf, MailboxOf
+from .access import Access
+from .batches import Batches, Job
+from .directory import Directory
+from .removals import BacklogTarget, DeadLettersTarget, Target
+from .scheduling import Scheduling
+from .sight import Sight
+
+__all__ = ["Clearing"]
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A request, and what it is about; a Refusal if that is not there, unless the id was used before."""
+
+    address: bytes
+    frame: RemoveFrame
+    change: Remove
+    target: Target | Refusal
+
+
+class Clearing:
+    """See the module."""
+
+    def __init__(self, access: Access, directory: Directory, batches: Batches, scheduling: Scheduling) -> None:
+        self._access = access
+        self._directory = directory
+        self._batches = batches
+        self._dispatch = scheduling.dispatch
+        self._turn = scheduling.turn
+        self._limits = scheduling.limits
+        self._under_way: dict[str, list[_Asked]] = {}
+        """The requests that wait for the one with the same id."""
+
+    def __repr__(self) -> str:
+        return f"<Clearing under_way={len(self._under_way)}>"
+
+    def request(self, session: Session, frame: RemoveFrame) -> None:
+        """Begin a removal. Raise Refusal if it is not allowed, or its reference is not a line."""
+        if frame.reference is not None and not frame.reference.isprintable():
+            raise Refusal(Code.BAD_REQUEST, "the reference must be one line of printable characters")
+        target: Target | Refusal
+        try:
+            target = self._target(session, frame)
+        except Refusal as refusal:
+            if refusal.code is Code.FORBIDDEN:
+                raise
+            target = refusal
+        kind, name = ("", "") if isinstance(target, Refusal) else (target.kind, target.name)
+        wall = self._turn.moment.wall
+        change = Remove(
+            frame.id, session.bot_id, session.bot_name, wall, kind, name, None, frame.reference, frame.dry_run
+        )
+        asked = _Asked(session.address, frame, change, target)
+        waiting = self._under_way.get(frame.id)
+        if waiting is None:
+            self._begin(asked)
+        elif len(waiting) < self._limits.held_requests_max:
+            waiting.append(asked)
+        else:
+            raise Refusal(Code.BUSY, f"too many removals with the id {frame.id} wait: repeat it")
+
+    def _target(self, session: Session, frame: RemoveFrame) -> Target:
+        match frame.what:
+            case DeadLettersOf(name, seqs):
+                mailbox, name = self._mailbox(session, name)
+                self._require_retry(session, mailbox, name)
+                return DeadLettersTarget(name, mailbox, seqs)
+            case MailboxOf(name):
+                own = session.principal is None or name in (session.bot_name, session.bot_id)
+                if not own:
+                    self._require(session)
+                mailbox, name = self._mailbox(session, name)
+                return BacklogTarget(name, mailbox, self._dispatch)
+
+    def _require(self, session: Session) -> None:
+        if session.principal is not None:
+            self._access.require(session.principal, Action.ADMIN, "remove")
+
+    def _require_retry(self, session: Session, mailbox: Mailbox, name: str) -> None:
+        if session.principal is not None:
+            own = mailbox in self._directory.mailboxes_of(session.bot_id)
+            self._access.require(session.principal, Action.RETRY, name, own=own)
+
+    def _mailbox(self, session: Session, name: str) -> tuple[Mailbox, str]:
+        """Return a mailbox that is seen, and its name."""
+        mailbox = self._directory.find_mailbox(name)
+        if mailbox is None or not Sight(self._access, self._directory, session.principal).reads_mailbox(mailbox):
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot or group named {name[:NAME_CHARACTERS_MAX]!r}")
+        return mailbox, self._directory.name_of(mailbox)
+
+    # ── One after another ────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, asked: _Asked) -> None:
+        self._under_way[asked.frame.id] = []
+        self._batches.add(_LookJob(self, asked))
+
+    def _end(self, asked: _Asked) -> None:
+        waiting = self._under_way.pop(asked.frame.id)
+        if waiting:
+            self._begin(waiting[0])
+            self._under_way[asked.frame.id] = waiting[1:]
+
+    def looked(self, asked: _Asked, found: Removed) -> None:
+        """Go on with what was found: an earlier answer, what would be removed, or nothing to remove."""
+        if isinstance(asked.target, Refusal) and not found.again:
+            self.refused(asked, asked.target.code, asked.target.message)
+        elif found.again or asked.frame.dry_run:
+            self._answer(asked, found)
+        elif not isinstance(asked.target, Refusal):
+            self._batches.add(_RemoveJob(self, asked, asked.target))
+
+    def removed(self, asked: _Asked, removed: Removed) -> None:
+        """Note a removal that is on disk, and answer."""
+        self._turn.note(
+            "removed",
+            address=asked.address,
+            removal=asked.frame.id,
+            kind=removed.kind,
+            name=removed.name,
+            **removed.counts,
+        )
+        self._answer(asked, removed)
+
+    def _answer(self, asked: _Asked, removed: Removed) -> None:
+        self._turn.answer(asked.address, asked.frame.request, removed)
+        self._end(asked)
+
+    def refused(self, asked: _Asked, code: Code, message: str) -> None:
+        """Refuse what was not removed."""
+        self._turn.refuse(asked.address, code, message, asked.frame.request)
+        self._end(asked)
+
+
+class _LookJob(Job[Removed]):
+    """A removal that is looked up: it changes nothing."""
+
+    def __init__(self, clearing: Clearing, asked: _Asked) -> None:
+        super().__init__()
+        self._clearing = clearing
+        self._asked = asked
+
+    def begin(self) -> None:
+        """Ask for what is there now."""
+        target = self._asked.target
+        what = None if isinstance(target, Refusal) else target.look()
+        self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=True)]
+
+    def done(self, answers: Sequence[Removed], at: str) -> None:
+        """Go on."""
+        self._clearing.looked(self._asked, answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Refuse it."""
+        self._clearing.refused(self._asked, code, message)
+
+
+class _RemoveJob(Job[Removed]):
+    """A removal on its way to the disk."""
+
+    def __init__(self, clearing: Clearing, asked: _Asked, target: Target) -> None:
+        super().__init__(mailboxes=target.mailboxes)
+        self._clearing = clearing
+        self._asked = asked
+        self._target = target
+
+    def begin(self) -> None:
+        """Decide what is removed, now that it is about to be written."""
+        self.changes = [msgspec.structs.replace(self._asked.change, what=self._target.prepare())]
+
+    def done(self, answers: Sequence[Removed], at: str) -> None:
+        """Take it out of memory."""
+        self._target.done(answers[0])
+        self._clearing.removed(self._asked, answers[0])
+
+    def failed(self, code: Code, message: str) -> None:
+        """Keep everything."""
+        self._target.keep()
+        self._clearing.refused(self._asked, code, message)

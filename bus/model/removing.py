@@ -1,0 +1,68 @@
+"""Removing: what leaves mailboxes for good, and the record of it.
+
+Owns what the broker and the log exchange about it. A removal is carried out as a whole or not at all, in one
+transaction with its record. Messages keep their places in the log.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .pages import PageRequest
+
+__all__ = ["DiscardDeadLetters", "PurgeMailbox", "Remove", "Removed", "What"]
+
+
+class DiscardDeadLetters(msgspec.Struct, frozen=True):
+    """Remove dead letters of one mailbox for good, by their seqs."""
+
+    mailbox_id: str
+    seqs: tuple[int, ...]
+
+
+class PurgeMailbox(msgspec.Struct, frozen=True):
+    """Count what waits in a mailbox. The mailbox's state, which is saved with it, passes over it.
+
+    `unread` has what waits for its first delivery, as a page without limits. `returned` are messages that were
+    delivered before, and wait again.
+    """
+
+    unread: PageRequest
+    returned: int
+
+
+What = DiscardDeadLetters | PurgeMailbox
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """Remove something, of a `kind` and a `name` for its record. Answered `Removed`.
+
+    Repeating an `id` changes nothing, and is answered as it was the first time. With `dry_run`, it is only answered
+    what would be done; and without `what`, whether the id was used before.
+    """
+
+    id: str
+    bot_id: str
+    bot_name: str
+    at: str
+    kind: str
+    name: str
+    what: What | None
+    reference: str | None = None
+    dry_run: bool = False
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What a removal did, or would do: how many of each, and the seqs of dead letters.
+
+    `done` is False if nothing was changed. `again` says that it was done before.
+    """
+
+    kind: str
+    name: str
+    counts: dict[str, int] = {}
+    seqs: tuple[int, ...] = ()
+    done: bool = False
+    again: bool = False

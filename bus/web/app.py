@@ -1,0 +1,112 @@
+"""The page as a whole: its routes, and the server that answers them.
+
+Owns the server's bounds, and the order of its end: pages that are kept up to date end first, then the server, then
+the connections to the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ..bot import Bot
+from ..errors import BindError
+from . import directory, entrance, letters
+from .guard import Guard
+from .site import Website
+from .tickets import Tickets
+from .upstream import Upstream
+
+__all__ = ["bound", "serving"]
+
+_CONNECTIONS_MAX = 500
+"""Further ones are answered with 503: each takes a descriptor, and pages that are live stay open."""
+
+_IDLE_SECONDS = 75
+_END_SECONDS = 3
+_HEAD_BYTES_MAX = 32_768
+
+_log = logging.getLogger("posthouse.web")
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address. Raise BindError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise BindError(f"{host}:{port}", reason, in_use=error.errno == errno.EADDRINUSE) from error
+    return listener
+
+
+@asynccontextmanager
+async def serving(
+    listener: socket.socket, tickets: Tickets, make_bot: Callable[[], Bot], origins: Sequence[str]
+) -> AsyncIterator[None]:
+    """Serve the page within a block."""
+    upstream = Upstream(make_bot)
+    site = Website(tickets, upstream, origins)
+    server = _Server(
+        uvicorn.Config(
+            Guard(_application(site), site.origins),
+            access_log=False,  # addresses have the secrets of links
+            log_config=None,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            limit_concurrency=_CONNECTIONS_MAX,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_END_SECONDS,
+            h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
+        )
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(upstream.run)
+        tasks.start_soon(site.samples.run)
+        async with anyio.create_task_group() as answering:
+            answering.start_soon(server.serve, [listener])
+            try:
+                yield
+            finally:
+                site.stopping.set()
+                server.should_exit = True
+        tasks.cancel_scope.cancel()
+
+
+def _application(site: Website) -> Starlette:
+    app = Starlette(
+        routes=[*entrance.ROUTES, *directory.ROUTES, *letters.ROUTES],
+        exception_handlers={Exception: _failed},
+    )
+    app.state.site = site
+    return app
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return PlainTextResponse("this failed; the log of posthouse web says why\n", 500)

@@ -1,0 +1,35 @@
+"""The status of HTTP that each error has.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from ..errors import BusError, ReplyTimeout, RequestError
+
+__all__ = ["http_status"]
+
+_STATUSES = {
+    "unknown_bot": 404,
+    "unknown_channel": 404,
+    "not_found": 404,
+    "forbidden": 403,
+    "conflict": 409,
+    "id_conflict": 409,
+    "invalid_transition": 409,
+    "fenced": 409,
+    "too_large": 413,
+    "busy": 429,
+    "mailbox_full": 429,
+    "rate_limited": 429,
+    "storage_full": 507,
+    "internal": 500,
+}
+"""By the codes of the protocol; all others are faults of who asks."""
+
+
+def http_status(error: BusError) -> int:
+    """Return the status of an answer that is an error."""
+    if isinstance(error, RequestError):
+        return _STATUSES.get(error.code, 400)
+    return 504 if isinstance(error, ReplyTimeout) else 503

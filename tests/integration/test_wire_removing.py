@@ -1,0 +1,151 @@
+"""Removing on the wire: dead letters are discarded, mailboxes are purged, each once and with a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .wire import Frame, Session, bodies, new_id, seqs_of, to_bot, to_channel
+from .wire_worker import Worker
+
+
+def remove(session: Session, kind: str, *, id: str | None = None, **fields: Any) -> Any:
+    rest = {name: fields.pop(name) for name in ("reference", "dry_run") if name in fields}
+    return session.value("remove", id=id or new_id(), what={"kind": kind, **fields}, **rest)
+
+
+def give_up(session: Session, name: str, *reasons: str) -> list[int]:
+    """Make dead letters of the session's bot."""
+    seqs = session.publish(*(to_bot(name, reason) for reason in reasons))
+    for message in session.take(len(reasons)):
+        session.settle("term", message["seq"], reason=message["body"])
+    return seqs
+
+
+def dead_letters(session: Session) -> list[int]:
+    return [each["seq"] for each in session.value("dead_letters")["dead_letters"]]
+
+
+def gap_of(session: Session) -> Frame:
+    """Return the gap that a session is told, before or after the answer to its last request."""
+    return next((frame for frame in session.others if frame["op"] == "gap"), None) or session.receive_until("gap")
+
+
+# ── Dead letters ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_discarded_dead_letter_is_gone_and_its_message_stays(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    seqs = give_up(session, name, "one", "two", "three")
+    removed = remove(session, "dead_letters", mailbox=name, seqs=[*seqs[:2], seqs[0], 1 << 40])
+    assert removed == {
+        "kind": "dead_letters", "name": name, "counts": {"dead_letters": 2}, "seqs": seqs[:2],
+        "done": True, "again": False,
+    }  # fmt: skip
+    assert dead_letters(session) == seqs[2:]
+    assert session.value("retry_dead_letters", bot=name, seqs=seqs[:2]) == {"retried": 0}
+    assert bodies(session.history(between=[name, name])) == ["three", "two", "one"]
+
+
+def test_a_dry_run_changes_nothing_and_is_not_recorded(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    seqs = give_up(session, name, "one")
+    session.value("credit", max_in_flight=0)
+    session.publish(to_bot(name, 1), to_bot(name, 2))
+    before = session.value("removals", limit=1000)
+    would = remove(session, "dead_letters", mailbox=name, seqs=seqs, dry_run=True)
+    assert (would["done"], would["counts"]) == (False, {"dead_letters": 1})
+    would = remove(session, "backlog", mailbox=name, dry_run=True)
+    assert (would["done"], would["counts"]) == (False, {"waiting": 2})
+    assert session.value("removals", limit=1000) == before
+    session.value("credit", max_in_flight=5)
+    assert (dead_letters(session), bodies(session.take(2))) == (seqs, [1, 2])
+
+
+def test_a_repeated_removal_has_its_first_answer_and_one_record(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    seqs = give_up(session, name, "one", "two")
+    id = new_id()
+    first = remove(session, "dead_letters", id=id, mailbox=name, seqs=seqs[:1], reference="ticket 7")
+    again = remove(session, "dead_letters", id=id, mailbox="nobody-now", seqs=seqs)
+    assert (first["again"], again) == (False, first | {"again": True})
+    assert dead_letters(session) == seqs[1:]
+    [record] = [each for each in session.value("removals", limit=1000)["removals"] if each["id"] == id]
+    assert (record["bot_name"], record["reference"], record["removed"]) == (name, "ticket 7", first)
+    assert record["erased"]["seqs"] == []
+
+
+# ── A backlog ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_waits_is_passed_over_and_what_is_in_flight_is_left(shared: Worker, name: str) -> None:
+    sender, receiver = shared.session(f"{name}-sender"), shared.session(name, max_in_flight=1)
+    receiver.subscribe(name)
+    seqs = sender.publish(to_bot(name, 0), to_bot(name, 1), to_channel(name, 2))
+    assert receiver.take_one()["body"] == 0
+    removed = remove(sender, "backlog", mailbox=name)
+    assert (removed["counts"], removed["name"]) == ({"waiting": 2}, name)
+    gap = gap_of(receiver)
+    assert gap["from_seq"] <= seqs[1]
+    assert gap["to_seq"] == seqs[2]
+    receiver.settle("nak", seqs[0], delay=0)
+    again = receiver.take_one()
+    assert (again["seq"], again["attempt"]) == (seqs[0], 2)
+    receiver.settle("ack", seqs[0])
+    sender.publish(to_bot(name, 3), to_channel(name, 4))
+    assert receiver.take_one()["body"] == 3
+    assert bodies(sender.history(channel=name)) == [4, 2]
+
+
+def test_what_was_delivered_before_and_waits_again_is_purged(shared: Worker, name: str) -> None:
+    session = shared.session(name, max_in_flight=2)
+    seqs = session.publish(*(to_bot(name, number) for number in range(3)))
+    session.take(2)
+    session.settle("nak", *seqs[:2], delay=3600)
+    session.take(1)
+    session.publish(to_bot(name, "new"))
+    session.take(1)
+    assert remove(session, "backlog", mailbox=name)["counts"] == {"waiting": 2}
+    assert session.value("bots")["bots"] != []
+    [listed] = [bot for bot in session.value("bots")["bots"] if bot["name"] == name]
+    assert (listed["backlog"], listed["in_flight"]) == (2, 2)
+
+
+def test_an_empty_mailbox_has_no_gap(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    assert remove(session, "backlog", mailbox=name)["counts"] == {"waiting": 0}
+    session.publish(to_bot(name, 1))
+    assert session.take_one()["body"] == 1
+    assert [frame for frame in session.others if frame["op"] == "gap"] == []
+
+
+def test_the_backlog_of_a_group_without_members_is_purged(shared: Worker, name: str) -> None:
+    member = shared.session(name)
+    member.subscribe(name, group="team")
+    member.goodbye()
+    sender = shared.session(f"{name}-sender")
+    sender.publish(to_channel(name, 1), to_channel(name, 2))
+    assert remove(sender, "backlog", mailbox=f"{name}/team")["counts"] == {"waiting": 2}
+    sender.publish(to_channel(name, 3))
+    assert shared.session(name).take_one()["body"] == 3
+
+
+def test_a_purge_stands_after_a_kill(worker: Worker) -> None:
+    worker.session("bob").goodbye()
+    sender = worker.session("ann")
+    sender.publish(to_bot("bob", 1), to_bot("bob", 2))
+    id = new_id()
+    first = remove(sender, "backlog", id=id, mailbox="bob")
+    worker.kill()
+    worker.start()
+    sender = worker.session("ann")
+    sender.publish(to_bot("bob", 3))
+    assert remove(sender, "backlog", id=id, mailbox="bob") == first | {"again": True}
+    assert seqs_of(worker.session("bob").take(1)) == [3]
+
+
+def test_what_is_not_valid_is_refused(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    assert session.code("remove", id=new_id(), what={"kind": "backlog", "mailbox": "nobody"}) == "unknown_bot"
+    assert session.code("remove", id=new_id(), what={"kind": "everything"}) == "bad_request"
+    what = {"kind": "backlog", "mailbox": name}
+    assert session.code("remove", id=new_id(), what=what, reference="two\nlines") == "bad_request"

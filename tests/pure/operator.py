@@ -1,0 +1,31 @@
+"""What an operator of a simulated world erases and removes."""
+
+from __future__ import annotations
+
+import random
+
+from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, EraseFrame, MailboxOf, Removable
+
+from .fake_log import FakeLog
+from .promises import Promises
+
+__all__ = ["any_erasure", "any_removable"]
+
+
+def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
+    """Return an erasure of some messages, mostly recent ones, and of some that are not due yet."""
+    recent = list(log.messages)[-chance.choice([3, 30, 3000]) :]
+    seqs = chance.sample(recent, min(len(recent), chance.randint(1, 3)))
+    scheduled = [DelayedMessage(*key) for key in list(log.scheduled)[: chance.choice([0, 0, 0, 1])]]
+    return EraseFrame(request=0, id="", seqs=seqs, delayed=scheduled)
+
+
+def any_removable(chance: random.Random, promises: Promises) -> Removable:
+    """Return some dead letters of a mailbox, or what waits in one."""
+    dead = list(promises.log.dead_letters)
+    if dead and chance.random() < 0.6:
+        mailbox_id, _ = chance.choice(dead)
+        theirs = [seq for other, seq in dead if other == mailbox_id]
+        seqs = chance.sample(theirs, chance.randint(1, len(theirs)))
+        return DeadLettersOf(mailbox=promises.key(mailbox_id), seqs=[*seqs, 999_999])
+    return MailboxOf(mailbox=promises.key(chance.choice(list(promises.log.mailboxes))))

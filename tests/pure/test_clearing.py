@@ -1,0 +1,116 @@
+"""Removals in the core: what is in flight, what comes meanwhile, and ids that are used at the same time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.wire.frames import Code, Nak, RemoveFrame, RetryDeadLetters, Subscribe, Term, ToBot, ToChannel
+from bus.wire.removing_frames import DeadLettersOf, MailboxOf, Removable
+
+from .worker import ID, Worker, delivered, published
+
+
+def remove(what: Removable, *, id: int = 1, request: int = 4, dry_run: bool = False) -> RemoveFrame:
+    return RemoveFrame(request=request, id=ID % id, what=what, dry_run=dry_run)
+
+
+def answers(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [frame["value"] for frame in said if frame["op"] == "ok"]
+
+
+def with_backlog(count: int) -> Worker:
+    """Return a worker whose bot `b` has one message in flight, and others waiting."""
+    worker = Worker()
+    worker.hello("s", max_in_flight=0)
+    worker.hello("b", max_in_flight=1)
+    worker.say(b"s", published(*[ToBot(bot="b")] * (1 + count)))
+    assert len(delivered(worker.commit())) == 1
+    return worker
+
+
+def test_nothing_is_delivered_while_a_purge_is_on_its_way() -> None:
+    worker = with_backlog(2)
+    worker.say(b"s", remove(MailboxOf("b")))
+    assert worker.commit() == []
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    assert worker.say(b"b", Nak(seqs=[1], delay=0.0)) == []
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["counts"] for value in answers(said)] == [{"waiting": 2}]
+    assert [message["seq"] for message in delivered(said)] == [1]
+    [gap] = [frame for frame in said if frame["op"] == "gap"]
+    assert (gap["from_seq"], gap["to_seq"]) == (2, 3)
+
+
+def test_a_purge_that_is_not_stored_changes_nothing() -> None:
+    worker = with_backlog(2)
+    worker.say(b"s", remove(MailboxOf("b")))
+    worker.commit()
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"b", Term(seqs=[1]))
+    said = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    assert [frame["code"] for frame in said if frame["op"] == "error"] == ["storage_full"]
+    assert [message["seq"] for message in delivered(said)] == [2]
+
+
+def test_what_arrives_with_a_purge_is_delivered() -> None:
+    worker = with_backlog(1)
+    worker.say(b"s", remove(MailboxOf("b")))
+    worker.commit()
+    worker.say(b"s", published(ToBot(bot="b")))
+    said = worker.commit()
+    assert [value["counts"] for value in answers(said)] == [{"waiting": 1}]
+    said += worker.say(b"b", Term(seqs=[1]))
+    assert [message["seq"] for message in delivered(said)] == [3]
+
+
+def test_a_purge_outlives_a_restart() -> None:
+    worker = with_backlog(2)
+    worker.say(b"s", remove(MailboxOf("b")))
+    worker.commit()
+    worker.commit()
+    worker.restart()
+    said = worker.hello("b", max_in_flight=5)
+    assert [message["seq"] for message in delivered(said)] == [1]
+    worker.hello("s", max_in_flight=0)
+    worker.say(b"s", published(ToBot(bot="b")))
+    assert [message["seq"] for message in delivered(worker.commit())] == [4]
+
+
+def test_a_channel_that_is_subscribed_from_the_past_comes_after_a_purge() -> None:
+    worker = with_backlog(1)
+    worker.say(b"s", published(ToChannel(name="news")))
+    worker.commit()
+    worker.say(b"s", remove(MailboxOf("b")))
+    worker.commit()
+    worker.commit()
+    worker.say(b"b", Subscribe(request=5, channel="news", start="all"))
+    worker.commit()
+    said = worker.say(b"b", Term(seqs=[1]))
+    assert [message["seq"] for message in delivered(said)] == [3]
+
+
+def test_removals_with_one_id_follow_each_other() -> None:
+    worker = with_backlog(2)
+    for request in (4, 5, 6):
+        worker.say(b"s", remove(MailboxOf("b"), request=request))
+    said = [frame for _ in range(4) for frame in worker.commit()]
+    told = [
+        (frame["request"], frame["value"]["counts"], frame["value"]["again"]) for frame in said if "value" in frame
+    ]
+    assert told == [(4, {"waiting": 2}, False), (5, {"waiting": 2}, True), (6, {"waiting": 2}, True)]
+
+
+def test_what_is_discarded_is_not_retried_and_the_other_way_round() -> None:
+    worker = with_backlog(1)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.settle(1)
+    worker.say(b"b", Term(seqs=[2]))
+    worker.say(b"s", remove(DeadLettersOf("b", [1, 2])))
+    worker.commit()
+    worker.say(b"b", RetryDeadLetters(request=7, bot="b", seqs=[1]))
+    said = worker.commit()
+    assert [value for value in answers(said) if "retried" in value] == [{"retried": 0}]
+    assert [value["seqs"] for value in answers(said) if "seqs" in value] == [[1, 2]]
+    assert worker.log.dead_letters == {}
