@@ -37,6 +37,7 @@ from ..wire.frames import (
     Gap,
     Goodbye,
     Hello,
+    KeyedChanged,
     Ok,
     Ping,
     Pong,
@@ -106,7 +107,7 @@ class Connection:
         self._in_flight = 0
         self._outbox = Outbox()
         self.deliveries = Deliveries()
-        self.wakes = Wakes()
+        self.wakes, self.kv_wakes = Wakes(), Wakes()
         self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
@@ -307,6 +308,7 @@ class Connection:
                 self._transmit(request.frame)
         self.connected.set()
         self.wakes.wake_all()
+        self.kv_wakes.wake_all()
         self._welcomed.set()
         self._wake.set()
 
@@ -451,6 +453,8 @@ class Connection:
                 self._gap(frame)
             case Wake(runs=run_ids):
                 self.wakes.wake(run_ids)
+            case KeyedChanged(stores=stores):
+                self.kv_wakes.wake(stores)
             case Closing(url=url, tap=tap):
                 self._endpoint.sent_on("it was stopped", {"url": url, "tap": tap})
                 self._lost.set()

@@ -1,4 +1,4 @@
-"""What the worker says about runs: that something happened to them.
+"""What the worker says about runs, or keyed stores: that something happened to them.
 
 Owns the events that waiting tasks take before they look at the store. They are set as well when the connection is
 renewed, because nothing is said to a session that has ended.

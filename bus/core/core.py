@@ -144,14 +144,10 @@ class Core:
             access, self.keyring, self.directory, self._batches, pausing=self._pausing, scheduling=self._scheduling
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
-        self._keeping = Keeping(
-            settings,
-            directory=self.directory,
-            batches=self._batches,
-            dispatch=self.dispatch,
-            turn=self._turn,
+        self.keeping = Keeping(
+            settings, waking, self._batches, directory=self.directory, dispatch=self.dispatch, turn=self._turn
         )
-        self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
+        self.duties = Duties(self._scheduling.release, self.recovering.tick, self.keeping.tick)
         self._flushing = self._with_flushes(self._record)
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
@@ -317,7 +313,7 @@ class Core:
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:
         """Handle the part of the log, or the runs, that retention asked for."""
         self._turn.moment = moment
-        self._keeping.surveyed(found)
+        self.keeping.surveyed(found)
         return self._finish()
 
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
@@ -352,7 +348,7 @@ class Core:
         return self._turn.take()
 
     def look_at_runs(self, moment: Moment) -> list[Effect]:
-        """Look up the runs that `waking` was told of outside of an event."""
+        """Look up the runs, and tell of the keyed values, that `waking` was told of outside of an event."""
         self._turn.moment = moment
         return self._finish()
 

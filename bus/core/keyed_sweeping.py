@@ -1,8 +1,8 @@
 """When the keyed store is swept: values that expired are ended, and what is old is removed.
 
-Owns when. The store decides which those are, by its clock. Values that expire are ended soon after they did. The ids
-of writes are left alone until the worker has run for as long as they are remembered, because nobody could repeat a
-write while it did not.
+Owns when. The store decides which those are, by its clock. Values that expire are ended soon after they did. The
+ids of writes are left alone until the worker has run for as long as they are remembered, because nobody could
+repeat a write while it did not.
 
 Pure.
 """

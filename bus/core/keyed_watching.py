@@ -1,7 +1,7 @@
 """Who is told of changes in the keyed store.
 
-A session that asked for the changes of a store is told when there are others, once until it asks again. A frame is a
-hint, and the list of changes is the truth: what happened while nobody was told is found there.
+A session that asked for the changes of a store is told when there are others, once until it asks again. A frame is
+a hint, and the list of changes is the truth: what happened while nobody was told is found there.
 
 Pure.
 """

@@ -265,9 +265,10 @@ class RevisionConflict(Conflict):
 
 
 class ChangesForgotten(Conflict):
-    """Deletions after revision `after`, up to `forgotten`, were forgotten: read the store anew.
+    """The changes after revision `after` are not known: list the values, and go on from their revision.
 
-    Nothing is wrong: who watches was away for longer than deletions are remembered.
+    Who watches was away for longer than deletions are remembered: those up to `forgotten` are not. Or the store
+    goes on from an earlier state, a backup, and has not come so far.
     """
 
     error_name = "changes_forgotten"
@@ -277,8 +278,8 @@ class ChangesForgotten(Conflict):
 
     def __init__(self, store: str, after: int, forgotten: int) -> None:
         super().__init__(
-            f"deletions up to revision {forgotten} are forgotten, so the changes of {store!r} after {after} are not"
-            " known: list its values, and go on from their revision",
+            f"the changes of {store!r} after revision {after} are not known (deletions are, after {forgotten}):"
+            " list its values, and go on from their revision",
             store,
             after,
             forgotten,

@@ -17,6 +17,7 @@ __all__ = [
     "KEY_CHARACTERS_MAX",
     "MARKER_SECONDS",
     "REPEAT_SECONDS",
+    "VALUE_BYTES_MAX",
     "ChangePage",
     "KeyedStore",
     "KeyedSwept",
@@ -30,6 +31,9 @@ __all__ = [
 
 KEY_CHARACTERS_MAX = 512
 """A key: a path, an address or some ids; it is a key of an index."""
+
+VALUE_BYTES_MAX = 16 * 1024 * 1024
+"""A value, unless the settings say otherwise: pictures, pages and answers of models are of that size."""
 
 REPEAT_SECONDS = 900.0
 """How long the id of a write is remembered at least, while the worker runs: longer than any reconnection."""
@@ -161,7 +165,8 @@ class KeyedStore(Protocol):
     async def list_changes(self, store: str, prefix: str, *, after: int, limit: int, bytes_max: int) -> ChangePage:
         """Return what was written after a revision, each key once, in the order of revisions.
 
-        Raise ChangesForgotten if markers after that revision, other than 0, were swept; and RecordDamaged.
+        Raise ChangesForgotten if markers after that revision, other than 0, were swept, or if there never was such
+        a revision, as in a store that goes on from a backup; and RecordDamaged.
         """
 
     async def last_revision(self) -> int:

@@ -69,6 +69,7 @@ __all__ = [
     "History",
     "ItemError",
     "KeyFrame",
+    "KeyedChanged",
     "Keys",
     "MailboxQuery",
     "May",
@@ -418,7 +419,13 @@ class Wake(_WorkerFrame, frozen=True, tag="wake"):
     runs: list[str]
 
 
-WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | InParts
+class KeyedChanged(_WorkerFrame, frozen=True, tag="kv_changed"):
+    """These keyed stores were changed, whose changes the session asked for: ask for them again."""
+
+    stores: list[str] = msgspec.field(name="kv")
+
+
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | KeyedChanged | InParts
 
 
 def begins_a_wait(request: RequestFrame) -> bool:

@@ -20,7 +20,7 @@ from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_val
 from .server.database import Database
 from .server.writer import Transaction
 
-__all__ = ["PostgresqlKeyed"]
+__all__ = ["PostgresqlKeyed", "flush"]
 
 _NAMES = "revision, store, key, state, write_id, bot_id, digest, written_at, expires_at"
 
@@ -88,7 +88,7 @@ _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
 
 _THROUGH = f"""
-    SELECT count(*), COALESCE(max(revision), 0), {_TIME.format("$2")} FROM (
+    SELECT count(*), COALESCE(max(revision), 0), ({_LAST}), {_TIME.format("$2")} FROM (
         SELECT revision FROM keyed_values WHERE revision > $1 ORDER BY revision LIMIT {_SEARCHED_MAX}
     ) AS searched"""
 
@@ -174,13 +174,13 @@ class PostgresqlKeyed:
 
     async def list_changes(self, store: str, prefix: str, *, after: int, limit: int, bytes_max: int) -> ChangePage:
         """Return what was written after a revision."""
-        [[searched, through, now]] = await self._database.read.fetch(_THROUGH, after, self._given)
+        [[searched, through, last, now]] = await self._database.read.fetch(_THROUGH, after, self._given)
         values = (store, prefix, after, prefix_end(prefix), through)
         changes, more = await self._portion(_CHANGES, limit, bytes_max, *values, now=now)
         [[forgotten]] = await self._database.read.fetch(
             _MARK
         )  # last: what was swept meanwhile may have been missed
-        if 0 < after < forgotten:
+        if 0 < after < forgotten or after > last:
             raise ChangesForgotten(store, after, forgotten)
         if more:
             return ChangePage(changes, changes[-1].revision, True)

@@ -21,7 +21,7 @@ from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_val
 from .file.database import Database
 from .file.writer import Transaction
 
-__all__ = ["SqliteKeyed"]
+__all__ = ["SqliteKeyed", "flush"]
 
 _WITHOUT_VALUE = """
     SELECT revision, store, key, state, write_id, bot_id, digest, written_at, expires_at FROM keyed_values"""
@@ -51,7 +51,7 @@ _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
 
 _THROUGH = f"""
-    SELECT COUNT(*), COALESCE(MAX(revision), 0) FROM (
+    SELECT COUNT(*), COALESCE(MAX(revision), 0), ({_LAST}) FROM (
         SELECT revision FROM keyed_values WHERE revision > ? ORDER BY revision LIMIT {_SEARCHED_MAX})"""
 
 _CHANGES = f"""
@@ -149,11 +149,11 @@ class SqliteKeyed:
     async def list_changes(self, store: str, prefix: str, *, after: int, limit: int, bytes_max: int) -> ChangePage:
         """Return what was written after a revision."""
         read = self._database.read
-        [[searched, through]] = await read.execute_fetchall(_THROUGH, (after,))
+        [[searched, through, last]] = await read.execute_fetchall(_THROUGH, (after,))
         values = (after, through, store, prefix, prefix_end(prefix), limit + 1)
         rows, more = await read.fetch_portion([(_CHANGES, values)], bytes_max)
         [[forgotten]] = await read.execute_fetchall(_MARK)  # last: what was swept meanwhile may have been missed
-        if 0 < after < forgotten:
+        if 0 < after < forgotten or after > last:
             raise ChangesForgotten(store, after, forgotten)
         changes = keyed_values(rows[:limit], self.now())
         if more or len(rows) > limit:

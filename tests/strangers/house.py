@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bus.broker.calls import WorkflowAnswers
+from bus.broker.keyed import KeyedAnswers
 from bus.broker.waking import RunWaking
 from bus.core.effects import Ask
 from bus.model.records import (
@@ -80,6 +81,12 @@ class House(Keyed):
             self.core, self.store.workflows, self.store.log, moment=lambda: self.moment, carry_out=lambda _: None
         )
 
+    def keyed(self) -> KeyedAnswers:
+        """Return what answers calls about the keyed store."""
+        return KeyedAnswers(
+            self.core, self.store.keyed, Limits(), moment=lambda: self.moment, carry_out=lambda _: None
+        )
+
     def answers(self) -> WorkflowAnswers:
         """Return what answers workflow calls."""
         return WorkflowAnswers(
@@ -88,6 +95,7 @@ class House(Keyed):
             limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
             waking=self.waking(),
+            keyed=self.keyed(),
             large=self.core.large,
             now=lambda: self.moment.now,
         )
