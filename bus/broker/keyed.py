@@ -12,14 +12,14 @@ from ..core.core import Core
 from ..core.effects import Ask, Effect, Moment
 from ..errors import InvalidValue, TooLarge
 from ..model.keyed import KeyedWrite, ValueState
-from ..model.repository import KeyedStore
+from ..model.repository import KeyedRepository
 from ..model.rights import Action
 from ..settings import Limits
 from ..settings_rights import KEYED_SCOPE
 from ..wire.keyed_calls import DeleteValue, GetValue, KeyedCall, KeyedWritten, ListChanges, ListValues, PutValue
 from ..wire.limits import FRAME_ROOM_BYTES
 
-__all__ = ["KeyedAnswers"]
+__all__ = ["KeyedAnswers", "keyed_write"]
 
 _VALUE_ROOM_BYTES = 1024
 """Room around a value in an answer: its key, and its times."""
@@ -31,7 +31,7 @@ class KeyedAnswers:
     def __init__(
         self,
         core: Core,
-        store: KeyedStore,
+        store: KeyedRepository,
         limits: Limits,
         *,
         moment: Callable[[], Moment],

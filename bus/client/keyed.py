@@ -153,9 +153,9 @@ class KeyedStore:
         """Watch keys that begin with a prefix: `async for value in bot.kv("settings").watch():`.
 
         Without `after` it begins with the values that are there. Then come changes, in the order of their
-        revisions; also deletions, and values that have expired. Of a key that is written several times at once, only the last
-        write may come. With `after`, a revision, it begins with the changes after that, so it can go on where an
-        earlier one has ended (`KeyedWatch.revision`).
+        revisions; also deletions, and values that have expired. Of a key that is written several times at once,
+        only the last write may come. With `after`, a revision, it begins with the changes after that, and so goes on
+        where an earlier one has ended (`KeyedWatch.revision`).
 
         It ends with the bot. It goes on after restarts of the worker, and misses nothing; if the bot was away for
         longer than a day, or the worker goes on from a backup, it raises ChangesForgotten: watch again from the

@@ -19,7 +19,7 @@ __all__ = [
     "REPEAT_SECONDS",
     "VALUE_BYTES_MAX",
     "ChangePage",
-    "KeyedStore",
+    "KeyedRepository",
     "KeyedSwept",
     "KeyedWrite",
     "StoredValue",
@@ -141,7 +141,7 @@ class KeyedSwept(msgspec.Struct, frozen=True):
     next_seconds: float | None = None
 
 
-class KeyedStore(Protocol):
+class KeyedRepository(Protocol):
     """What a backend does for all stores of a house."""
 
     async def write(self, write: KeyedWrite) -> int:

@@ -141,7 +141,7 @@ class KeyedUnit:
         return write.state.has_value and (write.store, write.key) not in self._current
 
     def write(self, write: KeyedWrite) -> int:
-        """Carry out a write, and return its revision; raise as `KeyedStore.write` does."""
+        """Carry out a write, and return its revision; raise as `KeyedRepository.write` does."""
         digest = write.digest
         before = self._written.get((write.bot_id, write.id))
         if before is not None:

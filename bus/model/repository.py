@@ -48,7 +48,7 @@ from .changes import (
     timestamp_of,
 )
 from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
-from .keyed import KeyedStore, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
+from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
 from .lots import (
@@ -110,7 +110,7 @@ __all__ = [
     "Group",
     "HistoryRequest",
     "Key",
-    "KeyedStore",
+    "KeyedRepository",
     "KeyedSwept",
     "KeyedWrite",
     "LogMessage",
@@ -354,7 +354,7 @@ class Store(Protocol):
     log: MessageLog
     messages: MessageRepository
     workflows: WorkflowStore
-    keyed: KeyedStore
+    keyed: KeyedRepository
     warnings: list[str]
     """What operators should know, one sentence each."""
     tenure: Tenure | None

@@ -109,7 +109,7 @@ _EVER = "9999"
 
 
 class PostgresqlKeyed:
-    """The KeyedStore over PostgreSQL; see `bus.model.keyed` for what each method promises.
+    """The KeyedRepository over PostgreSQL; see `bus.model.keyed` for what each method promises.
 
     Without a `clock`, which is for tests, the time is the database's.
     """

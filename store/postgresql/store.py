@@ -8,7 +8,14 @@ from datetime import datetime
 from importlib.metadata import version
 
 from bus.model.leadership import Candidate, Tenure
-from bus.model.repository import KeyedStore, MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+from bus.model.repository import (
+    KeyedRepository,
+    MessageLog,
+    MessageRepository,
+    StoreWatch,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 from .commits import Commits
 from .keyed import PostgresqlKeyed
@@ -33,7 +40,7 @@ class PostgresqlStore:
         self.log: MessageLog = messages.log(commits, keyed)
         self.messages: MessageRepository = messages.audit
         self.workflows: WorkflowStore = workflows
-        self.keyed: KeyedStore = keyed
+        self.keyed: KeyedRepository = keyed
         self.warnings = list(database.warnings)
         self.tenure: Tenure | None = database.tenure
 

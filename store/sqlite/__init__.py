@@ -12,7 +12,14 @@ from pathlib import Path
 import aiosqlite
 
 from bus.model.leadership import Tenure
-from bus.model.repository import KeyedStore, MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+from bus.model.repository import (
+    KeyedRepository,
+    MessageLog,
+    MessageRepository,
+    StoreWatch,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 from .commits import Commits
 from .file.database import WAL_RESET_FIXED, Database, open_database, starting
@@ -46,7 +53,7 @@ class SqliteStore:
         self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits=commits, keyed=keyed)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows
-        self.keyed: KeyedStore = keyed
+        self.keyed: KeyedRepository = keyed
         self.warnings = [*database.warnings, *_warnings(conversations)]
         self.tenure: Tenure | None = None
 

@@ -78,7 +78,7 @@ _EVER = "9999"
 
 
 class SqliteKeyed:
-    """The KeyedStore over SQLite; see `bus.model.keyed` for what each method promises."""
+    """The KeyedRepository over SQLite; see `bus.model.keyed` for what each method promises."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database

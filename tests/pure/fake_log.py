@@ -109,6 +109,9 @@ class FakeLog:
         """Runs that have ended: of which workflow, when, and with how many steps."""
         self.started: list[Started] = []
         """What schedules start, one answer after another."""
+        self.swept: list[KeyedSwept] = []
+        """What sweeps of the keyed store find, likewise."""
+        self.sweeps: list[SweepKeyed] = []
         self.is_any_tainted = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
@@ -194,7 +197,8 @@ class FakeLog:
             case RemoveSecurityEvents():
                 return self._remove_events(change)
             case SweepKeyed():
-                return KeyedSwept()
+                self.sweeps.append(change)
+                return self.swept.pop(0) if self.swept else KeyedSwept()
             case _:
                 assert_never(change)
         return None

@@ -14,7 +14,7 @@ import pytest
 from bus.errors import ChangesForgotten, Conflict, RevisionConflict, TooManyKeys
 from bus.model.keyed import (
     ChangePage,
-    KeyedStore,
+    KeyedRepository,
     KeyedSwept,
     KeyedWrite,
     StoredValue,
@@ -55,7 +55,7 @@ async def store(store_place: StorePlace, clock: Clock) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def keyed(store: Store) -> KeyedStore:
+def keyed(store: Store) -> KeyedRepository:
     return store.keyed
 
 
@@ -67,12 +67,12 @@ async def sweep(
     return swept
 
 
-async def values(keyed: KeyedStore, prefix: str = "", store: str = "s") -> dict[str, Any]:
+async def values(keyed: KeyedRepository, prefix: str = "", store: str = "s") -> dict[str, Any]:
     page = await keyed.list_values(store, prefix, after=None, limit=1000, bytes_max=10**6)
     return {value.key: msgspec.json.decode(value.value) for value in page.values}
 
 
-async def changes(keyed: KeyedStore, after: int = 0, prefix: str = "") -> ChangePage:
+async def changes(keyed: KeyedRepository, after: int = 0, prefix: str = "") -> ChangePage:
     return await keyed.list_changes("s", prefix, after=after, limit=1000, bytes_max=10**6)
 
 
@@ -80,7 +80,7 @@ def told(page: ChangePage) -> list[tuple[int, str, ValueState]]:
     return [(each.revision, each.key, each.state) for each in page.changes]
 
 
-async def test_a_value_is_what_was_put_last(keyed: KeyedStore, clock: Clock) -> None:
+async def test_a_value_is_what_was_put_last(keyed: KeyedRepository, clock: Clock) -> None:
     assert await keyed.get("s", "a") is None
     assert await keyed.write(put("a", {"n": 1})) == 1
     assert await keyed.write(put("a", "AA==", state=BYTES, store="other")) == 2
@@ -95,7 +95,7 @@ async def test_a_value_is_what_was_put_last(keyed: KeyedStore, clock: Clock) -> 
     assert await keyed.last_revision() == 3
 
 
-async def test_a_write_may_expect_a_revision(keyed: KeyedStore) -> None:
+async def test_a_write_may_expect_a_revision(keyed: KeyedRepository) -> None:
     first = await keyed.write(put("a", 1, expected=0))
     with pytest.raises(RevisionConflict) as refused:
         await keyed.write(put("a", 2, expected=0))
@@ -109,7 +109,7 @@ async def test_a_write_may_expect_a_revision(keyed: KeyedStore) -> None:
     assert await keyed.write(put("a", 4, expected=0)) == third + 1, "a deleted key does not exist"
 
 
-async def test_a_deletion_leaves_no_value(keyed: KeyedStore) -> None:
+async def test_a_deletion_leaves_no_value(keyed: KeyedRepository) -> None:
     assert await keyed.write(delete("a")) == 0
     assert await keyed.write(put("a")) == 1
     assert await keyed.write(delete("a")) == 2
@@ -118,7 +118,7 @@ async def test_a_deletion_leaves_no_value(keyed: KeyedStore) -> None:
     assert await values(keyed) == {}
 
 
-async def test_a_repeated_write_answers_the_same(keyed: KeyedStore) -> None:
+async def test_a_repeated_write_answers_the_same(keyed: KeyedRepository) -> None:
     writes = [put("a", 1, expected=0), put("a", 2), delete("a"), put("a", 3)]
     revisions = [await keyed.write(write) for write in writes]
     assert [await keyed.write(write) for write in writes] == revisions == [1, 2, 3, 4]
@@ -128,7 +128,7 @@ async def test_a_repeated_write_answers_the_same(keyed: KeyedStore) -> None:
     assert await keyed.write(put("b", 1, id=writes[0].id, bot_id="bob")) == 5, "an id belongs to its bot"
 
 
-async def test_writes_that_wait_together_are_carried_out_in_order(keyed: KeyedStore) -> None:
+async def test_writes_that_wait_together_are_carried_out_in_order(keyed: KeyedRepository) -> None:
     outcomes: dict[int, int | RevisionConflict] = {}
 
     async def write(number: int, write: KeyedWrite) -> None:
@@ -153,7 +153,7 @@ async def test_writes_that_wait_together_are_carried_out_in_order(keyed: KeyedSt
     assert found.revision == max(puts)
 
 
-async def test_a_value_expires_by_the_clock(store: Store, keyed: KeyedStore, clock: Clock) -> None:
+async def test_a_value_expires_by_the_clock(store: Store, keyed: KeyedRepository, clock: Clock) -> None:
     await keyed.write(put("a", 1, ttl_seconds=10))
     await keyed.write(put("b", 2, ttl_seconds=20))
     assert (await sweep(store)).next_seconds == 10
@@ -169,14 +169,14 @@ async def test_a_value_expires_by_the_clock(store: Store, keyed: KeyedStore, clo
     assert await keyed.write(delete("b")) == 0
 
 
-async def test_a_put_without_a_ttl_keeps_the_value(keyed: KeyedStore, clock: Clock) -> None:
+async def test_a_put_without_a_ttl_keeps_the_value(keyed: KeyedRepository, clock: Clock) -> None:
     await keyed.write(put("a", 1, ttl_seconds=10))
     await keyed.write(put("a", 2))
     clock.advance(100)
     assert await values(keyed) == {"a": 2}
 
 
-async def test_keys_are_listed_by_prefix_in_order(keyed: KeyedStore) -> None:
+async def test_keys_are_listed_by_prefix_in_order(keyed: KeyedRepository) -> None:
     keys = [
         "a",
         "a/",
@@ -195,7 +195,7 @@ async def test_keys_are_listed_by_prefix_in_order(keyed: KeyedStore) -> None:
         assert list(await values(keyed, prefix)) == sorted(key for key in keys if key.startswith(prefix))
 
 
-async def test_a_list_comes_in_pages(keyed: KeyedStore) -> None:
+async def test_a_list_comes_in_pages(keyed: KeyedRepository) -> None:
     for number in range(10):
         await keyed.write(put(f"k{number}", "x" * 10_000))
     found, after, pages, more = [], None, 0, True
@@ -214,7 +214,7 @@ async def test_a_list_comes_in_pages(keyed: KeyedStore) -> None:
     assert ([value.key for value in last.values], last.more) == (["k7", "k8", "k9"], False)
 
 
-async def test_changes_come_in_the_order_of_revisions(keyed: KeyedStore) -> None:
+async def test_changes_come_in_the_order_of_revisions(keyed: KeyedRepository) -> None:
     for key in ("b", "a", "c", "a"):
         await keyed.write(put(key))
     await keyed.write(put("z", store="other"))
@@ -230,7 +230,9 @@ async def test_changes_come_in_the_order_of_revisions(keyed: KeyedStore) -> None
         await changes(keyed, after=7)
 
 
-async def test_changes_are_found_behind_many_others(keyed: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_are_found_behind_many_others(
+    keyed: KeyedRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writes = [put("x", number, store="other") for number in range(5_100)]
     await keyed.write(put("a"))
     async with anyio.create_task_group() as tasks:
@@ -244,7 +246,9 @@ async def test_changes_are_found_behind_many_others(keyed: KeyedStore, monkeypat
     assert found == [(5_102, "b", JSON)]
 
 
-async def test_old_markers_are_forgotten_and_that_is_told(store: Store, keyed: KeyedStore, clock: Clock) -> None:
+async def test_old_markers_are_forgotten_and_that_is_told(
+    store: Store, keyed: KeyedRepository, clock: Clock
+) -> None:
     await keyed.write(put("a"))
     await keyed.write(put("b", 2))
     await keyed.write(delete("a"))
@@ -275,7 +279,7 @@ async def test_no_revision_is_used_twice_after_all_is_gone(store_place: StorePla
         assert await store.keyed.write(put("d")) == 7
 
 
-async def test_ids_are_remembered_for_a_while(store: Store, keyed: KeyedStore, clock: Clock) -> None:
+async def test_ids_are_remembered_for_a_while(store: Store, keyed: KeyedRepository, clock: Clock) -> None:
     first, second = put("a", 1), put("a", 2)
     await keyed.write(first)
     await keyed.write(second)
@@ -288,7 +292,7 @@ async def test_ids_are_remembered_for_a_while(store: Store, keyed: KeyedStore, c
     assert await keyed.write(first) == 3
 
 
-async def test_a_sweep_is_done_in_portions(store: Store, keyed: KeyedStore, clock: Clock) -> None:
+async def test_a_sweep_is_done_in_portions(store: Store, keyed: KeyedRepository, clock: Clock) -> None:
     for number in range(5):
         await keyed.write(put(f"{number}", ttl_seconds=1))
     clock.advance(1)
@@ -296,7 +300,7 @@ async def test_a_sweep_is_done_in_portions(store: Store, keyed: KeyedStore, cloc
     assert [state for _, _, state in told(await changes(keyed))] == [EXPIRED] * 5
 
 
-async def test_a_store_has_so_many_keys(store: Store, keyed: KeyedStore, clock: Clock) -> None:
+async def test_a_store_has_so_many_keys(store: Store, keyed: KeyedRepository, clock: Clock) -> None:
     for key in "abc":
         await keyed.write(put(key, keys_max=3))
     with pytest.raises(TooManyKeys) as refused:
@@ -362,7 +366,7 @@ class Model:
 
 
 async def test_random_writes_do_what_a_dictionary_does(
-    store: Store, keyed: KeyedStore, clock: Clock, record_property: Callable[[str, object], None]
+    store: Store, keyed: KeyedRepository, clock: Clock, record_property: Callable[[str, object], None]
 ) -> None:
     seed = random.randrange(10**6)
     record_property("seed", seed)
