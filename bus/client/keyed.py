@@ -154,8 +154,8 @@ class KeyedStore:
 
         Without `after` it begins with the values that are there. Then come changes, in the order of their
         revisions; also deletions, and values that have expired. Of a key that is written several times at once,
-        only the last write may come. With `after`, a revision, it begins with the changes after that, and so goes on
-        where an earlier one has ended (`KeyedWatch.revision`).
+        only the last write may come. With `after`, a revision, it begins with the changes after that, and so goes
+        on where an earlier one has ended (`KeyedWatch.revision`).
 
         It ends with the bot. It goes on after restarts of the worker, and misses nothing; if the bot was away for
         longer than a day, or the worker goes on from a backup, it raises ChangesForgotten: watch again from the

@@ -45,6 +45,10 @@ operate = ["deploy-*"]
 [security.roles.mender]
 operate = ["deploy-*"]
 
+[security.roles.reader]
+read = ["own", "kv:config", "kv:$bot.**"]
+write = ["$bot.*"]
+
 [security.roles.signaller]
 signal = ["deploy-*"]
 
@@ -65,6 +69,7 @@ BOTS = {
     "partner": ("operator",),
     "mender": ("mender",),
     "signaller": ("signaller",),
+    "reader": ("reader",),
 }
 
 NOW = "2026-01-01T00:00:00.000000Z"

@@ -1,0 +1,65 @@
+"""Keyed stores with keys: who may read and write which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from .house import House, opened
+
+pytestmark = pytest.mark.anyio
+
+READS = {
+    "kv_get": {"key": "a"},
+    "kv_list": {},
+    "kv_changes": {"after": 0, "wake": True},
+}
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with opened(tmp_path) as house:
+        yield house
+
+
+async def test_members_share_all_stores(house: House) -> None:
+    assert (await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1"))["revision"] == 1
+    assert (await house.call("eve", "kv_get", kv="config", key="a"))["value"] == 1
+    assert (await house.call("eve", "kv_delete", kv="config", key="a", id="1"))["revision"] == 2
+
+
+async def test_a_role_reads_and_writes_what_it_names(house: House) -> None:
+    await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1")
+    assert (await house.call("reader", "kv_get", kv="config", key="a"))["value"] == 1
+    for kv, call in (
+        ("config", "forbidden"),
+        ("reader.own", ""),
+        ("reader", "forbidden"),
+        ("eve.own", "forbidden"),
+    ):
+        for arguments in ({"key": "b", "value": 2, "id": f"{kv}"}, {"key": "b", "id": f"{kv}2"}):
+            name = "kv_put" if "value" in arguments else "kv_delete"
+            if call:
+                assert await house.refused("reader", name, kv=kv, **arguments) == call
+            else:
+                assert (await house.call("reader", name, kv=kv, **arguments))["revision"] > 1
+    for name, arguments in READS.items():
+        assert await house.refused("reader", name, kv="other", **arguments) == "forbidden"
+        assert await house.refused("reader", name, kv="eve.own", **arguments) == "forbidden"
+        await house.call("reader", name, kv="reader.own", **arguments)
+    answer = await house.call("reader", "kv_get", kv="other", key="a")
+    assert answer["details"]["action"] == "read"
+    assert answer["details"]["object"] == "kv:other"
+
+
+async def test_who_reads_all_writes_nothing(house: House) -> None:
+    await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1")
+    assert (await house.call("ops", "kv_get", kv="config", key="a"))["value"] == 1
+    assert await house.refused("ops", "kv_put", kv="config", key="a", value=2, id="2") == "forbidden"
+
+
+async def test_a_role_without_a_rule_has_no_store(house: House) -> None:
+    assert await house.refused("deployer", "kv_get", kv="config", key="a") == "forbidden"
+    assert await house.refused("deployer", "kv_put", kv="config", key="a", value=1, id="1") == "forbidden"
