@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-keys bench-waiting soak docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
 	@echo "make bench-waiting      what ten thousand runs cost that only wait; OPTIONS='--runs 1000 --rest 10' is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
+	@echo "make screenshots        the pictures in docs/screenshots, anew (needs chromium and chromium-driver)"
 	@echo "make docs               the pages as a site, with the API from its docstrings: build/docs/site/index.html"
 	@echo "make clean              remove what these made"
 
@@ -108,6 +109,9 @@ bench-keys: $(BIN)/.installed
 soak: SECONDS ?= 7500
 soak: $(BIN)/.installed
 	$(BIN)/python -m bench.soak --seconds $(SECONDS) $(OPTIONS)
+
+screenshots: $(BIN)/.installed
+	$(BIN)/python -m tests.web.screenshots
 
 # A copy of the pages, in which every link between them is the same, is built into a site; a dead link fails.
 DOCS := .venv-docs/bin

@@ -43,8 +43,10 @@ ENGINES = ("sqlite", "postgresql")
 LOOP = ("asyncio", {"use_uvloop": False})
 """On which a client is tested with every engine."""
 
-sqlite_only = pytest.mark.sqlite_only
-"""For what changes the file, or is about it."""
+
+def sqlite_only(reason: str) -> pytest.MarkDecorator:
+    """Return a mark for what is about the file, or does not see the engine; `reason` says which."""
+    return pytest.mark.sqlite_only(reason)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,9 +61,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine_name" not in metafunc.fixturenames:
         return
     chosen = metafunc.config.getoption("--engine")
-    engines = [chosen] if chosen in ENGINES else list(ENGINES)
-    if metafunc.definition.get_closest_marker("sqlite_only") is not None:
-        engines = [each for each in engines if each == "sqlite"]
+    engines: list[Any] = [chosen] if chosen in ENGINES else list(ENGINES)
+    marker = metafunc.definition.get_closest_marker("sqlite_only")
+    if marker is not None and "postgresql" in engines:
+        skip = pytest.mark.skip(reason=f"with SQLite only: {marker.args[0]}")
+        engines[engines.index("postgresql")] = pytest.param("postgresql", marks=skip)
     metafunc.parametrize("engine_name", engines, indirect=True, scope="module")
 
 

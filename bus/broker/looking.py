@@ -24,6 +24,7 @@ from ..model.patterns import GROUP_MARK
 from ..model.records import later
 from ..model.repository import (
     DeadLetter,
+    DelayedRequest,
     FindRequest,
     LogMessage,
     MessageLog,
@@ -32,6 +33,8 @@ from ..model.repository import (
     StoredLot,
 )
 from ..wire.answers import (
+    DelayedAnswer,
+    DelayedList,
     Fate,
     ListedSession,
     MailboxAnswer,
@@ -40,7 +43,7 @@ from ..wire.answers import (
     WaitingIn,
     WaitingMessage,
 )
-from ..wire.frames import Code, MailboxQuery, Refusal, SessionsQuery
+from ..wire.frames import Code, DelayedQuery, MailboxQuery, Refusal, SessionsQuery
 from .paging import AnswerPage
 
 __all__ = ["Looking", "backlogs", "raw_message"]
@@ -244,6 +247,24 @@ class Looking:
                 return
             after = through
 
+    # ── Delayed messages ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def delayed(
+        self, sender_bot_id: str | None, query: DelayedQuery, sight: Sight
+    ) -> DelayedList[DelayedAnswer[msgspec.Raw]]:
+        """Return messages that are not due yet, of a sender or of all, as far as they may be read."""
+        page: AnswerPage[DelayedAnswer[msgspec.Raw]] = AnswerPage(DelayedAnswer, self._frame_bytes_max)
+        request = DelayedRequest(_PORTION, sender_bot_id, query.after)
+        while True:
+            found = await self._log.delayed(request)
+            for each in found:
+                if sight.reads_early(each) and (len(page.rows) == query.limit or not page.add([_delayed(each)])):
+                    return DelayedList(page.rows, more=True)
+            if len(found) < request.limit:
+                return DelayedList(page.rows)
+            last = found[-1]
+            request = msgspec.structs.replace(request, after=(last.due_at or "", last.id, last.sender_bot_id))
+
     # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def sessions(self, bot_id: str | None, ask: Ask, query: SessionsQuery, sight: Sight) -> SessionList:
@@ -293,6 +314,10 @@ def _owner(mailbox: Mailbox) -> tuple[str | None, str | None, str | None]:
     if mailbox.group is None:
         return mailbox.id, None, None
     return None, mailbox.id.split(GROUP_MARK, 1)[0], mailbox.group
+
+
+def _delayed(message: NewMessage) -> DelayedAnswer[msgspec.Raw]:
+    return DelayedAnswer(msgspec.Raw(write_message(message, None, None)), message.due_at or "")
 
 
 def _each(lot: StoredLot) -> list[_Stored]:

@@ -45,6 +45,7 @@ from ..wire.frames import (
     Channels,
     Code,
     DeadLetters,
+    DelayedQuery,
     History,
     Keys,
     MailboxQuery,
@@ -134,6 +135,9 @@ class Queries:
                 return await self._channels(query, sight)
             case Subscriptions():
                 return await self._subscriptions(ask.bot_id, query, sight)
+            case DelayedQuery():
+                sender = None if query.sender is None else self._sender_id(query.sender, sight)
+                return await self._looking.delayed(sender, query, sight)
             case DeadLetters():
                 return await self._dead_letters(ask.bot_id, query, sight)
             case Keys():

@@ -15,6 +15,7 @@ COMMANDS = {
     "channels": "bus.cli.messages:channels",
     "dead-letters": "bus.cli.dead_letters:dead_letters",
     "doctor": "bus.cli.doctor:doctor",
+    "delayed": "bus.cli.delayed:delayed",
     "demo": "bus.demo.demo:demo",
     "erase": "bus.cli.erasing:erase",
     "fork": "bus.cli.retrying:fork",

@@ -75,8 +75,8 @@ def erase(
 
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
     passes over it. Delayed messages are removed. So are runs that have ended, with all their steps, if they contain
-    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, and it exits with
-    1: end them, and repeat the command.
+    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
+    that began them, and it exits with 1: end them, and repeat the command.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.
@@ -90,22 +90,20 @@ def erase(
     async def erased(bot: Bot) -> tuple[_Found, Erased]:
         found = await _find(bot, query)
         if dry_run:
-            return found, Erased(runs_left=tuple(run.id for run in found.runs.values() if not run.ended))
+            return found, _would_erase(found)
         done = await _erase(bot, found, reference)
         if not no_scrub:
             await _scrub(bot)
         return found, done
 
     found, done = ask(link, erased)
-    ended = [run.id for run in found.runs.values() if run.ended]
-    counts = (found.messages, found.delayed, ended) if dry_run else (done.seqs, done.delayed, done.runs)
-    messages, delayed, runs = map(len, counts)
+    messages, delayed, runs = len(done.seqs), len(done.delayed), len(done.runs)
     if link.as_json:
         done_now = {"messages": messages, "delayed": delayed, "runs": runs}
         show_json(done_now | {"runs_left": done.runs_left, "dry_run": dry_run})
     else:
-        for seq, id in found.messages.items() if dry_run else ():
-            say(plain(f"message {seq} with the id {id}"))
+        for seq in done.seqs if dry_run else ():
+            say(plain(f"message {seq} with the id {found.messages[seq]}"))
         what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')} and {amount(runs, 'run')}"
         say(f"{what} {'would be erased' if dry_run else 'erased'}")
     for run in done.runs_left:
@@ -130,6 +128,16 @@ async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
     return found
 
 
+def _would_erase(found: _Found) -> Erased:
+    left = {run.id for run in found.runs.values() if not run.ended}
+    return Erased(
+        tuple(seq for seq, id in found.messages.items() if id not in left),
+        tuple(found.delayed),
+        tuple(id for id in found.runs if id not in left),
+        tuple(left),
+    )
+
+
 async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
     """Erase what was found, in portions, and return all that was done."""
     seqs, delayed, runs = list(found.messages), found.delayed, list(found.runs)
@@ -143,7 +151,7 @@ async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
                 done.seqs + some.seqs,
                 done.delayed + some.delayed,
                 done.runs + some.runs,
-                done.runs_left + some.runs_left,
+                tuple(dict.fromkeys(done.runs_left + some.runs_left)),
             )
             tell(("erasing", min(start + _PORTION, total), total))
     return done

@@ -28,6 +28,8 @@ def in_words(removed: Removed) -> str:
     match removed.kind:
         case "dead_letters":
             text = f"{amount(counts['dead_letters'], 'dead letter')} of {name}"
+        case "delayed":
+            text = f"{amount(counts['delayed'], 'delayed message')} of {name}"
         case "backlog":
             text = f"{amount(counts['waiting'], 'message')} that waited for {name}"
         case kind:

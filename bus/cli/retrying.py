@@ -20,7 +20,7 @@ from .options import Link, WithText, linked, not_empty, shown
 from .streams import plain, say
 from .times import TimeOption
 
-__all__ = ["fork", "retry"]
+__all__ = ["fork", "retry", "revive"]
 
 _STOPPED = (RunStatus.FAILED, RunStatus.CRASHED, RunStatus.PAUSED)
 
@@ -117,11 +117,11 @@ async def _retry(bot: Bot, run_id: str, from_step: str | None) -> WorkflowRun:
         raise Impossible(f"run {run_id} is {refusal.current}: it has ended, and is not retried; {hint}") from None
     except NotFound as error:
         raise Impossible(f"run {run_id} has {error.message}") from None
-    await _revive(bot, run_id)
+    await revive(bot, run_id)
     return run
 
 
-async def _revive(bot: Bot, message_id: str) -> None:
+async def revive(bot: Bot, message_id: str) -> None:
     """Put the message that began a run back where it is a dead letter."""
     try:
         found = await bot.find(message_id)

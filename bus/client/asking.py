@@ -17,12 +17,14 @@ from ..wire.answers import (
     BotList,
     ChannelList,
     DeadLetterList,
+    DelayedList,
     FoundMessage,
     HistoryPage,
     KeptMessage,
     ListedBot,
     ListedChannel,
     ListedDeadLetter,
+    ListedDelayed,
     ListedSecurityEvent,
     ListedSession,
     ListedSubscription,
@@ -39,6 +41,7 @@ from ..wire.frames import (
     Bots,
     Channels,
     DeadLetters,
+    DelayedQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -194,6 +197,28 @@ class Asking:
             )
             found += page.dead_letters
             more = page.more and bool(page.dead_letters)
+        return found
+
+    async def delayed(self, *, sender: str | None = None, limit: int = 50) -> list[ListedDelayed]:
+        """List messages that are not due yet, the first ones first: of a sender, by name or id, or of all.
+
+        A bot sees its own; with the right to read everything, those of others. At most `limit`.
+        """
+        found: list[ListedDelayed] = []
+        more = True
+        after: tuple[str, str, str] | None = None
+        while more and len(found) < limit:
+            asked = DelayedQuery(
+                request=0, sender=sender, after=after, limit=min(limit - len(found), ANSWER_ITEMS_MAX)
+            )
+            page = await self._caller.request(
+                "the delayed messages", partial(_numbered, asked), DelayedList[ListedDelayed]
+            )
+            found += page.messages
+            more = page.more and bool(page.messages)
+            if more:
+                last = found[-1]
+                after = (last.due_at, last.message.id, last.message.sender_bot_id)
         return found
 
     async def retry_dead_letters(self, seqs: Sequence[int], *, bot: str | None = None) -> int:

@@ -16,6 +16,7 @@ from ..wire.removing_frames import (
     AtPath,
     DeadLettersOf,
     DelayedMessage,
+    DelayedOf,
     EraseFrame,
     MailboxOf,
     Removable,
@@ -118,6 +119,22 @@ class Removing:
         """
         what = DeadLettersOf(bot or self.name, list(seqs))
         return await self._remove(what, id=id, reference=reference, dry_run=dry_run)
+
+    async def cancel_delayed(
+        self,
+        ids: Sequence[str],
+        *,
+        bot: str | None = None,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Cancel messages that are not due yet, at most 1,000: of this bot, or of another, by name or id.
+
+        `ids` of the answer are those that waited. They can be used again, so cancel nothing that a publish may
+        still be repeating. With keys, cancelling those of another bot needs the right `admin` on `remove`.
+        """
+        return await self._remove(DelayedOf(list(ids), bot), id=id, reference=reference, dry_run=dry_run)
 
     async def purge(
         self, mailbox: str, *, id: str | None = None, reference: str | None = None, dry_run: bool = False

@@ -15,15 +15,16 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
+from ..model.records import BotRecord
 from ..model.repository import Remove, Removed
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
 from ..wire.limits import NAME_CHARACTERS_MAX
-from ..wire.removing_frames import DeadLettersOf, MailboxOf
+from ..wire.removing_frames import DeadLettersOf, DelayedOf, MailboxOf
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
-from .removals import BacklogTarget, DeadLettersTarget, Target
+from .removals import BacklogTarget, DeadLettersTarget, DelayedTarget, Target
 from .scheduling import Scheduling
 from .sight import Sight
 
@@ -47,6 +48,7 @@ class Clearing:
         self._directory = directory
         self._batches = batches
         self._dispatch = scheduling.dispatch
+        self._scheduling = scheduling
         self._turn = scheduling.turn
         self._limits = scheduling.limits
         self._under_way: dict[str, list[_Asked]] = {}
@@ -86,21 +88,30 @@ class Clearing:
                 mailbox, name = self._mailbox(session, name)
                 self._require_retry(session, mailbox, name)
                 return DeadLettersTarget(name, mailbox, seqs)
+            case DelayedOf(ids, name):
+                bot = self._bot(session, session.bot_id if name is None else name)
+                return DelayedTarget(bot, ids, self._scheduling)
             case MailboxOf(name):
-                own = session.principal is None or name in (session.bot_name, session.bot_id)
-                if not own:
-                    self._require(session)
+                self._require(session, own=name)
                 mailbox, name = self._mailbox(session, name)
                 return BacklogTarget(name, mailbox, self._dispatch)
 
-    def _require(self, session: Session) -> None:
-        if session.principal is not None:
+    def _require(self, session: Session, *, own: str | None = None) -> None:
+        """Raise Refusal if a bot may not remove what is not its own."""
+        if session.principal is not None and own not in (session.bot_name, session.bot_id):
             self._access.require(session.principal, Action.ADMIN, "remove")
 
     def _require_retry(self, session: Session, mailbox: Mailbox, name: str) -> None:
         if session.principal is not None:
             own = mailbox in self._directory.mailboxes_of(session.bot_id)
             self._access.require(session.principal, Action.RETRY, name, own=own)
+
+    def _bot(self, session: Session, name: str) -> BotRecord:
+        self._require(session, own=name)
+        bot = self._directory.find_bot(name)
+        if bot is None:
+            raise Refusal(Code.UNKNOWN_BOT, f"no bot named {name[:NAME_CHARACTERS_MAX]!r}")
+        return bot
 
     def _mailbox(self, session: Session, name: str) -> tuple[Mailbox, str]:
         """Return a mailbox that is seen, and its name."""

@@ -7,14 +7,17 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
 from ..mailbox.mailbox import Mailbox
-from ..model.repository import DiscardDeadLetters, Removed, What
+from ..model.records import BotRecord
+from ..model.repository import CancelDelayed, DiscardDeadLetters, Removed, What
 from .dispatch import Dispatch
+from .scheduling import Scheduling
 
-__all__ = ["BacklogTarget", "DeadLettersTarget", "Target"]
+__all__ = ["BacklogTarget", "DeadLettersTarget", "DelayedTarget", "Target"]
 
 
 class Target:
@@ -72,6 +75,30 @@ class DeadLettersTarget(Target):
     def keep(self) -> None:
         """Leave them dead."""
         self._mailbox.dead_letters.stay_dead(self._taken)
+
+
+class DelayedTarget(Target):
+    """Messages of a bot that are not due yet."""
+
+    kind = "delayed"
+
+    def __init__(self, bot: BotRecord, ids: Sequence[str], scheduling: Scheduling) -> None:
+        super().__init__(bot.name, [])
+        self._change = CancelDelayed(bot.id, tuple(ids))
+        self._scheduling = scheduling
+
+    def look(self) -> CancelDelayed:
+        """Return what is asked for: the log knows what waits."""
+        return self._change
+
+    prepare = look
+
+    def done(self, removed: Removed) -> None:
+        """Count them no more."""
+        self._scheduling.cancelled(Counter({self._change.sender_bot_id: len(removed.ids)}))
+
+    def keep(self) -> None:
+        """Do nothing: nothing was prepared."""
 
 
 class BacklogTarget(Target):

@@ -35,6 +35,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "DeadLetter",
+    "DelayedRequest",
     "FindRequest",
     "Group",
     "HistoryRequest",
@@ -401,6 +402,14 @@ class HistoryRequest(msgspec.Struct, frozen=True):
     between: tuple[str, str] | None = None
     channel: str | None = None
     before_seq: int | None = None
+
+
+class DelayedRequest(msgspec.Struct, frozen=True):
+    """Which delayed messages to return: of one sender or all, after one by its `due_at`, id and sender."""
+
+    limit: int
+    sender_bot_id: str | None = None
+    after: tuple[str, str, str] | None = None
 
 
 class FindRequest(msgspec.Struct, frozen=True):

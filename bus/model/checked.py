@@ -24,6 +24,7 @@ from .values import (
     SIGNAL_BYTES_MAX,
     STEP_VALUE_BYTES_MAX,
     check_id,
+    check_texts,
     exact_value,
     json_text,
     json_value,
@@ -191,6 +192,8 @@ def new_step(
     Raise InvalidValue or TooLarge.
     """
     check_id(step.id, "id of a step log")
+    texts = (step.run_id, step.step_id, step.step_name, step.idempotency_key, step.started_at, step.completed_at)
+    check_texts(texts, f"step {step.step_id!r}")
     if not 1 <= step.attempt < 2**31:
         raise InvalidValue(f"step {step.step_id!r}", f"attempt must be 1 or more, not {step.attempt}")
     if fence is not None and not (isinstance(fence, int) and -(2**53) < fence < 2**53):

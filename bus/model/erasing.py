@@ -72,8 +72,9 @@ class FoundContents(msgspec.Struct, frozen=True):
 class Erase(msgspec.Struct, frozen=True):
     """Erase messages, remove delayed ones, and remove runs that have ended. Answered `Erased`.
 
-    What is not there, or erased already, is passed over. The record of it has this `id`, who asked, and a
-    `reference` of theirs. Repeating an id changes nothing, and is answered as it was the first time.
+    A message is left while the run of its id has not ended, because that may need it to go on. What is
+    not there, or erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of
+    theirs. Repeating an id changes nothing, and is answered as it was the first time.
     """
 
     id: str
@@ -89,7 +90,8 @@ class Erase(msgspec.Struct, frozen=True):
 class Erased(msgspec.Struct, frozen=True):
     """What an erasure did: the messages, delayed messages and runs, and the runs that are left.
 
-    Runs are left that have not ended, or that were started by one that may go on. `again` says that it was done
+    Runs are left that have not ended, or that were started by one that may go on; also those for which a message is
+    left. `again` says that it was done
     before.
     """
 

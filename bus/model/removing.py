@@ -12,7 +12,7 @@ import msgspec
 
 from .pages import PageRequest
 
-__all__ = ["DiscardDeadLetters", "PurgeMailbox", "Remove", "Removed", "What"]
+__all__ = ["CancelDelayed", "DiscardDeadLetters", "PurgeMailbox", "Remove", "Removed", "What"]
 
 
 class DiscardDeadLetters(msgspec.Struct, frozen=True):
@@ -33,7 +33,14 @@ class PurgeMailbox(msgspec.Struct, frozen=True):
     returned: int
 
 
-What = DiscardDeadLetters | PurgeMailbox
+class CancelDelayed(msgspec.Struct, frozen=True):
+    """Remove messages of one sender, by their ids, that are not due yet."""
+
+    sender_bot_id: str
+    ids: tuple[str, ...]
+
+
+What = DiscardDeadLetters | PurgeMailbox | CancelDelayed
 
 
 class Remove(msgspec.Struct, frozen=True):
@@ -55,7 +62,7 @@ class Remove(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """What a removal did, or would do: how many of each, and the seqs of dead letters.
+    """What a removal did, or would do: how many of each, the seqs of dead letters, the ids of delayed messages.
 
     `done` is False if nothing was changed. `again` says that it was done before.
     """
@@ -64,5 +71,6 @@ class Removed(msgspec.Struct, frozen=True):
     name: str
     counts: dict[str, int] = {}
     seqs: tuple[int, ...] = ()
+    ids: tuple[str, ...] = ()
     done: bool = False
     again: bool = False

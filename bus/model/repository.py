@@ -26,6 +26,7 @@ from .changes import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     FindRequest,
     Group,
     HistoryRequest,
@@ -69,7 +70,7 @@ from .lots import (
 )
 from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
-from .removing import DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
+from .removing import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -95,11 +96,13 @@ __all__ = [
     "Added",
     "Appended",
     "Applied",
+    "CancelDelayed",
     "Change",
     "CommitWork",
     "Committed",
     "DeadLetter",
     "Delayed",
+    "DelayedRequest",
     "DiscardDeadLetters",
     "EndedRun",
     "Erase",
@@ -277,6 +280,9 @@ class MessageLog(Protocol):
 
     async def find(self, request: FindRequest) -> NewMessage | None:
         """Return a message: a LogMessage, or one that is not due yet. Raise RecordDamaged if it is damaged."""
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet, by when they are; damaged ones, which never are, are left out."""
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each of these channels."""

@@ -8,7 +8,7 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import InvalidValue, TooLarge
 from .exact import Encode, Exact, exact, exact_json
+from .zeros import ESCAPED_ZERO, zero_in
 
 __all__ = [
     "CONTEXT_BYTES_MAX",
@@ -24,6 +25,7 @@ __all__ = [
     "SIGNAL_BYTES_MAX",
     "STEP_VALUE_BYTES_MAX",
     "check_id",
+    "check_texts",
     "exact_value",
     "json_bytes",
     "json_text",
@@ -86,12 +88,17 @@ def json_value(value: Any, what: str) -> Any:
 
 
 def normal_record(record: _Record, what: str) -> _Record:
-    """Return a record as it will be read back. Raise InvalidValue also if a field is not of its type."""
+    """Return a record as it will be read back.
+
+    Raise InvalidValue also if a field is not of its type, or has a zero character where that must not be.
+    """
     encoded = _exactly(exact_json, record, what, None)
     try:
         normal: _Record = msgspec.json.decode(encoded, type=type(record))
     except msgspec.MsgspecError as error:
         raise InvalidValue(what, str(error)) from error
+    if ESCAPED_ZERO in encoded and (where := zero_in(normal)) is not None:
+        raise InvalidValue(what, f"{where} must not contain a zero character")
     return normal
 
 
@@ -99,8 +106,14 @@ def check_id(id: str, what: str) -> None:
     """Raise InvalidValue for an empty id, or one with a zero character, at which SQLite ends a text in a list."""
     if not id:
         raise InvalidValue(what, "must not be empty")
-    if "\0" in id:
-        raise InvalidValue(what, f"must not contain a zero character, as {id[:64]!r} does")
+    check_texts((id,), what)
+
+
+def check_texts(texts: Iterable[Any], what: str) -> None:
+    """Raise InvalidValue if one of the values is a text with a zero character."""
+    for text in texts:
+        if isinstance(text, str) and "\0" in text:
+            raise InvalidValue(what, f"must not contain a zero character, as {text[:64]!r} does")
 
 
 def same_json(one: Any, other: Any) -> bool:

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ..bot import Bot
 from ..errors import BindError
-from . import directory, entrance, letters
+from . import directory, entrance, letters, runs, talk, upkeep
 from .guard import Guard
 from .site import Website
 from .tickets import Tickets
@@ -35,6 +35,8 @@ _CONNECTIONS_MAX = 500
 _IDLE_SECONDS = 75
 _END_SECONDS = 3
 _HEAD_BYTES_MAX = 32_768
+
+_PAGES = (directory, talk, letters, runs, upkeep)
 
 _log = logging.getLogger("posthouse.web")
 
@@ -100,7 +102,7 @@ async def serving(
 
 def _application(site: Website) -> Starlette:
     app = Starlette(
-        routes=[*entrance.ROUTES, *directory.ROUTES, *letters.ROUTES],
+        routes=[*entrance.ROUTES, *(route for pages in _PAGES for route in pages.ROUTES)],
         exception_handlers={Exception: _failed},
     )
     app.state.site = site

@@ -18,6 +18,9 @@ __all__ = ["ROUTES"]
 _ROWS_MAX = 200
 """Rows of a table: more are found by a part of their name."""
 
+_APPROVALS = 100
+"""Approvals that are counted."""
+
 _BACKLOG = 1000
 """Messages that wait for a bot, from which on *Now* tells of it."""
 
@@ -33,13 +36,15 @@ async def _now(visit: Visit) -> Shown:
     bot, samples = visit.bot, visit.site.samples
     status = await bot.status()
     bots = await bot.bots()
-    waiting = await bot.workflows.list_waiting_approvals(limit=100)
+    sessions = await bot.sessions()
+    waiting = await bot.workflows.list_waiting_approvals(limit=_APPROVALS)
     counts: Counter[str] = Counter()
     for each in (await bot.workflows.count_runs()).counts:
         counts[each.status] += each.runs
     values = {
         "status": status,
-        "online": sorted((each for each in bots if each.online), key=lambda each: -(each.backlog or 0))[:_ROWS_MAX],
+        "sessions": sessions[:_ROWS_MAX],
+        "more_sessions": len(sessions) - len(sessions[:_ROWS_MAX]),
         "backlog": sum(each.backlog or 0 for each in bots),
         "counts": counts,
         "alarms": _alarms(visit, status, bots, len(waiting), counts),
@@ -55,27 +60,28 @@ def _alarms(
     found: list[_Alarm] = []
     dead = visit.site.samples.grown("dead")
     if dead:
-        found.append(_Alarm(f"{shown.amount(dead)} messages became dead letters within the hour", "/dead-letters"))
+        found.append(_Alarm(f"Dead letters within the hour: {shown.amount(dead)}", "/dead-letters"))
     if waiting:
-        found.append(_Alarm(f"{shown.amount(waiting)} steps wait for an approval", "/approvals"))
+        more = " or more" if waiting == _APPROVALS else ""
+        found.append(_Alarm(f"Approvals that wait for a person: {waiting}{more}", "/approvals"))
     found += [
-        _Alarm(f"{shown.amount(counts[state])} runs are {state}", link("/runs", status=state))
+        _Alarm(f"Runs that {state}: {shown.amount(counts[state])}", link("/runs", status=state))
         for state in ("crashed", "failed")
         if counts[state]
     ]
     found += [
-        _Alarm(f"{shown.amount(bot.backlog)} messages wait for {bot.name}", link("/bot", name=bot.name))
+        _Alarm(f"Messages that wait for {bot.name}: {shown.amount(bot.backlog)}", link("/mailbox", name=bot.name))
         for bot in bots
         if (bot.backlog or 0) >= _BACKLOG
     ]
     found += [
-        _Alarm(f"{each.sender} is too fast: {shown.amount(each.times)} messages were refused", "/bots")
+        _Alarm(f"Messages of {each.sender} that were too fast: {shown.amount(each.times)}", "/bots")
         for each in status.rate_limited
     ]
     if status.counters.get("damaged"):
-        found.append(_Alarm("messages with a wrong checksum are not delivered: run posthouse check", "/settings"))
+        found.append(_Alarm("Messages with a wrong checksum are not delivered: run posthouse check", "/settings"))
     if status.log_ahead_seconds:
-        found.append(_Alarm(f"the clock is {shown.span(status.log_ahead_seconds)} behind the log", "/settings"))
+        found.append(_Alarm(f"The clock is {shown.span(status.log_ahead_seconds)} behind the log", "/settings"))
     return found
 
 

@@ -9,13 +9,15 @@ import hmac
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from .site import BodyTooLarge, Website, read_form
 
 __all__ = ["ROUTES"]
+
+_FILES = Path(__file__).parent / "static"
 
 
 async def _ask(request: Request) -> Response:
@@ -49,9 +51,14 @@ async def _log_out(request: Request) -> Response:
     return answer
 
 
+async def _icon(request: Request) -> Response:
+    return FileResponse(_FILES / "icon.svg")
+
+
 ROUTES: list[BaseRoute] = [
+    Route("/favicon.ico", _icon, methods=["GET"]),
     Route("/login", _ask, methods=["GET"]),
     Route("/login", _log_in, methods=["POST"]),
     Route("/logout", _log_out, methods=["POST"]),
-    Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    Mount("/static", StaticFiles(directory=_FILES)),
 ]

@@ -80,7 +80,7 @@ class Samples:
         sessions = [None if each.status is None else float(each.status.sessions) for each in self._kept]
         return [
             plot("messages a second", times, rates, seconds=seconds),
-            plot("sessions", times, {"sessions": sessions}, seconds=seconds),
+            plot("sessions", times, {"connected": sessions}, seconds=seconds),
             plot("on disk", times, sizes, seconds=seconds, is_size=True),
         ]
 

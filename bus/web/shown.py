@@ -20,6 +20,7 @@ __all__ = [
     "BODY_CHARACTERS_MAX",
     "Text",
     "amount",
+    "block",
     "body",
     "clock",
     "one_line",
@@ -67,6 +68,13 @@ def body(value: Any) -> Text:
     text = whole(value)
     shown = text[:BODY_CHARACTERS_MAX]
     return Text(visible(shown, lines=True), len(text) - len(shown))
+
+
+def block(value: Any, characters: int) -> str:
+    """Return the beginning of a JSON value, or of a text, with its lines."""
+    text = value if isinstance(value, str) else whole(value)
+    cut = text[: characters + 1]
+    return visible(cut if len(cut) <= characters else f"{cut[:characters]}…", lines=True)
 
 
 def one_line(value: Any, characters: int = _LINE_CHARACTERS_MAX) -> str:

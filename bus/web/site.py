@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import logging
 import re
+import secrets
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +49,12 @@ __all__ = [
 
 _LOGIN_TIME = timedelta(hours=12)
 """A working day."""
+
+_NONCE = "page"
+"""The parameter by which a live page is known to be the same one."""
+
+_SEEN = "seen"
+"""The one with the digest of what it shows at first."""
 
 _FORM_BYTES_MAX = 65_536
 _BODY_SECONDS = 20.0
@@ -99,7 +107,7 @@ class Website:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for name in ("amount", "body", "clock", "one_line", "size", "span", "visible"):
+        for name in ("amount", "block", "body", "clock", "one_line", "size", "span", "visible"):
             self._templates.filters[name] = getattr(shown, name)
         self._templates.globals["link"] = link
         self._templates.globals["parts"] = self._templates.get_template("parts.html").module
@@ -145,14 +153,14 @@ class Website:
         context = template.new_context(dict(values))
         return "".join(template.blocks[block](context))
 
-    async def live(self, look: Callable[[], Awaitable[str | None]]) -> AsyncIterator[str]:
-        """Yield what a page shows whenever that has changed, as events, until it is None."""
-        last, silent = None, 0
+    async def live(self, look: Callable[[], Awaitable[str | None]], last: str) -> AsyncIterator[str]:
+        """Yield what a page shows whenever that has changed, as events, until it is None; `last` is its digest."""
+        silent = 0
         while not self.stopping.is_set() and (text := await look()) is not None:
             silent += 1
-            if text != last:
-                yield "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
-                last, silent = text, 0
+            if (digest := _digest(text)) != last:
+                yield f"id: {digest}\n" + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+                last, silent = digest, 0
             elif silent == _BEAT_LOOKS:
                 yield ":\n\n"  # so that a browser that has gone is noticed
                 silent = 0
@@ -168,6 +176,7 @@ class Visit:
         self.request = request
         self.login = login
         self.secret = secret
+        self.nonce = request.query_params.get(_NONCE) or secrets.token_urlsafe(12)
         self.bot: Bot
         """The page's bot, connected, for a page or an action."""
 
@@ -189,6 +198,13 @@ class Visit:
     def may_act(self) -> bool:
         """Whether the person may change something."""
         return not self.login.read_only
+
+    def chosen_id(self, what: str) -> str:
+        """Return an id for something that a form of this page creates: the same while the page is open.
+
+        So sending it twice creates one.
+        """
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.nonce} {what}"))
 
     def asked(self, name: str) -> str | None:
         """Return a parameter of the address; None if it is missing or empty."""
@@ -286,8 +302,12 @@ def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = T
             what = await visit.seeing(show)
         except BusError as error:
             return visit.failure(error)
-        values = {"note": note, "live": visit.address if live else None, **what.values}
-        return HTMLResponse(visit.render(Shown(what.template, values)))
+        again = None
+        if live:
+            seen = _digest(visit.render(what, "live"))
+            parameters = [*request.query_params.multi_items(), (_NONCE, visit.nonce), (_SEEN, seen)]
+            again = f"{path}?{urlencode(parameters)}"
+        return HTMLResponse(visit.render(Shown(what.template, {"note": note, "live": again, **what.values})))
 
     return Route(path, answer, methods=["GET"])
 
@@ -305,14 +325,19 @@ def _watched(site: Website, request: Request, show: Callable[[Visit], Awaitable[
         except BusError as error:
             return site.render("fault.html", {"text": str(error)})
 
-    return _Watched(site, look)
+    seen = request.headers.get("last-event-id") or request.query_params.get(_SEEN, "")
+    return _Watched(site, site.live(look, seen))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _Watched(StreamingResponse):
     """The events of a page, counted while somebody reads them."""
 
-    def __init__(self, site: Website, look: Callable[[], Awaitable[str | None]]) -> None:
-        super().__init__(site.live(look), media_type="text/event-stream")
+    def __init__(self, site: Website, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream")
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -28,6 +28,7 @@ from ..model.records import (
     WorkflowRun,
     WorkflowStepLog,
 )
+from ..model.zeros import ESCAPED_ZERO, zero_in
 from .bodies import body_fault, is_suspicious
 from .call import Call, ListCall, Number
 from .definition_calls import DEFINITION_CALLS
@@ -412,7 +413,11 @@ def decode_call(request: Workflow) -> Call:
     fault = body_fault(arguments, "the object") if is_suspicious(arguments) else None
     if fault is None:
         try:
-            return decoder.decode(arguments)
+            call = decoder.decode(arguments)
+            where = zero_in(call) if ESCAPED_ZERO in arguments else None
+            if where is None:
+                return call
+            fault = f"{where} must not contain a zero character"
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             fault = body_fault(arguments, "the object") or refusal(error)
     raise InvalidValue(f"arguments of {request.call}", fault)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ..model.zeros import ESCAPED_ZERO, zero_in
 from .bodies import mark_undecodable
 from .codes import Code, Refusal
 from .frames import RequestFrame, WorkerFrame
@@ -53,17 +54,24 @@ def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
     if len(frame) > frame_bytes_max:
         raise Refusal(Code.TOO_LARGE, f"the frame has {len(frame)} bytes; the maximum is {frame_bytes_max}")
     try:
-        return _request_decoder.decode(frame)
+        return _without_zeros(_request_decoder.decode(frame), frame)
     except msgspec.ValidationError as error:
         raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         frame = mark_undecodable(frame)
     try:
-        return _request_decoder.decode(frame)
+        return _without_zeros(_request_decoder.decode(frame), frame)
     except msgspec.ValidationError as error:
         raise Refusal(Code.BAD_REQUEST, refusal(error), _request_number(frame)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(Code.BAD_REQUEST, f"not a JSON object in UTF-8: {error}") from None
+
+
+def _without_zeros(request: RequestFrame, frame: bytes) -> RequestFrame:
+    """Return a frame as it is taken. Raise Refusal if it has a zero character where that must not be."""
+    if ESCAPED_ZERO in frame and (where := zero_in(request)) is not None:
+        raise Refusal(Code.BAD_REQUEST, f"{where} must not contain a zero character", _request_number(frame))
+    return request
 
 
 def _request_number(frame: bytes) -> int | None:

@@ -34,6 +34,7 @@ from .query_frames import (
     Bots,
     Channels,
     DeadLetters,
+    DelayedQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -58,6 +59,7 @@ __all__ = [
     "Commit",
     "Credit",
     "DeadLetters",
+    "DelayedQuery",
     "Deliver",
     "Enrol",
     "EraseFrame",
@@ -251,7 +253,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

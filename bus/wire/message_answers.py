@@ -16,11 +16,14 @@ __all__ = [
     "AnswerValue",
     "DeadLetterAnswer",
     "DeadLetterList",
+    "DelayedAnswer",
+    "DelayedList",
     "Fate",
     "FoundMessage",
     "HistoryPage",
     "KeptMessage",
     "ListedDeadLetter",
+    "ListedDelayed",
     "MailboxAnswer",
     "MailboxContents",
     "MessageAnswer",
@@ -153,6 +156,24 @@ class DeadLetterList(AnswerValue, Generic[D], frozen=True, omit_defaults=True):
     """Dead letters of a mailbox, newest first; `more` says that there are older ones."""
 
     dead_letters: list[D]
+    more: bool = False
+
+
+class DelayedAnswer(AnswerValue, Generic[M], frozen=True):
+    """A message that is not due yet, and when it is."""
+
+    message: M
+    due_at: str
+
+
+class ListedDelayed(DelayedAnswer[KeptMessage], frozen=True):
+    """A delayed message as a client reads it."""
+
+
+class DelayedList(AnswerValue, Generic[D], frozen=True, omit_defaults=True):
+    """Delayed messages, by when they are due; `more` says that there are later ones."""
+
+    messages: list[D]
     more: bool = False
 
 

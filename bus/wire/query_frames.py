@@ -17,6 +17,7 @@ __all__ = [
     "Bots",
     "Channels",
     "DeadLetters",
+    "DelayedQuery",
     "History",
     "MailboxQuery",
     "MessageQuery",
@@ -24,6 +25,9 @@ __all__ = [
     "Status",
     "Subscriptions",
 ]
+
+
+_Text = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
 
 
 class History(ClientFrame, frozen=True, tag="history"):
@@ -78,6 +82,18 @@ class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):
     bot: str | None = None
     limit: QueryLimit = 50
     offset: Annotated[int, Meta(ge=0, le=NUMBER_MAX)] = 0
+
+
+class DelayedQuery(ClientFrame, frozen=True, tag="delayed"):
+    """Asks for messages that are not due yet, by when they are: of a sender or all, from one on or all.
+
+    `after` is the `due_at`, the id and the sender's id of the last one.
+    """
+
+    request: RequestId
+    sender: str | None = None
+    after: tuple[_Text, _Text, _Text] | None = None
+    limit: QueryLimit = 50
 
 
 class MailboxQuery(ClientFrame, frozen=True, tag="mailbox"):

@@ -17,6 +17,7 @@ __all__ = [
     "AtPath",
     "DeadLettersOf",
     "DelayedMessage",
+    "DelayedOf",
     "EraseFrame",
     "MailboxOf",
     "Removable",
@@ -106,7 +107,14 @@ class MailboxOf(_Removable, frozen=True, tag="backlog"):
     mailbox: _AnyMailbox
 
 
-Removable = DeadLettersOf | MailboxOf
+class DelayedOf(_Removable, frozen=True, tag="delayed"):
+    """Messages of a bot, by default the one that asks, that are not due yet."""
+
+    ids: Annotated[list[Id], Meta(max_length=ANSWER_ITEMS_MAX)]
+    bot: _AnyId | None = None
+
+
+Removable = DeadLettersOf | MailboxOf | DelayedOf
 
 
 class RemoveFrame(ClientFrame, frozen=True, tag="remove"):

@@ -34,6 +34,7 @@ from bus.model.repository import (
     lots_of,
 )
 from bus.model.run_events import crashed_notice, start_notice
+from bus.model.values import check_texts
 
 from ..message_rows import in_log
 from .messages.arrivals import Arrivals
@@ -43,7 +44,6 @@ from .server.writer import Transaction
 from .workflows.cancelling import cancel_more, more_to_cancel
 from .workflows.keeping import remove_runs, survey_runs
 from .workflows.recovering import expire_cancels, find_due, recover, seconds_to_next_cancel
-from .workflows.rows import plain
 from .workflows.schedules import seconds_to_next, start_due
 from .workflows.unit import Needs, Unit
 from .workflows.workflows import PostgresqlWorkflows
@@ -137,7 +137,7 @@ class Commits:
         return [answers.get(work.id) for work in works]
 
     async def _change_runs(self, unit: Unit, work: CommitWork) -> None:
-        plain((work.id, work.bot_id, work.run_id, work.digest), f"commit {work.id!r}")
+        check_texts((work.id, work.bot_id, work.run_id, work.digest), f"commit {work.id!r}")
         hold: HoldState | None = None
         if work.run_id is not None and work.fence is not None:
             hold = await self._runs.checkpoint(unit, work)

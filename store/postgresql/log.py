@@ -28,6 +28,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     Erase,
     FindRequest,
     FoundContents,
@@ -70,7 +71,7 @@ from bus.model.repository import (
 
 from .keyed import PostgresqlKeyed
 from .messages import questions
-from .messages.arrivals import Arrivals
+from .messages.arrivals import Arrivals, list_scheduled
 from .messages.conversations import Conversations
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
@@ -348,6 +349,10 @@ class PostgresLog:
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
         return await count_senders(self._database.read, request)
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet."""
+        return await list_scheduled(self._database.questions, request)
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each channel."""

@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import uuid_utils
 
-from bus.errors import DatabaseDamaged, DatabaseUnusable
+from bus.errors import DatabaseDamaged, DatabaseUnusable, InvalidValue
 from bus.model.databases import LogHead
 
 from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing
@@ -121,7 +121,7 @@ class PostgresqlHouse:
 
         try:
             await self._database.writer.run(operation)
-        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, InvalidValue) as error:
             raise DatabaseUnusable(
                 f"{self.place} cannot hold {_refused(kind, rows) or f'a record of {kind.label}'} ({error})"
             ) from error

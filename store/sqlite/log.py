@@ -30,6 +30,7 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
+    DelayedRequest,
     Erase,
     FindRequest,
     FoundContents,
@@ -77,7 +78,7 @@ from .file.scrubbing import scrub
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .keyed import SqliteKeyed
-from .messages.arrivals import Arrivals, is_any_scheduled
+from .messages.arrivals import Arrivals, is_any_scheduled, list_scheduled
 from .messages.conversations import Conversations
 from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
 from .messages.erasing import erase
@@ -405,6 +406,10 @@ class SqliteLog:
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
         return await count_senders(self._database.read, request)
+
+    async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
+        """Return messages that are not due yet."""
+        return await list_scheduled(self._questions, request)
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each channel."""

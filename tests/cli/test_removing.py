@@ -1,4 +1,4 @@
-"""`posthouse purge`: what waits is counted, passed over, and noted."""
+"""`posthouse purge` and `delayed`: what waits is counted, removed, and noted."""
 
 from __future__ import annotations
 
@@ -22,3 +22,25 @@ def test_a_mailbox_is_purged(posthouse: Posthouse) -> None:
 
 def test_nobody_is_not_purged(posthouse: Posthouse) -> None:
     assert posthouse.refusal("purge", "nobody-at-all")[0] == 1
+
+
+def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "sleeper")
+    ids = [
+        posthouse.json("send", "sleeper", "later", "--as", "planner", "--delay", str(delay))["id"]
+        for delay in (3600, 7200)
+    ]
+    ids.append(posthouse.json("publish", "plans", "later", "--as", "planner", "--delay", "9000")["id"])
+    found = posthouse.json("delayed", "list", "--sender", "planner")
+    assert [each["message"]["id"] for each in found] == ids
+    shown = posthouse.answer("delayed", "list")
+    assert all(word in shown for word in (ids[0], "sleeper", "#plans", "planner"))
+    assert posthouse.answer("delayed", "cancel", ids[0], "--dry-run") == "1 delayed message would be cancelled\n"
+    ended = posthouse.run("delayed", "cancel", *ids[:2], "01a22dd0-3a44-768a-8ad5-96595f7bb158")
+    assert (ended.returncode, ended.stdout) == (1, "2 delayed messages cancelled\n")
+    assert "01a22dd0-3a44-768a-8ad5-96595f7bb158 is not waiting" in ended.stderr
+    told = posthouse.json("delayed", "cancel", "--all", "--sender", "planner", "--reference", "ticket 6")
+    assert told == {"cancelled": [ids[2]], "dry_run": False}
+    assert posthouse.json("delayed", "list", "--sender", "planner") == []
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 6"]
+    assert (record["removed"]["name"], record["removed"]["ids"]) == ("planner", [ids[2]])

@@ -11,7 +11,7 @@ import pytest
 import bus
 from bus.testing import Worker
 
-from ..engines import sqlite_only
+from ..engines import query, sqlite_only
 from .fake_worker import FakeWorker
 from .test_bot import bodies
 
@@ -152,7 +152,7 @@ async def test_a_pause_outlasts_the_session(worker: Worker) -> None:
         assert await bodies(b, 1) == [1]
 
 
-@sqlite_only
+@sqlite_only("it puts back a copy of the file; tests/postgresql/test_restoring.py does it with dumps")
 async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, tmp_path: Path) -> None:
     """The same seq in the same log may name another message, after an older copy was put back."""
     async with worker.connect(bot="a") as a:
@@ -173,15 +173,13 @@ async def test_a_restored_log_gives_its_seqs_to_other_messages(worker: Worker, t
         assert await bodies(a, 1) == ["new"]
 
 
-@sqlite_only
-async def test_settling_what_another_log_numbered(worker: Worker) -> None:
+async def test_settling_what_another_log_numbered(worker: Worker, store_url: str) -> None:
     """A message that was held while its log was replaced must not settle the one that has its seq now."""
     async with worker.connect(bot="a") as a:
         await a.send("a", "old")
         old = await a.receive()
         await anyio.to_thread.run_sync(worker.stop)
-        for suffix in ("", "-lock", "-wal", "-shm"):
-            await anyio.Path(f"{worker.database}{suffix}").unlink(missing_ok=True)
+        await _forget(store_url)
         await anyio.to_thread.run_sync(worker.start)
         receipt = await a.send("a", "new")
         assert receipt.seq == old.seq
@@ -285,3 +283,12 @@ async def test_a_bot_that_leaves_while_it_says_hello_says_goodbye_after_it() -> 
             await worker.receive("hello")
             left.set()
             await worker.receive("goodbye")
+
+
+async def _forget(store_url: str) -> None:
+    """Remove everything that is stored."""
+    if store_url.startswith("postgresql:"):
+        await query(store_url, "DROP SCHEMA posthouse CASCADE")
+    else:
+        for suffix in ("", "-lock", "-wal", "-shm"):
+            await anyio.Path(f"{store_url}{suffix}").unlink(missing_ok=True)

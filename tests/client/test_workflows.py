@@ -82,7 +82,7 @@ async def test_many_runs_at_once_are_never_told_to_wait(worker: Worker) -> None:
         assert {each.id: each.context["id"] for each in done} == {f"{n}": f"{n}" for n in range(64)}
 
 
-@sqlite_only
+@sqlite_only("the limit is the worker's; the file is locked to reach it")
 @pytest.mark.parametrize("limit", ["workflow_calls_max", "workflow_bytes_max"])
 async def test_more_calls_than_the_limit_are_refused(store_url: str, limit: str) -> None:
     limits = Limits(**{limit: 2 if limit == "workflow_calls_max" else 150})

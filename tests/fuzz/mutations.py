@@ -170,6 +170,8 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "remove", "request": 23, "id": ID % 4, "what": {"kind": "dead_letters", "mailbox": "a", "seqs": [1]}},
     {"op": "remove", "request": 23, "id": ID % 5, "what": {"kind": "backlog", "mailbox": "news/team"},
      "reference": "x", "dry_run": True},
+    {"op": "remove", "request": 23, "id": ID % 6, "what": {"kind": "delayed", "ids": [ID % 5], "bot": "a"}},
+    {"op": "delayed", "request": 23, "sender": "a", "after": ["2026-01-01T00:00:00Z", ID % 1, ID % 2], "limit": 5},
     {"op": "removals", "request": 23, "after": 1, "limit": 5},
     {"op": "scrub", "request": 23},
     {"op": "keys", "request": 24, "bot": "a", "limit": 5},

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
+from .test_style import PAGES, faults_of
 
 ROOT = Path(__file__).parents[2]
-
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
 
 NAMED = re.compile(r"`((?:bus|store|tests|bench|config|examples|docs)/[\w./-]+\.\w+)`")
 """A file of the project that is written as code. Patterns and made-up paths have other characters."""
@@ -18,10 +16,6 @@ HISTORY = {"CHANGELOG.md"}
 """Pages that name what was there once."""
 
 README_LINES_MAX = 150
-
-
-def _name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def without_code(text: str) -> str:
@@ -55,14 +49,13 @@ def missing_files(text: str) -> list[str]:
     return [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_links_lead_to_headings(page: Path) -> None:
-    assert dead_anchors(page, page.read_text(encoding="utf-8")) == []
+def test_links_lead_to_headings() -> None:
+    assert faults_of(PAGES, dead_anchors) == {}
 
 
-@pytest.mark.parametrize("page", [each for each in PAGES if _name(each) not in HISTORY], ids=_name)
-def test_files_that_are_named_exist(page: Path) -> None:
-    assert missing_files(page.read_text(encoding="utf-8")) == []
+def test_files_that_are_named_exist() -> None:
+    pages = [each for each in PAGES if each.relative_to(ROOT).as_posix() not in HISTORY]
+    assert faults_of(pages, lambda page, text: missing_files(text)) == {}
 
 
 def test_the_readme_is_short() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
 
 
 def _name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+    return path.relative_to(ROOT).as_posix()
+
+
+def faults_of(paths: Iterable[Path], look: Callable[[Path, str], list[str]]) -> dict[str, list[str]]:
+    """Return what is found in each file, by its name. One test of all files takes less than one of each."""
+    found = {_name(path): look(path, path.read_text(encoding="utf-8")) for path in paths}
+    return {name: faults for name, faults in found.items() if faults}
 
 
 # ── The checks ───────────────────────────────────────────────────────────────────────────────────────────
@@ -121,20 +128,19 @@ def dead_links(page: Path, text: str) -> list[str]:
 # ── The house ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_sources_keep_the_style(path: Path) -> None:
-    lines_max = LONGER.get(path.relative_to(ROOT).as_posix(), LINES_MAX)
-    assert style_faults(path.read_text(encoding="utf-8"), lines_max) == []
+def test_sources_keep_the_style() -> None:
+    def faults(path: Path, text: str) -> list[str]:
+        return style_faults(text, LONGER.get(_name(path), LINES_MAX))
+
+    assert faults_of(SOURCES, faults) == {}
 
 
-@pytest.mark.parametrize("path", CODE, ids=_name)
-def test_functions_are_short(path: Path) -> None:
-    assert long_functions(path.read_text(encoding="utf-8")) == []
+def test_functions_are_short() -> None:
+    assert faults_of(CODE, lambda path, text: long_functions(text)) == {}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=_name)
-def test_links_lead_somewhere(path: Path) -> None:
-    assert dead_links(path, path.read_text(encoding="utf-8")) == []
+def test_links_lead_somewhere() -> None:
+    assert faults_of(PAGES, dead_links) == {}
 
 
 BACKENDS = pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from .forked_worker import forked_worker
 from .wire import TIMEOUT_SECONDS, Message, Session, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
-pytestmark = sqlite_only  # they are hard on the worker, and not on its engine
+pytestmark = sqlite_only("they are hard on the worker, and not on its engine")
 
 MEBIBYTE = 1024 * 1024
 

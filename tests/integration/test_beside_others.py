@@ -33,7 +33,7 @@ anyio.run(main)
 """
 
 
-@sqlite_only
+@sqlite_only("a name beside the client is no matter of the engine")
 @pytest.mark.parametrize("shape", ["module", "package"])
 def test_a_bot_works_beside_a_store_and_a_worker_of_its_own(worker: Worker, tmp_path: Path, shape: str) -> None:
     folder = tmp_path / "program"

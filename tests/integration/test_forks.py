@@ -11,7 +11,7 @@ import pytest
 from ..engines import sqlite_only
 from .wire_worker import Worker
 
-pytestmark = sqlite_only
+pytestmark = sqlite_only("a fork is a matter of the client")
 
 ROOT = Path(__file__).parents[2]
 

@@ -166,7 +166,7 @@ def test_status_tells_how_the_worker_is(shared: Worker, name: str) -> None:
         assert status[part], f"{part} is empty"
 
 
-@sqlite_only
+@sqlite_only("PostgreSQL stores no text that is not UTF-8")
 def test_an_answer_that_cannot_be_written_is_an_error_of_that_question(worker: Worker, name: str) -> None:
     session = worker.session(name)
     seqs = session.publish(to_bot(name, "x"))

@@ -38,7 +38,7 @@ def test_a_discarded_dead_letter_is_gone_and_its_message_stays(shared: Worker, n
     seqs = give_up(session, name, "one", "two", "three")
     removed = remove(session, "dead_letters", mailbox=name, seqs=[*seqs[:2], seqs[0], 1 << 40])
     assert removed == {
-        "kind": "dead_letters", "name": name, "counts": {"dead_letters": 2}, "seqs": seqs[:2],
+        "kind": "dead_letters", "name": name, "counts": {"dead_letters": 2}, "seqs": seqs[:2], "ids": [],
         "done": True, "again": False,
     }  # fmt: skip
     assert dead_letters(session) == seqs[2:]
@@ -149,3 +149,42 @@ def test_what_is_not_valid_is_refused(shared: Worker, name: str) -> None:
     assert session.code("remove", id=new_id(), what={"kind": "everything"}) == "bad_request"
     what = {"kind": "backlog", "mailbox": name}
     assert session.code("remove", id=new_id(), what=what, reference="two\nlines") == "bad_request"
+
+
+# ── Delayed messages ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_delayed_messages_are_listed_by_when_they_are_due(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    sent = [to_bot(name, delay, delay=delay) for delay in (300, 100, 200)]
+    session.try_publish(*sent)
+    first = session.value("delayed", sender=name, limit=2)
+    assert ([each["message"]["body"] for each in first["messages"]], first["more"]) == ([100, 200], True)
+    [_, last] = first["messages"]
+    after = [last["due_at"], last["message"]["id"], last["message"]["sender_bot_id"]]
+    rest = session.value("delayed", sender=session.bot_id, after=after, limit=2)
+    assert ([each["message"]["id"] for each in rest["messages"]], "more" in rest) == ([sent[0]["id"]], False)
+    assert session.code("delayed", sender="nobody") == "unknown_bot"
+
+
+def test_a_cancelled_message_never_comes_and_its_id_is_free(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    kept, gone = (to_bot(name, body, delay=3600) for body in ("kept", "gone"))
+    session.try_publish(kept, gone)
+    would = remove(session, "delayed", ids=[gone["id"]], dry_run=True)
+    assert (would["counts"], would["done"]) == ({"delayed": 1}, False)
+    removed = remove(session, "delayed", ids=[gone["id"], new_id(), gone["id"]])
+    assert (removed["name"], removed["counts"], removed["ids"]) == (name, {"delayed": 1}, [gone["id"]])
+    assert [each["message"]["id"] for each in session.value("delayed", sender=name)["messages"]] == [kept["id"]]
+    assert session.code("message", id=gone["id"]) == "not_found"
+    assert remove(session, "delayed", ids=[gone["id"]])["counts"] == {"delayed": 0}
+    session.publish(gone | {"delay": 0})
+    assert session.take_one()["body"] == "gone"
+
+
+def test_a_message_of_another_bot_is_not_cancelled_by_its_id_alone(shared: Worker, name: str) -> None:
+    session, other = shared.session(name), shared.session(f"{name}-other")
+    sent = to_bot(name, 1, delay=3600)
+    session.try_publish(sent)
+    assert remove(other, "delayed", ids=[sent["id"]])["counts"] == {"delayed": 0}
+    assert remove(other, "delayed", ids=[sent["id"]], bot=name)["counts"] == {"delayed": 1}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
+import asyncpg
 import pytest
 
 from bus.model.repository import StoreWatch
@@ -69,3 +72,32 @@ async def test_operators_are_told_that_no_standby_is_waited_for_any_more(postgre
         assert await channels(database) == ["a"]
     assert len(told) == 1
     assert "no commit waits for a standby" in told[0]
+
+
+async def test_a_standby_that_is_promoted_while_the_primary_is_silent_is_found_at_once(
+    postgresql_quorum: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is gone swallows connections, and must not be waited for before the others are asked again."""
+    old, heir, other = postgresql_quorum
+    was_standby = anyio.Event()
+    ask = asyncpg.connect
+
+    async def note(*arguments: Any, **options: Any) -> Any:
+        try:
+            return await ask(*arguments, **options)
+        except asyncpg.TargetServerAttributeNotMatched:
+            was_standby.set()
+            raise
+
+    async def promote() -> None:
+        await was_standby.wait()
+        await anyio.to_thread.run_sync(heir.promote)
+
+    monkeypatch.setattr(asyncpg, "connect", note)
+    with frozen(old), anyio.fail_after(HAPPENS_SECONDS_MAX):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(promote)
+            connection, _, reign = await connect(url(old, heir, other), 10 * HAPPENS_SECONDS_MAX)
+    port = await connection.fetchval("SELECT current_setting('port')::int")
+    await connection.close()
+    assert (port, reign.timeline) == (heir.port, "00000002")

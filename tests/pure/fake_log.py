@@ -23,6 +23,7 @@ from bus.model.repository import (
     AddSecurityEvents,
     AddSubscription,
     Applied,
+    CancelDelayed,
     Change,
     Committed,
     CommitWork,
@@ -360,6 +361,13 @@ class FakeLog:
                     for seq in found:
                         del self.dead_letters[mailbox_id, seq]
                     self.discarded.update((mailbox_id, seq) for seq in found)
+            case CancelDelayed(sender_bot_id, ids):
+                keys = [(id, sender_bot_id) for id in sorted({*ids}) if (id, sender_bot_id) in self.scheduled]
+                removed = replace(removed, counts={"delayed": len(keys)}, ids=tuple(id for id, _ in keys))
+                if removed.done:
+                    for key in keys:
+                        del self.scheduled[key]
+                    self.cancelled.update(keys)
             case PurgeMailbox(unread, returned):
                 waiting = sum(self.backlog(unread).values())
                 removed = replace(removed, counts={"waiting": returned + waiting})

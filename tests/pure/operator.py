@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, EraseFrame, MailboxOf, Removable
+from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, DelayedOf, EraseFrame, MailboxOf, Removable
 
 from .fake_log import FakeLog
 from .promises import Promises
@@ -21,7 +21,11 @@ def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
 
 
 def any_removable(chance: random.Random, promises: Promises) -> Removable:
-    """Return some dead letters of a mailbox, or what waits in one."""
+    """Return some dead letters of a mailbox, some delayed messages of a bot, or what waits in a mailbox."""
+    delayed = list(promises.log.scheduled)
+    if delayed and chance.random() < 0.2:
+        id, sender_bot_id = chance.choice(delayed)
+        return DelayedOf([id, "00000000-0000-7000-8000-ffffffffffff"], sender_bot_id)
     dead = list(promises.log.dead_letters)
     if dead and chance.random() < 0.6:
         mailbox_id, _ = chance.choice(dead)

@@ -203,7 +203,7 @@ class Promises:
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""
-        told = {name: value[name] for name in ("kind", "name", "counts", "seqs")}
+        told = {name: value[name] for name in ("kind", "name", "counts", "seqs", "ids")}
         if value["done"] and self._removals.setdefault(id, told) != told:
             raise Violation(f"the removal {id} was answered {self._removals[id]}, and then {told}")
 

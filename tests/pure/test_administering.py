@@ -12,7 +12,7 @@ from bus.core.sight import Sight
 from bus.settings import Settings, SettingsError
 from bus.settings_changes import take_over
 from bus.wire.frames import EraseFrame, May, Reload, RemoveFrame, ToChannel
-from bus.wire.removing_frames import DeadLettersOf, MailboxOf, Removable
+from bus.wire.removing_frames import DeadLettersOf, DelayedOf, MailboxOf, Removable
 
 from .ruled import RuledWorker, ruled
 from .worker import Worker, published
@@ -103,13 +103,14 @@ def test_who_may_discard_and_purge(worker: RuledWorker) -> None:
         said += worker.commit() if worker.core.has_batch(worker.moment) else []
         return next((frame["code"] for frame in said if frame["op"] == "error"), None)
 
-    for bot, discards, purges, purges_own in (
-        ("root", None, None, None),
-        ("ops", None, "forbidden", None),
-        ("ann", "unknown_bot", "forbidden", None),
+    for bot, discards, others in (
+        ("root", None, None),
+        ("ops", None, "forbidden"),
+        ("ann", "unknown_bot", "forbidden"),
     ):
-        found = code(bot, DeadLettersOf("bob", [1])), code(bot, MailboxOf("bob")), code(bot, MailboxOf(bot))
-        assert found == (discards, purges, purges_own)
+        assert code(bot, DeadLettersOf("bob", [1])) == discards
+        assert (code(bot, MailboxOf("bob")), code(bot, DelayedOf([], "bob"))) == (others, others)
+        assert (code(bot, MailboxOf(bot)), code(bot, DelayedOf([]))) == (None, None)
         sight = Sight(worker.core.permitting.access, worker.core.directory, worker.principal(bot))
         assert (sight.unread_removals() is None) == (bot == "root")
 

@@ -182,6 +182,18 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
         answers.DeadLetterList[answers.ListedDeadLetter],
         {"dead_letters": [DEAD, DEAD | {"message": None}, DEAD | {"message": TAINTED}]},
     ),
+    (
+        answers.DelayedList[answers.ListedDelayed],
+        {
+            "messages": [
+                {
+                    "message": MESSAGE | {"seq": None, "timestamp": None},
+                    "due_at": "2026-01-01T00:00:00.000000Z",
+                }
+            ],
+            "more": True,
+        },
+    ),
     (answers.Retried, {"retried": 2}),
     (answers.SecurityEventList, {"events": [EVENT, EVENT | {"bot_id": None, "bot": None, "damaged": True}]}),
     (

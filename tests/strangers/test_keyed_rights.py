@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from .house import House, opened
 
 pytestmark = pytest.mark.anyio
 
-READS = {
+READS: dict[str, dict[str, Any]] = {
     "kv_get": {"key": "a"},
     "kv_list": {},
     "kv_changes": {"after": 0, "wake": True},
@@ -33,18 +34,11 @@ async def test_members_share_all_stores(house: House) -> None:
 async def test_a_role_reads_and_writes_what_it_names(house: House) -> None:
     await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1")
     assert (await house.call("reader", "kv_get", kv="config", key="a"))["value"] == 1
-    for kv, call in (
-        ("config", "forbidden"),
-        ("reader.own", ""),
-        ("reader", "forbidden"),
-        ("eve.own", "forbidden"),
-    ):
-        for arguments in ({"key": "b", "value": 2, "id": f"{kv}"}, {"key": "b", "id": f"{kv}2"}):
-            name = "kv_put" if "value" in arguments else "kv_delete"
-            if call:
-                assert await house.refused("reader", name, kv=kv, **arguments) == call
-            else:
-                assert (await house.call("reader", name, kv=kv, **arguments))["revision"] > 1
+    for kv in ("config", "reader", "eve.own"):
+        assert await house.refused("reader", "kv_put", kv=kv, key="b", value=2, id="put") == "forbidden"
+        assert await house.refused("reader", "kv_delete", kv=kv, key="b", id="delete") == "forbidden"
+    assert (await house.call("reader", "kv_put", kv="reader.own", key="b", value=2, id="put"))["revision"] == 2
+    assert (await house.call("reader", "kv_delete", kv="reader.own", key="b", id="delete"))["revision"] == 3
     for name, arguments in READS.items():
         assert await house.refused("reader", name, kv="other", **arguments) == "forbidden"
         assert await house.refused("reader", name, kv="eve.own", **arguments) == "forbidden"

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-
-import bus
 
 from ..integration.forked_worker import forked_worker
 from .browser import TAB, Browser, chromium
 from .site import Site
+from .team import SEEN, Connect, began, talk, working
 
-HOSTILE = '<script>document.title="mine"</script><img src=x onerror=alert(1)>"\'\u202egnp\u200b&amp;'
-"""A text that would run, end an attribute, and turn around what follows, if it were not shown as it is."""
-
-SEEN = '<script>document.title="mine"</script><img src=x onerror=alert(1)>"\'\\u202egnp\\u200b&amp;'
-
-Connect = Callable[[str], bus.Bot]
-
-PAGES = ["/", "/dead-letters", "/bots", "/bot?name=critic", "/channel?name=jobs"]
+PAGES = [
+    "/",
+    "/conversations",
+    "/conversation?channel=jobs",
+    "/conversation?one=author&other=critic",
+    "/message?seq=1",
+    "/mailboxes",
+    "/mailbox?name=critic",
+    "/dead-letters",
+    "/runs",
+    "/approvals",
+    "/bots",
+    "/bot?name=critic",
+    "/channel?name=jobs",
+    "/settings",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +34,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("web")
     (folder / "worker").mkdir()
     with forked_worker(folder / "worker") as worker, Site(worker, folder / "page") as site:
-        site.play(_traffic)
-        yield site
+        site.play(talk)
+        with working(site):
+            yield site
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +55,6 @@ def browser(_window: Browser, site: Site) -> Iterator[Browser]:
     yield _window
     _window.command("Emulation.setScriptExecutionDisabled", value=False)
     assert _window.faults() == []
-
-
-async def _traffic(connect: Connect) -> None:
-    async with connect("planner") as planner, connect("critic") as critic, connect("worker-1") as worker:
-        await critic.subscribe("jobs")
-        await worker.subscribe("jobs", group="workers")
-        for number in range(5):
-            await planner.publish("jobs", {"number": number, "text": HOSTILE}, message_type=HOSTILE)
-        for _ in range(5):
-            message = await critic.receive()
-            await message.term(f"cannot be judged: {HOSTILE}")
 
 
 def test_a_link_lets_in_once(browser: Browser, site: Site) -> None:
@@ -84,13 +81,13 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
     browser.live()
     before = _fact(browser, "in the log")
 
-    async def talk(connect: Connect) -> None:
-        async with connect("planner") as planner:
-            await planner.send("critic", "one more")
+    async def more(connect: Connect) -> None:
+        async with connect("author") as author:
+            await author.send("critic", "one more")
 
-    site.play(talk)
+    site.play(more)
     browser.wait(lambda: _fact(browser, "in the log") == before + 1)
-    browser.see("5 messages became dead letters within the hour")
+    browser.see("Dead letters within the hour: 5")
     browser.wait(lambda: len(browser.all("svg polyline")) >= 3)
     browser.click(".alarm a")
     browser.see("Dead letters", "h1")
@@ -108,7 +105,7 @@ def test_channels_and_bots_are_found(browser: Browser, site: Site) -> None:
     assert "workers" in browser.row("jobs")
     browser.one("input[name=find]").send_keys("crit")
     browser.click(".find button")
-    browser.wait(lambda: "planner" not in browser.text())
+    browser.wait(lambda: "author" not in browser.text())
     browser.click("td a[href='/bot?name=critic']")
     browser.see("Bot critic", "h1")
     assert "jobs" in browser.row("jobs")
@@ -188,3 +185,143 @@ def test_dark_and_light(browser: Browser) -> None:
         grounds.add(browser.script("return getComputedStyle(document.documentElement).backgroundColor"))
     browser.command("Emulation.setEmulatedMedia", features=[])
     assert grounds == {"rgb(251, 251, 249)", "rgb(21, 25, 24)"}
+
+
+# ── Talk and mailboxes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_channel_is_read_live(browser: Browser, site: Site) -> None:
+    browser.click("nav a[href='/conversations']")
+    browser.click("td a[href='/conversation?channel=jobs']")
+    browser.see("Channel jobs", "h1")
+    browser.live()
+    assert SEEN.replace('"', '\\"') in browser.text("li pre")
+
+    async def say(connect: Connect) -> None:
+        async with connect("author") as author:
+            await author.publish("jobs", "said just now")
+
+    site.play(say)
+    browser.see("said just now", "li pre")
+    assert len(browser.all(".talk li")) == 6
+
+
+def test_a_pair_and_its_thread_are_read(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/conversations")
+    browser.one("input[name=one]").send_keys("author")
+    browser.one("input[name=other]").send_keys("critic")
+    browser.click("form[action='/conversation'] button")
+    browser.see("author and critic", "h1")
+    browser.live()
+    [question] = [each for each in browser.all(".talk li") if "Is it good?" in each.text]
+    question.find_element("link text", "thread").click()
+    browser.see("Thread", "h1")
+    said = ["Is it good?", "gnp", "Why?", "It is long."]
+    drawn = [(each.get_attribute("class"), each.text) for each in browser.all(".tree li")]
+    assert [depth for depth, _ in drawn] == ["depth0", "depth1", "depth2", "depth1"]
+    assert all(word in text for word, (_, text) in zip(said, drawn, strict=True))
+
+
+def test_a_message_and_what_became_of_it(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/message?seq=5")
+    assert "dead" in browser.row("critic")
+    assert SEEN in browser.row("critic")
+    assert "waiting" in browser.row("jobs/workers")
+    browser.open(f"{site.origin}/mailbox?name=worker-1").see("nobody is here to take them")
+    assert "xxx…" in browser.row("xxx")
+    browser.click("td[data-of=seq] a")
+    browser.see("more characters are not shown")
+    browser.click("a[href^='/message/body']")
+    body = browser.text("body")
+    assert "x" * 100_000 in body
+    browser.open(f"{site.origin}/message/body?seq=1")
+    assert SEEN.replace('"', '\\"') in browser.text("body")
+    assert browser.all("script, img") == []
+
+
+# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def start(browser: Browser, site: Site, what: str) -> str:
+    """Let the planner begin a run, and open its page."""
+    run_id = site.play(lambda connect: began(connect, what, {"city": "Rome"}))
+    browser.open(f"{site.origin}/run?id={run_id}").live()
+    return run_id
+
+
+def test_a_run_is_followed_and_approved(browser: Browser, site: Site) -> None:
+    run_id = start(browser, site, "trip")
+    browser.wait(lambda: "waiting approval" in browser.row("agree"))
+    assert len(browser.all("rect.bar.completed")) == 3
+    browser.click("td[data-of=outcome] summary")
+    browser.see("train to Rome", "details[open]")
+    browser.click("nav a[href='/approvals']")
+    browser.see(f"Book Rome? {SEEN}", ".prompt")
+    browser.one("input[name=comment]").send_keys("with pleasure")
+    browser.click("button[value=approve]")
+    browser.see(f"step agree of run {run_id} is approved", ".note")
+    browser.see("Nothing waits for an approval")
+    browser.open(f"{site.origin}/run?id={run_id}")
+    browser.wait(lambda: "completed" in browser.text(".facts"))
+    assert "with pleasure (ann on the page)" in browser.row("agree")
+
+
+def test_a_run_is_rejected(browser: Browser, site: Site) -> None:
+    run_id = start(browser, site, "trip")
+    browser.wait(lambda: "waiting approval" in browser.row("agree"))
+    browser.open(f"{site.origin}/approvals").click("button[value=reject]")
+    browser.see(f"step agree of run {run_id} is rejected", ".note")
+    browser.open(f"{site.origin}/run?id={run_id}")
+    browser.wait(lambda: "failed" in browser.text(".facts"))
+
+
+def test_a_failed_run_is_retried_and_forked(browser: Browser, site: Site) -> None:
+    run_id = start(browser, site, "flawed")
+    browser.wait(lambda: "failed" in browser.text(".facts"))
+    assert SEEN in browser.text("pre.error")
+    browser.click("form[action='/run/retry'] button")
+    browser.see(f"run {run_id} is pending", ".note")
+    browser.wait(lambda: "completed" in browser.text(".facts"))
+    assert "mended" in browser.text("#result")
+    browser.click("form[action='/run/fork'] select")
+    browser.click("form[action='/run/fork'] option[value=fetch]")
+    browser.click("form[action='/run/fork'] button")
+    browser.see(f"this run begins with the steps of {run_id}", ".note")
+    assert "prepare" in browser.text("table")
+    assert "fetch" not in browser.text("table")
+    browser.open(f"{site.origin}/runs?status=pending").see("flawed")
+
+
+def test_a_run_is_paused_resumed_and_cancelled(browser: Browser, site: Site) -> None:
+    run_id = start(browser, site, "slow")
+    browser.wait(lambda: "begin" in browser.text("main"))
+    browser.one("form[action='/run/pause'] input[name=reason]").send_keys("lunch")
+    browser.click("form[action='/run/pause'] button")
+    browser.see(f"run {run_id} is paused", ".note")
+    browser.see("paused by ann: lunch", "pre.error")
+    browser.click("form[action='/run/resume'] button")
+    browser.see(f"run {run_id} is pending", ".note")
+    browser.click("#cancel summary")
+    browser.click("#now")
+    browser.one("#why-cancel").send_keys("enough")
+    browser.click("#cancel button")
+    browser.see("cancelled", ".note")
+    browser.wait(lambda: "cancelled" in browser.text(".facts"))
+
+
+# ── Settings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_log_ins_and_tokens_end_in_settings(browser: Browser, site: Site) -> None:
+    mallory = site.login("mallory")
+    site.token("shop", "send:**")
+    assert site.ask("/", headers=mallory).status == 200
+    browser.open(f"{site.origin}/settings")
+    assert "send:**" in browser.row("shop")
+    browser.click("button[aria-label='End the token shop']")
+    browser.see("it has ended", ".note")
+    browser.click("button[aria-label='End the log-in of mallory']")
+    browser.wait(lambda: "mallory" not in browser.text())
+    assert site.ask("/", headers=mallory).status == 303
+    browser.click("form[action='/settings/reload'] button")
+    browser.see("no keys", ".note.fault")

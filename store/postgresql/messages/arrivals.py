@@ -14,7 +14,7 @@ import asyncpg
 
 from bus.errors import RecordDamaged
 from bus.model.arriving import appended, are_due, fitting, waits, whole
-from bus.model.repository import Added, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
+from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
 from ...message_rows import checksum, in_log
 from ..server.reader import Reader
@@ -23,7 +23,15 @@ from .ids import append_known, find_senders
 from .rows import append, escaped, unescaped
 from .taint import Taint
 
-__all__ = ["SCHEDULED", "Arrivals", "is_intact_scheduled", "next_due_at", "read_scheduled", "schedule"]
+__all__ = [
+    "SCHEDULED",
+    "Arrivals",
+    "is_intact_scheduled",
+    "list_scheduled",
+    "next_due_at",
+    "read_scheduled",
+    "schedule",
+]
 
 _SCHEDULE = """
     INSERT INTO scheduled_messages (
@@ -48,6 +56,11 @@ _READ_DUE = f"SELECT {_COLUMNS} FROM scheduled_messages WHERE number = ANY($1::b
 
 _IS_ANY_SCHEDULED = "SELECT EXISTS (SELECT FROM scheduled_messages WHERE id = ANY($1::text[]))"
 """Whoever sent it: then each message is looked up exactly."""
+
+_LIST = f"""{SCHEDULED}
+    WHERE due_at IS NOT NULL AND ($1::text IS NULL OR sender_bot_id = $1)
+        AND (due_at, id, sender_bot_id) > ($2::text, $3::text, $4::text)
+    ORDER BY due_at, id, sender_bot_id LIMIT $5"""
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
@@ -167,6 +180,20 @@ async def read_scheduled(reader: Reader, number: int) -> NewMessage | None:
             raise RecordDamaged("scheduled_messages", str(record[0]))
         return _message(record)
     return None
+
+
+async def list_scheduled(reader: Reader, request: DelayedRequest) -> list[NewMessage]:
+    """Return delayed messages by when they are due, but for damaged ones."""
+    found: list[NewMessage] = []
+    after = request.after or ("", "", "")
+    while len(found) < request.limit:
+        wanted = request.limit - len(found)
+        records = await reader.fetch(_LIST, request.sender_bot_id, *after, wanted)
+        found += [_message(record) for record in records if is_intact_scheduled(record)]
+        if len(records) < wanted:
+            break
+        after = (records[-1][10], records[-1][0], records[-1][1])
+    return found
 
 
 def _record(message: NewMessage) -> tuple[Any, ...]:

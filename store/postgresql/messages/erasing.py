@@ -15,7 +15,7 @@ from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 from ...message_rows import ERASED_HEADERS, erased_checksum
 from ...seals import erased_before, removal_row
 from ..server.writer import Transaction
-from ..workflows.keeping import remove_runs
+from ..workflows.keeping import open_runs, remove_runs
 from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, read_row
 
@@ -56,14 +56,17 @@ async def erase(transaction: Transaction, change: Erase) -> Erased:
             delayed.append(each)
         else:
             wanted.update(row[0] for row in await connection.fetch(_RELEASED, each.id, each.sender_bot_id))
-    rows = [read_row(record) for record in await connection.fetch(_TO_ERASE, sorted(wanted))]
+    found = await connection.fetch(_TO_ERASE, sorted(wanted))
+    going_on = await open_runs(connection, [record["id"] for record in found])
+    rows = [read_row(record) for record in found if record["id"] not in going_on]
     seqs = tuple(row[0] for row in rows)
     await connection.execute(_ERASE, seqs, [erased_checksum(row) for row in rows])
     await connection.execute(_FORGET_REASONS, seqs)
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
-    erased = Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
+    removed = tuple(id for id in runs if id not in left)
+    erased = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})))
     await connection.execute(ADD_REMOVAL, *removal_row(change, erased))
     return erased
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncpg
 import msgspec
 
-from bus.model.repository import DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
+from bus.model.repository import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
 
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..server.reader import Reader
@@ -23,6 +23,8 @@ ADD_REMOVAL = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
 
 _DEAD_LETTERS = "mailbox_id = $1 AND seq = ANY($2::bigint[])"
+
+_DELAYED = "sender_bot_id = $1 AND id = ANY($2::text[])"
 
 
 async def recorded(connection: asyncpg.Connection, id: str) -> str | None:
@@ -56,6 +58,14 @@ async def _remove(connection: asyncpg.Connection, change: Remove, nothing: Remov
                 await connection.execute(f"DELETE FROM dead_letters WHERE {_DEAD_LETTERS}", mailbox_id, seqs)
             found = tuple(row[0] for row in rows)
             return msgspec.structs.replace(nothing, counts={"dead_letters": len(found)}, seqs=found)
+        case CancelDelayed(sender_bot_id, ids):
+            rows = await connection.fetch(
+                f"SELECT id FROM scheduled_messages WHERE {_DELAYED} ORDER BY id", sender_bot_id, ids
+            )
+            if not change.dry_run:
+                await connection.execute(f"DELETE FROM scheduled_messages WHERE {_DELAYED}", sender_bot_id, ids)
+            waiting = tuple(row[0] for row in rows)
+            return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
         case PurgeMailbox(unread, returned):
             count = returned + await count_waiting(connection, unread)
             return msgspec.structs.replace(nothing, counts={"waiting": count})

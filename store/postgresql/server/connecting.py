@@ -12,13 +12,13 @@ import ssl
 
 import asyncpg
 
-from bus.errors import DatabaseUnusable, StorageBusy, StorageFull, StoreError, StoreFailed
+from bus.errors import DatabaseUnusable, InvalidValue, StorageBusy, StorageFull, StoreError, StoreFailed
 
 from ...urls import shown
 from .checks import SCHEMA, SERVER, Server, refusals
-from .hosts import Reign, find_primary, terminate
+from .hosts import HOST_SECONDS_MAX, Reign, find_primary, terminate
 
-__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "translate", "unreachable"]
+__all__ = ["CLOSE_SECONDS_MAX", "SCHEMA", "connect", "is_lost", "make_safe", "refusal", "translate", "unreachable"]
 
 CLOSE_SECONDS_MAX = 1.0
 """How long a server may take to answer a goodbye: then the connection is dropped, and nothing is lost."""
@@ -57,8 +57,10 @@ _EMPTY_COMMIT = "SELECT pg_logical_emit_message(true, 'posthouse', '')"
 """A transaction that writes nothing but its commit, which is answered when all that came before it is safe, too."""
 
 
-async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server, Reign]:
-    """Connect to the primary of a URL, which may name several hosts.
+async def connect(
+    url: str, host_seconds: float = HOST_SECONDS_MAX, /, **settings: str
+) -> tuple[asyncpg.Connection, Server, Reign]:
+    """Connect to the primary of a URL, which may name several hosts; each of them may be silent for so long.
 
     Raise DatabaseUnusable if it needs a person before it can be used, and an error that `is_lost` knows if it
     cannot be reached now.
@@ -67,7 +69,7 @@ async def connect(url: str, **settings: str) -> tuple[asyncpg.Connection, Server
     the session shows may be believed before `make_safe`. `settings` replace those of every session.
     """
     try:
-        connection, reign = await find_primary(url, _SETTINGS | settings)
+        connection, reign = await find_primary(url, _SETTINGS | settings, host_seconds)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLCertVerificationError) as error:
         if isinstance(error, _ENDED) and not isinstance(
             error, ssl.SSLCertVerificationError | asyncpg.ProtocolViolationError
@@ -124,6 +126,13 @@ def is_lost(connection: asyncpg.Connection | None, error: BaseException) -> bool
     return isinstance(error, _ENDED) or (
         isinstance(error, asyncpg.InterfaceError) and connection is not None and connection.is_closed()
     )
+
+
+def refusal(error: Exception) -> Exception:
+    """Return our error for one of a single operation, whose value PostgreSQL cannot hold; any other as it is."""
+    if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        return InvalidValue("a text", "must not contain a zero character")
+    return error
 
 
 def translate(error: asyncpg.PostgresError) -> StoreError | None:

@@ -1,8 +1,9 @@
 """The hosts of a URL: which of their servers is the primary that counts.
 
-Owns two rules. All hosts are asked at the same time, so that one that swallows connections does not keep us from
-the others. And of several servers that say they are the primary, the one that was promoted last counts: the former
-one does not know yet that it was replaced.
+Owns three rules. All hosts are asked at the same time, so that one that swallows connections does not keep us from
+the others. While one of them is silent, standbys are asked again: the next primary is among them. And of several
+servers that say they are the primary, the one that was promoted last counts: the former one does not know yet that
+it was replaced.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from urllib.parse import urlsplit
 import anyio
 import asyncpg
 
-__all__ = ["Reign", "find_primary", "terminate"]
+__all__ = ["HOST_SECONDS_MAX", "Reign", "find_primary", "terminate"]
 
-_HOST_SECONDS_MAX = 10.0
+HOST_SECONDS_MAX = 10.0
 """For one host: no batch has begun, so giving up loses nothing."""
+
+_AGAIN_SECONDS = 0.3
+"""After which a standby is asked again."""
 
 _OTHERS_SECONDS_MAX = 0.5
 """How long the other hosts may take after one of them was the primary."""
@@ -34,18 +38,30 @@ class Reign(NamedTuple):
     started_at: datetime
 
 
-async def find_primary(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.Connection, Reign]:
-    """Connect to the primary that was promoted last.
+async def find_primary(
+    url: str, settings: Mapping[str, str], host_seconds: float = HOST_SECONDS_MAX
+) -> tuple[asyncpg.Connection, Reign]:
+    """Connect to the primary that was promoted last; each host may be silent for so long.
 
     If there is none, raise TargetServerAttributeNotMatched, or what the hosts said.
     """
+    hosts = _of_each_host(url)
+    silent = set(hosts)
     found: list[tuple[Reign, asyncpg.Connection]] = []
     errors: list[Exception] = []
 
     async def ask(host_url: str) -> None:
+        while True:
+            may_follow = await ask_once(host_url)
+            if not may_follow or not silent:
+                return
+            await anyio.sleep(_AGAIN_SECONDS)
+
+    async def ask_once(host_url: str) -> bool:
+        """Return True if it is a standby, which may become the primary."""
         connection: asyncpg.Connection | None = None
         try:
-            with anyio.fail_after(_HOST_SECONDS_MAX):
+            with anyio.fail_after(host_seconds):
                 connection = await asyncpg.connect(
                     host_url, target_session_attrs="primary", server_settings=dict(settings)
                 )
@@ -56,13 +72,16 @@ async def find_primary(url: str, settings: Mapping[str, str]) -> tuple[asyncpg.C
                     connection.terminate()
                 raise
             errors.append(error if connection is None else terminate(connection, error))
-        else:
-            found.append((reign, connection))
-            tasks.cancel_scope.deadline = anyio.current_time() + _OTHERS_SECONDS_MAX
+            return isinstance(error, asyncpg.TargetServerAttributeNotMatched)
+        finally:
+            silent.discard(host_url)
+        found.append((reign, connection))
+        tasks.cancel_scope.deadline = anyio.current_time() + _OTHERS_SECONDS_MAX
+        return False
 
     try:
         async with anyio.create_task_group() as tasks:
-            for each in _of_each_host(url):
+            for each in hosts:
                 tasks.start_soon(ask, each)
     except BaseException:
         for _, connection in found:

@@ -16,7 +16,7 @@ import asyncpg
 
 from bus.errors import StoreFailed
 
-from .connecting import CLOSE_SECONDS_MAX, is_lost, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, refusal, translate
 from .primary import ATTEMPTS_MAX, Primary
 
 __all__ = ["Reader", "open_reader"]
@@ -35,7 +35,7 @@ class Reader:
         return f"<Reader {self._primary} idle={len(self._idle)}>"
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
-        """Return the rows of a query. Raise StoreFailed if they cannot be read."""
+        """Return the rows of a query. Raise StoreFailed if they cannot be read, and InvalidValue."""
         async with self._free:
             for _ in range(ATTEMPTS_MAX):
                 await self._primary.settled()
@@ -47,11 +47,12 @@ class Reader:
                     if is_lost(connection, error):
                         connection.terminate()
                         continue
-                    if isinstance(error, asyncpg.PostgresError):
-                        raise translate(error) or StoreFailed(
-                            f"PostgreSQL reported {error.sqlstate}: {error}"
+                    refused = refusal(error)
+                    if isinstance(refused, asyncpg.PostgresError):
+                        raise translate(refused) or StoreFailed(
+                            f"PostgreSQL reported {refused.sqlstate}: {refused}"
                         ) from error
-                    raise
+                    raise refused from error
                 finally:
                     if not connection.is_closed():
                         self._idle.append(connection)

@@ -89,7 +89,9 @@ class Renewing:
         pause = 0.05
         while not self._stopped:
             try:
-                self._connection, *_ = await connect(self._url, application_name=_NAME)
+                self._connection, *_ = await connect(
+                    self._url, self._lease.patience_seconds, application_name=_NAME
+                )
                 pause = 0.05
                 self._lost(await self._renew_by(self._connection))
                 return

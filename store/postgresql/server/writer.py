@@ -31,7 +31,7 @@ import asyncpg
 
 from bus.errors import OwnershipLost, StorageBusy, StorageFull, StoreClosed, StoreError, StoreFailed, StoreFailure
 
-from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, translate
+from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, refusal, translate
 from .incarnation import Incarnation, LogEnd, begin, carry_out_alone, look, move_end
 from .primary import ATTEMPTS_MAX, Primary
 
@@ -411,7 +411,7 @@ async def _carry_out_each(pendings: Sequence[_Pending[Any]], transaction: Transa
         except Exception as error:
             if is_lost(transaction.connection, error) or _concerns_all(error):
                 raise
-            pending.error = error
+            pending.error = refusal(error)
 
 
 async def _carry_out(pendings: Sequence[_Pending[Any]], transaction: Transaction) -> None:

@@ -26,7 +26,7 @@ from ..server.writer import Transaction
 from .cancelling import cancel_more, more_to_cancel
 from .events import EventWriting
 from .keeping import delete_definition
-from .rows import part, plain
+from .rows import part
 from .runs import Runs
 from .unit import Needs, Unit
 
@@ -107,7 +107,6 @@ class PostgresqlDefinitions:
         self.runs.check_size(definition, what)
         owner = _owner(definition.owner)
         text = json_text(definition, what)
-        plain((definition.id, definition.name, owner), what)
 
         async def operation(unit: Unit) -> WorkflowDefinition:
             stored, replaced = await find_stored(unit.connection, definition.id)

@@ -7,9 +7,9 @@ from bus.model.checked import new_run
 from bus.model.leases import Claimant
 from bus.model.openings import OpenedRun, RunOpening, check_known, counting, run_of
 from bus.model.records import StepPage, WorkflowDefinition
+from bus.model.values import check_texts
 
 from .definitions import definition_record, find_stored
-from .rows import plain
 from .runs import Runs
 from .unit import Unit
 
@@ -31,7 +31,7 @@ async def enter(
     The definition and the steps of one that exists have to be read. Raise NotFound if it exists and has to be new,
     or what `RunOpener.open_run` does.
     """
-    plain((opening.run_id, opening.workflow), "opening of a run")
+    check_texts((opening.run_id, opening.workflow), "opening of a run")
     held = await unit.find(opening.run_id)
     definition: WorkflowDefinition | None = None
     if held is None:
@@ -55,7 +55,6 @@ async def _meant(unit: Unit, opening: RunOpening, bot_id: str) -> WorkflowDefini
     given = opening.definition
     key = (bot_id, opening.workflow) if given is None else ("", given.id)
     if key not in unit.definitions:
-        plain(key, "id of a workflow")
         if given is None:
             rows = await unit.connection.fetch(_MEANT, opening.workflow, bot_id)
             unit.definitions[key] = (definition_record(rows[0]) if rows else None, [])

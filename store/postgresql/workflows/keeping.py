@@ -5,6 +5,8 @@ Owns what belongs to a run and goes with it: the tables of it have no foreign ke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 
 from bus.errors import Conflict, DefinitionInUse
@@ -13,7 +15,7 @@ from bus.model.repository import EndedRun, RemoveRuns, RunSurvey, Surveyed, Surv
 
 from ..server.reader import Reader
 
-__all__ = ["delete_definition", "delete_run", "remove_runs", "survey_runs"]
+__all__ = ["delete_definition", "delete_run", "open_runs", "remove_runs", "survey_runs"]
 
 # What a run that may go on has started: a retry would start it again. But what continued an earlier run of the same
 # id is none of its children.
@@ -35,6 +37,8 @@ _REMOVE = _DELETE.format(f"id = ANY($1::text[]) AND ended_at <= $2 AND {_FREE}")
 _DELETE_ONE = _DELETE.format(f"id = $1 AND ended_at IS NOT NULL AND {_FREE}")
 
 _DELETE_ALL = _DELETE.format("workflow_id = $1")
+
+_OPEN = "SELECT id FROM workflow_runs WHERE id = ANY($1::text[]) AND ended_at IS NULL"
 
 _FIRST_TO_GO = """
     SELECT ended_at, number FROM workflow_runs WHERE workflow_id = $1 AND ended_at IS NOT NULL
@@ -78,6 +82,11 @@ async def remove_runs(connection: asyncpg.Connection, change: RemoveRuns) -> int
     """Remove runs that have ended, and have not been retried since; return how many those were."""
     [[removed]] = await connection.fetch(_REMOVE, list(change.run_ids), change.ended_until)
     return int(removed)
+
+
+async def open_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that are of runs that have not ended."""
+    return {row[0] for row in await connection.fetch(_OPEN, ids)}
 
 
 async def delete_run(connection: asyncpg.Connection, run_id: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bus.errors import InvalidValue, RecordDamaged
+from bus.errors import RecordDamaged
 from bus.model.leases import HoldState
 from bus.model.records import RunStatus, RunSummary, StepStatus, WorkflowRun, WorkflowStepLog
 from bus.model.values import row_range
@@ -29,7 +29,6 @@ __all__ = [
     "error_text",
     "hold_state",
     "part",
-    "plain",
     "run_record",
     "run_row",
     "step_record",
@@ -76,13 +75,6 @@ LARGE_CHARACTERS = 1024 * 1024
 _decode = msgspec.json.decode
 
 
-def plain(values: Iterable[Any], what: str) -> None:
-    """Raise InvalidValue if one of the values is a text with a zero character."""
-    for value in values:
-        if isinstance(value, str) and "\0" in value:
-            raise InvalidValue(what, f"must not contain a zero character, as {value[:64]!r} does")
-
-
 def error_text(error: str | None) -> str | None:
     """Return an error as it is stored."""
     return None if error is None else msgspec.json.encode(error).decode()
@@ -99,8 +91,7 @@ def part(limit: int | None, offset: int) -> tuple[int | None, int]:
 
 
 def run_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the row of a new run as it is stored. Raise InvalidValue for a text that cannot be."""
-    plain((*row[:9], *row[10:]), f"run {row[0]!r}")
+    """Return the row of a new run as it is stored."""
     return (*row[:9], error_text(row[9]), *row[10:])
 
 

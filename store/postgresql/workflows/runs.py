@@ -26,12 +26,11 @@ from bus.model.leases import (
 from bus.model.records import Claim, Lease, RunStatus, WorkflowRun, later
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
-from bus.model.values import same_values
+from bus.model.values import check_texts, same_values
 from bus.model.workflows import WorkflowRules
 
 from .events import EventWriting
 from .flushing import CANCELLED, INTERRUPTED
-from .rows import plain
 from .unit import Unit
 
 __all__ = ["CancelRequest", "Runs"]
@@ -155,7 +154,7 @@ class Runs:
 
         InvalidTransition is returned if the claim ends the run, which is to be cancelled.
         """
-        plain((claimant.holder, claimant.claim_id), "holder or id of a claim")
+        check_texts((claimant.holder, claimant.claim_id), "holder or id of a claim")
         held = await unit.held(run_id)
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)

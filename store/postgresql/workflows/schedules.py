@@ -25,7 +25,7 @@ from bus.model.values import check_id, json_text, same_values
 
 from ..server.reader import Reader
 from .lists import PostgresqlRunLists
-from .rows import part, plain
+from .rows import part
 from .runs import Runs
 from .unit import Unit
 
@@ -104,8 +104,6 @@ class PostgresqlSchedules(PostgresqlRunLists):
         schedule = await anyio.to_thread.run_sync(checked_schedule, schedule)
         text = json_text(schedule, f"schedule {schedule.id!r}")
         new_run(scheduled_run(schedule, "", "", ""))  # raises what its runs would
-        names = (schedule.workflow_id, schedule.concurrency_key, schedule.bot)
-        plain(names, f"schedule {schedule.id!r}")
 
         async def operation(unit: Unit) -> ScheduleStatus:
             connection, now = unit.connection, unit.now

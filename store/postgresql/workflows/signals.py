@@ -11,11 +11,11 @@ from bus.errors import Conflict, NotFound, RecordDamaged, RunEnded, TooManySigna
 from bus.model.checked import NewStep
 from bus.model.records import CONTINUED, NewSignal, Signal, StepStatus, WorkflowStepLog
 from bus.model.transitions import RUN_TRANSITIONS
-from bus.model.values import json_text, json_value, same_values
+from bus.model.values import check_texts, json_text, json_value, same_values
 from bus.model.workflows import StepMove
 
 from ..server.reader import Reader
-from .rows import plain, value_of
+from .rows import value_of
 from .runs import Runs
 from .steps import Steps
 from .unit import Unit
@@ -68,7 +68,7 @@ class RunSignals:
             sent_at=unit.now,
         )
         self._runs.check_size(sent, f"signal {signal.name!r}")
-        plain((sender,), "sender of a signal")
+        check_texts((sender,), "sender of a signal")
         held = await unit.find(signal.run_id)
         if held is None:
             raise NotFound("run", signal.run_id)

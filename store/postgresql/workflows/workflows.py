@@ -54,7 +54,7 @@ from .keeping import delete_run
 from .queueing import find_news, find_owners
 from .recovering import expire_cancels, recover
 from .retrying import Retrying
-from .rows import RECORD_COLUMNS, STEP_COLUMNS, STEP_ORDER, part, plain, run_record, step_record
+from .rows import RECORD_COLUMNS, STEP_COLUMNS, STEP_ORDER, part, run_record, step_record
 from .signals import RunSignals, find_signals
 from .steps import Steps, needs_of
 from .unit import Needs, Unit
@@ -421,6 +421,5 @@ class PostgresqlWorkflows(PostgresqlHolds):
         pending = msgspec.structs.replace(step, status=StepStatus.PENDING)
         new = new_step(normal_record(pending, f"step {step.step_id!r}"), fence=fence, by=self._by)
         self.runs.check_size(new.step, f"step {step.step_id!r}", new.output_text)
-        plain(new.row[:2], "id of a step log or its run")
         last = None if until is None else time_text(until, "until")
         return await self._write(lambda unit: self.signals.take(unit, new, names, last), needs_of(new))

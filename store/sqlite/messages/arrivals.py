@@ -18,6 +18,7 @@ from bus.errors import RecordDamaged
 from bus.model.arriving import appended, are_due, fitting, waits, whole
 from bus.model.repository import (
     Added,
+    DelayedRequest,
     Lot,
     NewMessage,
     Outcome,
@@ -39,6 +40,7 @@ __all__ = [
     "Arrivals",
     "is_any_scheduled",
     "is_intact_scheduled",
+    "list_scheduled",
     "next_due_at",
     "read_scheduled",
     "schedule",
@@ -68,6 +70,10 @@ _IS_ANY_SCHEDULED = """
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All delayed messages."""
+
+_LIST = f"""{SCHEDULED}
+    WHERE due_at IS NOT NULL AND (?1 IS NULL OR sender_bot_id = ?1) AND (due_at, id, sender_bot_id) > (?2, ?3, ?4)
+    ORDER BY due_at, id, sender_bot_id LIMIT ?5"""
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
@@ -198,6 +204,20 @@ async def read_scheduled(connection: Reader, rowid: int) -> NewMessage | None:
             raise RecordDamaged("scheduled_messages", str(row[0]))
         return _message(row)
     return None
+
+
+async def list_scheduled(reader: Reader, request: DelayedRequest) -> list[NewMessage]:
+    """Return delayed messages by when they are due, but for damaged ones."""
+    found: list[NewMessage] = []
+    after = request.after or ("", "", "")
+    while len(found) < request.limit:
+        values = (request.sender_bot_id, *after, request.limit - len(found))
+        rows = list(await reader.execute_fetchall(_LIST, values))
+        found += [_message(row) for row in rows if is_intact_scheduled(row)]
+        if len(rows) < values[-1]:
+            break
+        after = (rows[-1][10], rows[-1][0], rows[-1][1])
+    return found
 
 
 def is_any_scheduled(ids: Sequence[str]) -> Statement:

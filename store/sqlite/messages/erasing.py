@@ -16,7 +16,7 @@ from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 from ...message_rows import ERASED_HEADERS, erased_checksum
 from ...seals import erased_before, removal_row
 from ..file.scrubbing import overwriting
-from ..workflows.keeping import remove_runs
+from ..workflows.keeping import open_runs, remove_runs
 from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, WITH_SEQS
 
@@ -60,19 +60,19 @@ async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
             delayed.append(each)
         else:
             wanted.update(row[0] for row in await connection.execute_fetchall(_RELEASED, key))
-    rows = list(
-        await connection.execute_fetchall(
-            f"SELECT {COLUMNS} FROM bot_messages {WITH_SEQS} AND body <> '' ORDER BY seq",
-            (json.dumps(sorted(wanted)),),
-        )
+    found = await connection.execute_fetchall(
+        f"SELECT {COLUMNS} FROM bot_messages {WITH_SEQS} AND body <> '' ORDER BY seq", (json.dumps(sorted(wanted)),)
     )
+    going_on = await open_runs(connection, [row[1] for row in found])
+    rows = [row for row in found if row[1] not in going_on]
     seqs = tuple(row[0] for row in rows)
     await connection.executemany(_ERASE, [(erased_checksum(row), row[0]) for row in rows])
     await connection.execute(_FORGET_REASONS, (json.dumps(seqs),))
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
-    return Erased(seqs, tuple(delayed), tuple(id for id in runs if id not in left), left)
+    removed = tuple(id for id in runs if id not in left)
+    return Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})))
 
 
 async def _ids_of_runs(connection: aiosqlite.Connection, ids: Sequence[str]) -> tuple[str, ...]:

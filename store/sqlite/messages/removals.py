@@ -10,7 +10,7 @@ import json
 import aiosqlite
 import msgspec
 
-from bus.model.repository import DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
+from bus.model.repository import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
 
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..file.reader import Reader
@@ -25,6 +25,8 @@ ADD_REMOVAL = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _DEAD_LETTERS = "mailbox_id = ? AND seq IN (SELECT value FROM json_each(?))"
+
+_DELAYED = "sender_bot_id = ? AND id IN (SELECT value FROM json_each(?))"
 
 
 async def recorded(connection: aiosqlite.Connection, id: str) -> str | None:
@@ -60,6 +62,15 @@ async def _remove(connection: aiosqlite.Connection, change: Remove, nothing: Rem
                 await connection.execute(f"DELETE FROM dead_letters WHERE {_DEAD_LETTERS}", named)
             found = tuple(row[0] for row in rows)
             return msgspec.structs.replace(nothing, counts={"dead_letters": len(found)}, seqs=found)
+        case CancelDelayed(sender_bot_id, ids):
+            named = (sender_bot_id, json.dumps(ids))
+            rows = await connection.execute_fetchall(
+                f"SELECT id FROM scheduled_messages WHERE {_DELAYED} ORDER BY id", named
+            )
+            if not change.dry_run:
+                await connection.execute(f"DELETE FROM scheduled_messages WHERE {_DELAYED}", named)
+            waiting = tuple(row[0] for row in rows)
+            return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
         case PurgeMailbox(unread, returned):
             count = returned + await count_waiting(connection, unread)
             return msgspec.structs.replace(nothing, counts={"waiting": count})

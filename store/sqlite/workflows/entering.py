@@ -9,6 +9,7 @@ from bus.model.checked import new_run
 from bus.model.leases import Claimant, HeldRun, HoldState
 from bus.model.openings import OpenedRun, RunOpening, check_known, counting, run_of
 from bus.model.records import WorkflowDefinition
+from bus.model.values import check_texts
 
 from .definitions import definition_record, find_stored
 from .runs import Runs
@@ -40,6 +41,7 @@ async def enter(
 
     Raise NotFound if it exists and has to be new, or what `RunOpener.open_run` does.
     """
+    check_texts((opening.run_id, opening.workflow), "opening of a run")
     held = await runs.look_up(connection, opening.run_id)
     created = held is None
     if held is not None:

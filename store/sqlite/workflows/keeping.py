@@ -18,7 +18,7 @@ from bus.model.values import json_text
 
 from ..file.reader import Reader
 
-__all__ = ["SURVEY", "delete_run", "remove_runs", "survey_runs"]
+__all__ = ["SURVEY", "delete_run", "open_runs", "remove_runs", "survey_runs"]
 
 _ENDED = "status IN ('completed', 'failed', 'cancelled')"
 
@@ -55,6 +55,8 @@ _REMOVE = f"""
     DELETE FROM workflow_runs AS run
     WHERE id IN (SELECT value FROM json_each(?1)) AND {_ENDED} AND {_ENDED_AT} <= ?2 AND {_FREE}"""
 
+_OPEN = f"SELECT id FROM workflow_runs WHERE id IN (SELECT value FROM json_each(?)) AND {_ENDED} IS NOT TRUE"
+
 _DELETE = f"DELETE FROM workflow_runs AS run WHERE id = ? AND {_ENDED} AND {_FREE}"
 
 
@@ -84,6 +86,11 @@ async def remove_runs(connection: aiosqlite.Connection, change: RemoveRuns) -> i
     """Remove runs that have ended, and have not been retried since; return how many those were."""
     cursor = await connection.execute(_REMOVE, (json_text(list(change.run_ids), "run ids"), change.ended_until))
     return cursor.rowcount
+
+
+async def open_runs(connection: aiosqlite.Connection, ids: Iterable[str]) -> set[str]:
+    """Return those of the ids that are of runs that have not ended."""
+    return {row[0] for row in await connection.execute_fetchall(_OPEN, (json_text(list(ids), "run ids"),))}
 
 
 async def delete_run(connection: aiosqlite.Connection, run_id: str) -> bool:

@@ -23,18 +23,19 @@ _CHANGED = """
     FROM workflow_runs AS run JOIN workflows AS workflow ON workflow.id = workflow_id
     WHERE run.id IN (SELECT value FROM json_each(?))"""
 
-# As many as there are free slots, which a claim counts in the same way; without a limit, all that wait.
+# As many as there are free slots, which a claim counts in the same way; without a limit, all that wait. None if the
+# workflow was deleted meanwhile: a LIMIT that is NULL is an error.
 _NEXT = """
     SELECT id FROM workflow_runs
     WHERE workflow_id = ?1 AND concurrency_key IS ?2 AND queue_place IS NOT NULL AND queued_until > ?3
     ORDER BY queue_place
-    LIMIT (
+    LIMIT COALESCE((
         SELECT COALESCE(
             MAX(0, CASE WHEN json_valid(definition) THEN json_extract(definition, '$.concurrency') END - (
                 SELECT COUNT(*) FROM workflow_runs
                 WHERE workflow_id = ?1 AND concurrency_key IS ?2 AND status = 'running')),
             -1)
-        FROM workflows WHERE id = ?1)"""
+        FROM workflows WHERE id = ?1), 0)"""
 
 # The same of all workflows: the free slots of each that somebody waits for, and as many of those who wait.
 _ALL_NEXT = """

@@ -30,7 +30,7 @@ from bus.model.leases import (
 from bus.model.records import Claim, Lease, RecoveredRun, RunStatus, RunSummary, WorkflowRun, later, parse_timestamp
 from bus.model.repository import CommitWork
 from bus.model.transitions import advance_run
-from bus.model.values import json_text, same_values
+from bus.model.values import check_texts, json_text, same_values
 from bus.model.workflows import WorkflowRules
 
 from ..file.failures import refusal
@@ -247,6 +247,7 @@ class Runs:
         self, connection: aiosqlite.Connection, held: HeldRun, claimant: Claimant
     ) -> Claim | SlotsTaken | InvalidTransition:
         """Claim a run that was read in this transaction, like `claim`."""
+        check_texts((claimant.holder, claimant.claim_id), "holder or id of a claim")
         run_id = held.run.id
         self.check_size(held.run, f"run {run_id!r}")
         slots = Slots(None, 0, 0, 0)

@@ -14,7 +14,7 @@ from bus.errors import Conflict, NotFound, RecordDamaged, RunEnded, TooManySigna
 from bus.model.checked import NewStep
 from bus.model.records import CONTINUED, NewSignal, RunStatus, Signal, StepStatus, WorkflowStepLog
 from bus.model.transitions import RUN_TRANSITIONS
-from bus.model.values import json_text, json_value, same_values
+from bus.model.values import check_texts, json_text, json_value, same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import Reader, is_text
@@ -75,6 +75,7 @@ class RunSignals:
         self, connection: aiosqlite.Connection, signal: NewSignal, sender: str | None, now: str
     ) -> Signal:
         """Keep a signal for its run; or return the one with its id, if that is the same."""
+        check_texts((sender,), "sender of a signal")
         sent = Signal(
             id=signal.id,
             run_id=signal.run_id,

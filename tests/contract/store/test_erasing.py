@@ -129,6 +129,17 @@ async def test_runs_that_have_ended_are_removed(store: Store) -> None:
     assert await store.workflows.get_run("failed") is not None
 
 
+async def test_a_message_is_left_while_its_run_has_not_ended(store: Store) -> None:
+    """Its bot may fail, and go on with the run only if the message comes again."""
+    await add(store.log, direct("held", "ann", "bob"), direct("other", "ann", "bob"))
+    await hold_run(store, "held")
+    assert await erase(store.log, 1, 2) == Erased(seqs=(2,), runs_left=("held",))
+    assert await erase(store.log, 1, id="second", runs=("held",)) == Erased(runs_left=("held",))
+    assert (await store.log.messages([1]))[0].body != b""
+    await store.workflows.update_run_status("held", RunStatus.COMPLETED, fence=1)
+    assert await erase(store.log, 1, id="third", runs=("held",)) == Erased(seqs=(1,), runs=("held",))
+
+
 async def test_the_record_names_who_and_what(store: Store) -> None:
     await add(store.log, direct("a", "ann", "bob"))
     await erase(store.log, 1, reference="ticket 7")

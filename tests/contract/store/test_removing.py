@@ -9,7 +9,9 @@ import pytest
 from bus.model.repository import (
     AddBot,
     AddDeadLetters,
+    CancelDelayed,
     DeadLetter,
+    DelayedRequest,
     DiscardDeadLetters,
     MessageLog,
     PurgeMailbox,
@@ -20,13 +22,14 @@ from bus.model.repository import (
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, bot, direct, page, to_channel
+from .samples import add, at, bot, direct, page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
 
 async def remove(log: MessageLog, what: What | None, *, id: str = "first", **fields: Any) -> Removed:
-    kind = "dead_letters" if isinstance(what, DiscardDeadLetters) else "" if what is None else "backlog"
+    kinds = {DiscardDeadLetters: "dead_letters", PurgeMailbox: "backlog", CancelDelayed: "delayed"}
+    kind = next((name for type, name in kinds.items() if isinstance(what, type)), "")
     change = Remove(id, "ops", "operator", at(9), kind, "bob", what, **fields)
     [removed] = (await log.apply([change])).answers
     assert isinstance(removed, Removed)
@@ -53,6 +56,36 @@ async def test_what_waits_is_counted(log: MessageLog) -> None:
     await add(log, to_channel("f", "bob", "news"))
     unread = page("bob", ("", 1), ("news", 0), skip_own={"news"}, seqs=(3,), through_seq=6)
     assert (await remove(log, PurgeMailbox(unread, 5))).counts == {"waiting": 5 + 3}
+
+
+async def test_delayed_messages_of_one_sender_are_removed(log: MessageLog) -> None:
+    await add(
+        log, *(direct(id, "ann", "bob", due_at=at(50)) for id in "ab"), direct("a", "eve", "bob", due_at=at(60))
+    )
+    what = CancelDelayed("ann", ("b", "c", "a", "b"))
+    assert (await remove(log, what, dry_run=True)).ids == ("a", "b")
+    removed = await remove(log, what)
+    assert removed == Removed("delayed", "bob", {"delayed": 2}, ids=("a", "b"), done=True)
+    assert dict((await log.load()).scheduled) == {"eve": 1}
+    assert [message.sender_bot_id for message in (await release(log, 70)).messages] == ["eve"]
+
+
+@stores_only
+async def test_delayed_messages_are_listed(log: MessageLog) -> None:
+    assert await log.delayed(DelayedRequest(9)) == []
+    sent = [direct(id, sender, "bob", due_at=at(second)) for id, sender, second in (
+        ("b", "ann", 50), ("a", "eve", 50), ("a", "ann", 50), ("c", "ann", 40), ("d", "eve", 60),
+    )]  # fmt: skip
+    await add(log, *sent, direct("now", "ann", "bob"))
+    expected = [("c", "ann"), ("a", "ann"), ("a", "eve"), ("b", "ann"), ("d", "eve")]
+    found = await log.delayed(DelayedRequest(9))
+    assert [(each.id, each.sender_bot_id) for each in found] == expected
+    assert found[0] == sent[3]
+    for place, each in enumerate(found, start=1):
+        after = (each.due_at or "", each.id, each.sender_bot_id)
+        rest = await log.delayed(DelayedRequest(2, after=after))
+        assert [(each.id, each.sender_bot_id) for each in rest] == expected[place : place + 2]
+    assert [each.id for each in await log.delayed(DelayedRequest(9, "eve"))] == ["a", "d"]
 
 
 async def test_a_dry_run_removes_nothing(log: MessageLog) -> None:
