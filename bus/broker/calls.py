@@ -205,6 +205,27 @@ class WorkflowAnswers:
                 self._end(ask.address, together)
         return frames
 
+    async def answer_keyed(self, asked: Sequence[StepsAsked]) -> list[bytes]:
+        """Carry out calls that write keyed values, likewise."""
+        frames: list[bytes] = [b""] * len(asked)
+        calls: dict[int, tuple[Ask, Any]] = {}
+        try:
+            for place, (ask, request, _) in enumerate(asked):
+                try:
+                    calls[place] = ask, decode_call(request)
+                except Exception as error:
+                    frames[place] = _refused(request, error)
+            for place, outcome in zip(calls, await self._keyed.write(list(calls.values())), strict=True):
+                ask, request, _ = asked[place]
+                if isinstance(outcome, Exception):
+                    frames[place] = _refused(request, outcome)
+                else:
+                    frames[place] = ok_frame(request.request, outcome)
+        finally:
+            for ask, _, together in asked:
+                self._end(ask.address, together)
+        return frames
+
     async def _write_steps(
         self, writes: Sequence[_StepAsked], in_parts: bool
     ) -> Sequence[WorkflowStepLog | Exception]:

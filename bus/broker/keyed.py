@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from ..core.core import Core
 from ..core.effects import Ask, Effect, Moment
-from ..errors import InvalidValue, TooLarge
+from ..errors import InvalidValue, Refused, TooLarge
 from ..model.keyed import KeyedWrite, ValueState
 from ..model.repository import KeyedRepository
 from ..model.rights import Action
 from ..settings import Limits
 from ..settings_rights import KEYED_SCOPE
+from ..wire.frames import Refusal
 from ..wire.keyed_calls import DeleteValue, GetValue, KeyedCall, KeyedWritten, ListChanges, ListValues, PutValue
 from ..wire.limits import FRAME_ROOM_BYTES
 
-__all__ = ["KeyedAnswers", "keyed_write"]
+__all__ = ["KEYED_WRITES", "KeyedAnswers", "keyed_write"]
 
-_VALUE_ROOM_BYTES = 1024
-"""Room around a value in an answer: its key, and its times."""
+KEYED_WRITES = frozenset({PutValue.method, DeleteValue.method})
+"""Calls that are carried out together if they arrive together."""
+
+_NOTHING = KeyedWritten(0)
 
 
 class KeyedAnswers:
@@ -48,40 +51,60 @@ class KeyedAnswers:
 
     async def answer(self, ask: Ask, call: KeyedCall) -> Any:
         """Carry out a call and return its value. Raise Refusal, and what the store raises."""
-        if ask.principal is not None:
-            action, scope = (Action.WRITE, "") if call.writes else (Action.READ, KEYED_SCOPE)
-            self._core.permitting.access.require(ask.principal, action, f"{scope}{call.store}")
+        if isinstance(call, PutValue | DeleteValue):
+            [outcome] = await self.write([(ask, call)])
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        self._require(ask, Action.READ, f"{KEYED_SCOPE}{call.store}")
+        bytes_max = self._limits.frame_bytes_max - FRAME_ROOM_BYTES
         match call:
-            case PutValue() | DeleteValue():
-                return await self._write(ask, call)
             case GetValue():
                 return await self._store.get(call.store, call.key)
             case ListValues():
                 return await self._store.list_values(
-                    call.store, call.prefix, after=call.after, limit=call.limit, bytes_max=self._page_bytes_max
+                    call.store, call.prefix, after=call.after, limit=call.limit, bytes_max=bytes_max
                 )
             case ListChanges():
-                if call.wake:
+                if call.wake:  # before they are read: a change in between is told
                     self._core.waking.keyed.watch(ask.address, call.store)
                 return await self._store.list_changes(
-                    call.store, call.prefix, after=call.after, limit=call.limit, bytes_max=self._page_bytes_max
+                    call.store, call.prefix, after=call.after, limit=call.limit, bytes_max=bytes_max
                 )
             case _:
                 raise AssertionError(call.method)
 
-    @property
-    def _page_bytes_max(self) -> int:
-        return self._limits.frame_bytes_max - FRAME_ROOM_BYTES
+    async def write(self, asked: Sequence[tuple[Ask, PutValue | DeleteValue]]) -> list[KeyedWritten | Exception]:
+        """Carry out writes together, in order, and return the outcome of each. Raise StoreFailure."""
+        outcomes: list[KeyedWritten | Exception] = []
+        writes: dict[int, KeyedWrite] = {}
+        for place, (ask, call) in enumerate(asked):
+            outcomes.append(_NOTHING)
+            try:
+                self._require(ask, Action.WRITE, call.store)
+                writes[place] = keyed_write(call, ask.bot_id, self._limits)
+            except (Refusal, Refused) as error:
+                outcomes[place] = error
+        if writes:
+            written = await self._store.write_all(list(writes.values()))
+            for place, outcome in zip(writes, written, strict=True):
+                outcomes[place] = KeyedWritten(outcome) if isinstance(outcome, int) else outcome
+            self._tell(write for write, outcome in zip(writes.values(), written, strict=True) if outcome)
+        return outcomes
 
-    async def _write(self, ask: Ask, call: PutValue | DeleteValue) -> KeyedWritten:
-        write = keyed_write(call, ask.bot_id, self._limits)
-        revision = await self._store.write(write)
-        if revision:
-            self._core.waking.keyed.changed([call.store])
+    def _require(self, ask: Ask, action: Action, object: str) -> None:
+        if ask.principal is not None:
+            self._core.permitting.access.require(ask.principal, action, object)
+
+    def _tell(self, written: Iterable[KeyedWrite]) -> None:
+        """Tell who watches, and expect the ends of values."""
+        stores: dict[str, None] = {}
+        for write in written:
+            stores[write.store] = None
             if write.ttl_seconds is not None:
                 self._core.keeping.keyed.expect(write.ttl_seconds)
-            self._carry_out(self._core.look_at_runs(self._moment()))
-        return KeyedWritten(revision)
+        self._core.waking.keyed.changed(stores)
+        self._carry_out(self._core.look_at_runs(self._moment()))
 
 
 def keyed_write(call: PutValue | DeleteValue, bot_id: str, limits: Limits) -> KeyedWrite:

@@ -8,10 +8,13 @@ Pure.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+
+from ..errors import StoreError
 
 __all__ = [
     "KEY_CHARACTERS_MAX",
@@ -150,6 +153,9 @@ class KeyedRepository(Protocol):
         Repeating it with the same id answers the same, and changes nothing. Raise RevisionConflict if the key has
         another revision than was expected, TooManyKeys, and Conflict if the id was used for another write.
         """
+
+    async def write_all(self, writes: Sequence[KeyedWrite]) -> list[int | StoreError]:
+        """Carry out writes together, in order, each with its own outcome."""
 
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value. Raise RecordDamaged if it is not as it was stored."""

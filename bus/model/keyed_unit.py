@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..errors import Conflict, RevisionConflict, TooManyKeys
+from ..errors import Conflict, Refused, RevisionConflict, StoreError, TooManyKeys
 from .keyed import KeyedWrite, StoredValue, ValueState
 from .records import later
 
@@ -166,6 +166,16 @@ class KeyedUnit:
                 digest, self._now, expires_at,
             )
         )  # fmt: skip
+
+    def write_all(self, writes: Iterable[KeyedWrite]) -> list[int | StoreError]:
+        """Carry out writes in order, each with its own outcome."""
+        outcomes: list[int | StoreError] = []
+        for write in writes:
+            try:
+                outcomes.append(self.write(write))
+            except Refused as error:
+                outcomes.append(error)
+        return outcomes
 
     def expire(self, row: KeyedRow) -> None:
         """End a value that has expired."""

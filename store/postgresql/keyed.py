@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import chain
 
 import asyncpg
 
-from bus.errors import ChangesForgotten, Refused
+from bus.errors import ChangesForgotten, StoreError
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
@@ -131,16 +132,20 @@ class PostgresqlKeyed:
 
     async def write(self, write: KeyedWrite) -> int:
         """Carry out a write."""
-        return await self._database.writer.join(self._write_joined, write)
+        [outcome] = await self.write_all([write])
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
 
-    async def _write_joined(self, transaction: Transaction, writes: Sequence[KeyedWrite]) -> list[int | Refused]:
-        unit = await self.unit(transaction, writes)
-        outcomes: list[int | Refused] = []
-        for write in writes:
-            try:
-                outcomes.append(unit.write(write))
-            except Refused as error:
-                outcomes.append(error)
+    async def write_all(self, writes: Sequence[KeyedWrite]) -> list[int | StoreError]:
+        """Carry out writes together, in order, each with its own outcome."""
+        return await self._database.writer.join(self._write_joined, writes)
+
+    async def _write_joined(
+        self, transaction: Transaction, calls: Sequence[Sequence[KeyedWrite]]
+    ) -> list[list[int | StoreError]]:
+        unit = await self.unit(transaction, list(chain.from_iterable(calls)))
+        outcomes = [unit.write_all(writes) for writes in calls]
         await flush(transaction.connection, unit)
         return outcomes
 

@@ -10,9 +10,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
-from bus.errors import ChangesForgotten, Refused
+from bus.errors import ChangesForgotten, StoreError
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
@@ -95,23 +96,27 @@ class SqliteKeyed:
 
     async def write(self, write: KeyedWrite) -> int:
         """Carry out a write."""
-        return await self._database.writer.join(self._write_joined, write)
+        [outcome] = await self.write_all([write])
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
 
-    async def _write_joined(self, transaction: Transaction, writes: Sequence[KeyedWrite]) -> list[int | Refused]:
-        transaction.body_bytes += sum(len(write.value or "") for write in writes)
-        return await transaction.connection.run(partial(self._write_all, writes, transaction.alone))
+    async def write_all(self, writes: Sequence[KeyedWrite]) -> list[int | StoreError]:
+        """Carry out writes together, in order, each with its own outcome."""
+        return await self._database.writer.join(self._write_joined, writes)
+
+    async def _write_joined(
+        self, transaction: Transaction, calls: Sequence[Sequence[KeyedWrite]]
+    ) -> list[list[int | StoreError]]:
+        transaction.body_bytes += sum(len(write.value or "") for write in chain.from_iterable(calls))
+        return await transaction.connection.run(partial(self._write_all, calls, transaction.alone))
 
     def _write_all(
-        self, writes: Sequence[KeyedWrite], alone: bool, connection: sqlite3.Connection
-    ) -> list[int | Refused]:
+        self, calls: Sequence[Sequence[KeyedWrite]], alone: bool, connection: sqlite3.Connection
+    ) -> list[list[int | StoreError]]:
         """Carry out writes; with `alone` they are the whole transaction, which is committed. On the thread."""
-        unit = self.unit(connection, writes)
-        outcomes: list[int | Refused] = []
-        for write in writes:
-            try:
-                outcomes.append(unit.write(write))
-            except Refused as error:
-                outcomes.append(error)
+        unit = self.unit(connection, list(chain.from_iterable(calls)))
+        outcomes = [unit.write_all(writes) for writes in calls]
         flush(connection, unit)
         if alone:
             connection.commit()
