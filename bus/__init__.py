@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
     from .client.draft import Draft
-    from .client.keyed import KeyedStore, KeyedValue
+    from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
     from .client.waiting import Receipt
     from .errors import (
@@ -162,6 +162,7 @@ __all__ = [
     "InvalidValue",
     "KeyAdded",
     "KeyRefused",
+    "KeyedChange",
     "KeyedStore",
     "KeyedValue",
     "KeysRequired",

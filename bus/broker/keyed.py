@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import msgspec
 
 from ..core.core import Core
 from ..core.effects import Ask, Effect, Moment
-from ..errors import InvalidValue, Refused, TooLarge
-from ..model.keyed import KeyedWrite, ValueState
+from ..core.keyed_writing import keyed_write
+from ..errors import Refused
+from ..model.keyed import KeyedWrite
 from ..model.repository import KeyedRepository
 from ..model.rights import Action
 from ..settings import Limits
@@ -20,7 +18,7 @@ from ..wire.frames import Refusal
 from ..wire.keyed_calls import DeleteValue, GetValue, KeyedCall, KeyedWritten, ListChanges, ListValues, PutValue
 from ..wire.limits import FRAME_ROOM_BYTES
 
-__all__ = ["KEYED_WRITES", "KeyedAnswers", "keyed_write"]
+__all__ = ["KEYED_WRITES", "KeyedAnswers"]
 
 KEYED_WRITES = frozenset({PutValue.method, DeleteValue.method})
 """Calls that are carried out together if they arrive together."""
@@ -89,52 +87,13 @@ class KeyedAnswers:
             written = await self._store.write_all(list(writes.values()))
             for place, outcome in zip(writes, written, strict=True):
                 outcomes[place] = KeyedWritten(outcome) if isinstance(outcome, int) else outcome
-            self._tell(write for write, outcome in zip(writes.values(), written, strict=True) if outcome)
+            done = [
+                write for write, outcome in zip(writes.values(), written, strict=True) if isinstance(outcome, int)
+            ]
+            self._core.waking.keyed.written(done)
+            self._carry_out(self._core.look_at_runs(self._moment()))
         return outcomes
 
     def _require(self, ask: Ask, action: Action, object: str) -> None:
         if ask.principal is not None:
             self._core.permitting.access.require(ask.principal, action, object)
-
-    def _tell(self, written: Iterable[KeyedWrite]) -> None:
-        """Tell who watches, and expect the ends of values."""
-        stores: dict[str, None] = {}
-        for write in written:
-            stores[write.store] = None
-            if write.ttl_seconds is not None:
-                self._core.keeping.keyed.expect(write.ttl_seconds)
-        self._core.waking.keyed.changed(stores)
-        self._carry_out(self._core.look_at_runs(self._moment()))
-
-
-def keyed_write(call: PutValue | DeleteValue, bot_id: str, limits: Limits) -> KeyedWrite:
-    """Return the write that a call asks for. Raise TooLarge, and InvalidValue for what is not base64."""
-    state, value, ttl = ValueState.DELETED, None, None
-    if isinstance(call, PutValue):
-        state, ttl = ValueState(call.kind), call.ttl
-        value, size_bytes = _checked(call)
-        if size_bytes > limits.kv_value_bytes_max:
-            raise TooLarge(f"the value of {call.key!r}", size_bytes, limits.kv_value_bytes_max)
-    return KeyedWrite(
-        store=call.store,
-        key=call.key,
-        state=state,
-        value=value,
-        id=call.id,
-        bot_id=bot_id,
-        expected=call.expected,
-        ttl_seconds=ttl,
-        keys_max=limits.kv_keys_max,
-    )
-
-
-def _checked(call: PutValue) -> tuple[str, int]:
-    """Return a value as JSON, and its size."""
-    written = bytes(call.value)
-    if call.kind == "json":
-        return written.decode(), len(written)
-    try:
-        text = msgspec.json.decode(written, type=str)
-        return written.decode(), len(binascii.a2b_base64(text, strict_mode=True))
-    except (msgspec.DecodeError, ValueError):
-        raise InvalidValue(f"the value of {call.key!r}", "bytes are a string of base64, with its padding") from None

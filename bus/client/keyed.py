@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -20,11 +20,12 @@ from ..wire import keyed_calls as calls
 from ..wire.calls import read_result
 from ..wire.frames import Workflow
 from ..wire.limits import ANSWER_ITEMS_MAX
+from ..wire.sending_frames import CommittedValue
 from .caller import Caller
 from .ids import chosen_id
 from .room import CallRoom
 
-__all__ = ["KeyedCaller", "KeyedStore", "KeyedValue", "KeyedWatch", "put_call"]
+__all__ = ["KeyedCaller", "KeyedChange", "KeyedStore", "KeyedValue", "KeyedWatch", "committed_value"]
 
 _BACKSTOP_SECONDS = 30.0
 """How often who watches asks for changes if the worker says nothing: it should not have to."""
@@ -43,6 +44,17 @@ class KeyedValue(msgspec.Struct, frozen=True, kw_only=True):
     written_at: str
     expires_at: str | None = None
     bot_id: str | None = None
+
+
+class KeyedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A value to put, or a key to delete, as part of a commit; the fields are the arguments of `KeyedStore.put`."""
+
+    store: str
+    key: str
+    value: Any = None
+    is_deletion: bool = False
+    expected: int | None = None
+    ttl: float | None = None
 
 
 class KeyedCaller:
@@ -110,7 +122,10 @@ class KeyedStore:
         Raises RevisionConflict, which has the key's revision, TooManyKeys, TooLarge and InvalidValue; nothing was
         put then.
         """
-        call = put_call(self.name, key, value, expected=expected, ttl=ttl, id=chosen_id(id))
+        kind, written_as = _written(key, value)
+        call = calls.PutValue(
+            store=self.name, key=key, value=written_as, kind=kind, id=chosen_id(id), expected=expected, ttl=ttl
+        )
         written: calls.KeyedWritten = await self._caller.call(call)
         return written.revision
 
@@ -232,21 +247,24 @@ class KeyedWatch:
             self._woken = woken
 
 
-def put_call(
-    store: str, key: str, value: Any, *, expected: int | None, ttl: float | None, id: str
-) -> calls.PutValue:
-    """Return the call that puts a value. Raise InvalidValue if it is neither JSON nor bytes."""
-    is_bytes = isinstance(value, bytes | bytearray | memoryview)
-    written = base64.b64encode(value).decode() if is_bytes else value
-    return calls.PutValue(
-        store=store,
-        key=key,
-        value=msgspec.Raw(json_bytes(written, f"the value of {key!r}")),
-        kind="bytes" if is_bytes else "json",
-        id=id,
-        expected=expected,
-        ttl=ttl,
+def committed_value(change: KeyedChange) -> CommittedValue:
+    """Return a change as a commit has it. Raise InvalidValue if the value is neither JSON nor bytes."""
+    kind, value = ("deleted", msgspec.Raw(b"null")) if change.is_deletion else _written(change.key, change.value)
+    return CommittedValue(
+        store=change.store,
+        key=change.key,
+        kind=kind,  # type: ignore[arg-type]
+        value=value,
+        expected=change.expected,
+        ttl=change.ttl,
     )
+
+
+def _written(key: str, value: Any) -> tuple[Literal["json", "bytes"], msgspec.Raw]:
+    """Return how a value is sent. Raise InvalidValue if it is neither JSON nor bytes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "bytes", msgspec.Raw(b'"%s"' % base64.b64encode(value))
+    return "json", msgspec.Raw(json_bytes(value, f"the value of {key!r}"))
 
 
 def _read(stored: StoredValue) -> KeyedValue:

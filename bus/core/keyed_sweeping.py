@@ -40,6 +40,7 @@ class KeyedSweeping:
         self._sweeping = False
         self._due: float | None = None
         self._began: float | None = None
+        watching.expect = self.expect
 
     def __repr__(self) -> str:
         return f"<KeyedSweeping due={self._due}>"

@@ -8,9 +8,10 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..mailbox.sessions import Session, Sessions
+from ..model.repository import KeyedWrite
 from ..wire.frames import KeyedChanged
 from .effects import Turn
 
@@ -28,6 +29,8 @@ class KeyedWatching:
         self._turn = turn
         self._watchers: dict[str, dict[Session, None]] = {}
         self._watched: dict[Session, dict[str, None]] = {}
+        self.expect: Callable[[float], None] = lambda seconds: None
+        """Called with the seconds after which a value expires."""
 
     def __repr__(self) -> str:
         return f"<KeyedWatching stores={len(self._watchers)}>"
@@ -55,6 +58,15 @@ class KeyedWatching:
         """Note that a session has ended."""
         for store in list(self._watched.get(session, ())):
             self._unwatch(session, store)
+
+    def written(self, writes: Iterable[KeyedWrite]) -> None:
+        """Note what was written, on disk."""
+        stores: dict[str, None] = {}
+        for write in writes:
+            stores[write.store] = None
+            if write.ttl_seconds is not None:
+                self.expect(write.ttl_seconds)
+        self.changed(stores)
 
     def changed(self, stores: Iterable[str]) -> None:
         """Tell those who watch that these stores were changed, on disk."""

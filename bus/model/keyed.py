@@ -104,15 +104,16 @@ class ChangePage(msgspec.Struct, frozen=True):
 class KeyedWrite(msgspec.Struct, frozen=True, kw_only=True):
     """A put or, with the state `deleted`, a deletion.
 
-    `value` is JSON. `id` is chosen by the caller, once for each write. `expected` is the revision that the key must
-    have, 0 if it must not exist, None for any. At most `keys_max` keys may be in a store.
+    `value` is JSON. `id` is chosen by the caller, once for each write; None if it is not to be repeated. `expected`
+    is the revision that the key must have, 0 if it must not exist, None for any. At most `keys_max` keys may be in
+    a store.
     """
 
     store: str
     key: str
     state: ValueState
     value: str | None
-    id: str
+    id: str | None
     bot_id: str | None
     expected: int | None = None
     ttl_seconds: float | None = None

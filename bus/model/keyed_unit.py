@@ -143,7 +143,7 @@ class KeyedUnit:
     def write(self, write: KeyedWrite) -> int:
         """Carry out a write, and return its revision; raise as `KeyedRepository.write` does."""
         digest = write.digest
-        before = self._written.get((write.bot_id, write.id))
+        before = None if write.id is None else self._written.get((write.bot_id, write.id))
         if before is not None:
             if before.digest != digest:
                 raise Conflict(f"the id {write.id!r} was used for another write")
@@ -176,6 +176,16 @@ class KeyedUnit:
             except Refused as error:
                 outcomes.append(error)
         return outcomes
+
+    def write_whole(self, writes: Iterable[KeyedWrite]) -> None:
+        """Carry out writes, all or none of them; raise as `write` does."""
+        before = dict(self._current), dict(self._written), dict(self._changed), self._last
+        try:
+            for write in writes:
+                self.write(write)
+        except Refused:
+            self._current, self._written, self._changed, self._last = before
+            raise
 
     def expire(self, row: KeyedRow) -> None:
         """End a value that has expired."""

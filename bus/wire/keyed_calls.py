@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from ..model.keyed import KEY_CHARACTERS_MAX, ChangePage, StoredValue, ValuePage
 from .call import Call
-from .fields import Name
-from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, NUMBER_MAX, WAIT_SECONDS_MAX
+from .fields import Name, Revision, Ttl, ValueKey
+from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX
 
 __all__ = [
     "KEYED_CALLS",
@@ -24,17 +24,10 @@ __all__ = [
     "ListChanges",
     "ListValues",
     "PutValue",
-    "Revision",
-    "Ttl",
-    "ValueKey",
-    "WriteId",
 ]
 
-ValueKey = Annotated[str, Meta(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
 Prefix = Annotated[str, Meta(max_length=KEY_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
-Revision = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 WriteId = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
-Ttl = Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)]
 Limit = Annotated[int, Meta(ge=1, le=ANSWER_ITEMS_MAX)]
 
 

@@ -153,7 +153,7 @@ class PostgresqlKeyed:
         """Return what some writes have to know."""
         now, connection = self._now(transaction), transaction.connection
         keys = sorted({(write.store, write.key) for write in writes})
-        ids = [write.id for write in writes]
+        ids = [write.id for write in writes if write.id is not None]
         rows = await connection.fetch(_FIND, [store for store, _ in keys], [key for _, key in keys], ids)
         found = [row_without_value(row[1:]) for row in map(tuple, rows) if row[1] is not None]
         unit = KeyedUnit(found, rows[0][0], now, self._counts)

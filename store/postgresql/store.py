@@ -36,7 +36,7 @@ class PostgresqlStore:
         self, database: Database, messages: Messages, workflows: PostgresqlWorkflows, keyed: PostgresqlKeyed
     ) -> None:
         self._database = database
-        commits = Commits(messages.arrivals, messages.conversations, workflows)
+        commits = Commits(messages.arrivals, messages.conversations, workflows, keyed)
         self.log: MessageLog = messages.log(commits, keyed)
         self.messages: MessageRepository = messages.audit
         self.workflows: WorkflowStore = workflows

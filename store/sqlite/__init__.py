@@ -49,7 +49,7 @@ class SqliteStore:
         keyed: SqliteKeyed,
     ) -> None:
         self.path = database.path
-        commits = Commits(arrivals, conversations, workflows)
+        commits = Commits(arrivals, conversations, workflows, keyed)
         self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits=commits, keyed=keyed)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows

@@ -22,7 +22,7 @@ from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_val
 from .file.database import Database
 from .file.writer import Transaction
 
-__all__ = ["SqliteKeyed", "flush"]
+__all__ = ["SqliteKeyed"]
 
 _WITHOUT_VALUE = """
     SELECT revision, store, key, state, write_id, bot_id, digest, written_at, expires_at FROM keyed_values"""
@@ -115,20 +115,27 @@ class SqliteKeyed:
         self, calls: Sequence[Sequence[KeyedWrite]], alone: bool, connection: sqlite3.Connection
     ) -> list[list[int | StoreError]]:
         """Carry out writes; with `alone` they are the whole transaction, which is committed. On the thread."""
-        unit = self.unit(connection, list(chain.from_iterable(calls)))
+        unit = self._unit(connection, list(chain.from_iterable(calls)))
         outcomes = [unit.write_all(writes) for writes in calls]
-        flush(connection, unit)
+        _flush(connection, unit)
         if alone:
             connection.commit()
         return outcomes
 
-    def unit(self, connection: sqlite3.Connection, writes: Sequence[KeyedWrite]) -> KeyedUnit:
+    def write_whole(self, writes: Sequence[KeyedWrite], connection: sqlite3.Connection) -> None:
+        """Carry out the writes of a commit, or raise. Runs on the database's thread."""
+        unit = self._unit(connection, writes)
+        unit.write_whole(writes)
+        _flush(connection, unit)
+
+    def _unit(self, connection: sqlite3.Connection, writes: Sequence[KeyedWrite]) -> KeyedUnit:
         """Return what some writes have to know. Runs on the database's thread."""
         now = self.now()
         found: list[Any] = []
         for write in writes:
             found += connection.execute(_FIND_CURRENT, (write.store, write.key))
-            found += connection.execute(_FIND_WRITE, (write.id,))
+            if write.id is not None:
+                found += connection.execute(_FIND_WRITE, (write.id,))
         [[last]] = connection.execute(_LAST)
         unit = KeyedUnit(map(row_without_value, found), last, now, self._counts)
         for store in self._counts.unknown(unit.growing(writes), now):
@@ -191,7 +198,7 @@ class SqliteKeyed:
         if change.repeat_seconds is not None:
             replaced = _passed(connection, "replaced", later(now, -change.repeat_seconds), most)
             removed += [row.revision for row in replaced]
-        flush(connection, unit)
+        _flush(connection, unit)
         connection.executemany(_REMOVE, [(revision,) for revision in removed])
         [[next_at]] = connection.execute(_NEXT_EXPIRY)
         seconds = None if next_at is None else (parse_timestamp(next_at) - parse_timestamp(now)).total_seconds()
@@ -199,7 +206,7 @@ class SqliteKeyed:
         return KeyedSwept(stores, max(len(expired), len(markers), len(replaced)) >= most, seconds)
 
 
-def flush(connection: sqlite3.Connection, unit: KeyedUnit) -> None:
+def _flush(connection: sqlite3.Connection, unit: KeyedUnit) -> None:
     """Write what a unit changed. Runs on the database's thread."""
     connection.executemany(_EMPTY, [(row.revision, row.state, sealed_row(row)[-1]) for row in unit.replaced])
     connection.executemany(_SAVE, [sealed_row(row) for row in unit.added])

@@ -177,6 +177,40 @@ async def test_a_watch_goes_on_after_a_restart(store: bus.KeyedStore, worker: Wo
         assert (await anext(watch)).value == 2
 
 
+async def test_a_commit_changes_values_with_the_rest(store: bus.KeyedStore, bot: bus.Bot) -> None:
+    first = await store.put("a", 1)
+    change = bus.KeyedChange(store=store.name, key="a", value=b"2", expected=first)
+    watch = store.watch(after=first)
+    await bot.workflows.commit(messages=[bus.Draft(channel="news", body=1)], values=[change])
+    with anyio.fail_after(BOUND_SECONDS):
+        assert (await anext(watch)).value == b"2"
+    before = (await bot.status()).last_seq
+    with pytest.raises(bus.RevisionConflict):
+        await bot.workflows.commit(messages=[bus.Draft(channel="news", body=2)], values=[change])
+    assert (await bot.status()).last_seq == before
+    deletion = bus.KeyedChange(store=store.name, key="a", is_deletion=True)
+    await bot.workflows.commit(values=[deletion, bus.KeyedChange(store=store.name, key="b", value=3, ttl=0.01)])
+    with anyio.fail_after(BOUND_SECONDS):
+        seen = [value async for value in until_deleted(watch, "b")]
+    assert seen[0].is_deleted
+    too_large = bus.KeyedChange(store=store.name, key="a", value=b"x" * (VALUE_BYTES_MAX + 1))
+    with pytest.raises(bus.TooLarge):
+        await bot.workflows.commit(values=[too_large])
+
+
+async def test_a_run_changes_values_with_its_step(store: bus.KeyedStore, bot: bus.Bot) -> None:
+    await store.put("gone", 1)
+    definition = bus.WorkflowDefinition(id=store.name, name=store.name, owner=bus.GlobalOwner())
+    async with bot.workflows.run(store.name, definition=definition, id=store.name) as run:
+        async with run.commit("write") as tx:
+            tx.put(store.name, "a", {"by": run.id}, expected=0)
+            tx.delete(store.name, "gone")
+        with pytest.raises(bus.RevisionConflict):
+            async with run.commit("late") as tx:
+                tx.put(store.name, "a", 2, expected=0)
+    assert [(value.key, value.value) for value in await store.list()] == [("a", {"by": store.name})]
+
+
 async def test_a_watch_tells_that_its_revision_is_not_known(store: bus.KeyedStore) -> None:
     with pytest.raises(bus.ChangesForgotten):
         await anext(store.watch(after=10**9))

@@ -54,6 +54,7 @@ BUS = [
     "InvalidValue",
     "KeyAdded",
     "KeyRefused",
+    "KeyedChange",
     "KeyedStore",
     "KeyedValue",
     "KeysRequired",

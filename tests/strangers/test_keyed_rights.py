@@ -6,11 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+
+from bus.wire.frames import Commit
+from bus.wire.sending_frames import CommittedValue
 
 from .house import House, opened
 
 pytestmark = pytest.mark.anyio
+
+COMMIT = "00000000-0000-4000-8000-%012d"
 
 READS: dict[str, dict[str, Any]] = {
     "kv_get": {"key": "a"},
@@ -57,3 +63,18 @@ async def test_who_reads_all_writes_nothing(house: House) -> None:
 async def test_a_role_without_a_rule_has_no_store(house: House) -> None:
     assert await house.refused("deployer", "kv_get", kv="config", key="a") == "forbidden"
     assert await house.refused("deployer", "kv_put", kv="config", key="a", value=1, id="1") == "forbidden"
+
+
+async def test_a_commit_writes_only_where_its_bot_may(house: House) -> None:
+    values = [CommittedValue(store=store, key="a", value=msgspec.Raw(b"1")) for store in ("reader.own", "config")]
+    [refused] = await house.say(
+        "reader", Commit(request=5, id="00000000-0000-4000-8000-000000000001", values=values)
+    )
+    assert refused["code"] == "forbidden"
+    assert refused["details"]["object"] == "config"
+    [done] = await house.say(
+        "reader", Commit(request=6, id="00000000-0000-4000-8000-000000000002", values=values[:1])
+    )
+    assert done["op"] == "ok"
+    assert (await house.call("reader", "kv_get", kv="reader.own", key="a"))["value"] == 1
+    assert await house.call("ann", "kv_get", kv="config", key="a") is None

@@ -22,9 +22,10 @@ from bus.model.keyed import (
     ValueState,
     prefix_end,
 )
-from bus.model.repository import Store
+from bus.model.repository import Committed, NotCommitted, Store
 
 from ..conftest import Clock, StorePlace
+from .samples import hold_run, work
 
 pytestmark = pytest.mark.anyio
 
@@ -328,6 +329,47 @@ async def test_what_is_stored_is_there_after_a_restart(store_place: StorePlace, 
         assert await values(store.keyed) == {"a": [1]}
         await sweep(store)
         assert told(await changes(store.keyed, after=1)) == [(3, "b", EXPIRED)]
+
+
+def nobodys(write: KeyedWrite) -> KeyedWrite:
+    """Return a write as a commit has it."""
+    return msgspec.structs.replace(write, id=None)
+
+
+async def test_a_commit_writes_all_of_its_values_or_none(store: Store, keyed: KeyedRepository) -> None:
+    await keyed.write(put("a", 0))
+    first = work("c", "bob", values=[nobodys(put("a", 1, expected=1)), nobodys(put("b", 1, expected=0))])
+    [done] = (await store.log.apply([first])).answers
+    assert isinstance(done, Committed)
+    assert await values(keyed) == {"a": 1, "b": 1}
+    second = work("d", "bob", values=[nobodys(put("c", 2)), nobodys(delete("a", expected=1))])
+    [refused] = (await store.log.apply([second])).answers
+    assert isinstance(refused, NotCommitted)
+    assert isinstance(refused.error, RevisionConflict)
+    assert await values(keyed) == {"a": 1, "b": 1}
+    assert (await store.log.sizes())["messages"] == 1
+    [again] = (await store.log.apply([first])).answers
+    assert again == Committed(done.seqs)
+    assert await keyed.last_revision() == 3
+
+
+async def test_commits_of_one_batch_see_each_others_values(store: Store, keyed: KeyedRepository) -> None:
+    works = [
+        work(name, values=[nobodys(put("a", name, expected=expected)), nobodys(put(name, 1))])
+        for name, expected in (("x", 0), ("y", 0), ("z", 1))
+    ]
+    answers = (await store.log.apply(works)).answers
+    assert [type(answer) for answer in answers] == [Committed, NotCommitted, Committed]
+    assert await values(keyed) == {"a": "z", "x": 1, "z": 1}
+    assert await keyed.last_revision() == 4
+
+
+async def test_a_run_that_is_not_held_writes_no_value(store: Store, keyed: KeyedRepository) -> None:
+    await hold_run(store, "r")
+    change = work("c", run_id="r", fence=7, values=[nobodys(put("a"))])
+    [refused] = (await store.log.apply([change])).answers
+    assert isinstance(refused, NotCommitted)
+    assert await values(keyed) == {}
 
 
 class Model:
