@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-keys bench-waiting soak screenshots docs clean
+.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  durable runs beside DBOS, LangGraph and Restate; OPTIONS=--quick is short"
 	@echo "make bench-engines      posthouse on PostgreSQL beside SQLite; OPTIONS='--rounds 1' is short"
+	@echo "make bench-handover     how long bots wait when one of two workers on PostgreSQL hands over"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
 	@echo "make bench-waiting      what ten thousand runs cost that only wait; OPTIONS='--runs 1000 --rest 10' is short"
 	@echo "make soak               a worker with retention on, for SECONDS (two hours), and whether its memory grows"
@@ -93,6 +94,9 @@ bench: $(BENCH)/.installed
 
 bench-stalled: $(BIN)/.installed
 	$(BIN)/python -m bench.stalled $(OPTIONS)
+
+bench-handover: $(BIN)/.installed
+	$(BIN)/python -m bench.handover $(OPTIONS)
 
 bench-waiting: $(BIN)/.installed
 	$(BIN)/python -m bench.waiting $(OPTIONS)

@@ -39,7 +39,7 @@ from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .errors import BusError, ClosedError, WorkerUnavailable
-from .model.records import timestamp
+from .model.records import CONSOLE_NAME, timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.executing import RunFunctions
 from .runs.handlers import Handlers
@@ -54,7 +54,8 @@ _logger = logging.getLogger("posthouse.client")
 
 _VERSION = "posthouse-python/0.1"
 _GOODBYE_SECONDS = 2.0
-_CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 2.0
+"""How long nothing is said while there is no worker."""
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 _REPLY_SECONDS = 30.0
@@ -78,8 +79,10 @@ class Bot(Asking, Removing, Handlers):
         bot_id: str | None = None,
         max_in_flight: int = _MAX_IN_FLIGHT,
         timeout: float | None = _TIMEOUT_SECONDS,
+        wait: float | None = None,
         tap_url: str | Sequence[str] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        read_only: bool = False,
     ) -> None:
         """Describe a bot; nothing is opened before the context is entered.
 
@@ -89,10 +92,17 @@ class Bot(Asking, Removing, Handlers):
         workers stand in for each other, both may be lists, and the bot finds the worker that serves.
 
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
-        `context` is the ZeroMQ context to use, which inproc addresses need.
+        Entering the context waits for a worker for `wait` seconds; None means forever. `context` is the ZeroMQ
+        context to use, which inproc addresses need. With `read_only` it only asks: everything else raises
+        Forbidden, no message is delivered, and without credentials it is no bot, and has no name.
         """
         self._endpoint = endpoint = Endpoint(url, tap_url, credentials=credentials, context=context)
+        if read_only and endpoint.credentials is None:
+            if name is not None:
+                raise ValueError("a read-only session belongs to no bot: leave out its name")
+            name = CONSOLE_NAME
         name = endpoint.name_of(name)
+        self._read_only, self._wait = read_only, wait
         self._has_context = context is not None
         self._made_in = os.getpid()
         self._bot_id = bot_id
@@ -169,25 +179,32 @@ class Bot(Asking, Removing, Handlers):
         try:
             self._tasks.start_soon(self._keep_connected)
             self._tasks.start_soon(self._replies.run)
-            with anyio.move_on_after(None if self.timeout is None else min(self.timeout, _CONNECT_SECONDS)):
-                await self._connection.connected.wait()
-            if isinstance(self._connection.refusal, WorkerUnavailable) and self._connection.failure is None:
-                # A worker answers that it stands by: soon it leads, or another one does.
-                with anyio.move_on_after(None if self.timeout is None else self.timeout - _CONNECT_SECONDS):
-                    await self._connection.connected.wait()
-            if self._connection.failure is not None:
-                raise self._connection.failure
-            if not self._connection.connected.is_set():
-                if self._connection.refusal is not None:
-                    raise self._connection.refusal
-                raise WorkerUnavailable(
-                    f"no worker answers at {self._endpoint.where}; start one with 'posthouse serve', or check the"
-                    " address"
-                )
+            await self._wait_for_worker()
         except BaseException:
             await self._leave()
             raise
         return self
+
+    async def _wait_for_worker(self) -> None:
+        """Wait for the first session. Raise the error why there is none."""
+        connected = self._connection.connected
+        with anyio.move_on_after(self._wait):
+            with anyio.move_on_after(_SILENT_SECONDS):
+                await connected.wait()
+            if self._wait is None and not connected.is_set() and self._connection.refusal is None:
+                _logger.warning("no worker answers at %s; waiting for one", self._endpoint.where)
+            await connected.wait()
+        if self._wait is not None and isinstance(self._connection.refusal, WorkerUnavailable):
+            # A worker answers that it stands by: soon it leads, or another one does.
+            with anyio.move_on_after(None if self.timeout is None else self.timeout - self._wait):
+                await connected.wait()
+        if self._connection.failure is not None:
+            raise self._connection.failure
+        if not connected.is_set():
+            raise self._connection.refusal or WorkerUnavailable(
+                f"no worker answers at {self._endpoint.where}; start one with 'posthouse serve', or check the"
+                " address"
+            )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -222,7 +239,8 @@ class Bot(Asking, Removing, Handlers):
         return Hello(
             request=number,
             protocol=PROTOCOL_VERSION,
-            bot=self.name,
+            read_only=self._read_only,
+            bot=None if self.name == CONSOLE_NAME else self.name,
             bot_id=self._bot_id,
             max_in_flight=self._inbox.max_in_flight,
             client=_VERSION,
@@ -399,15 +417,17 @@ def connect(
     bot_id: str | None = None,
     max_in_flight: int = _MAX_IN_FLIGHT,
     timeout: float | None = _TIMEOUT_SECONDS,
+    wait: float | None = None,
     tap_url: str | Sequence[str] | None = None,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    read_only: bool = False,
 ) -> Bot:
     """Connect a bot to its worker; use it as `async with bus.connect(...) as bot:`.
 
-    It is named by `bot`, or by its `credentials`, as for `Bot`. Entering raises WorkerUnavailable if no worker
-    answers, HandshakeError if it has another key than the credentials say or does not take the bot's, and
-    BotConflict, Forbidden or UnsupportedProtocol if it refuses the bot. Without keys, an unknown name registers a
-    new bot.
+    It is named by `bot`, or by its `credentials`, as for `Bot`. Entering waits for a worker; it raises
+    WorkerUnavailable if none answers within `wait` seconds, HandshakeError if it has another key than the
+    credentials say or does not take the bot's, and BotConflict, Forbidden or UnsupportedProtocol if it refuses the
+    bot. Without keys, an unknown name registers a new bot; with `read_only`, as for `Bot`, there is none.
     """
     return Bot(
         bot,
@@ -416,6 +436,8 @@ def connect(
         bot_id=bot_id,
         max_in_flight=max_in_flight,
         timeout=timeout,
+        wait=wait,
         tap_url=tap_url,
         context=context,
+        read_only=read_only,
     )

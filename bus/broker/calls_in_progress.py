@@ -89,7 +89,8 @@ class CallsInProgress:
         self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])
 
     async def _carry_out_call(self, ask: Ask, call: Workflow, together: Round, waits: bool) -> None:
-        bot_name = self._core.directory.bots[ask.bot_id].name
+        bot = self._core.directory.bots.get(ask.bot_id)  # none, for who only asks without keys
+        bot_name = "" if bot is None else bot.name
         try:
             frame = await self._answers.answer(ask, call, together, bot_name=bot_name, waits=waits)
         finally:

@@ -301,6 +301,7 @@ class Looking:
             in_flight_bytes=session.in_flight_bytes,
             key=session.public_key if whole else None,
             address=self._peer(session.address) if whole else None,
+            read_only=session.reads_only,
         )
 
 

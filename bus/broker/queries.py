@@ -18,7 +18,7 @@ from ..core.effects import Ask, Moment
 from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Key
-from ..model.records import WORKER_ID, WORKER_NAME, BotRecord
+from ..model.records import CONSOLE_ID, WORKER_ID, WORKER_NAME, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog, Subscription
 from ..wire.answers import (
     BotList,
@@ -124,7 +124,7 @@ class Queries:
             case MessageQuery():
                 return await self._looking.message(self._meant(ask.bot_id, query, sight), sight)
             case MailboxQuery():
-                mailbox = self._mailbox(query.bot or ask.bot_id, sight)
+                mailbox = self._mailbox(_whose(query.bot, ask.bot_id), sight)
                 return await self._looking.mailbox(mailbox, query, sight)
             case SessionsQuery():
                 of = None if query.bot is None else self._bot(query.bot, sight).id
@@ -287,7 +287,7 @@ class Queries:
             found = {directory.bots[bot_id].name: each for bot_id, each in entry.subscriptions.items()}
             sees: Callable[[str], bool] = sight.sees_bot
         else:
-            bot = directory.bots[bot_id] if query.bot is None else self._bot(query.bot, sight)
+            bot = self._bot(_whose(query.bot, bot_id), sight)
             found = dict(directory.subscriptions_of(bot.id))
             sees = found.__contains__ if bot.id == bot_id else sight.sees_channel
             if bot.id != bot_id:
@@ -318,7 +318,7 @@ class Queries:
         return KeyList(page.rows, more=not is_whole or len(keys) > query.limit)
 
     def _listed_key(self, key: Key) -> ListedKey:
-        sessions = (session.principal for session in self._core.sessions.of_bot(key.bot_id))
+        sessions = (session.principal for session in self._core.sessions.of_bot(key.bot_id, reading=True))
         return ListedKey(
             public_key=key.public_key,
             bot_id=key.bot_id,
@@ -338,7 +338,7 @@ class Queries:
     async def _dead_letters(
         self, bot_id: str, query: DeadLetters, sight: Sight
     ) -> DeadLetterList[DeadLetterAnswer[msgspec.Raw]]:
-        mailbox = self._mailbox(query.bot or bot_id, sight)
+        mailbox = self._mailbox(_whose(query.bot, bot_id), sight)
         page: AnswerPage[DeadLetterAnswer[msgspec.Raw]] = AnswerPage(DeadLetterAnswer, self._frame_bytes_max)
         is_whole = sight.is_full or mailbox in self._core.directory.mailboxes_of(bot_id)
         left_out = read = query.offset if is_whole else 0
@@ -410,6 +410,13 @@ class Queries:
             what = "with id" if is_id(name_or_id) else "named"
             raise Refusal(Code.UNKNOWN_BOT, f"no bot {what} {name_or_id[:64]!r}")
         return bot
+
+
+def _whose(name: str | None, bot_id: str) -> str:
+    """Return which bot is asked about: who asks, if none is named."""
+    if name is None and bot_id == CONSOLE_ID:
+        raise Refusal(Code.BAD_REQUEST, "name a bot: a read-only session has none of its own")
+    return name or bot_id
 
 
 def _forbid(refusal: Refusal | None) -> None:

@@ -17,7 +17,7 @@ from ..runs.approvals import Answer
 from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import find_run
-from .options import Link, WithText, linked, shown
+from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
 __all__ = ["approvals", "approve", "reject"]
@@ -52,7 +52,7 @@ class _Approval(msgspec.Struct, frozen=True):
     show_default=True,
     help="The maximum number to show.",
 )
-@linked("console")
+@asking
 def approvals(link: Link, limit: int) -> None:
     """List the steps that wait for an approval, the oldest first, with their prompts.
 

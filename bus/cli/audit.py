@@ -20,7 +20,7 @@ from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, limited, linked, name_of, span_seconds
+from .options import Link, asking, limited, name_of, span_seconds
 from .streams import EXIT_SIGNAL, note, plain, say
 
 __all__ = ["audit"]
@@ -63,7 +63,7 @@ class _Wanted(msgspec.Struct, frozen=True):
 @click.option("--event", metavar="EVENT", callback=name_of, help="Only those with this name, such as forbidden.")
 @limited
 @click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")
-@linked("console")
+@asking
 def audit(link: Link, follow: bool, **wanted: Any) -> None:
     """Show security events, oldest first: who came and went, what was refused, and who changed what.
 
@@ -81,7 +81,8 @@ def audit(link: Link, follow: bool, **wanted: Any) -> None:
         show_json(found)
         return
     columns = ("id", "time", "event", "bot", "key", "address", "object", "detail", "times")
-    show_rows(columns, [_row(each) for each in found], nothing="no events")
+    minor = ("key", "address", "id", "object", "detail")
+    show_rows(columns, [_row(each) for each in found], nothing="no events", minor=minor)
     if len(found) == asked.limit:
         note("there may be more: use a later --since, or a larger --limit")
 

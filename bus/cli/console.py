@@ -11,11 +11,12 @@ import codecs
 import errno
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
@@ -32,11 +33,14 @@ __all__ = [
     "Lines",
     "StatusText",
     "Time",
+    "ago",
     "amount",
     "console_for",
     "fact_lines",
     "json_line",
+    "local_time",
     "message_value",
+    "shortened",
     "show_dead_letter",
     "show_facts",
     "show_json",
@@ -50,7 +54,19 @@ __all__ = [
 _SEQ_WIDTH, _NAME_WIDTH, _PLACE_WIDTH, _TYPE_WIDTH = 6, 12, 10, 8
 """Column widths of message lines: wide enough for most; a longer value shifts only its own line."""
 
-_DATE_AND_TIME = "%Y-%m-%d %H:%M:%S"
+_FACT_WIDTH = 10
+"""Of the names of facts, at least."""
+
+_GAP_WIDTH, _EDGES_WIDTH = 3, 2
+"""Between two columns of a table, and beside them."""
+
+_FOLDED_WIDTH = 24
+"""Of a table's last column, at least, if it is folded."""
+
+_TIME, _DATE_AND_TIME = "%H:%M:%S", "%Y-%m-%d %H:%M:%S"
+
+_SHORT_CHARACTERS = 60
+"""Longer values are shortened in a table; `--json` has all of them."""
 
 _MEBIBYTE = 1024 * 1024
 
@@ -122,6 +138,27 @@ def _local(console: Console, stored: str, form: str) -> str:
     return parse_timestamp(stored).astimezone().strftime(form) if console.is_terminal else stored
 
 
+def _short(console: Console, stored: str) -> str:
+    is_today = (
+        console.is_terminal and parse_timestamp(stored).astimezone().date() == datetime.now().astimezone().date()
+    )
+    return _local(console, stored, _TIME if is_today else _DATE_AND_TIME)
+
+
+def local_time(stored: str) -> str:
+    """Return a stored time as standard output shows it: on a terminal the local one, of today without the date."""
+    return _short(console_for(), stored)
+
+
+def ago(stored: str) -> str:
+    """Return how long ago a stored time was, in its largest unit."""
+    seconds = max(0.0, (datetime.now(UTC) - parse_timestamp(stored)).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
 # ── Messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -134,7 +171,7 @@ class Lines:
 
     def __init__(self, *, dated: bool, details: bool) -> None:
         self._console = console_for()
-        self._form = _DATE_AND_TIME if dated else "%H:%M:%S"
+        self._form = _DATE_AND_TIME if dated else _TIME
         self._details = details
 
     def render(self, message: StoredMessage) -> str:
@@ -235,19 +272,25 @@ def show_facts(facts: Facts) -> None:
 
 def fact_lines(console: Console, facts: Facts) -> list[Text]:
     """Return a line for each fact, as a console shows it."""
-    return [
-        Text.assemble((f"{name:<10}", "dim"), _cell(console, fact)) for name, fact in facts.items() if fact != ""
-    ]
+    shown = {name: fact for name, fact in facts.items() if fact != ""}
+    width = max(_FACT_WIDTH, *(len(name) + 2 for name in shown)) if shown else _FACT_WIDTH
+    return [Text.assemble((f"{name:<{width}}", "dim"), _cell(console, fact)) for name, fact in shown.items()]
 
 
-def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str) -> None:
-    """Print a table, numbers right-aligned. If there are no rows, print `nothing` to standard error."""
+def show_rows(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing: str, minor: Sequence[str] = ()
+) -> None:
+    """Print a table, numbers right-aligned. If there are no rows, print `nothing` to standard error.
+
+    A terminal does not get `minor` columns that are empty, nor, if it is too narrow, the others of them, as far as
+    necessary, the first of them first.
+    """
     console = console_for()
     if not rows:
         note(nothing)
         return
     if console.is_terminal:
-        console.print(table(console, columns, rows))
+        console.print(table(console, columns, rows, minor=minor))
         return
     numeric = _numeric(columns, rows)
     lines = [list(columns), *([_cell(console, value).plain for value in row] for row in rows)]
@@ -257,13 +300,35 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothing:
         say("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
 
 
-def table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Return a table for a terminal, numbers right-aligned."""
+def table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, minor: Sequence[str] = ()
+) -> Table | Text:
+    """Return a table for a terminal, numbers right-aligned, `minor` as in `show_rows`.
+
+    Only the last column is folded. If that leaves too little room for it, each row is a block of lines.
+    """
+    cells = [[_cell(console, value) for value in row] for row in rows]
+    left_out = {
+        name for at, name in enumerate(columns) if name in minor and not any(row[at].plain for row in cells)
+    }
+    for name in ("", *minor):
+        left_out.add(name)
+        kept = [at for at, column in enumerate(columns) if not column or column not in left_out]
+        widths = [max(cell_len(columns[at]), *(row[at].cell_len for row in cells)) for at in kept]
+        room = console.width - _GAP_WIDTH * (len(kept) - 1) - _EDGES_WIDTH
+        if sum(widths) <= room:
+            break
+    if sum(widths[:-1]) + min(widths[-1], _FOLDED_WIDTH) > room:
+        blocks = (fact_lines(console, dict(zip(columns, row, strict=True))) for row in rows)
+        return Text("\n\n").join(Text("\n").join(lines) for lines in blocks)
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for column, right in zip(columns, _numeric(columns, rows), strict=True):
-        made.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(_cell(console, value) for value in row))
+    numeric = _numeric(columns, rows)
+    for at in kept:
+        made.add_column(
+            columns[at], justify="right" if numeric[at] else "left", overflow="fold", no_wrap=at != kept[-1]
+        )
+    for row in cells:
+        made.add_row(*(row[at] for at in kept))
     return made
 
 
@@ -280,7 +345,7 @@ def _cell(console: Console, value: Any) -> Text:
     if isinstance(value, int | float):
         return Text(f"{value:,}" if console.is_terminal else str(value))
     if isinstance(value, Time):
-        return Text(_local(console, value, _DATE_AND_TIME) if value else "", "dim")
+        return Text(_short(console, value) if value else "", "dim")
     if isinstance(value, StatusText):
         return Text(plain(value), _STATUS_STYLES.get(value.partition(",")[0], ""))
     return Text(plain(str(value)))
@@ -329,6 +394,12 @@ def show_status(status: WorkerStatus, url: str) -> None:
 def _disk(sizes: Mapping[str, int]) -> str:
     database = f"{sizes['database_bytes'] / _MEBIBYTE:,.1f} MiB"
     return f"{database}, and {sizes['wal_bytes'] / _MEBIBYTE:,.1f} MiB of WAL" if "wal_bytes" in sizes else database
+
+
+def shortened(value: Any) -> str:
+    """Return a value as JSON that fits into a table."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHORT_CHARACTERS else f"{text[: _SHORT_CHARACTERS - 1]}…"
 
 
 def amount(count: int, thing: str) -> str:

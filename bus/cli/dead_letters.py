@@ -20,7 +20,7 @@ from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Time, amount, show_dead_letter, show_json, show_rows
 from .ending import ask
-from .options import Link, linked, mailbox_of, name_of, not_empty, seconds
+from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
 
@@ -56,7 +56,7 @@ def dead_letters() -> None:
     show_default=True,
     help="The maximum number to show for each bot: the newest.",
 )
-@linked("console")
+@asking
 def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
     """List dead letters, by bot, the newest first."""
     found = ask(link, lambda asker: _found(asker, bot, limit))
@@ -76,13 +76,13 @@ def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
         for mailbox, dead in found
     ]
     columns = ("seq", "bot", "sender", "type", "attempts", "given up", "reason")
-    show_rows(columns, rows, nothing="no dead letters")
+    show_rows(columns, rows, nothing="no dead letters", minor=("type", "attempts", "sender"))
 
 
 @dead_letters.command("show")
 @click.argument("seq", type=_seq)
 @_of_bot
-@linked("console")
+@asking
 def show(link: Link, seq: int, bot: str | None) -> None:
     """Show the dead letter SEQ: the reason, and the whole message.
 

@@ -17,7 +17,7 @@ from ..wire.answers import ListedDelayed
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
-from .options import Link, id_of, limited, linked, name_of
+from .options import Link, asking, id_of, limited, linked, name_of
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, note, say
 
@@ -38,7 +38,7 @@ def delayed() -> None:
 @delayed.command("list")
 @_of_sender
 @limited
-@linked("console")
+@asking
 def list_delayed(link: Link, sender: str | None, limit: int) -> None:
     """List messages that are not due yet, the first ones first."""
 

@@ -15,14 +15,14 @@ from .console import show_json, show_rows
 from .diagnosis import Finding, file_findings, machine_findings, worker_findings
 from .ending import first, open_bot, run
 from .joined import databases
-from .options import Link, linked
+from .options import Link, asking
 from .streams import EXIT_REFUSED
 
 __all__ = ["doctor"]
 
 
 @click.command()
-@linked("console")
+@asking
 @click.option("--config", type=click.Path(path_type=Path), help="The configuration of the worker.")
 @click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
 @click.option("--engine", metavar="URL", help="A database of PostgreSQL instead, as for posthouse serve.")

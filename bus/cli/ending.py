@@ -160,8 +160,10 @@ def open_bot(link: Link, *, max_in_flight: int, tap_url: str | None = None) -> B
     return connect(
         link.urls,
         tap_url=tap_url,
-        bot=link.name,
+        bot=link.name or None,
         credentials=link.file,
         max_in_flight=max_in_flight,
-        timeout=link.timeout_seconds,
+        timeout=link.patience.for_answer,
+        wait=link.patience.for_worker,
+        read_only=link.read_only,
     )

@@ -17,7 +17,7 @@ from ..model.erasing import Delayed, Erased, FoundRun
 from .checking import progress
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
-from .options import Link, id_of, limited, linked, name_of, not_empty
+from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words
 from .streams import EXIT_REFUSED, note, plain, say
 
@@ -180,7 +180,7 @@ def scrub(link: Link) -> None:
 @click.command()
 @click.option("--after", type=click.IntRange(min=0), metavar="N", default=0, help="Only those after a number.")
 @limited
-@linked("console")
+@asking
 def removals(link: Link, after: int, limit: int) -> None:
     """Show who erased or removed what, and when, oldest first.
 
@@ -202,7 +202,8 @@ def removals(link: Link, after: int, limit: int) -> None:
         )
         for each in found
     ]
-    show_rows(("number", "time", "bot", "removed", "reference", "scrubbed"), rows, nothing="nothing was removed")
+    columns = ("number", "time", "bot", "removed", "reference", "scrubbed")
+    show_rows(columns, rows, nothing="nothing was removed", minor=("scrubbed", "reference"))
 
 
 def _erased(erased: Erased) -> str:

@@ -34,7 +34,19 @@ from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .joined import databases
 from .keeping import Keeper, Running, Stopped, deny, settings_of
-from .options import Command, Link, address_of, linked, name_of, read_input, seconds, seconds_or_none, waiting
+from .options import (
+    Command,
+    Link,
+    Patience,
+    address_of,
+    asking,
+    linked,
+    name_of,
+    read_input,
+    seconds,
+    seconds_or_none,
+    waiting,
+)
 from .rights import test
 from .streams import EXIT_UNAVAILABLE, note, say
 
@@ -254,7 +266,7 @@ def invite(link: Link, bot: str, ttl: float, **options: Any) -> None:
 @keys.command("enrol")
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @waiting
-def enrol_here(target: str | None, timeout: float, as_json: bool) -> None:
+def enrol_here(target: str | None, patience: Patience, as_json: bool) -> None:
     """Make a key for the bot of an invitation, and a file of credentials with which it connects.
 
     The invitation is read from standard input, or asked for on a terminal. The secret half of the key is only in
@@ -267,7 +279,7 @@ def enrol_here(target: str | None, timeout: float, as_json: bool) -> None:
         raise click.UsageError(f"This cannot be used as an invitation: {error}.") from None
     file = target or f"{invitation.bot}.creds"
     with _written(file, mine):
-        enrolled = run(lambda: enrol(invitation, mine, timeout=timeout))
+        enrolled = run(lambda: enrol(invitation, mine, timeout=patience.for_answer))
     if as_json:
         show_json({"file": file, "public_key": public_half(mine), **msgspec.to_builtins(enrolled)})
     else:
@@ -286,7 +298,7 @@ def _invitation_text() -> str:
 
 @keys.command("list")
 @click.argument("bot", callback=name_of, required=False)
-@linked("console")
+@asking
 def list_keys(link: Link, bot: str | None) -> None:
     """List the keys of BOT, or of all bots: what each is for, and when it was last used.
 
@@ -313,7 +325,7 @@ def list_keys(link: Link, bot: str | None) -> None:
         for each in sorted(found, key=lambda each: (each.bot_name, each.created_at))
     ]
     columns = ("bot", "purpose", "roles", "state", "until", "last used", "sessions", "label", "key")
-    show_rows(columns, rows, nothing="no keys")
+    show_rows(columns, rows, nothing="no keys", minor=("label", "roles", "sessions", "last used"))
 
 
 def _state(key: ListedKey, now: str) -> str:
@@ -358,7 +370,7 @@ def _amount(count: int, thing: str) -> str:
     help="How long the old key stays valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @waiting
-def rotate(file: str, grace: float, timeout: float, as_json: bool) -> None:
+def rotate(file: str, grace: float, patience: Patience, as_json: bool) -> None:
     """Replace the key in FILE, a bot's credentials, by a new one.
 
     Programs that run go on with the old key until the grace is over, and then read the file again. After an
@@ -368,7 +380,7 @@ def rotate(file: str, grace: float, timeout: float, as_json: bool) -> None:
         mine = read_credentials(file)
     except CredentialsError as error:
         deny(str(error))
-    link = Link(urls=(), name=mine.bot, timeout_seconds=timeout, as_json=as_json, file=file, credentials=mine)
+    link = Link(urls=(), name=mine.bot, patience=patience, as_json=as_json, file=file, credentials=mine)
     renewed = ask(link, lambda bot: bot.rotate(grace_seconds=grace))
     if as_json:
         show_json({"file": file, "bot": renewed.bot, "public_key": public_half(renewed)})

@@ -26,7 +26,7 @@ from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
-from .options import Link, WithText, drafted, id_of, linked, name_of, worded
+from .options import Link, WithText, asking, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
 __all__ = ["bots", "channels", "history", "listen", "publish", "request", "send", "status", "subscriptions"]
@@ -86,7 +86,7 @@ def request(link: Link, to: str, **words: Any) -> None:
     for the reply. The reply comes ahead of other messages in the mailbox, which are left there. A reply that comes
     too late is an ordinary message in that mailbox.
     """
-    reply = ask(link, lambda bot: bot.request(to, timeout=link.timeout_seconds, **words))
+    reply = ask(link, lambda bot: bot.request(to, timeout=link.patience.for_answer, **words))
     line = _line(reply, Lines(dated=False, details=False), as_json=link.as_json)
     say(line, end="")
 
@@ -189,7 +189,7 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
     "--before", type=click.IntRange(min=1, max=NUMBER_MAX), metavar="SEQ", help="Only messages before this seq."
 )
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
-@linked("console")
+@asking
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
     """Show a conversation: the newest messages, oldest first."""
     if sum(value is not None for name, value in query.items() if name != "sender") != 1:
@@ -222,7 +222,7 @@ async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, An
 
 
 @click.command()
-@linked("console")
+@asking
 def bots(link: Link) -> None:
     """List all bots: their sessions, their waiting messages, and when they were last heard.
 
@@ -248,11 +248,11 @@ def bots(link: Link) -> None:
         for bot in found
     ]
     columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "first seen", "id")
-    show_rows(columns, rows, nothing="no bots")
+    show_rows(columns, rows, nothing="no bots", minor=("id", "first seen", "sessions", "online"))
 
 
 @click.command()
-@linked("console")
+@asking
 def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
@@ -275,7 +275,7 @@ def channels(link: Link) -> None:
         for channel in found
     ]
     columns = ("channel", "messages", "subscribers", "groups", "since", "created by")
-    show_rows(columns, rows, nothing="no channels")
+    show_rows(columns, rows, nothing="no channels", minor=("groups", "created by", "since"))
 
 
 def _group(group: ListedGroup) -> str:
@@ -285,7 +285,7 @@ def _group(group: ListedGroup) -> str:
 @click.command()
 @click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
 @click.option("--channel", metavar="NAME", callback=name_of, help="Only those to this channel.")
-@linked("console")
+@asking
 def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
     """List subscriptions: all, or those of a bot or to a channel."""
     if bot is not None and channel is not None:
@@ -313,11 +313,11 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         for each in found
     ]
     columns = ("channel", "bot", "group", "after seq", "own too", "since")
-    show_rows(columns, rows, nothing="no subscriptions")
+    show_rows(columns, rows, nothing="no subscriptions", minor=("own too", "after seq", "group", "since"))
 
 
 @click.command()
-@linked("console")
+@asking
 def status(link: Link) -> None:
     """Show the worker's status: counters, rates, sizes, versions."""
 

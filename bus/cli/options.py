@@ -35,8 +35,10 @@ __all__ = [
     "ADMIN_FILE",
     "Command",
     "Link",
+    "Patience",
     "WithText",
     "address_of",
+    "asking",
     "body_of",
     "decoded",
     "drafted",
@@ -55,8 +57,8 @@ __all__ = [
     "worded",
 ]
 
-_TIMEOUT_SECONDS = 10.0
-"""How long people wait for an answer before they would rather see an error."""
+_WORKER_SECONDS, _ANSWER_SECONDS = 2.0, 10.0
+"""How long people wait for a worker, and for its answer, before they would rather see an error."""
 
 ADMIN_FILE = "posthouse.db-admin.creds"
 """What a worker writes beside its database at its first start with keys, so that whoever runs it has a key."""
@@ -66,6 +68,12 @@ _ADMIN_FILES = (ADMIN_FILE, "posthouse-admin.creds")
 
 _INPUT_BYTES_MAX = 64 * 1024 * 1024
 """More than fits into any frame, and an end to endless input."""
+
+_IS_TEXT = "posthouse.text"
+"""Where a command's context has whether its body is text in any case."""
+
+_SHOWN_CHARACTERS = 40
+"""Of a body that is refused."""
 
 _HIDDEN = "\0"
 """Prefix of a text that begins with a dash; no process argument can contain it."""
@@ -145,6 +153,13 @@ seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
 seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
 
 
+class Patience(msgspec.Struct, frozen=True):
+    """How many seconds a command waits."""
+
+    for_worker: float = _WORKER_SECONDS
+    for_answer: float = _ANSWER_SECONDS
+
+
 limited = click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -161,8 +176,11 @@ class Link(msgspec.Struct, frozen=True):
     urls: Sequence[str]
     """Its address, or those of several that stand in for each other; none are those of the credentials."""
     name: str
-    timeout_seconds: float
+    """The bot that the command acts as; empty for one that asks as no bot."""
+    patience: Patience
     as_json: bool
+    read_only: bool = False
+    """Whether the command only asks, and does so as no bot."""
     file: str | None = None
     """The file of the credentials."""
     credentials: Credentials | None = None
@@ -221,18 +239,32 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
 
 
 def body_of(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
-    """Return a text that is JSON byte for byte, or else the text as a JSON string."""
+    """Return a text that is JSON byte for byte, or else the text as a JSON string.
+
+    A text that begins like JSON and is none is refused: mostly the shell has taken its quotes.
+    """
     value = value.removeprefix(_HIDDEN)
     try:
         text = read_input() if value == "-" else _as_written(value)
         encoded = text.strip().encode()
     except UnicodeError as error:
         raise click.BadParameter("the text is not UTF-8") from error
+    is_text = context.meta.get(_IS_TEXT)
     try:
-        msgspec.json.decode(encoded)
-    except (msgspec.DecodeError, RecursionError):
-        return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
-    return msgspec.Raw(encoded)
+        if not is_text:
+            msgspec.json.decode(encoded)
+            return msgspec.Raw(encoded)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if encoded[:1] in (b"{", b"[", b'"'):
+            raise click.BadParameter(
+                f"{text.strip()[:_SHOWN_CHARACTERS]!r} begins like JSON, but is none: {error}. Put it into single"
+                " quotes, so that the shell leaves it as it is, or say --text to send it as text"
+            ) from None
+    return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
+
+
+def _note_text(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[_IS_TEXT] = value
 
 
 def read_input() -> str:
@@ -255,17 +287,24 @@ def decoded(data: bytes, what: str) -> str:
         raise click.BadParameter(f"{what} is not UTF-8: byte {error.start} cannot be decoded") from error
 
 
+def asking(command: Command) -> Command:
+    """Add the options of a link to a worker to a command that only asks: as no bot, unless one is named."""
+    return _linked(
+        "The bot to ask as; by default that of the credentials, or none. A new name is registered.", asks=True
+    )(command)
+
+
 def linked(bot: str | None = None) -> Callable[[Command], Command]:
     """Add the options of a link to a worker to a command, as `bot` by default; without one, `--as` is required."""
     default = "that of the credentials" if bot is None else f"that of the credentials, or {bot}"
-    asking = f"The bot to act as; by default {default}."
-    name = click.option(
-        "--as",
-        "name",
-        metavar="NAME",
-        callback=name_of,
-        help=asking if bot is None else f"{asking} Every session belongs to a bot; a new name is registered.",
+    acting = f"The bot to act as; by default {default}."
+    return _linked(
+        acting if bot is None else f"{acting} What is done is done by a bot; a new name is registered.", bot
     )
+
+
+def _linked(help_of_name: str, bot: str | None = None, *, asks: bool = False) -> Callable[[Command], Command]:
+    name = click.option("--as", "name", metavar="NAME", callback=name_of, help=help_of_name)
 
     def decorate(command: Command) -> Command:
         @name
@@ -295,18 +334,19 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
             name: str | None,
             credentials: str | None,
             urls: tuple[str, ...],
-            timeout: float,
+            patience: Patience,
             as_json: bool,
             **rest: Any,
         ) -> None:
             mine = _credentials(credentials, urls)
-            if mine is None and name is None and bot is None:
+            if mine is None and name is None and bot is None and not asks:
                 raise click.UsageError("Missing option '--as'.")
             link = Link(
                 urls=urls,
-                name=_name(name, mine) or str(bot),
-                timeout_seconds=timeout,
+                name=_name(name, mine) or bot or "",
+                patience=patience,
                 as_json=as_json,
+                read_only=asks and (mine is not None or name is None),
                 file=None if mine is None else mine[0],
                 credentials=None if mine is None else mine[1],
             )
@@ -318,20 +358,27 @@ def linked(bot: str | None = None) -> Callable[[Command], Command]:
 
 
 def waiting(command: Command) -> Command:
-    """Add to a command how long it waits, and the form of its answer: `timeout` and `as_json`."""
+    """Add to a command how long it waits, and the form of its answer: `patience` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs."),
         click.option(
             "--timeout",
+            "patience",
             type=seconds,
-            default=_TIMEOUT_SECONDS,
-            show_default=True,
+            callback=_patience,
             metavar="SECONDS",
-            help="How long to wait for an answer.",
+            envvar="POSTHOUSE_TIMEOUT",
+            show_envvar=True,
+            help=f"How long to wait for a worker, and for its answer; by default {_WORKER_SECONDS:g} s for a worker"
+            f" and {_ANSWER_SECONDS:g} s for its answer.",
         ),
     ):
         command = option(command)
     return command
+
+
+def _patience(context: click.Context, parameter: click.Parameter, value: float | None) -> Patience:
+    return Patience() if value is None else Patience(value, value)
 
 
 def _credentials(file: str | None, urls: Sequence[str]) -> tuple[str, Credentials] | None:
@@ -393,6 +440,14 @@ def worded(command: Command) -> Command:
             "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
         ),
         click.option("--type", "message_type", default="message", show_default=True, help="The kind of message."),
+        click.option(
+            "--text",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_note_text,
+            help="BODY is text, even if it is JSON or begins like it.",
+        ),
         click.argument("body", callback=body_of),
     ):
         command = part(command)

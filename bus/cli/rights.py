@@ -12,7 +12,7 @@ import rich_click as click
 from ..model.rights import Action
 from .console import show_json
 from .ending import ask
-from .options import Link, linked, name_of
+from .options import Link, asking, linked, name_of
 from .streams import EXIT_REFUSED, say
 
 __all__ = ["reload", "test"]
@@ -40,7 +40,7 @@ def reload(link: Link) -> None:
 @click.argument("bot", callback=name_of)
 @click.argument("action", metavar="ACTION", type=click.Choice([action.value for action in Action]))
 @click.argument("object")
-@linked("console")
+@asking
 def test(link: Link, bot: str, action: str, object: str) -> None:
     """Say whether BOT may do ACTION to OBJECT, and which rule of the configuration decides.
 

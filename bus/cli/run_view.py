@@ -26,13 +26,10 @@ from ..model.records import (
     parse_timestamp,
     timestamp,
 )
-from .console import Facts, StatusText, Time, fact_lines, show_facts, show_rows, table
+from .console import Facts, StatusText, Time, fact_lines, shortened, show_facts, show_rows, table
 from .streams import plain, say
 
 __all__ = ["RunView", "change_line", "hint", "look", "run_rows", "show_run"]
-
-_SHORT_CHARACTERS = 60
-"""Longer outputs are shortened in a table; `--json` has all of them."""
 
 _STEP_COLUMNS = ("step", "attempt", "status", "took", "error or output")
 
@@ -96,18 +93,13 @@ def _outcome(step: WorkflowStepLog) -> str:
         return _first_line(step.error)
     if step.output is None:
         return ""
-    return _shortened(step.output)
+    return shortened(step.output)
 
 
 def _waiting(signals: Sequence[Signal]) -> str:
     """Return which signals the run has not taken."""
     counts = Counter(signal.name for signal in signals)
     return ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counts.items())
-
-
-def _shortened(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= _SHORT_CHARACTERS else f"{text[: _SHORT_CHARACTERS - 1]}…"
 
 
 def _time(stored: str | None) -> str:
@@ -166,7 +158,7 @@ def _facts(view: RunView) -> Facts:
         "took": _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
         "signals": _waiting(view.signals),
         "error": run.error or "",
-        "result": "" if run.result is None else _shortened(run.result),
+        "result": "" if run.result is None else shortened(run.result),
     }
 
 

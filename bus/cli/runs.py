@@ -21,7 +21,7 @@ from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
-from .options import Link, WithText, address_of, linked, shown
+from .options import Link, WithText, address_of, asking, linked, shown
 from .run_events import watch_runs
 from .run_view import RunView, hint, run_rows, show_run
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
@@ -81,7 +81,7 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
     callback=address_of,
     help=f"For --watch: the worker's tap; by default that of the credentials, or {DEFAULT_TAP_URL}.",
 )
-@linked("console")
+@asking
 def runs(
     link: Link, limit: int, status: str | None, key: str | None, watch: bool, tap: str | None, **wanted: Any
 ) -> None:
@@ -121,7 +121,7 @@ def _watch_all(link: Link, where: RunFilter, tap: str | None) -> None:
 @click.command("run", cls=WithText)
 @_run_id
 @click.option("--watch", is_flag=True, help="Follow it until it ends, or until Ctrl-C.")
-@linked("console")
+@asking
 def show_one(link: Link, run_id: str, watch: bool) -> None:
     """Show a run: its status, who holds it, and its steps.
 

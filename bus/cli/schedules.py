@@ -18,7 +18,7 @@ from ..model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_workflow, owner_name
-from .options import Link, WithText, linked, shown, span_seconds
+from .options import Link, WithText, asking, linked, shown, span_seconds
 from .streams import plain, say
 
 __all__ = ["schedules"]
@@ -29,7 +29,7 @@ _schedule_id = click.argument("schedule_id", metavar="SCHEDULE", callback=shown)
 
 
 @click.group("schedules", invoke_without_command=True)
-@linked("console")
+@asking
 @click.pass_context
 def schedules(context: click.Context, link: Link) -> None:
     """List, add, pause, resume and remove schedules, which start runs of workflows by the clock.
@@ -46,7 +46,7 @@ def schedules(context: click.Context, link: Link) -> None:
 
 @schedules.command("list")
 @click.option("--workflow", metavar="NAME", help="Only schedules of this workflow, by name or id.")
-@linked("console")
+@asking
 def show_list(link: Link, workflow: str | None) -> None:
     """List schedules: their times, when they start a run next, and how often they did."""
     _list(link, workflow)
@@ -233,7 +233,7 @@ def remove(link: Link, schedule_id: str) -> None:
     show_default=True,
     help="How many.",
 )
-@linked("console")
+@asking
 def show_next(link: Link, schedule_id: str, count: int) -> None:
     """Show when a schedule's next times are, as the worker understands them, even if it is paused."""
 

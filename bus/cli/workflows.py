@@ -19,14 +19,14 @@ from ..wire.refusals import refusal
 from .console import show_facts, show_json, show_rows
 from .ending import ask
 from .finding import bot_names, find_workflow, owner_name
-from .options import Link, WithText, decoded, linked, shown
+from .options import Link, WithText, asking, decoded, linked, shown
 from .streams import note, plain, say, stream_fault
 
 __all__ = ["workflows"]
 
 
 @click.group("workflows", invoke_without_command=True)
-@linked("console")
+@asking
 @click.pass_context
 def workflows(context: click.Context, link: Link) -> None:
     """List workflows, save one, or show one.
@@ -115,7 +115,7 @@ def _read_definition(file: BinaryIO) -> WorkflowDefinition:
 
 @workflows.command("show", cls=WithText)
 @click.argument("workflow", metavar="NAME|ID", callback=shown)
-@linked("console")
+@asking
 def show(link: Link, workflow: str) -> None:
     """Show a workflow, by name or id, and its steps. `--json` prints all of it, as it was saved."""
 

@@ -54,6 +54,7 @@ from .endpoint import Endpoint
 from .forgotten import shared
 from .home import Event, Home
 from .outbox import Outbox
+from .silence import WorkerSilence
 from .unsent import Unsent
 from .waiting import Awaited, Deadlines, FrameTooLarge, Make, Request, Ticket
 from .wakes import Wakes
@@ -111,7 +112,7 @@ class Connection:
         self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
-        self._heard_at = 0.0
+        self._silence = WorkerSilence(0.0)
         self._welcomed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -257,7 +258,7 @@ class Connection:
         self._lost, self._welcomed = anyio.Event(), anyio.Event()
         port = self._port = self._endpoint.open_command()
         try:
-            self._heard_at = self.home.now()
+            self._silence = WorkerSilence(self.home.now())
             self._transmit(encode(self._returning_hello()))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._receive, port)
@@ -341,14 +342,18 @@ class Connection:
                     self._lost.set()
                     return
                 continue
-            await anyio.sleep(min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION)
+            silence, several = self._silence, len(self._endpoint.route.urls) > 1
+            most = silence.over_at(welcome.session_timeout, several=several) - self.home.now()
+            await anyio.sleep(min(most, min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION))
+            self._drain()  # what came while the loop was busy
             now = self.home.now()
-            if now - self._heard_at > welcome.session_timeout:
-                _logger.warning("nothing heard from the worker for %.0f s: reconnecting", now - self._heard_at)
+            if now >= silence.over_at(welcome.session_timeout, several=several):
+                _logger.warning("nothing heard from the worker for %.0f s: reconnecting", now - silence.heard_at)
                 self._lost.set()
                 return
             for frame in (*self.deliveries.upkeep(), Ping()):
                 self._transmit(encode(frame))
+            silence.asked(now)
             self._drain()
             self._beat()
 
@@ -430,7 +435,7 @@ class Connection:
                 if not port.has_input:
                     return
                 continue
-            self._heard_at = self.home.now()
+            self._silence.heard(self.home.now())
             frame = decode_worker_frame(parts[0])
             if frame is not None:
                 self._take(frame)

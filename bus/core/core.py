@@ -55,6 +55,7 @@ from .administering import Administering
 from .admission import Admission
 from .batches import Batch, Batches
 from .committing import Committing
+from .consoles import greeted
 from .directory import Directory
 from .dispatch import Dispatch
 from .duties import Duties
@@ -438,15 +439,14 @@ class Core:
             self._turn.refuse_request(address, request, error, principal)
 
     def _receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
-        session = self._session_of(address, principal)
+        found = self._session_of(address, principal)
         if isinstance(request, Enrol) or (principal is not None and principal.purpose is Purpose.ENROL):
             self._key_manager().receive(address, request, principal)
             return
         if isinstance(request, Hello):
             self._opening.hello(address, request, principal)
             return
-        if session is None:
-            raise Refusal(Code.UNKNOWN_SESSION, "no session here: say hello, then repeat unanswered requests")
+        session = greeted(found, request)
         silent, session.last_heard = self._turn.moment.now - session.last_heard, self._turn.moment.now
         cut_off = silent > self._settings.delivery.heartbeat_seconds
         if cut_off or session.doubted:

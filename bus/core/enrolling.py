@@ -326,7 +326,7 @@ class Enrolling:
         return [
             session
             for bot_id in dict.fromkeys(key.bot_id for key in keys)
-            for session in list(self._sessions.of_bot(bot_id))
+            for session in list(self._sessions.of_bot(bot_id, reading=True))
             if session.principal is not None and session.principal.public_key in {key.public_key for key in keys}
         ]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ..mailbox.sessions import Session, Sessions, client_of
 from ..model.keys import Principal
-from ..model.records import WORKER_ID, BotRecord
+from ..model.records import CONSOLE_ID, CONSOLE_NAME, WORKER_ID, BotRecord
 from ..model.repository import AddBot, MailboxState, Surveyed
 from ..settings import Settings
 from ..wire.frames import PROTOCOL_VERSION, Code, Hello, Refusal, RequestFrame
@@ -84,9 +84,12 @@ class Opening:
                 Code.UNSUPPORTED_PROTOCOL,
                 f"this worker speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             )
+        if hello.read_only:
+            self._console(address, hello, principal)
+            return
         hello = _named(hello, principal)
-        if hello.bot_id == WORKER_ID:
-            raise Refusal(Code.BAD_REQUEST, "the nil UUID is reserved for the worker")
+        if hello.bot_id in (WORKER_ID, CONSOLE_ID):
+            raise Refusal(Code.BAD_REQUEST, "the UUIDs 0 and 1 are reserved for the worker")
         bot = self._directory.names.get(hello.name)
         before = self._sessions.get(address)
         returns = bot is not None and self._sessions.of_client(bot.id, client_of(hello.token)) is not None
@@ -116,10 +119,31 @@ class Opening:
         else:
             self._register(session, hello)
 
+    def _console(self, address: bytes, hello: Hello, principal: Principal | None) -> None:
+        """Open a session that only asks. Raise Refusal if it is invalid, or if there are too many."""
+        if principal is not None:
+            hello = _named(hello, principal)
+        elif hello.bot is not None or hello.bot_id is not None:
+            raise Refusal(Code.BAD_REQUEST, "a read-only session belongs to no bot: leave out bot and bot_id")
+        before = self._sessions.get(address)
+        if before is None and len(self._sessions) >= self._settings.limits.sessions_max:
+            raise Refusal(Code.BUSY, f"the worker has {len(self._sessions)} sessions, its maximum")
+        if principal is not None:
+            self._check_sessions(self._directory.bots[principal.bot_id], before, principal)
+        if before is not None:
+            self.end(before, vanished=False)
+        session = self._new_session(address, msgspec.structs.replace(hello, max_in_flight=0))
+        session.principal, session.reads_only = principal, True
+        session.bot_id = CONSOLE_ID if principal is None else principal.bot_id
+        session.bot_name = CONSOLE_NAME if principal is None else principal.bot_name
+        self._sessions.add(session)
+        last_seq = self._dispatch.last_seq
+        self._welcoming.welcome(session, hello, earlier=None, not_held=(), last_seq=last_seq)
+
     def _check_sessions(self, bot: BotRecord, before: Session | None, principal: Principal | None) -> None:
         """Raise Refusal if a bot has as many sessions as its role allows, besides the one that a hello ends."""
         share = self._shares.of(principal)
-        others = sum(session is not before for session in self._sessions.of_bot(bot.id))
+        others = sum(session is not before for session in self._sessions.of_bot(bot.id, reading=True))
         if others >= share.sessions:
             raise share.refusal("sessions", f"bot {bot.name!r} has {others} sessions, the maximum")
 
@@ -225,7 +249,7 @@ class Opening:
         self._sessions.remove(session)
         self._waking.leave(session)
         self._large.forget(session.address)
-        if session.opening:
+        if session.opening or session.reads_only:
             return
         self._dispatch.see(session.bot_id)
         self._dispatch.detach(session, vanished=vanished, unsent=unsent)

@@ -78,6 +78,7 @@ _KINDS: Mapping[str, _Kind] = {
     "key_added": _Kind(object="purpose", detail="by"),
     "key_revoked": _Kind(detail="by"),
     "refused": _Kind(object="object", detail="code"),
+    "console_opened": _Kind(detail="client"),
     "contents_erased": _Kind(object="removal", detail="messages", deed=True),
     "contents_scrubbed": _Kind(deed=True),
     "dead_letters_retried": _Kind(object="mailbox", detail="messages", deed=True),

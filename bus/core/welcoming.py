@@ -41,7 +41,8 @@ class Welcoming:
     ) -> None:
         """Welcome a session, which replaces its client's `earlier` one."""
         delivery, limits = self._settings.delivery, self._settings.limits
-        self._turn.note("session_opened", bot=session.bot_name, client=hello.client, key=session.public_key)
+        event = "console_opened" if session.reads_only else "session_opened"
+        self._turn.note(event, bot=session.bot_name, client=hello.client, key=session.public_key)
         sharers = self._sessions.of_bot(session.bot_id)
         self._turn.send(
             session.address,

@@ -55,6 +55,7 @@ class Session:
         "parked",
         "principal",
         "program",
+        "reads_only",
         "served",
         "since",
         "waiting",
@@ -101,6 +102,8 @@ class Session:
 
         self.in_parts = False
         """Whether it reads answers in parts that are larger than a frame."""
+        self.reads_only = False
+        """Whether it only asks, and takes part in nothing."""
         self.wakes = False
         """Whether its client is told of runs to which something happens."""
 
@@ -154,6 +157,8 @@ class Sessions:
     def __init__(self) -> None:
         self._by_address: dict[bytes, Session] = {}
         self._by_bot: dict[str, list[Session]] = {}
+        self._reading: dict[str, list[Session]] = {}
+        """Those that only ask, which are not in `_by_bot`."""
 
     def __len__(self) -> int:
         return len(self._by_address)
@@ -168,9 +173,10 @@ class Sessions:
         """Return the session at an address, or None."""
         return self._by_address.get(address)
 
-    def of_bot(self, bot_id: str) -> list[Session]:
-        """Return a bot's sessions."""
-        return self._by_bot.get(bot_id, [])
+    def of_bot(self, bot_id: str, *, reading: bool = False) -> list[Session]:
+        """Return a bot's sessions; with `reading`, also those that only ask."""
+        taking_part = self._by_bot.get(bot_id, [])
+        return [*taking_part, *self._reading.get(bot_id, ())] if reading else taking_part
 
     def of_client(self, bot_id: str, client: str | None) -> Session | None:
         """Return the session of a client, or None."""
@@ -182,15 +188,18 @@ class Sessions:
         """Add a session; its address must not have one."""
         assert session.address not in self._by_address
         self._by_address[session.address] = session
-        self._by_bot.setdefault(session.bot_id, []).append(session)
+        self._like(session).setdefault(session.bot_id, []).append(session)
 
     def remove(self, session: Session) -> None:
         """Forget a session."""
         del self._by_address[session.address]
-        siblings = self._by_bot[session.bot_id]
+        siblings = self._like(session)[session.bot_id]
         siblings.remove(session)
         if not siblings:
-            del self._by_bot[session.bot_id]
+            del self._like(session)[session.bot_id]
+
+    def _like(self, session: Session) -> dict[str, list[Session]]:
+        return self._reading if session.reads_only else self._by_bot
 
     def silent(self, since: float) -> list[Session]:
         """Return the sessions last heard before `since`."""

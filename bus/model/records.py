@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "CONSOLE_ID",
+    "CONSOLE_NAME",
     "CONTINUED",
     "RUNS_CHANNEL",
     "WORKER_ID",
@@ -99,6 +101,11 @@ WORKER_ID = "00000000-0000-0000-0000-000000000000"
 WORKER_NAME = "posthouse"
 """The name that goes with it. Names that begin with it and a dot are reserved, too."""
 
+CONSOLE_ID = "00000000-0000-0000-0000-000000000001"
+"""The id of those who only ask, where there are no keys. No bot has it."""
+
+CONSOLE_NAME = f"{WORKER_NAME}.console"
+"""The name that goes with it."""
 
 RUNS_CHANNEL = "posthouse.runs"
 """The channel of the worker's events of runs. Nobody else publishes on it."""

@@ -185,6 +185,8 @@ class ListedSession(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     in_flight_bytes: int
     key: str | None = None
     address: str | None = None
+    read_only: bool = False
+    """Whether it only asks. Then its bot is the console, unless it has a key."""
 
 
 class SessionList(AnswerValue, frozen=True, omit_defaults=True):

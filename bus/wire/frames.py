@@ -144,6 +144,8 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """Whether it is to be told of runs to which something happens."""
     parts: bool = False
     """Whether it reads answers in parts that are larger than a frame."""
+    read_only: bool = False
+    """Whether the session only asks: it registers no bot, and takes part in nothing."""
 
     @property
     def name(self) -> str:

@@ -40,7 +40,7 @@ class Posthouse:
         self.database = database
         self.directory = REPOSITORY
         """Where commands are run."""
-        self.environment = {**os.environ, "POSTHOUSE_URL": url}
+        self.environment = {**os.environ, "POSTHOUSE_URL": url, "POSTHOUSE_TIMEOUT": "20"}
         self.environment.pop("PYTHONUNBUFFERED", None)
 
     def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -36,7 +36,6 @@ def test_a_body_is_json_or_else_text(posthouse: Posthouse) -> None:
         ('{"text": "grüße", "n": 1.50}', "", {"text": "grüße", "n": 1.5}),
         ("5", "", 5),
         ("plain words", "", "plain words"),
-        ("{broken", "", "{broken"),
         ("NaN", "", "NaN"),
         ("-", "[1,\n 2]\n", [1, 2]),
         ("-", "two\nlines\n", "two\nlines"),
@@ -44,6 +43,26 @@ def test_a_body_is_json_or_else_text(posthouse: Posthouse) -> None:
     for argument, stdin, _ in given:
         posthouse.answer("publish", "bodies", argument, "--as", "speaker", stdin=stdin)
     assert bodies(posthouse.json("history", "--channel", "bodies")) == [body for _, _, body in given]
+
+
+def test_a_body_that_begins_like_json_and_is_none_is_refused(posthouse: Posthouse) -> None:
+    for given, stdin in (("{n:6}", ""), ('["a]', ""), ('"a', ""), ("-", " {broken\n")):
+        ended = posthouse.run("publish", "broken", given, "--as", "speaker", stdin=stdin)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "begins like JSON, but is none" in " ".join(re.sub(r"[│╭╮╰╯─]", "", ended.stderr).split())
+        posthouse.answer("publish", "broken", given, "--text", "--as", "speaker", stdin=stdin)
+    posthouse.answer("publish", "broken", "5", "--text", "--as", "speaker")
+    expected = ["{n:6}", '["a]', '"a', " {broken", "5"]
+    assert bodies(posthouse.json("history", "--channel", "broken")) == expected
+
+
+def test_a_question_registers_no_bot(posthouse: Posthouse) -> None:
+    for command in (["status"], ["bots"], ["channels"], ["sessions"], ["runs"], ["workflows"], ["audit"]):
+        posthouse.run(*command)
+    names = [bot["name"] for bot in posthouse.json("bots")]
+    assert not {"console", "posthouse.console"} & {*names}
+    posthouse.answer("bots", "--as", "asker-of-its-own")
+    assert posthouse.bot("asker-of-its-own")["online"] is False
 
 
 def test_a_message_takes_everything_with_it(posthouse: Posthouse) -> None:

@@ -143,8 +143,9 @@ def test_one_is_shown_whole(posthouse: Posthouse) -> None:
     }
     assert (shown["bot"], shown["message"]["body"]) == ("shown", {"n": 0})
     assert posthouse.refusal("dead-letters", "show", "999999") == (1, "posthouse: no dead letter 999999")
-    code, line = posthouse.refusal("dead-letters", "show", str(seq), "--bot", "console")
-    assert (code, line) == (1, f"posthouse: no dead letter {seq} of console")
+    posthouse.answer("status", "--as", "spared")
+    code, line = posthouse.refusal("dead-letters", "show", str(seq), "--bot", "spared")
+    assert (code, line) == (1, f"posthouse: no dead letter {seq} of spared")
 
 
 def test_retrying_puts_them_back(posthouse: Posthouse) -> None:

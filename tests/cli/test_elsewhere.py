@@ -19,7 +19,13 @@ def elsewhere(posthouse: Posthouse, *arguments: str) -> Running:
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["bots"], ["publish", "news", "null", "--as", "elsewhere"], ["--version"], ["send", "--help"]],
+    [
+        ["status"],
+        ["bots", "--as", "elsewhere"],
+        ["publish", "news", "null", "--as", "elsewhere"],
+        ["--version"],
+        ["send", "--help"],
+    ],
     ids=lambda command: command[0],
 )
 def test_commands_need_nothing_of_posix(posthouse: Posthouse, command: list[str]) -> None:

@@ -57,7 +57,7 @@ def serving(posthouse: Posthouse, *options: str) -> Iterator[None]:
             env=posthouse.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
     try:
-        posthouse.wait_until(lambda: posthouse.run("status", *options).returncode == 0)
+        posthouse.wait_until(lambda: posthouse.run("status", "--timeout", "2", *options).returncode == 0)
         yield
     finally:
         worker.terminate()
@@ -320,6 +320,7 @@ def test_every_bot_of_an_open_worker_is_adopted(tmp_path: Path) -> None:
     posthouse = commands_in(tmp_path, keys=False)
     options = ["--url", posthouse.url]
     with serving(posthouse, *options):
+        posthouse.answer("status", "--as", "console", *options)
         for bot in ("anna", "bert"):
             posthouse.answer("send", "console", "hi", "--as", bot, *options)
         assert posthouse.refusal("keys", "list", *options)[0] == 77
@@ -346,7 +347,7 @@ def test_every_bot_of_an_open_worker_is_adopted(tmp_path: Path) -> None:
 def test_an_interrupted_adoption_goes_on(tmp_path: Path) -> None:
     """The files were written, and the database did not hear of it."""
     posthouse = commands_in(tmp_path, keys=False)
-    with serving(posthouse, "--url", posthouse.url):
+    with serving(posthouse, "--url", posthouse.url, "--as", "console"):
         pass
     adopt = ["keys", "adopt", "creds", "--config", "posthouse.toml"]
     database = (tmp_path / "posthouse.db").read_bytes()

@@ -95,7 +95,7 @@ def test_a_second_signal_does_not_wait(posthouse: Posthouse, backend: str) -> No
 
 
 def test_no_worker_is_an_error_as_it_is(posthouse: Posthouse) -> None:
-    program = "import bus; bus.Bot('nobody', 'tcp://127.0.0.1:1', timeout=0.2).run()"
+    program = "import bus; bus.Bot('nobody', 'tcp://127.0.0.1:1', wait=0.2).run()"
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )

@@ -398,7 +398,7 @@ async def test_a_service_survives_a_restart_of_the_worker(worker: Worker) -> Non
 
 async def test_nobody_to_serve_with(worker: Worker) -> None:
     worker.stop()
-    bot = worker.connect(bot="a", timeout=0.1)
+    bot = worker.connect(bot="a", wait=0.1)
     bot.stop()
     with pytest.raises(bus.WorkerUnavailable):
         await bot.serve()

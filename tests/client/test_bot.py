@@ -340,7 +340,7 @@ async def test_a_closed_bot_says_so(worker: Worker) -> None:
 async def test_nobody_there(worker: Worker) -> None:
     worker.stop()
     with pytest.raises(bus.WorkerUnavailable, match="posthouse serve"):
-        async with worker.connect(bot="a", timeout=0.1):
+        async with worker.connect(bot="a", wait=0.1):
             pass
     worker.start()
 

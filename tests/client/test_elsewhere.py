@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 import bus
+from bus.client import silence
 
 from .fake_worker import WELCOME, FakeWorker
 
@@ -117,5 +118,24 @@ async def test_who_finds_nobody_that_serves_is_told_so() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stand_by)
                 with pytest.raises(bus.WorkerUnavailable, match="does not serve: this worker stands by"):
-                    await bus.connect(worker.url, bot="b", timeout=1.0).__aenter__()
+                    await bus.connect(worker.url, bot="b", timeout=1.0, wait=0.5).__aenter__()
                 tasks.cancel_scope.cancel()
+
+
+async def test_a_worker_that_is_frozen_is_left_if_another_one_may_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "_UNANSWERED_FRACTION", 0.0001)
+    terms = {"heartbeat": 0.05, "session_timeout": 3600.0}
+    with FakeWorker(ANYWHERE) as frozen, FakeWorker(ANYWHERE) as serving:
+
+        async def serve() -> None:
+            await frozen.welcome(**terms)
+            await frozen.receive("ping")
+            await serving.welcome(session_timeout=3_600_000.0)
+            await serving.publish()
+            await serving.farewell()
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve)
+                async with bus.connect([frozen.url, serving.url], bot="b") as bot:
+                    assert (await bot.send("b", "hello")).seq == 1

@@ -24,7 +24,7 @@ from .bots import Shape
 from .checker import check
 from .client_bots import ClientBots
 from .history import QUORUM_BACK, QUORUM_LOST, Final
-from .house import House
+from .house import WORKERS, House
 from .load import RULES, Load
 from .recorder import Recorder, read_history
 from .rounds import command
@@ -180,6 +180,13 @@ class Stage:
         self.work()
         self.house.workers[number].signal(signal.SIGCONT)
 
+    def drain_worker(self) -> None:
+        """Stop the worker that leads in order, so that it hands over, and start it again."""
+        worker = self.house.workers[self.house.leader]
+        self.mark("worker drained")
+        worker.stop()
+        worker.launch()
+
     def cut_worker_off(self) -> None:
         """Cut the worker that leads off from the nodes until another one leads, and mend that."""
         fence, number = self.house.fence, self.house.leader
@@ -205,6 +212,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "quorum lost, primary restarted and killed": Stage.lose_primary_alone,
     "worker killed": Stage.kill_worker,
     "worker frozen": Stage.freeze_worker,
+    "worker drained": Stage.drain_worker,
     "worker cut off": Stage.cut_worker_off,
     "worker declared dead": Stage.declare_dead,
 }
@@ -220,7 +228,13 @@ def why_not() -> str | None:
 
 
 def stand(
-    folder: Path, faults: Sequence[str], *, seed: int, shape: Shape | None = None, lie: str | None = None
+    folder: Path,
+    faults: Sequence[str],
+    *,
+    seed: int,
+    shape: Shape | None = None,
+    workers: int = WORKERS,
+    lie: str | None = None,
 ) -> Verdict:
     """Put a new house through these faults, bring everything back, and judge what its clients saw.
 
@@ -229,7 +243,7 @@ def stand(
     chance = random.Random(seed)
     with (
         quorum() as nodes,
-        House(folder, nodes, lie=lie) as house,
+        House(folder, nodes, workers=workers, lie=lie) as house,
         Recorder(folder / "history.jsonl") as recorder,
         Load(*house.commands, recorder=recorder, seed=seed, shape=shape) as load,
     ):

@@ -20,7 +20,7 @@ from .load import CONFIGURATION
 from .nursery import ForkedWorker, shared_nursery
 from .relay import Relay
 
-__all__ = ["House"]
+__all__ = ["WORKERS", "House"]
 
 _PATIENCE_SECONDS = 120.0
 """How long a leader may be missing: far more than a lease."""
@@ -31,10 +31,15 @@ WORKERS = 2
 
 _LEADERSHIP = """
 [leadership]
-lease_seconds = 4.0
+lease_seconds = {}
 renew_seconds = 0.5
 """
+
+_LEASE_SECONDS = 4.0
 """Long enough for a busy machine, and short enough for many of them."""
+
+_LEASE_OF_ONE_SECONDS = 120.0
+"""One that nobody waits for: no fault lasts as long."""
 
 _FENCE = "SELECT fence FROM posthouse.log_end"
 
@@ -58,19 +63,22 @@ _DECLARE_DEAD = """
 class House:
     """See the module. With a `lie`, all workers are broken in that way."""
 
-    def __init__(self, folder: Path, nodes: Sequence[Node], *, lie: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, nodes: Sequence[Node], *, workers: int = WORKERS, lie: str | None = None
+    ) -> None:
         self.nodes = tuple(nodes)
         self.primary = nodes[0]
         self.relays: list[Relay] = []
         self.workers: list[ForkedWorker] = []
         self.lie = lie
         self._stack = ExitStack()
+        leadership = _LEADERSHIP.format(_LEASE_SECONDS if workers > 1 else _LEASE_OF_ONE_SECONDS)
         with ExitStack() as stack:
-            for number in range(WORKERS):
+            for number in range(workers):
                 directory = folder / f"worker-{number}"
                 directory.mkdir()
                 relay = stack.enter_context(Relay([node.port for node in nodes]))
-                worker = ForkedWorker(directory, CONFIGURATION + _LEADERSHIP, shared_nursery(), lie=lie)
+                worker = ForkedWorker(directory, CONFIGURATION + leadership, shared_nursery(), lie=lie)
                 worker.engine = relay.url(USER)
                 stack.callback(worker.close)
                 self.relays.append(relay)

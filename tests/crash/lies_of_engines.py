@@ -6,17 +6,32 @@ Owns these lies; `lies` tells them. What brings each to light is the fault that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from store.postgresql.server import connecting, incarnation, leadership
+from store.postgresql.server.writer import Writer
 
-__all__ = ["LIES_OF_ENGINES", "TELLERS_OF_ENGINES"]
+__all__ = ["LIES_OF_ENGINES", "TELLERS_OF_ENGINES", "Lie"]
 
-LIES_OF_ENGINES: dict[str, tuple[str, set[str]]] = {
-    "local_commits": ("quorum lost", {"unsafe", "lost"}),
-    "believed_at_once": ("quorum lost, primary restarted and killed", {"lost"}),
-    "no_fence": ("worker declared dead", {"lost", "duplicated", "out_of_order", "redelivered", "not_drained"}),
+
+class Lie(NamedTuple):
+    """How a lie comes to light."""
+
+    fault: str
+    """What shows it."""
+    kinds: set[str]
+    """The kinds of violations of which one has to be found."""
+    workers: int = 1
+    """More than one lose the lead without a quorum, before they could believe anything."""
+
+
+LIES_OF_ENGINES: dict[str, Lie] = {
+    "local_commits": Lie("quorum lost", {"unsafe", "lost"}),
+    "believed_at_once": Lie("quorum lost, primary restarted and killed", {"lost"}),
+    "no_fence": Lie(
+        "worker declared dead", {"lost", "duplicated", "out_of_order", "redelivered", "not_drained"}, workers=2
+    ),
 }
-"""Each lie with the fault that shows it, and the kinds of violations of which one has to be found."""
 
 
 def _local_commits() -> None:
@@ -32,11 +47,14 @@ def _believed_at_once() -> None:
 
 
 def _no_fence() -> None:
-    """Go on writing whoever leads by now, and wherever the log ends."""
+    """Go on writing whoever leads by now, at the end that the log has."""
+
+    async def attempt_alone(writer: Writer, pending: object) -> bool:
+        return False  # it would notice that the log has another end
+
     anybodys = "mine AS (SELECT 1 AS id WHERE ($1::text, $2::bigint, $3::bigint) IS NOT NULL)"
     incarnation._BEGIN = incarnation._BEGIN.replace(incarnation._MINE, anybodys)
-    incarnation._ALONE = incarnation._ALONE.replace("WHERE last_seq = $4", "WHERE $4::bigint IS NOT NULL")
-    incarnation._MINE = anybodys
+    Writer._attempt_alone = attempt_alone  # type: ignore[assignment, method-assign]
     leadership._RENEW = f"WITH renewed AS ({leadership._RENEW}) SELECT $1::bigint"
 
 

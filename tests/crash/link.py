@@ -308,6 +308,10 @@ class Link:
             told = {name: frame[name] for name in ("from_seq", "to_seq", "reason")}
             self.recorder.gap(self.process, bot=self.bot, session=self.session, **told)
             return
+        if frame["op"] == "closing" and self._are_several:
+            self._route.hear(frame.get("url"))
+            self.close()
+            raise Lost("the worker hands over")
         request = frame.get("request")
         if request is None:
             if frame["op"] == "error":

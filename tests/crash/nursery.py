@@ -6,7 +6,8 @@ has one thread.
 
 Run as a program it takes one JSON object a line: `start` with arguments, a folder, a log, and null or a lie that
 breaks the worker on purpose (see `lies`), answered with the process id; `wait` for one with a time, answered with
-its exit code, or null where it still runs. It ends when its input does, and all its children with it.
+its exit code, or null where it still runs. It ends when its input does, and all its children with it. With `start`,
+`program` names a module that is run instead of the worker, as `python -m` does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import atexit
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -29,7 +31,7 @@ from typing import Any, Self
 
 from ..integration.wire_worker import REPOSITORY, Process, Worker
 
-__all__ = ["ForkedWorker", "Nursery", "shared_nursery"]
+__all__ = ["ForkedWorker", "Nursery", "forked", "shared_nursery"]
 
 _ANSWER_SECONDS = 60.0
 
@@ -119,6 +121,12 @@ class _Child:
         return self._code
 
 
+def forked(nursery: Nursery, program: str, arguments: Sequence[str], *, directory: Path, log: Path) -> Process:
+    """Start a program out of a nursery."""
+    where = {"directory": str(directory), "log": str(log)}
+    return _Child(nursery, nursery.ask(start=list(arguments), program=program, lie=None, **where))
+
+
 class ForkedWorker(Worker):
     """A worker process out of a nursery, which tells a lie where one is named."""
 
@@ -174,9 +182,13 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     if question["lie"] is not None:
         tell(question["lie"])
     try:
+        if "program" in question:
+            sys.argv = [question["program"], *question["start"]]
+            runpy.run_module(question["program"], run_name="__main__", alter_sys=True)
+            sys.exit()
         worker.main(question["start"], prog_name="posthouse")
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
@@ -223,6 +235,7 @@ def _import_everything() -> None:
         "store.postgresql.store",
         "store.sqlite",
         "tests.crash.lies",
+        "tests.crash.voyages",
         "uvloop",
         "worker",
     ):

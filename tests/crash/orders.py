@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,12 +25,12 @@ from bus.errors import UnknownChannel
 from store.sqlite.check import Check
 
 from ..integration.wire import TIMEOUT_SECONDS
-from ..integration.wire_worker import REPOSITORY, Worker
+from ..integration.wire_worker import REPOSITORY, Process, Worker
 from .clerk import Clerk
 from .command import Outcome, Progress, campaign, play
+from .nursery import ForkedWorker, forked, shared_nursery
 from .order_checks import Books, Order, faults
 from .shop import CLERK, SHOP, Line, Notebook
-from .stage import lying
 from .voyages import TOLD, Told
 
 __all__ = ["orders", "play_round"]
@@ -74,22 +72,16 @@ class _Shops:
     def __init__(self, worker: Worker, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._log = (folder / "shop.log").open("ab")
+        self._processes: list[Process] = []
 
     def start(self, count: int) -> None:
         for number in range(count):
             self._processes.append(self._spawn(number))
 
-    def _spawn(self, number: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, number: int) -> Process:
         arguments = [self._worker.command, str(self._folder / f"notes-{number}"), str(self._folder / "mended")]
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.shop", *arguments],
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        log = self._folder / "shop.log"
+        return forked(shared_nursery(), "tests.crash.shop", arguments, directory=REPOSITORY, log=log)
 
     def end_one(self, chance: random.Random, *, orderly: bool) -> None:
         """Kill one of them, or let it stop, and start it again."""
@@ -116,9 +108,8 @@ class _Shops:
     def close(self) -> None:
         for process in self._processes:
             self._end(process)
-        self._log.close()
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: Process) -> None:
         process.kill()
         process.wait(TIMEOUT_SECONDS)
 
@@ -238,10 +229,7 @@ async def _left(bot: bus.Bot) -> AsyncIterator[str]:
 def orders(folder: Path, rounds: int, seed: int, progress: Progress, *, lie: str | None = None) -> Outcome:
     """Kill processes so many times while orders are executed, and judge what is left."""
     chance = random.Random(seed)
-    worker = Worker(folder, _CONFIGURATION)
-    if lie is not None:
-        worker.serve = lying(lie)
-    with worker:
+    with ForkedWorker(folder, _CONFIGURATION, shared_nursery(), lie=lie) as worker:
         outcome = anyio.run(_play, worker, folder, rounds, chance, progress)
         worker.stop()
     reading = Check(worker.database)

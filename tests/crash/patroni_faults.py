@@ -1,14 +1,16 @@
 """A worker on nodes that Patroni watches over, which are broken under load: `python -m tests.crash.patroni_faults`.
 
 Owns the faults, and the silence after each. Patroni alone decides who is promoted, and when. Each fault comes when
-all nodes are well again; the next round begins on a new cluster. The worker runs all the time, but where it is what
-is broken. At the end every mailbox is read until it is empty, and the checker judges what was acknowledged.
+all nodes are well again; the next round begins on a new cluster. Of two workers one leads. Both run all the time,
+but where they are what is broken. At the end every mailbox is read until it is empty, and the checker judges what
+was acknowledged.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -24,7 +26,7 @@ import msgspec
 
 from ..integration.refusals import IO_ERROR
 from ..integration.wire_worker import Worker
-from ..postgresql.patroni import Patroni, missing, patroni
+from ..postgresql.patroni import Patroni, eventually, missing, patroni
 from .checker import check
 from .history import Event, Invoke, Mark, Ok, Publish
 from .load import CONFIGURATION, RULES, Load
@@ -51,34 +53,51 @@ BROKE = "broke the engine"
 class Stage:
     """What a fault is done to."""
 
-    def __init__(self, cluster: Patroni, worker: Worker, load: Load, chance: random.Random) -> None:
+    def __init__(self, cluster: Patroni, workers: Sequence[Worker], load: Load, chance: random.Random) -> None:
         self.cluster = cluster
-        self.worker = worker
+        self.workers = workers
         self.load = load
         self.chance = chance
 
     def __repr__(self) -> str:
-        return f"<Stage {self.cluster} {self.worker}>"
+        return f"<Stage {self.cluster} {self.workers}>"
 
-    def kill_worker(self) -> None:
-        """Kill the worker, and start it again."""
-        self.worker.kill()
-        self.restart_worker()
+    def leading(self) -> tuple[Worker, int]:
+        """Return the worker that leads, or led last, and its fence. A node has to lead."""
+        [row] = self.cluster.leader().query("SELECT url, fence FROM posthouse.leadership", "house")
+        url, fence = row.split("|")
+        return next(worker for worker in self.workers if worker.command == url), int(fence)
 
-    def restart_worker(self) -> None:
-        """Start a worker that has ended."""
+    def when_another_leads(self, fence: int) -> None:
+        """Wait until a worker leads with a higher fence."""
+        eventually("another worker that leads", lambda: self.leading()[1] > fence or None)
+
+    def kill(self, worker: Worker, until: Callable[[], None] = lambda: None) -> None:
+        """Kill a worker, and start it again, when something has happened."""
+        worker.kill()
+        self._mark_end()
+        until()
+        worker.launch()
+
+    def restart(self, worker: Worker) -> None:
+        """Start a worker that has ended by itself."""
+        self._mark_end()
+        worker.launch()
+
+    def _mark_end(self) -> None:
         self.load.recorder.mark("killed")
         self.load.recorder.mark("started")
-        self.worker.launch()
 
     def go_on(self) -> None:
         """Wait until the load has done a lot more. Start a worker again that found no primary, as a service is."""
         wanted, deadline = self.load.recorder.events + _EVENTS_MAX, time.monotonic() + _GOES_ON_SECONDS_MAX
         while not self.load.wait(wanted - self.load.recorder.events, seconds=1):
-            if self.worker.has_ended():
-                assert self.worker.exit_code() == IO_ERROR, self.worker.log_tail()
-                self.restart_worker()
-            assert time.monotonic() < deadline, f"nothing is answered any more:\n{self.worker.log_tail()}"
+            for worker in self.workers:
+                if worker.has_ended():
+                    assert worker.exit_code() == IO_ERROR, worker.log_tail()
+                    self.restart(worker)
+            logs = "\n".join(f"{worker}:\n{worker.log_tail()}" for worker in self.workers)
+            assert time.monotonic() < deadline, f"nothing is answered any more:\n{logs}"
 
 
 def _kill_leader(stage: Stage) -> None:
@@ -89,10 +108,10 @@ def _kill_leader(stage: Stage) -> None:
 
 
 def _kill_leader_and_worker(stage: Stage) -> None:
-    leader = stage.cluster.leader()
+    leader, (worker, _) = stage.cluster.leader(), stage.leading()
     leader.kill()
     time.sleep(stage.chance.uniform(0, 1))
-    stage.kill_worker()
+    stage.kill(worker)
     stage.cluster.leader()
     leader.start()
 
@@ -164,7 +183,32 @@ def _switch_over(stage: Stage) -> None:
 
 
 def _kill_worker(stage: Stage) -> None:
-    stage.kill_worker()
+    worker, _ = stage.leading()
+    stage.kill(worker)
+
+
+def _replace_worker(stage: Stage) -> None:
+    """Kill the worker that leads, and start it again when another one does."""
+    worker, fence = stage.leading()
+    stage.kill(worker, until=lambda: stage.when_another_leads(fence))
+
+
+def _freeze_worker(stage: Stage) -> None:
+    """Freeze the worker that leads until another one does, and wake it."""
+    worker, fence = stage.leading()
+    worker.signal(signal.SIGSTOP)
+    stage.load.recorder.mark("frozen")
+    stage.load.recorder.mark("started")
+    stage.when_another_leads(fence)
+    stage.go_on()
+    worker.signal(signal.SIGCONT)
+
+
+def _drain_worker(stage: Stage) -> None:
+    """Stop the worker that leads in order, so that it hands over."""
+    worker, _ = stage.leading()
+    worker.stop()
+    worker.launch()
 
 
 FAULTS: dict[str, Callable[[Stage], None]] = {
@@ -180,6 +224,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "two members of etcd killed": _lose_etcd,
     "switchover": _switch_over,
     "worker killed": _kill_worker,
+    "worker killed, until another one leads": _replace_worker,
+    "worker frozen": _freeze_worker,
+    "worker drained": _drain_worker,
 }
 
 
@@ -197,14 +244,15 @@ def _play(directory: Path, names: Iterable[str], seed: int, tell: Callable[[str]
     chance = random.Random(seed)
     with (
         patroni() as cluster,
-        closing(ForkedWorker(directory, _CONFIGURATION, shared_nursery())) as worker,
+        closing(_worker(directory / "a", cluster)) as one,
+        closing(_worker(directory / "b", cluster)) as other,
         Recorder(directory / "history.jsonl") as recorder,
-        Load(worker.command, recorder=recorder, seed=seed) as load,
+        Load(one.command, other.command, recorder=recorder, seed=seed) as load,
     ):
-        worker.engine = cluster.url
-        stage = Stage(cluster, worker, load, chance)
+        stage = Stage(cluster, [one, other], load, chance)
         recorder.mark("started")
-        worker.start()
+        one.start()
+        other.start()
         load.start()
         for name in names:
             _break(stage, name)
@@ -212,6 +260,13 @@ def _play(directory: Path, names: Iterable[str], seed: int, tell: Callable[[str]
         final = load.drain()
         (directory / "final.json").write_bytes(msgspec.json.encode(final))
     return check(read_history(recorder.path), final, RULES)
+
+
+def _worker(directory: Path, cluster: Patroni) -> Worker:
+    directory.mkdir()
+    worker = ForkedWorker(directory, _CONFIGURATION, shared_nursery())
+    worker.engine = cluster.url
+    return worker
 
 
 def silences(history: Sequence[Event]) -> dict[str, list[float]]:

@@ -235,7 +235,7 @@ async def test_a_worker_that_cannot_see_who_leads_names_nobody(tmp_path: Path) -
         a.row.reachable = False
         await b.forgets.wait()
         with pytest.raises(bus.WorkerUnavailable, match="knows of none that serves now"):
-            await bus.connect(b.url, bot="bot", timeout=1.0).__aenter__()
+            await bus.connect(b.url, bot="bot", timeout=1.0, wait=0.5).__aenter__()
         a.row.reachable = True
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse
+from .refusals import DAMAGED_OR_NEWER, IN_USE, IO_ERROR, WRONG_CONFIGURATION, at, digests, refuse, refuse_forked
 from .wire import Message, Session, to_bot, to_channel
 from .wire_program import Program
 from .wire_worker import SERVE, Worker, free_endpoints
@@ -76,7 +76,7 @@ def test_without_options_the_folder_is_served_at_the_default_ports(tmp_path: Pat
 )
 def test_a_wrong_configuration_is_refused(tmp_path: Path, text: str, mentions: str) -> None:
     (tmp_path / "wrong.toml").write_text(text, encoding="utf-8")
-    refusal = refuse(tmp_path, "--config", "wrong.toml")
+    refusal = refuse_forked(tmp_path, "--config", "wrong.toml")
     assert refusal.code == WRONG_CONFIGURATION
     assert "wrong.toml" in refusal.line
     assert mentions in refusal.line
@@ -93,7 +93,7 @@ def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--bind", "--tap"])
 def test_an_address_beyond_loopback_is_refused(tmp_path: Path, option: str) -> None:
-    refusal = refuse(tmp_path, option, "tcp://0.0.0.0:17710")
+    refusal = refuse_forked(tmp_path, option, "tcp://0.0.0.0:17710")
     assert refusal.code == WRONG_CONFIGURATION
     assert "tcp://0.0.0.0:17710" in refusal.line
     assert "insecure" in refusal.line
@@ -106,14 +106,14 @@ def test_an_address_beyond_loopback_is_refused(tmp_path: Path, option: str) -> N
     "address", ["ipc:///nowhere/at/all", "udp://127.0.0.1:17710", "tcp://127.0.0.1", "tcp://127.0.0.1:", "nonsense"]
 )
 def test_a_bad_address_is_refused(tmp_path: Path, address: str) -> None:
-    refusal = refuse(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
+    refusal = refuse_forked(tmp_path, "--bind", address, "--tap", free_endpoints(1)[0])
     assert refusal.code == WRONG_CONFIGURATION
     assert address in refusal.line
 
 
 @pytest.mark.parametrize("port", ["99999", "17710x"])
 def test_a_bad_port_is_refused(tmp_path: Path, port: str) -> None:
-    refusal = refuse(tmp_path, "--bind", f"tcp://127.0.0.1:{port}", "--tap", free_endpoints(1)[0])
+    refusal = refuse_forked(tmp_path, "--bind", f"tcp://127.0.0.1:{port}", "--tap", free_endpoints(1)[0])
     assert refusal.code == WRONG_CONFIGURATION
     assert port in refusal.line
 
@@ -123,7 +123,7 @@ def test_an_address_in_use_is_refused(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         other = "--tap" if option == "--bind" else "--bind"
-        refusal = refuse(tmp_path, option, address, other, free_endpoints(1)[0])
+        refusal = refuse_forked(tmp_path, option, address, other, free_endpoints(1)[0])
     assert refusal.code == IN_USE
     assert address in refusal.line
 
@@ -241,7 +241,7 @@ def test_a_damaged_or_newer_database_is_refused_untouched(
     directory = shutil.copytree(request.getfixturevalue(folder), tmp_path / "copy")
     harm(directory / "posthouse.db")
     before = digests(directory)
-    refusal = refuse(directory, "--database", "posthouse.db", *at(free_endpoints(2)))
+    refusal = refuse_forked(directory, "--database", "posthouse.db", *at(free_endpoints(2)))
     assert refusal.code == DAMAGED_OR_NEWER
     assert "posthouse.db" in refusal.line
     assert digests(directory) == before
@@ -250,7 +250,7 @@ def test_a_damaged_or_newer_database_is_refused_untouched(
 @pytest.mark.parametrize("content", [b"Dear diary,\n" * 100, b"x", os.urandom(5000)], ids=["text", "byte", "noise"])
 def test_what_is_no_database_is_refused_untouched(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "diary.txt").write_bytes(content)
-    refusal = refuse(tmp_path, "--database", "diary.txt", *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", "diary.txt", *at(free_endpoints(2)))
     assert refusal.code == DAMAGED_OR_NEWER
     assert "diary.txt" in refusal.line
     assert digests(tmp_path) == {"diary.txt": hashlib.sha256(content).hexdigest()}
@@ -269,14 +269,14 @@ def test_the_database_of_something_else_is_refused_untouched(tmp_path: Path) -> 
 def test_a_place_that_cannot_be_is_refused(tmp_path: Path, database: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    refusal = refuse(tmp_path, "--database", database, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", database, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert database in refusal.line
 
 
 @pytest.mark.parametrize("database", [".", ":memory:", "postgres://localhost/posthouse"])
 def test_what_names_no_file_is_refused(tmp_path: Path, database: str) -> None:
-    refusal = refuse(tmp_path, "--database", database, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, "--database", database, *at(free_endpoints(2)))
     assert refusal.code in (IO_ERROR, WRONG_CONFIGURATION)
 
 

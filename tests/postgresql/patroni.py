@@ -24,7 +24,7 @@ from urllib.parse import quote
 from . import cluster
 from .cluster import HOST, USER, as_owner, free_ports, guarded, programs
 
-__all__ = ["Etcd", "Member", "Patroni", "missing", "patroni"]
+__all__ = ["Etcd", "Member", "Patroni", "eventually", "missing", "patroni"]
 
 _CONFIGURATION = Path(__file__).parents[2] / "config" / "postgresql"
 
@@ -163,9 +163,9 @@ class Member(_Process):
                 return json.load(answer)
         return None
 
-    def query(self, sql: str) -> list[str]:
+    def query(self, sql: str, database: str = USER) -> list[str]:
         """Carry out SQL at its server as the superuser, and return the rows, with `|` between columns."""
-        return self._psql("-d", USER, "-c", sql).splitlines()
+        return self._psql("-d", database, "-c", sql).splitlines()
 
     def run_file(self, path: Path, **variables: str) -> None:
         """Carry out a file of SQL at its server as the superuser."""

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from bus.model.repository import StoreWatch
+from store.postgresql.server import hosts
 from store.postgresql.server import primary as primary_of
 from store.postgresql.server.connecting import connect
 from store.postgresql.server.database import open_database
@@ -101,3 +102,14 @@ async def test_a_standby_that_is_promoted_while_the_primary_is_silent_is_found_a
     port = await connection.fetchval("SELECT current_setting('port')::int")
     await connection.close()
     assert (port, reign.timeline) == (heir.port, "00000002")
+
+
+async def test_nothing_is_waited_for_when_all_hosts_have_answered(
+    postgresql_quorum: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby that answers before the primary keeps nobody from it."""
+    monkeypatch.setattr(hosts, "_AGAIN_SECONDS", 3600.0)
+    with anyio.fail_after(HAPPENS_SECONDS_MAX):
+        for _ in range(10):
+            connection, _, _ = await connect(url(*reversed(postgresql_quorum)))
+            connection.terminate()

@@ -10,10 +10,12 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 import anyio
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from bus.errors import DatabaseNewer, OwnershipLost
 from bus.model.leadership import Candidate, Leader, Sighting
 from store.postgresql.server import catalog
+from store.postgresql.server.connecting import SCHEMA
 from store.postgresql.server.database import Database, open_database
 from store.postgresql.server.election import PostgresqlElection
 from store.postgresql.server.tenure import PostgresqlTenure
@@ -142,6 +144,25 @@ async def test_a_lease_that_cannot_be_renewed_ends_even_if_a_batch_hangs(
     await blocker.close()
     async with aclosing(PostgresqlElection(postgresql_url)) as election:
         await until(lambda: has_expired(election))  # after the renewal, too, that had arrived before
+
+
+async def test_a_session_that_is_silent_within_a_statement_holds_up_nobody_who_takes_over(
+    postgresql_url: str,
+) -> None:
+    """As that of a worker that was frozen after it had a statement prepared: PostgreSQL would wait for the rest."""
+    async with leading(postgresql_url, ANN):
+        pass
+    settings = {"search_path": SCHEMA, "idle_in_transaction_session_timeout": "100ms"}
+    silent = await asyncpg.connect(postgresql_url, server_settings={"application_name": "posthouse", **settings})
+    try:
+        await silent.execute("BEGIN; UPDATE workers SET batch = batch + 1")
+        await silent.prepare("SELECT 1")
+        with anyio.fail_after(60):
+            async with leading(postgresql_url, replace(BOB, lease_seconds=2.0, renew_seconds=0.2)) as database:
+                await database.writer.run(adding("a"))
+                assert await channels(database) == ["a"]
+    finally:
+        silent.terminate()
 
 
 async def test_a_busy_loop_delays_no_renewal(postgresql_url: str) -> None:

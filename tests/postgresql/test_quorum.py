@@ -116,7 +116,7 @@ async def test_a_commit_in_doubt_that_was_done_is_answered_once_it_is_safe(postg
             # The new session's empty commit waits; nothing is answered, and nothing read.
             await waiting(primary)
             while database.writer.doubts == 0:
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.002)
             tasks.start_soon(look)
             await anyio.lowlevel.checkpoint()
             assert (answers, read) == ([], [])

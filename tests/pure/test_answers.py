@@ -99,6 +99,7 @@ SESSION = {
     "in_flight_bytes": 300,
     "key": "php_old",
     "address": "127.0.0.1",
+    "read_only": True,
 }
 DEAD = {"seq": 7, "reason": "max_deliver", "attempts": 5, "at": "2026-01-01T00:00:00.000000Z", "message": MESSAGE}
 

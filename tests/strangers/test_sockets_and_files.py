@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..integration.refusals import IN_USE, WRONG_CONFIGURATION, at, refuse
+from ..integration.refusals import IN_USE, WRONG_CONFIGURATION, at, refuse, refuse_forked
 from ..integration.wire import to_channel
 from ..integration.wire_worker import Worker, free_endpoints
 
@@ -62,13 +62,13 @@ def test_the_database_at_the_path_is_left_alone(folder: Path) -> None:
         worker.session("bot")
         worker.stop()
         before = worker.database.read_bytes()
-        refusal = refuse(folder, *listens_at(folder, "posthouse.db"))
+        refusal = refuse_forked(folder, *listens_at(folder, "posthouse.db"))
         assert refusal.code == WRONG_CONFIGURATION
         assert worker.database.read_bytes() == before
 
 
 def test_an_abstract_name_is_refused(tmp_path: Path) -> None:
-    refusal = refuse(tmp_path, "--bind", f"ipc://@posthouse-{os.getpid()}", "--tap", free_endpoints(1)[0])
+    refusal = refuse_forked(tmp_path, "--bind", f"ipc://@posthouse-{os.getpid()}", "--tap", free_endpoints(1)[0])
     assert refusal.code == WRONG_CONFIGURATION
     assert "every user of this machine" in refusal.line
 
@@ -77,7 +77,7 @@ def test_a_living_worker_keeps_its_path_even_without_its_socket(worker: Worker, 
     for remove in (False, True):
         if remove:
             (folder / "bus.sock").unlink()
-        refusal = refuse(folder, *listens_at(folder, "bus.sock"), "--database", "other.db")
+        refusal = refuse_forked(folder, *listens_at(folder, "bus.sock"), "--database", "other.db")
         assert refusal.code == IN_USE
         assert "bus.sock" in refusal.line
 
@@ -109,7 +109,7 @@ def test_a_lock_that_is_not_ours_is_left_alone(folder: Path, make: Callable[[Pat
     lock = folder / "bus.sock.lock"
     make(lock)
     before = lock.lstat()
-    refusal = refuse(folder, *listens_at(folder, "bus.sock"))
+    refusal = refuse_forked(folder, *listens_at(folder, "bus.sock"))
     assert refusal.code == WRONG_CONFIGURATION
     assert "bus.sock.lock is not a lock of this user" in refusal.line
     assert lock.lstat() == before
@@ -136,7 +136,7 @@ def test_a_link_beside_the_database_is_not_followed(tmp_path: Path, suffix: str)
     target, link = tmp_path / "precious", tmp_path / f"posthouse.db{suffix}"
     target.write_text("precious", encoding="utf-8")
     link.symlink_to(target)
-    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert f"{link.name} is a symbolic link" in refusal.line
     assert target.read_text(encoding="utf-8") == "precious"
@@ -146,7 +146,7 @@ def test_a_file_in_the_place_of_the_lock_is_left_alone(tmp_path: Path) -> None:
     """Whatever is longer than a mark; a damaged mark is overwritten."""
     lock = tmp_path / "posthouse.db-lock"
     lock.write_text("precious" * 100, encoding="utf-8")
-    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert "not a lock file of posthouse" in refusal.line
     assert lock.read_text(encoding="utf-8") == "precious" * 100
@@ -156,7 +156,7 @@ def test_a_second_name_of_another_file_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "other.db-lock"
     target.write_text('{"pid":1,"epoch":"e","last_seq":7}', encoding="utf-8")
     os.link(target, tmp_path / "posthouse.db-lock")
-    refusal = refuse(tmp_path, *at(free_endpoints(2)))
+    refusal = refuse_forked(tmp_path, *at(free_endpoints(2)))
     assert refusal.code == WRONG_CONFIGURATION
     assert '"last_seq":7}' in target.read_text(encoding="utf-8")
 

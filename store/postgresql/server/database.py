@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
+import anyio.abc
 import asyncpg
 import uuid_utils
 
@@ -24,10 +25,11 @@ from .connecting import SCHEMA, is_lost, make_safe, translate, unreachable
 from .epoch import settle_epoch
 from .incarnation import take_over
 from .leadership import has_leadership, take_lead
+from .obstacles import clear_way
 from .primary import Primary
 from .reader import Reader, open_reader
 from .renewing import steady_clock
-from .schema import check_schema, migrate
+from .schema import is_complete, migrate
 from .tenure import PostgresqlTenure
 from .writer import Writer
 
@@ -106,8 +108,11 @@ async def open_database(
     connection: asyncpg.Connection | None = None
     tenure: PostgresqlTenure | None = None
     try:
-        async with _asked(primary):
+        async with _asked(primary) as tasks:
             connection, server = await primary.connect()
+            if candidate is not None:
+                silent_seconds = candidate.lease_seconds / 2
+                tasks.start_soon(clear_way, primary, connection.get_server_pid(), silent_seconds, watch)
             if alone:
                 await _be_alone(connection, url)
             await _make_safe(connection, server, watch)
@@ -116,14 +121,14 @@ async def open_database(
                 await migrate(connection)
                 incarnation, end = await take(connection, str(uuid_utils.uuid7()))
             else:
-                await check_schema(connection)
-                if not await has_leadership(connection):
+                if not await is_complete(connection) and not await has_leadership(connection):
                     await migrate(connection)
                 incarnation, end, before, leader, sent_at = await take_lead(
                     connection, candidate, take, steady_clock, forced=alone
                 )
                 tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
-                await migrate(connection)  # only now: a worker of an earlier version may have led
+                if not await is_complete(connection):  # only now: a worker of an earlier version may have led
+                    await migrate(connection)
             warned = await _compare_schema(connection, url)
             writer = Writer(primary, connection, incarnation, end)
             epoch = await settle_epoch(connection)
@@ -186,12 +191,15 @@ async def _be_alone(connection: asyncpg.Connection, url: str) -> None:
 
 
 @asynccontextmanager
-async def _asked(primary: Primary) -> AsyncIterator[None]:
-    """Drop a session that is waited for if its server is silent and was replaced; what waits then fails."""
+async def _asked(primary: Primary) -> AsyncIterator[anyio.abc.TaskGroup]:
+    """Drop a session that is waited for if its server is silent and was replaced; what waits then fails.
+
+    Tasks in the group end with the context.
+    """
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(primary.watch)
         with primary.waiting():
-            yield
+            yield tasks
         tasks.cancel_scope.cancel()
 
 

@@ -49,13 +49,17 @@ async def find_primary(
     silent = set(hosts)
     found: list[tuple[Reign, asyncpg.Connection]] = []
     errors: list[Exception] = []
+    all_answered = anyio.Event()
 
     async def ask(host_url: str) -> None:
         while True:
             may_follow = await ask_once(host_url)
             if not may_follow or not silent:
                 return
-            await anyio.sleep(_AGAIN_SECONDS)
+            with anyio.move_on_after(_AGAIN_SECONDS):
+                await all_answered.wait()
+            if found and not silent:
+                return
 
     async def ask_once(host_url: str) -> bool:
         """Return True if it is a standby, which may become the primary."""
@@ -75,6 +79,8 @@ async def find_primary(
             return isinstance(error, asyncpg.TargetServerAttributeNotMatched)
         finally:
             silent.discard(host_url)
+            if not silent:
+                all_answered.set()
         found.append((reign, connection))
         tasks.cancel_scope.deadline = anyio.current_time() + _OTHERS_SECONDS_MAX
         return False

@@ -20,7 +20,7 @@ from bus.model.records import timestamp
 
 from .connecting import SCHEMA
 
-__all__ = ["CREATE_MIGRATIONS", "Written", "check_schema", "migrate", "missing_migrations", "written"]
+__all__ = ["CREATE_MIGRATIONS", "Written", "is_complete", "migrate", "missing_migrations", "written"]
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('posthouse.schema_migrations'))"
 """Workers that start at the same time migrate one after the other."""
@@ -55,10 +55,11 @@ def written() -> list[Written]:
     return [Written(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
 
 
-async def check_schema(connection: asyncpg.Connection) -> None:
-    """Raise DatabaseNewer if the schema has migrations that are unknown or differ from ours."""
+async def is_complete(connection: asyncpg.Connection) -> bool:
+    """Return True if no migration is missing. Raise DatabaseNewer if one is unknown, or differs from ours."""
     if await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
-        _missing(dict(await connection.fetch(_APPLIED)))
+        return _missing(dict(await connection.fetch(_APPLIED))) is None
+    return False
 
 
 async def migrate(connection: asyncpg.Connection) -> list[str]:
