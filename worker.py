@@ -35,8 +35,8 @@ from anyio import to_thread
 
 import store as stores
 from bus.broker.broker import Broker
-from bus.broker.house import House
 from bus.broker.listening import open_sockets
+from bus.broker.membership import Membership
 from bus.broker.opening import keyed, open_broker
 from bus.broker.worker_log import WorkerLog
 from bus.cli.exit_codes import exit_codes
@@ -210,17 +210,17 @@ async def _serve_in_turns(
             stop.stand_by(leader)
             _tune_python()  # also after leading: what was in memory then may go
 
-        house = House(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stand_by)
+        membership = Membership(election, candidate, sockets, frame_bytes_max=frame_bytes_max, standing_by=stand_by)
 
         async def lead(candidate: Candidate) -> None:
             now = settings if reread is None else await to_thread.run_sync(reread.latest, settings)
             async with _store(now, candidate) as store:
                 assert store.tenure is not None, "it was opened for a candidate"
-                house.began(store.tenure)
-                await _serve_store(stop, now, context, prepare, store=store, key=key, house=house)
+                membership.began(store.tenure)
+                await _serve_store(stop, now, context, prepare, store=store, key=key, membership=membership)
 
-        stop.join(house)
-        await house.run(lead)
+        stop.join(membership)
+        await membership.run(lead)
     finally:
         sockets.close(linger=True)
 
@@ -261,23 +261,23 @@ async def _serve_store(
     *,
     store: Store,
     key: WorkerKey | None,
-    house: House | None = None,
+    membership: Membership | None = None,
 ) -> None:
     versions = _versions() | store.versions
     worker = f"posthouse/{versions['posthouse']}"
     secret = None if key is None else key.secret
     broker = await open_broker(
-        store, settings, context, worker=worker, versions=versions, secret=secret, house=house
+        store, settings, context, worker=worker, versions=versions, secret=secret, membership=membership
     )
     if key is not None:
         await note_house_key(databases, settings, key)
         await _introduce_admin(broker, key, find_admin_file(_file(settings)))
     prepare(broker)
-    if house is None:
+    if membership is None:
         _allow_descriptors(settings.limits.sessions_max)
     for warning in store.warnings:
         _warn(warning)
-    if house is None:
+    if membership is None:
         _tune_python()
     else:
         gc.freeze()  # it was tuned before: bots may be waiting for it to take over
@@ -356,7 +356,7 @@ class _Stop:
         self.manager = ServiceManager()
         self.health: HealthServer | None = None
         self._broker: Broker | None = None
-        self._house: House | None = None
+        self._membership: Membership | None = None
         self._waiting = anyio.CancelScope()
 
     @contextmanager
@@ -373,13 +373,13 @@ class _Stop:
         self._waiting.cancel()
         if self._broker is not None:
             self._broker.stop()
-        if self._house is not None:
-            self._house.stop()
+        if self._membership is not None:
+            self._membership.stop()
 
-    def join(self, house: House) -> None:
-        self._house = house
+    def join(self, membership: Membership) -> None:
+        self._membership = membership
         if self.requested:
-            house.stop()
+            membership.stop()
 
     def stand_by(self, leader: Leader | None) -> None:
         self._broker = None

@@ -376,9 +376,12 @@ class Bot(Asking, Removing, Handlers):
         """Return the next message that has arrived, or None."""
         return self._inbox.receive_nowait()
 
-    def watch(self, channel: str) -> Watch:
-        """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`."""
-        return Watch(channel, self, self._connection, self._endpoint.open_tap)
+    def watch(self, channel: str, *, after: int | None = None) -> Watch:
+        """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`.
+
+        It begins now, or with the first message after the seq `after`.
+        """
+        return Watch(channel, self, self._connection, self._endpoint.open_tap, after=after)
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""

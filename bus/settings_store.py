@@ -10,11 +10,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from .model.engines import is_engine
+
 __all__ = ["StoreSettings"]
 
 _DATABASE = "posthouse.db"
-
-_ENGINES = ("postgresql://", "postgres://")
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,9 +30,9 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         """Refuse two databases, and one of the other kind. A URL is not repeated: it may have a password."""
-        if self.engine and not self.engine.startswith(_ENGINES):
+        if self.engine and not is_engine(self.engine):
             raise ValueError("store.engine is not a URL of PostgreSQL: write postgresql://USER@HOST/DATABASE")
-        if self.database.startswith(_ENGINES):
+        if is_engine(self.database):
             raise ValueError("store.database names a file: write a postgresql:// URL as store.engine (--engine)")
         if self.engine and self.database != _DATABASE:
             raise ValueError("store.database and store.engine are two databases: name one of them")

@@ -15,11 +15,12 @@ import anyio
 
 from bus.errors import DatabaseUnusable
 from bus.model.databases import LogHead, Moved, MoveSurvey, Tell
+from bus.model.engines import is_engine
 from bus.model.leadership import Candidate, Election
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
 
-from .moving.house import Site
-from .urls import check_engine_url, database_path, is_engine, shown
+from .moving.movable import Site
+from .urls import check_engine_url, database_path, shown
 
 __all__ = [
     "back_up",
@@ -29,7 +30,6 @@ __all__ = [
     "described",
     "examine",
     "house_key",
-    "is_engine",
     "move",
     "open_election",
     "open_store",
@@ -141,8 +141,8 @@ async def house_key(url: str, noted: str | None = None) -> str | None:
     """
     check_engine_url(url)
     with _driver():
-        from .postgresql import house
-    return await house.house_key(url, noted)
+        from .postgresql.house_key import house_key as engine_key
+    return await engine_key(url, noted)
 
 
 def examine(url: str) -> list[str]:

@@ -12,9 +12,7 @@ import re
 from pathlib import PurePath
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["check_engine_url", "database_path", "is_engine", "shown"]
-
-_ENGINES = ("postgresql://", "postgres://")
+__all__ = ["check_engine_url", "database_path", "shown"]
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^][:@,]+)(:[0-9]+)?")
 
@@ -22,11 +20,6 @@ _ENGINE_FORM = (
     "it is not a URL of PostgreSQL: write postgresql://USER@HOST:PORT/DATABASE, several hosts with commas between"
     " them, and special characters of a password as %40 for @, %2F for / and so on"
 )
-
-
-def is_engine(url: str) -> bool:
-    """Return True if a URL names a database of an engine, and not a file."""
-    return url.startswith(_ENGINES)
 
 
 def check_engine_url(url: str) -> None:

@@ -66,7 +66,11 @@ class Environment:
     def install(self, wheel: Path) -> None:
         """Install a wheel and what it depends on, with the pip of this process: one more would take seconds."""
         pip = [sys.executable, "-m", "pip", "--python", str(self._bin / "python")]
-        run([*pip, "install", "--quiet", "--disable-pip-version-check", str(wheel)], self.folder, PIP_SECONDS)
+        run(
+            [*pip, "install", "--quiet", "--disable-pip-version-check", "--no-compile", str(wheel)],
+            self.folder,
+            PIP_SECONDS,
+        )
 
     def run(self, *arguments: str) -> str:
         """Run a program of this environment, and give what it writes."""

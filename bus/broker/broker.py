@@ -52,10 +52,10 @@ from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
-from .house import House
 from .keyed import KeyedAnswers
 from .listening import Sockets
 from .measures import Measurement, Measures
+from .membership import Membership
 from .noting import Noting
 from .outgoing import Outgoing
 from .queries import Queries
@@ -102,7 +102,7 @@ class Broker:
         versions: dict[str, str],
         moment: Callable[[], Moment] = system_moment,
         report: Report = report,
-        house: House | None = None,
+        membership: Membership | None = None,
     ) -> None:
         self._core = core
         self._store = store.log
@@ -114,7 +114,7 @@ class Broker:
         self._watch = sockets.watch
         self._moment = moment
         self._report = report
-        self._house = house
+        self._membership = membership
         frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
         self._queries = Queries(
@@ -124,7 +124,7 @@ class Broker:
             frame_bytes_max=frame_bytes_max,
             moment=moment,
             peer=sockets.watch.connections.peer,
-            leads=None if house is None else house.leads,
+            leads=None if membership is None else membership.leads,
         )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
@@ -228,7 +228,7 @@ class Broker:
             with anyio.CancelScope(shield=True):
                 await self._close()
         finally:
-            if self._house is None:
+            if self._membership is None:
                 self._sockets.close(linger=True)
             else:
                 self._part()
@@ -484,7 +484,7 @@ class Broker:
                     self._command.send((address, frame))
                 case _:
                     pass
-        last = closing if self._house is None else encode(await self._house.hand_over())
+        last = closing if self._membership is None else encode(await self._membership.hand_over())
         for effect in farewell:
             if isinstance(effect, Send) and effect.frame == closing and effect.address not in self._silent:
                 self._command.send((effect.address, last))

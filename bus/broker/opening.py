@@ -10,8 +10,8 @@ from ..core.keyring import Keyring
 from ..model.repository import Store
 from ..settings import Settings
 from .broker import Broker, system_moment
-from .house import House
 from .listening import Keyed, open_sockets
+from .membership import Membership
 from .reporting import Report, report
 
 __all__ = ["keyed", "open_broker"]
@@ -26,7 +26,7 @@ async def open_broker(
     versions: dict[str, str],
     secret: bytes | None = None,
     report: Report = report,
-    house: House | None = None,
+    membership: Membership | None = None,
 ) -> Broker:
     """Resume a log, and bind both sockets, unless a house has them. Raise BindError if one cannot be bound.
 
@@ -34,12 +34,12 @@ async def open_broker(
     """
     await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
-    if house is None:
+    if membership is None:
         sockets = open_sockets(context, settings, keyed(secret, core.keyring))
     else:
-        sockets = house.sockets
+        sockets = membership.sockets
         sockets.serve(core.keyring)
-    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, house=house)
+    return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, membership=membership)
 
 
 def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:

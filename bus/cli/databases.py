@@ -11,6 +11,7 @@ import rich_click as click
 
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable
+from ..model.engines import is_engine
 from ..settings import SettingsError
 from .checking import progress, show_check, show_copy
 from .console import show_json
@@ -27,7 +28,7 @@ _TOOLS = (
 
 
 def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if databases().is_engine(value):
+    if is_engine(value):
         return value
     return str(click.Path(exists=True, dir_okay=False, readable=False).convert(value, parameter, context))
 

@@ -37,13 +37,12 @@ from ..wire.frames import (
     Gap,
     Goodbye,
     Hello,
-    KeyedChanged,
+    Hint,
     Ok,
     Ping,
     Pong,
     Published,
     StoredMessage,
-    Wake,
     Welcome,
     Workflow,
 )
@@ -108,7 +107,7 @@ class Connection:
         self._in_flight = 0
         self._outbox = Outbox()
         self.deliveries = Deliveries()
-        self.wakes, self.kv_wakes = Wakes(), Wakes()
+        self.wakes = Wakes()
         self._wake: Event = anyio.Event()
         self._lost = anyio.Event()
         self._room = anyio.Event()
@@ -309,7 +308,6 @@ class Connection:
                 self._transmit(request.frame)
         self.connected.set()
         self.wakes.wake_all()
-        self.kv_wakes.wake_all()
         self._welcomed.set()
         self._wake.set()
 
@@ -456,10 +454,8 @@ class Connection:
                 self._refused(frame)
             case Gap():
                 self._gap(frame)
-            case Wake(runs=run_ids):
-                self.wakes.wake(run_ids)
-            case KeyedChanged(stores=stores):
-                self.kv_wakes.wake(stores)
+            case Hint():
+                self.wakes.hear(frame)
             case Closing(url=url, tap=tap):
                 self._endpoint.sent_on("it was stopped", {"url": url, "tap": tap})
                 self._lost.set()

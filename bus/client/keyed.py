@@ -86,7 +86,7 @@ class KeyedCaller:
 
     def woken(self, store: str) -> anyio.Event:
         """Return an event that is set when the worker says that a store was changed, or might have been."""
-        return self._caller.connection.kv_wakes.of(store)
+        return self._caller.connection.wakes.of_store(store)
 
 
 class KeyedStore:

@@ -45,13 +45,23 @@ _PAGE_MESSAGES = 200
 class Watch:
     """Every message of a channel from now on, in seq order, once: `async with bot.watch("news") as messages:`.
 
-    "Now" is when the context is entered. Watching subscribes to nothing and settles nothing, and the worker keeps
-    nothing for a watcher: read the history for what was sent between two watches. While the worker is away the
-    iteration waits; when the bot is closed it raises ClosedError. Only one task may iterate at a time.
+    "Now" is when the context is entered; with `after`, it begins after that seq. Watching subscribes to nothing
+    and settles nothing, and the worker keeps nothing for a watcher: read the history for what was sent between two
+    watches. While the worker is away the iteration waits; when the bot is closed it raises ClosedError. Only one
+    task may iterate at a time.
     """
 
-    def __init__(self, channel: str, asking: Asking, connection: Connection, listen: Callable[[], Port]) -> None:
+    def __init__(
+        self,
+        channel: str,
+        asking: Asking,
+        connection: Connection,
+        listen: Callable[[], Port],
+        *,
+        after: int | None = None,
+    ) -> None:
         self._channel = channel
+        self._after = after
         self._asking = asking
         self._connection = connection
         self._open_port = listen
@@ -78,6 +88,8 @@ class Watch:
         self._listen()
         try:
             self._last = self._wanted = await self._head()
+            if self._after is not None:
+                self._last = min(self._after, self._wanted)
         except BaseException:
             self._close()
             raise

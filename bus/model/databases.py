@@ -71,9 +71,6 @@ class Databases(Protocol):
     URL that names none.
     """
 
-    def is_engine(self, url: str) -> bool:
-        """Return True if a URL names a database of an engine, and False if it names a file."""
-
     def database_path(self, url: str) -> str:
         """Return the path of the file that a URL names. Raise ValueError if it names none."""
 

@@ -21,11 +21,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from ..bot import Bot
 from ..errors import BindError
-from . import directory, entrance, letters, runs, talk, upkeep
+from . import api, directory, entrance, letters, runs, talk, upkeep
 from .guard import Guard
 from .site import Website
-from .tickets import Tickets
-from .upstream import Upstream
+from .tickets import Tickets, Token
+from .upstream import Upstream, Upstreams
 
 __all__ = ["bound", "serving"]
 
@@ -67,12 +67,32 @@ def bound(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    listener: socket.socket, tickets: Tickets, make_bot: Callable[[], Bot], origins: Sequence[str]
+    listener: socket.socket,
+    tickets: Tickets,
+    origins: Sequence[str],
+    *,
+    own: Callable[[], Bot],
+    of_token: Callable[[Token], Bot],
 ) -> AsyncIterator[None]:
-    """Serve the page within a block."""
-    upstream = Upstream(make_bot)
-    site = Website(tickets, upstream, origins)
-    server = _Server(
+    """Serve the page within a block, with bots that these functions make."""
+    async with anyio.create_task_group() as tasks:
+        upstream = Upstream(own)
+        site = Website(tickets, upstream, Upstreams(of_token, tasks), origins)
+        tasks.start_soon(upstream.run)
+        tasks.start_soon(site.samples.run)
+        server = _server(site)
+        async with anyio.create_task_group() as answering:
+            answering.start_soon(server.serve, [listener])
+            try:
+                yield
+            finally:
+                site.stopping.set()
+                server.should_exit = True
+        tasks.cancel_scope.cancel()
+
+
+def _server(site: Website) -> _Server:
+    return _Server(
         uvicorn.Config(
             Guard(_application(site), site.origins),
             access_log=False,  # addresses have the secrets of links
@@ -87,22 +107,11 @@ async def serving(
             h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
         )
     )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(upstream.run)
-        tasks.start_soon(site.samples.run)
-        async with anyio.create_task_group() as answering:
-            answering.start_soon(server.serve, [listener])
-            try:
-                yield
-            finally:
-                site.stopping.set()
-                server.should_exit = True
-        tasks.cancel_scope.cancel()
 
 
 def _application(site: Website) -> Starlette:
     app = Starlette(
-        routes=[*entrance.ROUTES, *(route for pages in _PAGES for route in pages.ROUTES)],
+        routes=[*entrance.ROUTES, *api.ROUTES, *(route for pages in _PAGES for route in pages.ROUTES)],
         exception_handlers={Exception: _failed},
     )
     app.state.site = site

@@ -19,38 +19,20 @@ from urllib.parse import quote, urlsplit
 import anyio
 import rich_click as click
 
+from ..bot import Bot, connect
 from ..cli.console import show_json
 from ..cli.ending import open_bot, run, until_signal
 from ..cli.options import Link, address_of, linked, name_of, seconds
 from ..cli.streams import EXIT_CONFIG, EXIT_REFUSED, EXIT_SIGNAL, say, show_error
-from .tickets import FolderUnusable, LoginLink, Tickets, Token
+from .folder import folder_option, issued, open_folder
+from .tickets import LoginLink, Tickets, Token
+from .token_commands import token
 
 __all__ = ["web"]
 
-_FOLDER = "posthouse.web"
 _PORT = 7780
 _LINK_SECONDS = 600.0
 _LOCAL = ("127.0.0.1", "::1", "localhost")
-
-_folder = click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    default=_FOLDER,
-    show_default=True,
-    envvar="POSTHOUSE_WEB_FOLDER",
-    show_envvar=True,
-    help="Where log-ins and tokens are kept, as hashes; for its owner alone.",
-)
-
-
-def _tickets(folder: Path) -> Tickets:
-    """Open the folder, or exit."""
-    try:
-        return Tickets(folder)
-    except FolderUnusable as error:
-        show_error(str(error))
-    sys.exit(EXIT_CONFIG)
 
 
 def _origin(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -78,7 +60,7 @@ def _origin(context: click.Context, parameter: click.Parameter, value: tuple[str
 @click.option(
     "--tap", metavar="ADDRESS", callback=address_of, help="The worker's tap, if it is not at the default."
 )
-@_folder
+@folder_option
 @linked("web")
 @click.pass_context
 def web(
@@ -111,20 +93,33 @@ def web(
             " with TLS before it, and name that with --origin https://…"
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    tickets = _tickets(folder)
+    tickets = open_folder(folder)
 
     async def served() -> None:
         listener = bound(host, port)
         names = _origins(listener.getsockname()[1], host, origins)
         tickets.note_origin(names[0])
-        make = partial(open_bot, link, max_in_flight=0, tap_url=tap)
-        async with serving(listener, tickets, make, names):
+        own = partial(open_bot, link, max_in_flight=0, tap_url=tap)
+        async with serving(listener, tickets, names, own=own, of_token=partial(_bot_of, link, tap)):
             _tell(link, tickets, names[0])
             await anyio.sleep_forever()
 
     number = run(lambda: until_signal(served))
     if number not in (None, signal.SIGINT, signal.SIGTERM):
         sys.exit(EXIT_SIGNAL + number)
+
+
+def _bot_of(link: Link, tap: str | None, token: Token) -> Bot:
+    """Return the bot of a token, at the same worker."""
+    return connect(
+        link.urls,
+        bot=token.bot,
+        credentials=token.credentials,
+        max_in_flight=0,
+        timeout=link.patience.for_answer,
+        wait=link.patience.for_worker,
+        tap_url=tap,
+    )
 
 
 def _origins(port: int, host: str, given: Sequence[str]) -> list[str]:
@@ -159,22 +154,20 @@ def _address(origin: str, secret: str) -> str:
 @click.option(
     "--ttl", type=seconds, metavar="SECONDS", default=_LINK_SECONDS, show_default=True, help="How long it is valid."
 )
-@_folder
+@folder_option
 def link_command(person: str, read_only: bool, ttl: float, folder: Path) -> None:
     """Print a link with which NAME logs in, once.
 
     What is done with that log-in is recorded under NAME. It ends after twelve hours, or under Settings.
     """
-    tickets = _tickets(folder)
+    tickets = open_folder(folder)
     origin = tickets.origin()
     if origin is None:
         show_error(
             f"no page was started with the folder {tickets.folder}: name that of posthouse web with --folder"
         )
         sys.exit(EXIT_REFUSED)
-    secret = run(partial(_issued, tickets, _invitation(tickets, person, ttl, read_only=read_only)))
-    say(_address(origin, secret))
+    say(_address(origin, issued(tickets, _invitation(tickets, person, ttl, read_only=read_only))))
 
 
-async def _issued(tickets: Tickets, ticket: LoginLink | Token) -> str:
-    return tickets.issue(ticket)
+web.add_command(token)

@@ -41,6 +41,7 @@ async def _all(visit: Visit) -> Shown:
     values = {
         "mailbox": mailbox,
         "found": found,
+        "ids": {each.mailbox: visit.chosen_id(each.mailbox) for each in found},
         "limit": _ALL_MAX if mailbox is None else _ONE_MAX,
         "left_out": len(names) - len(names[:_MAILBOXES_MAX]),
     }
@@ -67,19 +68,35 @@ async def _one(visit: Visit) -> Shown:
     mailbox, seq = visit.asked("mailbox") or "", visit.asked_number("seq")
     for each in await visit.bot.dead_letters(bot=mailbox, limit=1000):
         if each.seq == seq:
-            return Shown("dead_letter.html", {"mailbox": mailbox, "letter": each})
+            values = {"mailbox": mailbox, "letter": each, "id": visit.chosen_id(f"{mailbox} {seq}")}
+            return Shown("dead_letter.html", values)
     raise NotFound("dead letter", f"{shown.visible(seq)} of {shown.visible(mailbox)}")
 
 
 async def _retry(visit: Visit, form: Form) -> Done:
     mailbox, seqs = form["mailbox"], form.numbers("seq")
     count = await visit.bot.retry_dead_letters(seqs, bot=mailbox) if seqs else 0
-    text = f"{shown.amount(count)} dead letter{'' if count == 1 else 's'} put back into the mailbox of {mailbox}"
-    return Done(text, link("/dead-letters", mailbox=mailbox))
+    return Done(
+        f"{_letters_of(count)} put back into the mailbox of {mailbox}", link("/dead-letters", mailbox=mailbox)
+    )
+
+
+async def _discard(visit: Visit, form: Form) -> Done:
+    mailbox, seqs = form["mailbox"], form.numbers("seq")
+    count = 0
+    if seqs:
+        removed = await visit.bot.discard_dead_letters(seqs, bot=mailbox, id=form["id"])
+        count = len(removed.seqs)
+    return Done(f"{_letters_of(count)} of {mailbox} discarded", link("/dead-letters", mailbox=mailbox))
+
+
+def _letters_of(count: int) -> str:
+    return f"{shown.amount(count)} dead letter{'' if count == 1 else 's'}"
 
 
 ROUTES: list[Route] = [
     page("/dead-letters", _all),
     page("/dead-letter", _one, live=False),
     action("/dead-letters/retry", _retry),
+    action("/dead-letters/discard", _discard),
 ]

@@ -31,7 +31,7 @@ from . import shown
 from .sampling import Samples
 from .statuses import http_status
 from .tickets import Login, LoginLink, Tickets
-from .upstream import Upstream
+from .upstream import Upstream, Upstreams
 
 __all__ = [
     "BodyTooLarge",
@@ -87,9 +87,10 @@ class BodyTooLarge(Exception):
 class Website:
     """What all visits share."""
 
-    def __init__(self, tickets: Tickets, upstream: Upstream, origins: Sequence[str]) -> None:
+    def __init__(self, tickets: Tickets, upstream: Upstream, upstreams: Upstreams, origins: Sequence[str]) -> None:
         self.tickets = tickets
         self.upstream = upstream
+        self.upstreams = upstreams
         self.samples = Samples(upstream)
         self.origins = tuple(origins)
         """Where browsers find the page; links name the first."""
@@ -100,6 +101,8 @@ class Website:
         self._notes: dict[str, tuple[str, str]] = {}
         self.watchers = 0
         """How many pages are kept up to date now."""
+        self.streams = 0
+        """How many programs listen to channels now."""
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,

@@ -13,7 +13,7 @@ from ..errors import BusError, UnknownBot
 from ..wire.frames import StoredMessage
 from ..wire.message_answers import FoundMessage, KeptMessage
 from . import shown
-from .site import Shown, Visit, Website, link, page
+from .site import Done, Form, Shown, Visit, Website, action, link, page
 from .statuses import http_status
 from .tree import tree
 
@@ -129,7 +129,15 @@ async def _mailbox(visit: Visit) -> Shown:
     after = visit.asked_number("after") or 0
     found = await visit.bot.mailbox(visit.asked("name"), after_seq=after, limit=_MESSAGES)
     later = link("/mailbox", name=found.name, after=found.messages[-1].message.seq) if found.more else None
-    return Shown("mailbox.html", {"mailbox": found, "later": later, "is_first": not after})
+    values = {"mailbox": found, "later": later, "is_first": not after, "purge_id": visit.chosen_id(found.name)}
+    return Shown("mailbox.html", values)
+
+
+async def _purge(visit: Visit, form: Form) -> Done:
+    removed = await visit.bot.purge(form["mailbox"], id=form["id"])
+    count = removed.counts.get("waiting", 0)
+    text = f"{shown.amount(count)} message{'' if count == 1 else 's'} passed over in {form['mailbox']}"
+    return Done(text, link("/mailbox", name=form["mailbox"]))
 
 
 ROUTES: list[Route] = [
@@ -139,4 +147,5 @@ ROUTES: list[Route] = [
     Route("/message/body", _body, methods=["GET"]),
     page("/mailboxes", _mailboxes),
     page("/mailbox", _mailbox),
+    action("/mailbox/purge", _purge),
 ]

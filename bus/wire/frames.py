@@ -68,6 +68,7 @@ __all__ = [
     "Gap",
     "Goodbye",
     "Hello",
+    "Hint",
     "History",
     "ItemError",
     "KeyFrame",
@@ -417,13 +418,17 @@ class Gap(_WorkerFrame, frozen=True, tag="gap"):
     reason: str
 
 
-class Wake(_WorkerFrame, frozen=True, tag="wake"):
+class Hint(_WorkerFrame, frozen=True):
+    """Something may have happened: look again."""
+
+
+class Wake(Hint, frozen=True, tag="wake"):
     """Something happened to these runs, or they may have a slot: look at them again."""
 
     runs: list[str]
 
 
-class KeyedChanged(_WorkerFrame, frozen=True, tag="kv_changed"):
+class KeyedChanged(Hint, frozen=True, tag="kv_changed"):
     """These keyed stores were changed, whose changes the session asked for: ask for them again."""
 
     stores: list[str] = msgspec.field(name="kv")

@@ -18,8 +18,8 @@ from bus.errors import DatabaseDamaged, DatabaseUnusable
 from bus.model.databases import LogHead, Moved, Tell
 from bus.model.records import timestamp
 
-from .house import Movable, Move, Site, Standing, State, refusal
 from .kinds import KINDS, MESSAGES, Kind, Row, RowKey, is_damaged
+from .movable import Movable, Move, Site, Standing, State, refusal
 
 __all__ = ["move", "reopen", "survey"]
 
@@ -66,12 +66,12 @@ async def reopen(source: Site) -> LogHead:
     What was acknowledged at the other place is not in it: clients are told to forget what they know of its seqs.
     Raise DatabaseUnusable if it was not moved.
     """
-    async with source.open() as house:
-        here = await house.standing()
+    async with source.open() as leaving:
+        here = await leaving.standing()
         if here.move is None or here.move.state is not State.LEFT:
-            raise DatabaseUnusable(f"{house.place} was not moved: serve it as it is")
-        await house.part()
-        log = (await house.standing()).log
+            raise DatabaseUnusable(f"{leaving.place} was not moved: serve it as it is")
+        await leaving.part()
+        log = (await leaving.standing()).log
         assert log is not None
         return log
 

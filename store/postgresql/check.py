@@ -22,7 +22,7 @@ from bus.errors import StoreFailed
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults, unsettled_seqs
 from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
-from ..moving.house import warning_of
+from ..moving.movable import warning_of
 from ..seals import is_sealed
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled

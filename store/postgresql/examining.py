@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from .server.checks import warnings
-from .server.connecting import connect, is_lost, unreachable
+from .server.session import session
 
 __all__ = ["examine"]
 
 
 async def examine(url: str) -> list[str]:
     """Return what operators should know. Raise DatabaseUnusable or StoreFailed if it could not be served."""
-    try:
-        connection, server, _ = await connect(url)
-    except Exception as error:
-        if is_lost(None, error):
-            raise unreachable(url, error) from error
-        raise
-    await connection.close()
-    return list(warnings(server))
+    async with session(url, "posthouse doctor") as (_, server):
+        return list(warnings(server))

@@ -213,7 +213,7 @@ class PostgresLog:
         at = max(timestamp_of(changes), begun.last_timestamp)
         end = LogEnd(begun.last_seq + sum(map(len, lots)), at) if lots else begun
         values = (*columns_of(lots, begun.last_seq + 1, at), *mailbox_columns(states.values()))
-        return Alone(_AS_ONE, values, end, Applied(answers, at))
+        return Alone(_AS_ONE, values, end, [Applied(answers, at)])
 
     async def _checked(self, transaction: Transaction, changes: Sequence[Change], at: str) -> Sequence[Any]:
         try:

@@ -18,8 +18,8 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable, InvalidValue
 from bus.model.databases import LogHead
 
-from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing
 from ..moving.kinds import FLAGS, KINDS, MESSAGES, Kind, Row, RowKey
+from ..moving.movable import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing
 from ..urls import shown
 from .messages.loading import load_state
 from .messages.rows import escaped, unescaped
@@ -29,7 +29,7 @@ from .server.incarnation import read_move
 from .server.writer import Transaction
 from .workflows.rows import error_text, value_of
 
-__all__ = ["PostgresqlHouse", "PostgresqlSite"]
+__all__ = ["PostgresqlMovable", "PostgresqlSite"]
 
 _CODED: dict[str, dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]] = {
     "bot_messages": {"message_type": (escaped, unescaped)},
@@ -68,8 +68,8 @@ _NOTE = "INSERT INTO house_move (id, state, place, at) VALUES ($1, $2, $3, $4)"
 _GO_ON = "SELECT setval(pg_get_serial_sequence('{0}', 'number'), (SELECT max(number) FROM {0}))"
 
 
-class PostgresqlHouse:
-    """See `store.moving.house.Movable`."""
+class PostgresqlMovable:
+    """See `store.moving.movable.Movable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -77,7 +77,7 @@ class PostgresqlHouse:
         self.warnings = list(database.warnings)
 
     def __repr__(self) -> str:
-        return f"<PostgresqlHouse {self.place}>"
+        return f"<PostgresqlMovable {self.place}>"
 
     async def check(self) -> None:
         """See the protocol."""
@@ -172,7 +172,7 @@ class PostgresqlHouse:
 
 
 class PostgresqlSite:
-    """See `store.moving.house.Site`."""
+    """See `store.moving.movable.Site`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -201,12 +201,12 @@ class PostgresqlSite:
             raise
 
     @asynccontextmanager
-    async def open(self, *, new: bool = False) -> AsyncIterator[PostgresqlHouse]:
+    async def open(self, *, new: bool = False) -> AsyncIterator[PostgresqlMovable]:
         """See the protocol."""
         if not new and (await self.look()).log is None:
             raise DatabaseUnusable(f"there is no store at {self.name}: nothing can be moved")
         async with open_database(self._url, alone=True, moving=True) as database:
-            yield PostgresqlHouse(database)
+            yield PostgresqlMovable(database)
 
 
 async def _standing(connection: asyncpg.Connection) -> Standing:

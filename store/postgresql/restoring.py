@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncpg
-
 from bus.errors import DatabaseUnusable
 
-from ..moving.house import refusal
+from ..moving.movable import refusal
 from ..urls import shown
-from .server.connecting import connect, make_safe
-from .server.database import start_failure
+from .server.connecting import make_safe
 from .server.epoch import begin_epoch
 from .server.incarnation import end_all, read_move
 from .server.schema import migrate
+from .server.session import session
 
 __all__ = ["begin_again"]
 
@@ -27,9 +25,7 @@ async def begin_again(url: str) -> str:
     Workers that are connected store nothing from then on, and find the new epoch when they take over again. Raise
     as `server.database.open_database` does, and DatabaseUnusable if it has nothing of posthouse's.
     """
-    connection: asyncpg.Connection | None = None
-    try:
-        connection, *_ = await connect(url, application_name="posthouse restored")
+    async with session(url, "posthouse restored") as (connection, _):
         await make_safe(connection)
         if not (await connection.fetchval(_IS_OURS) and await connection.fetchval(_HAS_A_LOG)):
             raise DatabaseUnusable(f"{shown(url)} holds nothing of posthouse's: check the name of the database")
@@ -39,10 +35,3 @@ async def begin_again(url: str) -> str:
                 raise refused
             await end_all(connection)
             return await begin_epoch(connection)
-    except BaseException as error:
-        if (failure := start_failure(url, error)) is not None:
-            raise failure from error
-        raise
-    finally:
-        if connection is not None:
-            connection.terminate()

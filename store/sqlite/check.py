@@ -25,7 +25,7 @@ from bus.errors import DatabaseUnusable
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults
 from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
-from ..moving.house import warning_of
+from ..moving.movable import warning_of
 from ..seals import is_sealed
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place

@@ -18,8 +18,8 @@ import uuid_utils
 from bus.errors import DatabaseDamaged, DatabaseUnusable
 from bus.model.databases import LogHead
 
-from ..moving.house import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing, State
 from ..moving.kinds import KINDS, MESSAGES, Kind, Row, RowKey
+from ..moving.movable import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing, State
 from ..seals import seal
 from .file.database import Database, open_database
 from .file.lockfile import is_held
@@ -29,7 +29,7 @@ from .file.schema import read_move
 from .file.writer import Transaction
 from .messages.loading import load_state
 
-__all__ = ["SqliteHouse", "SqliteSite"]
+__all__ = ["SqliteMovable", "SqliteSite"]
 
 _CHAT_SESSIONS = "chat_sessions"
 """The one table that may be another program's, with other columns: then its rows are not ours to move."""
@@ -50,8 +50,8 @@ _END = "SELECT seq, timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"
 _NOTE = "INSERT INTO house_move (id, state, place, at) VALUES (?, ?, ?, ?)"
 
 
-class SqliteHouse:
-    """See `store.moving.house.Movable`."""
+class SqliteMovable:
+    """See `store.moving.movable.Movable`."""
 
     def __init__(self, database: Database, *, has_foreign_sessions: bool) -> None:
         self._database = database
@@ -64,7 +64,7 @@ class SqliteHouse:
             )
 
     def __repr__(self) -> str:
-        return f"<SqliteHouse {self.place}>"
+        return f"<SqliteMovable {self.place}>"
 
     async def check(self) -> None:
         """See the protocol."""
@@ -149,7 +149,7 @@ class SqliteHouse:
 
 
 class SqliteSite:
-    """See `store.moving.house.Site`."""
+    """See `store.moving.movable.Site`."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -163,13 +163,13 @@ class SqliteSite:
         return await anyio.to_thread.run_sync(_look_at, self._path)
 
     @asynccontextmanager
-    async def open(self, *, new: bool = False) -> AsyncIterator[SqliteHouse]:
+    async def open(self, *, new: bool = False) -> AsyncIterator[SqliteMovable]:
         """See the protocol."""
         if not new and not await anyio.Path(self._path).exists():
             raise DatabaseUnusable(f"there is no store at {self.name}: nothing can be moved")
         async with open_database(self._path, moving=True) as database:
             foreign = await database.writer.run(lambda transaction: transaction.connection.run(_is_foreign))
-            yield SqliteHouse(database, has_foreign_sessions=foreign)
+            yield SqliteMovable(database, has_foreign_sessions=foreign)
 
 
 def _look_at(path: Path) -> Standing:

@@ -50,6 +50,24 @@ async def test_everything_from_the_moment_of_watching(worker: Worker) -> None:
         assert await b.subscriptions() == []
 
 
+@pytest.mark.parametrize("after", [0, 1, 300])
+async def test_everything_after_a_seq(worker: Worker, after: int) -> None:
+    async with worker.connect(bot="a") as a:
+        await publish(a, range(500))
+        async with a.watch("news", after=after) as watch:
+            assert await take(watch, 500 - after) == list(range(after, 500))
+            await publish(a, range(500, 502))
+            assert await take(watch, 2) == [500, 501]
+
+
+async def test_after_a_seq_that_was_never_given(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a:
+        await publish(a, range(3))
+        async with a.watch("news", after=10_000) as watch:
+            await publish(a, range(3, 5))
+            assert await take(watch, 2) == [3, 4]
+
+
 async def test_a_channel_that_is_not_there_yet(worker: Worker) -> None:
     async with worker.connect(bot="a") as a, a.watch("news") as watch:
         await publish(a, range(2))

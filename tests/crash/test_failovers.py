@@ -27,7 +27,7 @@ def _postgresql() -> None:
 def test_what_was_acknowledged_survives_a_primary_and_a_worker(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201
-    verdict = stand(tmp_path, ["primary killed", "worker frozen", "quorum lost"], seed=seed)
+    verdict = stand(tmp_path, ["primary killed", "worker cut off", "quorum lost"], seed=seed)
     assert verdict.ok, str(verdict)
     for name in ("acknowledged", "delivered", "confirmed"):
         assert verdict.counts[name] > 0, f"the load did nothing of {name}: {verdict}"

@@ -72,7 +72,7 @@ PURE_TOO = {
     "store.findings",
     "store.keyed_rows",
     "store.message_rows",
-    "store.moving.house",
+    "store.moving.movable",
     "store.moving.kinds",
     "store.portions",
     "store.seals",
@@ -111,7 +111,7 @@ WITH_PROTOCOLS = {
     "bus.model.schedules",
     "bus.model.workflows",
 }
-WITH_PROTOCOLS |= {"store.moving.house"}
+WITH_PROTOCOLS |= {"store.moving.movable"}
 """The pure modules with `async def`: their protocols describe what a backend does."""
 
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}

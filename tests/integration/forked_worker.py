@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from store.urls import is_engine
+from bus.model.engines import is_engine
 
 from ..crash.nursery import ForkedWorker, Nursery
 

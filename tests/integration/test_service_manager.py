@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import signal
@@ -79,12 +80,13 @@ def test_a_service_manager_that_is_gone_ends_no_worker(tmp_path: Path, monkeypat
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/posthouse/bin/posthouse", "/bin/true")
-    unit = tmp_path / "posthouse.service"
-    unit.write_text(text.replace("=posthouse\nGroup=posthouse", "=root\nGroup=root"), encoding="utf-8")
+@pytest.mark.parametrize("file", [UNIT, UNIT.with_name("posthouse-web.service")], ids=lambda file: file.stem)
+def test_systemd_understands_the_units(tmp_path: Path, file: Path) -> None:
+    text = file.read_text(encoding="utf-8").replace("/opt/posthouse/bin/posthouse", "/bin/true")
+    unit = tmp_path / file.name
+    unit.write_text(re.sub(r"^(User|Group)=.*", r"\1=root", text, flags=re.MULTILINE), encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS)
     assert (ended.returncode, ended.stdout) == (0, "")
-    faults = [line for line in ended.stderr.splitlines() if UNIT.name in line]
+    faults = [line for line in ended.stderr.splitlines() if file.name in line]
     assert [line for line in faults if not any(key in line for key in NEWER)] == []

@@ -21,8 +21,8 @@ from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters
 from store import check_of, open_store, site_of
 from store.moving import mover
-from store.moving.house import Standing, State
 from store.moving.kinds import KINDS
+from store.moving.movable import Standing, State
 
 from ..contract.furnished import LATE, furnish, inventory
 from ..contract.samples import ANN, BOB, step

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bus.errors import Conflict, Fenced, InvalidTransition, NotFound, SlotsTaken, StoreError
+from bus.errors import Conflict, Fenced, InvalidTransition, NotFound, OwnershipLost, SlotsTaken, StoreError
 from bus.model.openings import RunOpening
 from bus.model.records import Claim, RunStatus, StepStatus
 from bus.model.repository import StepCreation, StepMove, WorkflowRules
@@ -71,11 +71,11 @@ async def together(database: Database, calls: Sequence[Asked]) -> tuple[list[Any
     async def keep_busy(transaction: Any) -> Any:
         is_busy.set()
         await go_on.wait()
+        transaction.connection.add_query_logger(note)
         return transaction.connection
 
     async def hold_up() -> None:
-        connection = await database.writer.run(keep_busy)
-        connection.add_query_logger(note)
+        await database.writer.run(keep_busy)
 
     async def answer(place: int, call: Asked) -> None:
         try:
@@ -105,6 +105,63 @@ async def cost(database: Database, make: Callable[[int], Asked]) -> tuple[int, i
     for outcome in (*alone, *outcomes):
         assert not isinstance(outcome, StoreError), outcome
     return one, many
+
+
+async def test_calls_that_only_write_step_logs_are_one_statement_to_read_and_one_to_write(
+    database: Database, workflows: PostgresqlWorkflows
+) -> None:
+    """The batch has as many round trips, however many bots and step logs; before, it had five."""
+    sent: list[str] = []
+
+    def note(query: Any) -> None:
+        sent.append(query.query)
+
+    async def write(bot: str, number: int) -> None:
+        mine = workflows.on_behalf_of(bot)
+        await mine.create_step_log(step(f"{bot}{number}", f"r{number}", status=StepStatus.RUNNING))
+
+    await write("first", 0)  # for which the driver asks about types
+    connection = await database.writer.run(_connection)
+    connection.add_query_logger(note)
+    await write("second", 0)
+    assert len(sent) == 2
+    sent.clear()
+    before = database.writer.transactions
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            for bot in ("ann", "bob"):
+                for number in range(CALLS):
+                    tasks.start_soon(write, bot, number)
+    assert len(sent) == 2 * (database.writer.transactions - before) <= 6
+    sent.clear()
+    done = [StepMove(f"ann{number}", StepStatus.COMPLETED, number) for number in range(CALLS)]
+    *_, refused = await workflows.write_steps([*done, StepMove("none", StepStatus.COMPLETED)])
+    assert (len(sent), type(refused)) == (2, NotFound)
+    logs = {each.id: each for number in range(CALLS) for each in await workflows.list_step_logs(f"r{number}")}
+    assert [logs[f"ann{number}"].output for number in range(CALLS)] == list(range(CALLS))
+    assert {logs[f"bob{number}"].status for number in range(CALLS)} == {StepStatus.RUNNING}
+
+
+async def _connection(transaction: Any) -> Any:
+    return transaction.connection
+
+
+@pytest.mark.parametrize("fence", [None, 1], ids=["stored", "refused"])
+async def test_step_logs_are_not_written_by_who_was_replaced(postgresql_url: str, fence: int | None) -> None:
+    """What it reads then is not its own, and no answer may come of it."""
+    with pytest.raises(OwnershipLost):
+        await _write_too_late(postgresql_url, fence)
+    async with open_database(postgresql_url) as heir:
+        assert [row[0] for row in await heir.read.fetch("SELECT count(*) FROM workflow_steps")] == [0]
+
+
+async def _write_too_late(url: str, fence: int | None) -> None:
+    async with open_database(url) as old:
+        workflows = PostgresqlWorkflows(old, WorkflowRules(), lambda: NOW, EventWriting(no_events))
+        await workflows.save_definition(definition("w"))
+        await workflows.create_run(run("r0"))
+        async with open_database(url):
+            await workflows.create_step_log(step("a", "r0"), fence=fence)
 
 
 async def test_many_calls_cost_as_many_statements_as_one(

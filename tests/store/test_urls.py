@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bus.model.engines import is_engine
 from store import described, open_store
-from store.urls import check_engine_url, is_engine, shown
+from store.urls import check_engine_url, shown
 
 SECRET = "s3cret"
 

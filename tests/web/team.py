@@ -88,14 +88,14 @@ def _planner(bot: bus.Bot, hostile: str) -> bus.Bot:
 
 
 async def talk(connect: Connect, hostile: str = HOSTILE) -> None:
-    """Let bots talk on a channel, to each other and in a thread, and give five messages up."""
+    """Let bots talk on a channel, to each other and in a thread, and give six messages up."""
     async with connect("worker-1") as worker:
         await worker.subscribe("jobs", group="workers")
     async with connect("author") as author, connect("critic") as critic:
         await critic.subscribe("jobs")
-        for number in range(5):
+        for number in range(6):
             await author.publish("jobs", {"number": number, "text": hostile}, message_type=hostile[:100])
-        for _ in range(5):
+        for _ in range(6):
             message = await critic.receive()
             await message.term(f"cannot be judged: {hostile}")
         first = await author.send("critic", {"question": "Is it good?"}, headers={"about": hostile})

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
+
 from ..integration.forked_worker import forked_worker
 from .browser import TAB, Browser, chromium
 from .site import Site
-from .team import SEEN, Connect, began, talk, working
+from .team import HOSTILE, SEEN, Connect, began, talk, working
 
 PAGES = [
     "/",
@@ -87,10 +89,26 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
 
     site.play(more)
     browser.wait(lambda: _fact(browser, "in the log") == before + 1)
-    browser.see("Dead letters within the hour: 5")
+    browser.see("Dead letters within the hour: 6")
     browser.wait(lambda: len(browser.all("svg polyline")) >= 3)
     browser.click(".alarm a")
     browser.see("Dead letters", "h1")
+
+
+def test_a_page_that_nobody_sees_waits(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/bots").live()
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    changed = "document.dispatchEvent(new Event('visibilitychange'))"
+    browser.script(hide % "true" + changed)
+    browser.see("waits until it is seen", "footer")
+
+    async def comes(connect: Connect) -> None:
+        async with connect("latecomer"):
+            pass
+
+    site.play(comes)
+    browser.script(hide % "false" + changed)
+    browser.see("latecomer")
 
 
 def _fact(browser: Browser, name: str) -> int:
@@ -134,13 +152,24 @@ def test_dead_letters_are_read_and_put_back(browser: Browser, site: Site) -> Non
     browser.live()
     browser.click(".actions button")
     browser.see("2 dead letters put back into the mailbox of critic", ".note")
-    assert [each.get_attribute("value") for each in browser.all("input[type=checkbox]")] == ["5", "4"]
+    assert [each.get_attribute("value") for each in browser.all("input[type=checkbox]")] == ["6", "5", "4"]
 
     async def takes(connect: Connect) -> list[int]:
         async with connect("critic") as critic:
             return sorted([(await critic.receive()).seq for _ in range(3)])
 
     assert site.play(takes) == [1, 2, 3]
+
+
+def test_dead_letters_are_discarded(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/dead-letters?mailbox=critic").live()
+    browser.click("input[value='5']")
+    browser.click("#discard-critic summary")
+    browser.click("#discard-critic button")
+    browser.see("1 dead letter of critic discarded", ".note")
+    browser.wait(lambda: browser.all("input[value='5']") == [])
+    browser.open(f"{site.origin}/message?seq=5")
+    assert "settled" in browser.row("critic")
 
 
 def test_it_works_without_scripts(browser: Browser, site: Site) -> None:
@@ -203,7 +232,7 @@ def test_a_channel_is_read_live(browser: Browser, site: Site) -> None:
 
     site.play(say)
     browser.see("said just now", "li pre")
-    assert len(browser.all(".talk li")) == 6
+    assert len(browser.all(".talk li")) == 7
 
 
 def test_a_pair_and_its_thread_are_read(browser: Browser, site: Site) -> None:
@@ -223,7 +252,7 @@ def test_a_pair_and_its_thread_are_read(browser: Browser, site: Site) -> None:
 
 
 def test_a_message_and_what_became_of_it(browser: Browser, site: Site) -> None:
-    browser.open(f"{site.origin}/message?seq=5")
+    browser.open(f"{site.origin}/message?seq=6")
     assert "dead" in browser.row("critic")
     assert SEEN in browser.row("critic")
     assert "waiting" in browser.row("jobs/workers")
@@ -237,6 +266,15 @@ def test_a_message_and_what_became_of_it(browser: Browser, site: Site) -> None:
     browser.open(f"{site.origin}/message/body?seq=1")
     assert SEEN.replace('"', '\\"') in browser.text("body")
     assert browser.all("script, img") == []
+
+
+def test_a_mailbox_is_purged(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/mailbox?name=jobs/workers").live()
+    browser.click("#purge summary")
+    browser.click("#purge button")
+    browser.see("passed over in jobs/workers", ".note")
+    browser.see("None.")
+    assert "nobody is here" not in browser.text()
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,6 +344,34 @@ def test_a_run_is_paused_resumed_and_cancelled(browser: Browser, site: Site) -> 
     browser.one("#why-cancel").send_keys("enough")
     browser.click("#cancel button")
     browser.see("cancelled", ".note")
+    browser.wait(lambda: "cancelled" in browser.text(".facts"))
+
+
+def test_hostile_names_of_runs_are_shown_and_acted_on(browser: Browser, site: Site) -> None:
+    name, run_id = HOSTILE[:90], '/run?id=<i>"&amp;#%2e'
+    definition = WorkflowDefinition(id="hostile", name=name, owner=GlobalOwner(), description=HOSTILE)
+    step = WorkflowStepLog(id='"><b id=x>', run_id=run_id, step_id=HOSTILE, step_name=HOSTILE, input=HOSTILE)
+
+    async def create(connect: Connect) -> None:
+        async with connect("author") as author:
+            await author.workflows.start(
+                name, id=run_id, definition=definition, input=HOSTILE, attributes={"<b>": '"><script>'}
+            )
+            await author.workflows.create_step_log(step)
+
+    site.play(create)
+    browser.open(f"{site.origin}/runs?status=pending")
+    assert SEEN[:60] in browser.row("<i>")
+    browser.click("td a.id[href*='%3Ci%3E']")
+    browser.see(f"Run {run_id}", "h1")
+    browser.live()
+    assert SEEN[:60] in browser.text("table")
+    assert '"><script>' in browser.text(".facts")
+    assert browser.all("b, i, main script, main img") == []
+    browser.click("form[action='/run/pause'] button")
+    browser.see(f"run {run_id} is paused", ".note")
+    browser.click("#cancel summary")
+    browser.click("#cancel button")
     browser.wait(lambda: "cancelled" in browser.text(".facts"))
 
 

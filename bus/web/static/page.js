@@ -30,15 +30,32 @@
     if (focused && found(focused)) found(focused).focus({preventScroll: true});
   };
 
-  const source = new EventSource(region.dataset.live);
-  source.onopen = () => { state.textContent = "This page is live."; };
-  source.onmessage = (event) => { news = event.data; show(); };
-  source.onerror = () => {
-    state.textContent = source.readyState === EventSource.CLOSED
-      ? "This page is no longer live: load it again."
-      : "The connection is lost; trying again.";
+  let source = null;
+  let seen = null;
+
+  const follow = () => {
+    const address = new URL(region.dataset.live, location);
+    if (seen) address.searchParams.set("seen", seen);
+    source = new EventSource(address);
+    source.onopen = () => { state.textContent = "This page is live."; };
+    source.onmessage = (event) => { seen = event.lastEventId; news = event.data; show(); };
+    source.onerror = () => {
+      state.textContent = source.readyState === EventSource.CLOSED
+        ? "This page is no longer live: load it again."
+        : "The connection is lost; trying again.";
+    };
   };
+
+  // A page that nobody sees asks for nothing: browsers keep six connections to a site, for all its pages.
+  const look = () => {
+    if (source) source.close();
+    if (document.hidden) state.textContent = "This page waits until it is seen.";
+    else follow();
+  };
+
+  look();
+  document.addEventListener("visibilitychange", look);
   document.addEventListener("focusout", () => setTimeout(show));
   document.addEventListener("selectionchange", show);
-  window.addEventListener("pagehide", () => source.close());
+  window.addEventListener("pagehide", () => { if (source) source.close(); });
 })();

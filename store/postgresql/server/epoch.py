@@ -17,7 +17,7 @@ import uuid_utils
 
 from bus.model.records import timestamp
 
-from ...moving.house import FENCES_AHEAD
+from ...moving.movable import FENCES_AHEAD
 
 __all__ = ["Epoch", "begin_epoch", "settle_epoch"]
 

@@ -15,7 +15,7 @@ import asyncpg
 
 from bus.errors import OwnershipLost, StoreFailed
 
-from ...moving.house import Move, State, refusal
+from ...moving.movable import Move, State, refusal
 
 __all__ = [
     "Incarnation",

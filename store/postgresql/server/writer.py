@@ -9,7 +9,7 @@ Owns the writing connection. Its rules (docs/decisions/0076-a-log-in-postgresql.
   one.
 - An operation that raises fails alone: the group is rolled back and run again, each operation under its own
   savepoint. So an operation may run several times and must not keep state between runs.
-- An operation that is alone in its group is one statement and one round trip, if it can be.
+- A group of one operation, or of writes of one kind, is one statement that is its transaction, if it can be.
 - Adjacent writes of one kind in the queue are carried out together, by a function for that kind.
 - If the connection is lost, a new one looks at the number of the last batch that was committed, and nobody is
   answered, and nothing read, before that look has been committed itself. Then the group is answered, or run again.
@@ -35,7 +35,7 @@ from .connecting import CLOSE_SECONDS_MAX, is_lost, make_safe, refusal, translat
 from .incarnation import Incarnation, LogEnd, begin, carry_out_alone, look, move_end
 from .primary import ATTEMPTS_MAX, Primary
 
-__all__ = ["Alone", "Joint", "Operation", "Transaction", "Writer"]
+__all__ = ["Alone", "Joint", "JointAsOne", "Operation", "Transaction", "Writer"]
 
 OPERATIONS_QUEUED_MAX = 10_000
 """Further callers wait: the queue must not outgrow memory while commits wait for a standby."""
@@ -96,12 +96,13 @@ Operation = Callable[[Transaction], Awaitable[T]]
 
 
 class Alone(NamedTuple):
-    """An operation as one statement: SQL of `incarnation.one_statement`, its own values, and what it leads to."""
+    """A group as one statement: SQL of `incarnation.one_statement`, its own values, and what it leads to."""
 
     sql: str
     values: Sequence[Any]
     end: LogEnd
-    result: Any
+    results: Sequence[Any]
+    """What each of its operations, or writes, is answered; for a write that is refused, its error."""
 
 
 AsOne = Callable[[LogEnd], Alone | None]
@@ -110,11 +111,18 @@ AsOne = Callable[[LogEnd], Alone | None]
 Joint = Callable[[Transaction, Sequence[W]], Awaitable[Sequence[T | StoreError]]]
 """Carries out several writes of one kind in order; the outcome of a refused write is its error."""
 
+JointAsOne = Callable[[asyncpg.Connection, LogEnd, Sequence[W]], Awaitable[Alone | None]]
+"""Returns several writes of one kind as one statement, after reading what that depends on; None if it is more.
+
+What is read stays true until the statement: only this worker writes, and the statement is carried out only if no
+other one has taken over.
+"""
+
 
 class _Pending(Generic[T]):
     """One operation that waits for its commit; or one write, and the function for it and its neighbours."""
 
-    __slots__ = ("as_one", "error", "joint", "operation", "result", "write")
+    __slots__ = ("as_one", "error", "joint", "joint_as_one", "operation", "result", "write")
 
     def __init__(
         self,
@@ -123,9 +131,11 @@ class _Pending(Generic[T]):
         write: Any = None,
         *,
         as_one: AsOne | None = None,
+        joint_as_one: JointAsOne[Any] | None = None,
     ) -> None:
         self.operation = operation
         self.as_one = as_one
+        self.joint_as_one = joint_as_one
         self.joint = joint
         self.write = write
         self.result: T | None = None
@@ -192,12 +202,13 @@ class Writer:
         """
         return await self._wait(_Pending(operation, as_one=as_one))
 
-    async def join(self, joint: Joint[W, T], write: W) -> T:
+    async def join(self, joint: Joint[W, T], write: W, as_one: JointAsOne[W] | None = None) -> T:
         """Carry out a write in the next transaction, together with adjacent writes of the same `joint`.
 
-        Returns and raises as `run` does.
+        If there is nothing else, all of them have an `as_one`, and that returns a statement, it is carried out
+        instead. Returns and raises as `run` does.
         """
-        return await self._wait(_Pending(None, joint, write))
+        return await self._wait(_Pending(None, joint, write, joint_as_one=as_one))
 
     async def _wait(self, pending: _Pending[T]) -> T:
         while self._queued >= OPERATIONS_QUEUED_MAX and not self._closing and self.failure is None:
@@ -273,10 +284,15 @@ class Writer:
     async def _until_decided(self, pendings: Sequence[_Pending[Any]]) -> None:
         """Commit a group, on as many connections as it takes."""
         together, doubted = True, False
+        alone: Alone | None = None
         for _ in range(ATTEMPTS_MAX):
             try:
                 with self._primary.waiting():
-                    await self._attempt(pendings, together=together)
+                    # After a doubt it is the same statement again: the answers are those of whichever arrives.
+                    alone = alone or (await self._as_one(pendings) if together else None)
+                    await (
+                        self._attempt(pendings, together=together) if alone is None else self._attempt_alone(alone)
+                    )
             except Exception as error:
                 if self.failure is not None:
                     raise self.failure from error
@@ -286,11 +302,16 @@ class Writer:
                     if not await self._decide():
                         continue
                 elif together and not _concerns_all(error):
-                    together = False
+                    together, alone = False, None
                     continue
                 else:
                     raise
             self._batch += 1
+            if alone is not None:
+                for pending, result in zip(pendings, alone.results, strict=True):
+                    pending.result, pending.error = (
+                        (None, result) if isinstance(result, StoreError) else (result, None)
+                    )
             return
         raise StoreFailed(
             f"the connection was lost {ATTEMPTS_MAX} times in one transaction; look at PostgreSQL's log"
@@ -302,8 +323,6 @@ class Writer:
         If this raises, nothing of it is stored, unless the connection is lost.
         """
         connection = self._connection
-        if together and len(pendings) == 1 and await self._attempt_alone(pendings[0]):
-            return
         await connection.execute("BEGIN")
         try:
             time, begun = await begin(connection, self._incarnation, self._batch + 1)
@@ -321,20 +340,27 @@ class Writer:
             raise StoreFailed("an operation went on after an error, so that PostgreSQL stored nothing")
         await self._committed(transaction.end)
 
-    async def _attempt_alone(self, pending: _Pending[Any]) -> bool:
-        """Carry out and commit an operation as one statement; return False if it is none.
+    async def _as_one(self, pendings: Sequence[_Pending[Any]]) -> Alone | None:
+        """Return a group as one statement, if it can be."""
+        first, *others = pendings
+        if first.as_one is not None:
+            return None if others else first.as_one(self._end)
+        if first.joint_as_one is None or any(
+            each.joint != first.joint or each.joint_as_one is None for each in others
+        ):
+            return None
+        return await first.joint_as_one(self._connection, self._end, [each.write for each in pendings])
+
+    async def _attempt_alone(self, alone: Alone) -> None:
+        """Carry out and commit a group as one statement.
 
         If this raises, nothing of it is stored, unless the connection is lost.
         """
-        alone = None if pending.as_one is None else pending.as_one(self._end)
-        if alone is None:
-            return False
         self._warned = False
-        self._attempted, pending.result = alone.end, alone.result
+        self._attempted = alone.end
         ends = self._end, alone.end
         await carry_out_alone(self._connection, self._incarnation, self._batch + 1, ends, alone.sql, alone.values)
         await self._committed(alone.end)
-        return True
 
     async def _committed(self, end: LogEnd) -> None:
         """Make sure that a commit was waited for, and note the end of the log."""

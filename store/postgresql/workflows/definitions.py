@@ -22,7 +22,8 @@ from bus.model.values import check_id, json_text, normal_record
 from bus.model.workflows import WorkflowRules
 
 from ..server.database import Database
-from ..server.writer import Transaction
+from ..server.incarnation import LogEnd
+from ..server.writer import Alone, Transaction
 from .cancelling import cancel_more, more_to_cancel
 from .events import EventWriting
 from .keeping import delete_definition
@@ -62,12 +63,13 @@ _NOW = "SELECT clock_timestamp()"
 class UnitCall(NamedTuple):
     """A write: what it needs to know, and what it does with that.
 
-    One that `settles` reads or writes the tables by itself.
+    One that `settles` reads or writes the tables by itself. One with `only_steps` needs and writes nothing else.
     """
 
     run: Callable[[Unit], Awaitable[Any]]
     needs: Needs
     settles: bool
+    only_steps: bool = False
 
 
 class PostgresqlDefinitions:
@@ -83,6 +85,8 @@ class PostgresqlDefinitions:
         self._database = database
         self._clock = clock
         self._rules = rules
+        self._together: PostgresqlDefinitions = self
+        """With which the calls of several bots share a unit of work."""
         self.runs = Runs(rules, events)
         """Changes of a run within a unit, for transactions that do more."""
 
@@ -162,10 +166,16 @@ class PostgresqlDefinitions:
         return await self._database.read.fetch(sql, *values)
 
     async def _write(
-        self, run: Callable[[Unit], Awaitable[_T]], needs: Needs | None = None, *, settles: bool = False
+        self,
+        run: Callable[[Unit], Awaitable[_T]],
+        needs: Needs | None = None,
+        *,
+        settles: bool = False,
+        only_steps: bool = False,
     ) -> _T:
         """Carry out a call in the next transaction."""
-        written = await self._database.writer.join(self._carry_out, UnitCall(run, needs or Needs(), settles))
+        call, together = UnitCall(run, needs or Needs(), settles, only_steps), self._together
+        written = await self._database.writer.join(together.carry_out, call, together.as_one)
         if isinstance(written, StoreError):
             raise written
         return written  # type: ignore[no-any-return]
@@ -187,9 +197,6 @@ class PostgresqlDefinitions:
             more = await self._write(go_on, settles=True)
         return written
 
-    async def _carry_out(self, transaction: Transaction, calls: Sequence[UnitCall]) -> Sequence[Any]:
-        return await self.carry_out(transaction, calls)
-
     async def carry_out(self, transaction: Transaction, calls: Sequence[UnitCall]) -> Sequence[Any]:
         """Carry out calls in order, in one unit of work; the outcome of one that is refused is its error."""
         unit = self.unit(transaction)
@@ -198,16 +205,28 @@ class PostgresqlDefinitions:
         for call in calls:
             if call.settles or unit.is_full:
                 await self.flush(unit)
-            mark = unit.mark()
-            try:
-                outcomes.append(await call.run(unit))
-            except (Refused, RecordDamaged) as error:
-                unit.back(mark)
-                outcomes.append(error)
+            outcomes.append(await _outcome(unit, call))
             if call.settles:
                 await self.flush(unit)
         await self.flush(unit)
         return outcomes
+
+    async def as_one(self, connection: asyncpg.Connection, end: LogEnd, calls: Sequence[UnitCall]) -> Alone | None:
+        """Return calls that only write step logs as one statement, after one that reads what they need."""
+        if not all(call.only_steps for call in calls):
+            return None
+        unit = Unit(connection, "")
+        await unit.load(call.needs for call in calls)
+        if unit.read_at is None:
+            return None
+        unit.now = timestamp(unit.read_at if self._clock is None else self._clock())
+        outcomes: list[Any] = []
+        for call in calls:
+            outcomes.append(await _outcome(unit, call))
+            if unit.is_full:
+                return None
+        changes = unit.as_one()
+        return None if changes is None else Alone(*changes, end, outcomes)
 
     def unit(self, transaction: Transaction) -> Unit:
         """Begin a unit of work, at the time of the database's clock."""
@@ -230,6 +249,16 @@ class PostgresqlDefinitions:
             return timestamp(self._clock())
         [[moment]] = await self._database.read.fetch(_NOW)
         return timestamp(moment)
+
+
+async def _outcome(unit: Unit, call: UnitCall) -> Any:
+    """Carry out a call; return its error if it is refused, and then nothing of it is left in the unit."""
+    mark = unit.mark()
+    try:
+        return await call.run(unit)
+    except (Refused, RecordDamaged) as error:
+        unit.back(mark)
+        return error
 
 
 def _owner(owner: Owner) -> str | None:

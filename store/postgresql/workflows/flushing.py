@@ -10,9 +10,10 @@ import asyncpg
 
 from bus.model.records import StepStatus, WorkflowStepLog
 
+from ..server.incarnation import one_statement
 from .rows import RUN_COLUMNS, STEP_COLUMNS, error_text
 
-__all__ = ["CANCELLED", "INTERRUPTED", "Changes", "StepEnd", "StepRow", "flush"]
+__all__ = ["CANCELLED", "INTERRUPTED", "Changes", "StepEnd", "StepRow", "as_one", "flush"]
 
 _CLOSE = """
     UPDATE workflow_steps SET status = 'failed', error = $1, completed_at = COALESCE(completed_at, $2)
@@ -55,21 +56,40 @@ _UPDATE_RUNS = """
             cancel_by, cancel_reason, continued_as)
     WHERE run.id = new.id"""
 
-_CREATE_STEPS = f"""
-    INSERT INTO workflow_steps ({STEP_COLUMNS})
-    SELECT {STEP_COLUMNS}
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::text[],
-            $9::text[], $10::text[], $11::text[], $12::text[])
-        WITH ORDINALITY AS new ({STEP_COLUMNS}, place)
-    ORDER BY place"""
+_CREATED_TYPES = [*["text"] * 5, "integer", *["text"] * 6]
 
-_UPDATE_STEPS = """
-    UPDATE workflow_steps AS step
-    SET status = new.status, output = COALESCE(new.output, step.output), error = new.error,
-        started_at = new.started_at, completed_at = new.completed_at
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-        AS new (id, status, output, error, started_at, completed_at)
-    WHERE step.id = new.id"""
+_CHANGED_TYPES = ["text"] * 6
+
+
+def _arrays(types: Sequence[str], first: int) -> str:
+    """Return the columns of rows that are to be written, as values from a number on."""
+    return ", ".join(f"${number}::{each}[]" for number, each in enumerate(types, first))
+
+
+def _create_steps(first: int = 1, condition: str = "true") -> str:
+    return f"""
+        INSERT INTO workflow_steps ({STEP_COLUMNS})
+        SELECT {STEP_COLUMNS}
+        FROM unnest({_arrays(_CREATED_TYPES, first)}) WITH ORDINALITY AS new ({STEP_COLUMNS}, place)
+        WHERE {condition} ORDER BY place"""
+
+
+def _update_steps(first: int = 1, condition: str = "true") -> str:
+    return f"""
+        UPDATE workflow_steps AS step
+        SET status = new.status, output = COALESCE(new.output, step.output), error = new.error,
+            started_at = new.started_at, completed_at = new.completed_at
+        FROM unnest({_arrays(_CHANGED_TYPES, first)}) AS new (id, status, output, error, started_at, completed_at)
+        WHERE step.id = new.id AND {condition}"""
+
+
+_CREATE_STEPS, _UPDATE_STEPS = _create_steps(), _update_steps()
+
+_IF_MOVED = "EXISTS (SELECT FROM moved)"
+
+_STEPS_AS_ONE = one_statement(
+    f"created AS ({_create_steps(7, _IF_MOVED)}), changed AS ({_update_steps(19, _IF_MOVED)})"
+)
 
 _ADD_SIGNALS = """
     INSERT INTO workflow_signals (run_id, id, name, payload, sender, sent_at)
@@ -139,6 +159,19 @@ class Changes:
         return f"<Changes of {len(self.created) + len(self.runs)} runs, {len(self.steps)} steps>"
 
 
+def as_one(changes: Changes) -> tuple[str, Sequence[Any]] | None:
+    """Return changes as the SQL of a batch, with its own values, if they are only of step logs."""
+    others = (
+        changes.closings, changes.created, changes.runs, changes.signals, changes.taken, changes.passed,
+        changes.cancelled,
+    )  # fmt: skip
+    if any(others):
+        return None
+    created, changed = _steps(changes)
+    columns = _columns(created) or [[] for _ in _CREATED_TYPES]
+    return _STEPS_AS_ONE, [*columns, *(_columns(changed) or [[] for _ in _CHANGED_TYPES])]
+
+
 async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> None:
     """Write changes.
 
@@ -154,10 +187,9 @@ async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> N
             await connection.execute(_ADD_ATTRIBUTES, attributed)
     if changes.runs:
         await connection.execute(_UPDATE_RUNS, *_columns(list(changes.runs.values())))
-    created = [_created(row) for row in changes.steps.values() if row.is_new]
+    created, changed = _steps(changes)
     if created:
         await connection.execute(_CREATE_STEPS, *_columns(created))
-    changed = [_changed(row) for row in changes.steps.values() if not row.is_new]
     if changed:
         await connection.execute(_UPDATE_STEPS, *_columns(changed))
     if changes.signals:
@@ -169,6 +201,12 @@ async def flush(connection: asyncpg.Connection, changes: Changes, now: str) -> N
     if changes.cancelled:
         rows = [(run_id, *why) for run_id, why in changes.cancelled.items()]
         await connection.execute(_CANCEL_CHILDREN, *_columns(rows))
+
+
+def _steps(changes: Changes) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the rows of step logs to create, and of those to change."""
+    rows = changes.steps.values()
+    return [_created(row) for row in rows if row.is_new], [_changed(row) for row in rows if not row.is_new]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -51,7 +52,7 @@ _FIND_STEPS = f"""
     SELECT step.id, step.run_id, step_id, step_name, step.status, attempt, idempotency_key, input,
         CASE WHEN octet_length(output) <= {LARGE_CHARACTERS} THEN output END, step.error, step.started_at,
         step.completed_at, octet_length(output) > {LARGE_CHARACTERS}, run.id, run.fence, run.status,
-        run.last_holder_bot_id
+        run.last_holder_bot_id, clock_timestamp()
     FROM unnest($1::text[], $2::text[]) AS asked (id, run_id)
         LEFT JOIN workflow_steps AS step ON step.id = asked.id
         LEFT JOIN workflow_runs AS run ON run.id = COALESCE(asked.run_id, step.run_id)"""
@@ -134,6 +135,8 @@ class FoundStep(NamedTuple):
     known: KnownStep | None
     run_id: str | None
     hold: KnownHold | None
+    read_at: datetime
+    """By the server's clock."""
 
 
 async def read_runs(
@@ -166,11 +169,12 @@ async def read_steps(
     if not sent:
         return
     for row in await connection.fetch(_FIND_STEPS, *map(list, zip(*sent, strict=True))):
-        partial, run_id, fence, status, last_holder = row[_STEP_FIELDS:]
+        partial, run_id, fence, status, last_holder, read_at = row[_STEP_FIELDS:]
         known = None
         with suppress(RecordDamaged):
             known = None if row[0] is None else KnownStep(step_record(row), bool(partial))
-        yield FoundStep(row[0], known, run_id, None if run_id is None else KnownHold(status, fence, last_holder))
+        hold = None if run_id is None else KnownHold(status, fence, last_holder)
+        yield FoundStep(row[0], known, run_id, hold, read_at)
 
 
 async def read_output(connection: asyncpg.Connection, step_log_id: str) -> str | None:

@@ -12,6 +12,7 @@ here in memory, and what changed is written at the end, with one statement for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -24,7 +25,7 @@ from bus.model.owners import RunOwners
 from bus.model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from bus.model.repository import NewMessage
 
-from .flushing import Changes, StepEnd, StepRow, flush
+from .flushing import Changes, StepEnd, StepRow, as_one, flush
 from .reading import (
     KnownHold,
     KnownRun,
@@ -69,6 +70,8 @@ class Unit:
     def __init__(self, connection: asyncpg.Connection, now: str) -> None:
         self.connection = connection
         self.now = now
+        self.read_at: datetime | None = None
+        """When step logs were read last, by the server's clock."""
         self.events: list[NewMessage] = []
         """The events of runs that are to be stored."""
         self.large_outputs = 0
@@ -132,6 +135,10 @@ class Unit:
         self._journal.clear()
         self._size = 0
 
+    def as_one(self) -> tuple[str, Sequence[Any]] | None:
+        """Return what changed as the SQL of a batch, with its own values, if it is only of step logs."""
+        return None if self.events else as_one(self._changes)
+
     async def settle(self) -> None:
         """Write what changed, and know nothing: for a call that reads or writes the tables itself."""
         await self.flush()
@@ -184,6 +191,7 @@ class Unit:
             if run_id is not None:
                 self._holds.setdefault(run_id, None)
         async for found in read_steps(self.connection, asked):
+            self.read_at = found.read_at
             if found.run_id is not None:
                 self._holds[found.run_id] = found.hold
             if found.id is None or self._steps[found.id] is not None:

@@ -143,7 +143,9 @@ class PostgresqlWorkflows(PostgresqlHolds):
         return self._with(msgspec.structs.replace(self._rules, record_bytes_max=record_bytes_max), self._by)
 
     def _with(self, rules: WorkflowRules, by: str | None) -> PostgresqlWorkflows:
-        return PostgresqlWorkflows(self._database, rules, self._clock, self.runs.events, by=by)
+        other = PostgresqlWorkflows(self._database, rules, self._clock, self.runs.events, by=by)
+        other._together = self._together
+        return other
 
     @property
     def output_bytes_max(self) -> int:
@@ -346,7 +348,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
             return outcomes
 
         asked = (need for write in writes for need in needs_of(write).steps)
-        return await self._write(operation, Needs(steps=tuple(asked)))
+        return await self._write(operation, Needs(steps=tuple(asked)), only_steps=True)
 
     def _checked(self, write: StepCreation | StepMove) -> StepWrite:
         if isinstance(write, StepMove):

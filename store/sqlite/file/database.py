@@ -32,7 +32,7 @@ from bus.errors import (
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
-from ...moving.house import FENCES_AHEAD, refusal
+from ...moving.movable import FENCES_AHEAD, refusal
 from .connection import StoreConnection
 from .failures import translate
 from .lockfile import LockFile

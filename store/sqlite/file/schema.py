@@ -20,7 +20,7 @@ import msgspec
 from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailed
 from bus.model.records import timestamp
 
-from ...moving.house import Move, State
+from ...moving.movable import Move, State
 from .connection import StoreConnection
 from .header import check_header
 from .reader import lenient_text

@@ -99,6 +99,8 @@ class SqliteWorkflows(SqliteHolds):
         self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
+        self._joint = self._write_joined
+        """What the writer carries out together: the same for all bots."""
 
     def on_behalf_of(self, bot_id: str) -> SqliteWorkflows:
         """Return the same store for one bot: the runs that it creates are its own, and a fence must be its own."""
@@ -111,6 +113,8 @@ class SqliteWorkflows(SqliteHolds):
     def _with(self, rules: WorkflowRules, by: str | None) -> SqliteWorkflows:
         other = SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=by)
         other.runs.events = self.runs.events
+        if rules is self._rules:
+            other._joint = self._joint
         return other
 
     @property
@@ -282,7 +286,7 @@ class SqliteWorkflows(SqliteHolds):
         return await self._write_step(move)
 
     async def _write_step(self, write: StepCreation | StepMove) -> WorkflowStepLog:
-        [outcome] = await self._database.writer.join(self._write_joined, [self._checked(write)])
+        [outcome] = await self._database.writer.join(self._joint, [self._checked(write)])
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
@@ -301,7 +305,7 @@ class SqliteWorkflows(SqliteHolds):
         written: list[WorkflowStepLog | StoreError] = []
         if checked:
             try:
-                written = await self._database.writer.join(self._write_joined, checked)
+                written = await self._database.writer.join(self._joint, checked)
             except Refused as error:
                 if len(writes) == 1:
                     return [error]

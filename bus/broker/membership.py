@@ -1,4 +1,4 @@
-"""The life of a worker of a house with several: it stands by, leads, and stands by again.
+"""A worker's part in a house with several: it stands by, leads, and stands by again.
 
 Owns the loop between them, and the sockets throughout, so that whoever is connected hears from the same worker who
 leads now. Whether it may lead is up to the store.
@@ -22,7 +22,7 @@ from ..wire.answers import Leads
 from ..wire.frames import Closing
 from .listening import Sockets
 
-__all__ = ["House", "Lead"]
+__all__ = ["Lead", "Membership"]
 
 _LOOK_SECONDS = 0.2
 """How often a worker that stands by looks whether it may lead: it reads one row, which is in memory.
@@ -39,7 +39,7 @@ Lead = Callable[[Candidate], Awaitable[None]]
 _log = structlog.get_logger("posthouse")
 
 
-class House:
+class Membership:
     """See the module. `standing_by` is told who leads instead, if anybody does, whenever that changes."""
 
     def __init__(
@@ -64,7 +64,7 @@ class House:
         self._stopped = anyio.Event()
 
     def __repr__(self) -> str:
-        return f"<House {self._candidate.worker_id} {'stands by' if self._tenure is None else 'leads'}>"
+        return f"<Membership {self._candidate.worker_id} {'stands by' if self._tenure is None else 'leads'}>"
 
     def stop(self) -> None:
         """Stand by no more, and cancel `lead` if it does not lead yet; otherwise end when it returns."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncpg
-
-from .server.connecting import connect, make_safe
-from .server.database import start_failure
+from .server.connecting import make_safe
+from .server.session import session
 
 __all__ = ["house_key"]
 
@@ -21,20 +19,11 @@ async def house_key(url: str, noted: str | None = None) -> str | None:
 
     To note one, the database must have been opened by a worker. Raise as `server.database.open_database` does.
     """
-    connection: asyncpg.Connection | None = None
-    try:
-        connection, *_ = await connect(url, application_name="posthouse key")
+    async with session(url, "posthouse key") as (connection, _):
         if not await connection.fetchval(_TABLE):
             return None
         if noted is not None:
             await connection.execute(_NOTE, noted)
         await make_safe(connection)
         found: str | None = await connection.fetchval(_READ)
-    except BaseException as error:
-        if (failure := start_failure(url, error)) is not None:
-            raise failure from error
-        raise
-    finally:
-        if connection is not None:
-            connection.terminate()
-    return found
+        return found

@@ -13,8 +13,8 @@ import zmq
 
 import bus
 from bus.broker.broker import Broker
-from bus.broker.house import House
 from bus.broker.listening import open_sockets
+from bus.broker.membership import Membership
 from bus.broker.opening import open_broker
 from bus.errors import OwnershipLost, StoreFailed
 from bus.model.leadership import Candidate, Leader, Sighting
@@ -96,7 +96,7 @@ class Member:
         sockets = open_sockets(self._context, SETTINGS, gate=Gate())
         self.url, self.tap = sockets.command.address, sockets.tap.address
         candidate = Candidate(worker_id=name, url=self.url, tap=self.tap)
-        self.house = House(
+        self.membership = Membership(
             lambda: View(row, self), candidate, sockets, frame_bytes_max=100_000, standing_by=self._stands_by
         )
         self.leads, self.stands, self.lost = anyio.Event(), anyio.Event(), anyio.Event()
@@ -114,13 +114,13 @@ class Member:
 
     async def run(self) -> None:
         try:
-            await self.house.run(self._lead)
+            await self.membership.run(self._lead)
         finally:
             self.close()
 
     def close(self) -> None:
         if not self._context.closed:
-            self.house.sockets.close(linger=True)
+            self.membership.sockets.close(linger=True)
             self._context.term()
 
     async def lose_to(self, heir: Member) -> None:
@@ -130,7 +130,7 @@ class Member:
         await heir.leads.wait()
 
     def stop(self) -> None:
-        self.house.stop()
+        self.membership.stop()
         if self._broker is not None:
             self._broker.stop()
 
@@ -143,14 +143,14 @@ class Member:
         self.lost, self.stands = anyio.Event(), anyio.Event()
         try:
             async with open_store(str(self._database)) as store, anyio.create_task_group() as tasks:
-                self.house.began(holding)
+                self.membership.began(holding)
                 broker = self._broker = await open_broker(
                     store,
                     SETTINGS,
                     self._context,
                     worker=self.name,
                     versions={},
-                    house=self.house,
+                    membership=self.membership,
                     report=lambda note, sessions: None,
                 )
                 tasks.start_soon(self._lose)

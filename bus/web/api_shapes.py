@@ -1,0 +1,139 @@
+"""What programs send to `/v1/` and get back, as in its OpenAPI document.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from ..wire.frames import StoredMessage
+
+__all__ = [
+    "ErrorAnswer",
+    "MessagePage",
+    "Problem",
+    "PublishOrder",
+    "ReadMessage",
+    "Replied",
+    "RequestOrder",
+    "SendOrder",
+    "Stored",
+    "as_read",
+]
+
+_Id = Annotated[str, Meta(description="A UUID; the same message sent again with its id is stored once.")]
+_Seconds = Annotated[float, Meta(description="Seconds.")]
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all messages have. The body may be any JSON value."""
+
+    body: msgspec.Raw
+    message_type: str = "message"
+    headers: dict[str, str] = {}
+    id: _Id | None = None
+
+
+class SendOrder(_Order, frozen=True, kw_only=True):
+    """A direct message to a bot, by its name."""
+
+    to: str
+    reply_to: str | None = None
+    ttl: _Seconds | None = None
+    delay: _Seconds | None = None
+
+
+class PublishOrder(_Order, frozen=True, kw_only=True):
+    """A message on a channel, which is created if it does not exist."""
+
+    channel: str
+    reply_to: str | None = None
+    ttl: _Seconds | None = None
+    delay: _Seconds | None = None
+
+
+class RequestOrder(_Order, frozen=True, kw_only=True):
+    """A direct message to a bot, whose first reply is the answer. It waits for at most `timeout` seconds."""
+
+    to: str
+    timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """The message is on the worker's disk. A delayed one has no seq yet; a duplicate was stored before."""
+
+    id: str
+    seq: int | None
+    duplicate: bool
+    scheduled: bool
+
+
+class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message. The body of one that was erased is null."""
+
+    seq: int
+    id: str
+    sender: str
+    channel: str | None
+    message_type: str
+    body: Any
+    reply_to: str | None
+    headers: dict[str, str]
+    timestamp: str
+    tainted: bool
+    erased: bool
+
+
+class Replied(msgspec.Struct, frozen=True, kw_only=True):
+    """The reply to a request, and the id of the request."""
+
+    id: str
+    reply: ReadMessage
+
+
+class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of a channel, the newest first. Continue with `before` of the last one, if it is full."""
+
+    messages: list[ReadMessage]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a request was not carried out: a code of the protocol, or one of HTTP.
+
+    With `retry`, the same request may succeed later, after `retry_after` seconds if that is known. `state` is what
+    became of a request without a reply.
+    """
+
+    code: str
+    message: str
+    retry: bool = False
+    retry_after: float | None = None
+    id: str | None = None
+    state: str | None = None
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """An answer that is an error."""
+
+    error: Problem
+
+
+def as_read(message: StoredMessage) -> ReadMessage:
+    """Return a message as programs get it."""
+    return ReadMessage(
+        seq=message.seq,
+        id=message.id,
+        sender=message.sender_bot_name,
+        channel=message.channel,
+        message_type=message.message_type,
+        body=message.body,
+        reply_to=message.reply_to,
+        headers=message.headers,
+        timestamp=message.timestamp,
+        tainted=message.tainted,
+        erased=message.erased,
+    )

@@ -1,0 +1,312 @@
+"""HTTP for programs: what a token may do, what is answered, and that a listener misses and repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import msgspec
+import pytest
+
+import bus
+from bus.web.api import ROUTES
+from bus.web.api_shapes import ErrorAnswer, MessagePage, Problem, ReadMessage, Replied, Stored
+
+from ..cli.terminal import Posthouse
+from ..integration.forked_worker import forked_worker
+from ..integration.test_metrics import eventually
+from .site import Answer, Site
+
+Connect = Callable[[str], bus.Bot]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "worker").mkdir()
+    with forked_worker(folder / "worker") as worker, Site(worker, folder / "page") as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def shop(site: Site) -> dict[str, str]:
+    return site.token("shop", "send:ledger", "send:echo", "send:nobody", "publish:orders.*", "read:orders.**")
+
+
+def post(site: Site, path: str, headers: dict[str, str], /, **order: Any) -> Answer:
+    return site.ask(f"/v1/{path}", "POST", json.dumps(order), headers)
+
+
+def problem(answer: Answer) -> Problem:
+    return msgspec.json.decode(answer.text, type=ErrorAnswer).error
+
+
+def stored(answer: Answer) -> Stored:
+    assert answer.status == 200, answer.text
+    return msgspec.json.decode(answer.text, type=Stored)
+
+
+def test_a_message_is_sent_once_by_its_id(site: Site, shop: dict[str, str]) -> None:
+    site.play(known("ledger"))
+    id = str(uuid.uuid4())
+    body = {"amount": 5, "text": "grüße \u202e <b>"}
+    first = stored(post(site, "send", shop, to="ledger", body=body, id=id, headers={"a": "b"}, message_type="bill"))
+    again = stored(post(site, "send", shop, to="ledger", body=body, id=id))
+    assert (first.id, first.duplicate, again.duplicate, again.seq) == (id, False, True, first.seq)
+
+    async def takes(connect: Connect) -> bus.Message:
+        async with connect("ledger") as ledger:
+            message = await ledger.receive()
+            await message.ack(confirm=True)
+            return message
+
+    message = site.play(takes)
+    assert (message.sender, message.body, message.message_type) == ("shop", body, "bill")
+    assert message.headers == {"a": "b"}
+    later = stored(post(site, "send", shop, to="ledger", body=1, delay=3600))
+    assert (later.seq, later.scheduled) == (None, True)
+
+
+def known(name: str) -> Callable[[Connect], Any]:
+    async def comes(connect: Connect) -> None:
+        async with connect(name):
+            pass
+
+    return comes
+
+
+def test_a_request_is_answered(site: Site, shop: dict[str, str]) -> None:
+    answers: list[Answer] = []
+
+    async def answering(connect: Connect) -> None:
+        async with connect("echo") as echo, anyio.create_task_group() as tasks:
+
+            async def asked() -> None:
+                asking = partial(post, site, "request", shop, to="echo", body="hello")
+                answers.append(await anyio.to_thread.run_sync(asking))
+
+            tasks.start_soon(asked)
+            async with await echo.receive() as message:
+                await message.reply({"you said": message.body})
+
+    site.play(answering)
+    [answer] = answers
+    replied = msgspec.json.decode(answer.text, type=Replied)
+    assert (replied.reply.body, replied.reply.sender) == ({"you said": "hello"}, "echo")
+    assert replied.reply.reply_to == replied.id
+
+
+def test_a_request_without_a_reply_says_what_became_of_it(site: Site, shop: dict[str, str]) -> None:
+    site.play(known("ledger"))
+    id = str(uuid.uuid4())
+    answer = post(site, "request", shop, to="ledger", body="?", timeout=0.2, id=id)
+    found = problem(answer)
+    assert (answer.status, found.code, found.id, found.state, found.retry) == (504, "no_reply", id, "waiting", True)
+
+
+# ── Rights ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer token-none"},
+        {"Authorization": "Basic dXNlcjpwYXNz"},
+        {"Authorization": "Bearer "},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/send", "/v1/publish", "/v1/request", "/v1/channels/orders.new/messages"])
+def test_nobody_comes_in_without_a_token(site: Site, path: str, headers: dict[str, str]) -> None:
+    answer = site.ask(path, "GET" if "channels" in path else "POST", None, headers)
+    assert (answer.status, problem(answer).code) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_log_in_is_no_token(site: Site) -> None:
+    headers = site.login()
+    secret = headers["Cookie"].partition("=")[2]
+    for tried in (headers, {"Authorization": f"Bearer {secret}"}):
+        assert post(site, "send", tried, to="ledger", body=1).status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "order"),
+    [
+        ("send", {"to": "planner", "body": 1}),
+        ("request", {"to": "planner", "body": 1}),
+        ("publish", {"channel": "orders", "body": 1}),
+        ("publish", {"channel": "orders.a.b", "body": 1}),
+        ("publish", {"channel": "ledger", "body": 1}),
+    ],
+)
+def test_a_token_may_do_what_it_names(site: Site, shop: dict[str, str], path: str, order: dict[str, Any]) -> None:
+    answer = post(site, path, shop, **order)
+    assert (answer.status, problem(answer).code) == (403, "forbidden")
+    assert "the token 'shop' may not" in problem(answer).message
+
+
+def test_a_token_reads_what_it_names(site: Site, shop: dict[str, str]) -> None:
+    stored(post(site, "publish", shop, channel="orders.new", body=1))
+    answer = site.ask("/v1/channels/orders.new/messages?limit=1", headers=shop)
+    [message] = msgspec.json.decode(answer.text, type=MessagePage).messages
+    assert (message.channel, message.body, message.sender) == ("orders.new", 1, "shop")
+    assert site.ask("/v1/channels/secret/messages", headers=shop).status == 403
+    assert site.ask("/v1/channels/orders/messages", headers=shop).status == 403
+
+
+def test_the_commands_make_list_and_end_tokens(site: Site) -> None:
+    command = Posthouse()
+    folder = ("--folder", site.folder)
+    ended = command.run("web", "token", "add", "crm", "--bot", "crm", "--allow", "publish:orders.*", *folder)
+    assert (ended.returncode, "shown once" in ended.stderr) == (0, True)
+    headers = {"Authorization": f"Bearer {ended.stdout.strip()}"}
+    stored(post(site, "publish", headers, channel="orders.crm", body=1))
+    listed = {each["label"]: each["allow"] for each in command.json("web", "token", "list", *folder)}
+    assert listed["crm"] == ["publish:orders.*"]
+    assert command.refusal("web", "token", "add", "crm", "--bot", "x", "--allow", "read:**", *folder)[0] == 1
+    assert command.answer("web", "token", "end", "crm", *folder) == "token crm ended\n"
+    assert post(site, "publish", headers, channel="orders.crm", body=1).status == 401
+    assert command.refusal("web", "token", "end", "crm", *folder) == (1, "posthouse: no token 'crm'")
+    wrong = command.run("web", "token", "add", "x", "--bot", "x", "--allow", "erase:**", *folder)
+    assert wrong.returncode == 2
+
+
+# ── What is no order ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"to":"ledger"}',
+        '{"to":"ledger","body":1,"from":"x"}',
+        '{"to":5,"body":1}',
+        '{"to":"ledger","body":NaN}',
+        '{"to":"ledger","body":"\\ud800"}',
+        '{"to":"ledger","body":1,"id":"five"}',
+        '{"to":"ledger","body":1,"ttl":-1}',
+        '{"to":"ledger","body":1,"headers":{"a":5}}',
+        '{"to":"<b>","body":1}',
+        '{"to":"01890a5d-ac96-774b-bcce-b302099a8057","body":1}',
+        '{"to":"ledger","body":' + "[" * 5000 + "]" * 5000 + "}",
+    ],
+)
+def test_what_is_no_order_is_refused(site: Site, shop: dict[str, str], text: str) -> None:
+    site.play(known("ledger"))
+    answer = site.ask("/v1/send", "POST", text, shop)
+    assert answer.status in (400, 403), answer.text
+    assert problem(answer).message
+
+
+def test_too_much_is_refused(site: Site, shop: dict[str, str]) -> None:
+    assert post(site, "send", shop, to="ledger", body="x" * 2_000_000).status == 413
+    answer = post(site, "send", shop, to="ledger", body="x" * 500_000)
+    assert (answer.status, problem(answer).code) == (413, "too_large")
+
+
+def test_an_unknown_bot_is_not_found(site: Site, shop: dict[str, str]) -> None:
+    answer = post(site, "send", shop, to="nobody", body=1)
+    assert (answer.status, problem(answer).code) == (404, "unknown_bot")
+
+
+def test_other_sites_and_names_are_kept_away(site: Site, shop: dict[str, str]) -> None:
+    assert post(site, "send", shop | {"Host": "evil.example"}, to="ledger", body=1).status == 403
+    assert post(site, "send", shop | {"Origin": "https://evil.example"}, to="ledger", body=1).status == 403
+
+
+# ── Listening ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def listening(site: Site, channel: str, headers: dict[str, str]) -> Iterator[Iterator[tuple[int, ReadMessage]]]:
+    """Listen to a channel within a block; each message comes with the id of its event."""
+    connection = site.connection()
+    connection.request(
+        "GET", f"/v1/channels/{quote(channel)}/messages", None, headers | {"Accept": "text/event-stream"}
+    )
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert answer.readline() == b"retry: 2000\n"
+
+    def events() -> Iterator[tuple[int, ReadMessage]]:
+        fields: dict[str, str] = {}
+        while line := answer.readline().decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            if line == "\n" and "data" in fields:
+                yield int(fields["id"]), msgspec.json.decode(fields["data"], type=ReadMessage)
+                fields = {}
+            fields[name] = value
+
+    try:
+        yield events()
+    finally:
+        answer.close()
+        connection.close()
+
+
+def test_a_listener_hears_what_comes_and_misses_nothing_between_two_connections(
+    site: Site, shop: dict[str, str]
+) -> None:
+    def publish(*bodies: int) -> None:
+        for body in bodies:
+            stored(post(site, "publish", shop, channel="orders.live", body=body))
+
+    publish(0)
+    with listening(site, "orders.live", shop) as events:
+        publish(1, 2)
+        heard = [next(events), next(events)]
+    assert [message.body for _, message in heard] == [1, 2]
+    assert [id for id, _ in heard] == [message.seq for _, message in heard]
+    publish(3, 4)
+    with listening(site, "orders.live", shop | {"Last-Event-ID": str(heard[0][0])}) as events:
+        assert [next(events)[1].body for _ in range(3)] == [2, 3, 4]
+        publish(5)
+        assert next(events)[1].body == 5
+    with listening(site, "orders.live", shop | {"Last-Event-ID": "0"}) as events:
+        assert [next(events)[1].body for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_listener_outlives_the_worker(site: Site, shop: dict[str, str]) -> None:
+    with listening(site, "orders.again", shop) as events:
+        stored(post(site, "publish", shop, channel="orders.again", body=1))
+        assert next(events)[1].body == 1
+        site.worker.stop()
+        answer = post(site, "publish", shop, channel="orders.again", body=2)
+        assert (answer.status, problem(answer).code, problem(answer).retry) == (503, "unavailable", True)
+        site.worker.start()
+        eventually(lambda: post(site, "publish", shop, channel="orders.again", body=3).status == 200)
+        while (body := next(events)[1].body) != 3:
+            assert body == 2  # it was stored, though the answer was lost
+
+
+# ── The document ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_document_names_every_way_in(site: Site) -> None:
+    answer = site.ask("/v1/openapi.json")
+    found = json.loads(answer.text)
+    assert (answer.status, found["openapi"]) == (200, "3.1.0")
+    ways = {(route.path, method.lower()) for route in ROUTES for method in (route.methods or set()) - {"HEAD"}}
+    assert ways == {(path, method) for path, methods in found["paths"].items() for method in methods}
+    assert set(references(found)) <= {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
+    assert found["components"]["schemas"]["SendOrder"]["required"] == ["body", "to"]
+    assert found["components"]["schemas"]["SendOrder"]["additionalProperties"] is False
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (each for name, each in value.items() if name == "$ref")
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
