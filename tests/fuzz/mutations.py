@@ -136,7 +136,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "commit", "request": 7, "id": ID % 72, "run_id": "run-1", "fence": 1, "status": "completed",
      "result": {"v": 3}, "signals": [{"id": ID % 81, "run_id": "run-2", "name": "paid", "payload": 1}]},
     {"op": "commit", "request": 7, "id": ID % 73,
-     "values": [{"kv": "settings", "key": "a", "value": 1, "expected": 2}, {"kv": "settings", "key": "b", "kind": "deleted"}]},
+     "values": [{"kv": "s", "key": "a", "value": 1, "expected": 2}, {"kv": "s", "key": "b", "kind": "deleted"}]},
     {"op": "subscribe", "request": 8, "channel": "news", "echo": True},
     {"op": "subscribe", "request": 9, "channel": "work", "group": "team", "start": "all"},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"seq": 2}},
