@@ -275,7 +275,7 @@ async def _serve_store(
     prepare(broker)
     if membership is None:
         _allow_descriptors(settings.limits.sessions_max)
-    for warning in store.warnings:
+    for warning in (*store.warnings, *broker.warnings):
         _warn(warning)
     if membership is None:
         _tune_python()

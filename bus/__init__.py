@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         WorkerUnavailable,
         WrongWorker,
     )
+    from .model import events
     from .model.filters import RunCount, RunCounts, RunFilter
     from .model.occurrences import CronTimes, IntervalTimes
     from .model.records import (
@@ -242,6 +243,7 @@ __all__ = [
     "WorkflowStepLog",
     "WrongWorker",
     "connect",
+    "events",
     "step_threads",
     "timestamp",
 ]
@@ -273,6 +275,8 @@ because a command or a store needs few of them. So each comes after those that i
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module(f".{name}", __name__)
+    if name == "events":
+        return import_module(".model.events", __name__)
     if name in __all__:
         for place in _MODULES:
             module = import_module(f".{place}", __name__)

@@ -18,6 +18,7 @@ from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
 from .settings_leadership import Leadership
+from .settings_retention import EventSettings, Keep, RetentionSettings
 from .settings_rights import ChannelRights, Role, rights_fault
 from .settings_store import StoreSettings
 from .wire.addresses import address_fault, canonical, is_local, listening_fault
@@ -25,6 +26,7 @@ from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
     "Delivery",
+    "EventSettings",
     "Keep",
     "Limits",
     "Listen",
@@ -340,46 +342,6 @@ class Limits(_Section, frozen=True):
     """A header's value, in bytes of UTF-8."""
 
 
-class Keep(_Section, frozen=True):
-    """How much is kept; 0 means no limit. Messages beyond any of the three are removed, the oldest first."""
-
-    age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 0.0
-    """Messages older than this are removed."""
-
-    messages_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Messages beyond this number of the newest are removed."""
-
-    bytes_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Messages beyond the newest with this many bytes of bodies and headers are removed."""
-
-
-class RetentionSettings(Keep, frozen=True):
-    """What leaves the log: these limits apply to the whole log, and a channel's to the channel. Off by default."""
-
-    remove_undelivered: bool = False
-    """Whether to remove even what some mailbox has still to deliver; its bot is notified by a `gap`."""
-
-    sweep_seconds: Seconds = 60.0
-    """The time from the end of one sweep of the log to the next."""
-
-    portion_messages_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    """Messages read or removed at once: some milliseconds of the writer's time."""
-
-    security_age_seconds: Annotated[float, Meta(ge=0, le=86_400 * 36_600)] = 7_776_000.0
-    """Security events older than this are removed; 0 means no limit. Ninety days: what is noticed late."""
-
-    security_events_max: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1_000_000
-    """Security events beyond this number of the newest are removed; 0 means no limit. Some 200 MB."""
-
-    channels: dict[str, Keep] = {}
-    """The limits of single channels, by name; the log's limits apply to them too."""
-
-    def rules(self) -> list[tuple[str | None, Keep]]:
-        """Return the limits by channel; None stands for the whole log."""
-        rules: list[tuple[str | None, Keep]] = [(None, self), *self.channels.items()]
-        return [(name, keep) for name, keep in rules if keep.age_seconds or keep.messages_max or keep.bytes_max]
-
-
 class Workflows(_Section, frozen=True):
     """How runs are held, and when they are recovered."""
 
@@ -432,6 +394,7 @@ class Settings(_Section, frozen=True):
     delivery: Delivery = Delivery()
     limits: Limits = Limits()
     retention: RetentionSettings = RetentionSettings()
+    events: EventSettings = EventSettings()
     workflows: Workflows = Workflows()
     log: Log = Log()
 

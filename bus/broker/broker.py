@@ -180,6 +180,12 @@ class Broker:
         keyring = self._core.keyring
         return keyring is None or bool(keyring.admins(self._moment().wall))
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences for operators about the house that is served."""
+        warning = self._core.audience.warning
+        return [] if warning is None else [warning]
+
     async def introduce(self, bot: str, public_key: str) -> None:
         """Add a key that may manage keys, before `run`; it is on disk when this returns.
 

@@ -241,7 +241,7 @@ class Queries:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max)
         for part in _portions(directory.bot_names.after(query.after)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
-            bots = [directory.names[name] for name in part if sight.sees_bot(name)]
+            bots = [directory.names[name] for name in part if name in directory.names and sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
             counts = await backlogs(self._core, self._log, read)
             if not page.add([self._listed(bot, counts.get(bot.id)) for bot in bots]):
@@ -259,6 +259,7 @@ class Queries:
             last_seen_at=bot.last_seen_at,
             backlog=backlog,
             in_flight=None if backlog is None else sum(len(session.in_flight) for session in sessions),
+            dead=None if backlog is None else len(self._core.directory.mailboxes[bot.id].dead_letters.dead),
         )
 
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
@@ -380,16 +381,16 @@ class Queries:
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:
         """Return who exceeded a rate: one sender, or any if that is None."""
-        bots = self._core.directory.bots
+        names = {bot.id: bot.name for bot in self._core.directory.bots.values()}
         return [
             RateLimited(
-                sender=bots[limited.sender_bot_id].name,
-                recipient=None if limited.recipient_bot_id is None else bots[limited.recipient_bot_id].name,
+                sender=names[limited.sender_bot_id],
+                recipient=None if limited.recipient_bot_id is None else names.get(limited.recipient_bot_id, ""),
                 times=limited.times,
                 last_at=limited.last_at,
             )
             for limited in self._core.rates.limited(now)
-            if sender_bot_id in (None, limited.sender_bot_id)
+            if sender_bot_id in (None, limited.sender_bot_id) and limited.sender_bot_id in names
         ]
 
     def _channel(self, name: str, sight: Sight) -> ChannelEntry:
@@ -458,7 +459,13 @@ def _listed_channel(entry: ChannelEntry, counts: Mapping[str, int], backlogs: Ma
 def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:
     members = Counter(subscription.group for subscription in entry.subscriptions.values())
     return [
-        ListedGroup(group=mailbox.group, members=members[mailbox.group], backlog=backlogs[mailbox.id])
+        ListedGroup(
+            group=mailbox.group,
+            members=members[mailbox.group],
+            backlog=backlogs[mailbox.id],
+            in_flight=sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions),
+            dead=len(mailbox.dead_letters.dead),
+        )
         for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
         if mailbox.group is not None and mailbox.id in backlogs
     ]

@@ -20,6 +20,7 @@ _WARNINGS = frozenset(
     {
         "connection_refused",
         "dead_letters",
+        "mailbox_filling",
         "session_refused",
         "session_revoked",
         "session_taken",

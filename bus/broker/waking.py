@@ -53,7 +53,7 @@ class RunWaking:
         self._log = log
         self._moment = moment
         self._carry_out = carry_out
-        workflows.report_events(core.run_events.wanted, core.run_events.came)
+        workflows.report_events(core.audience.wants, core.audience.written)
 
     def __repr__(self) -> str:
         return f"<RunWaking for {self._core}>"

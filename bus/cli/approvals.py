@@ -14,6 +14,7 @@ import rich_click as click
 from ..bot import Bot
 from ..model.records import RunStatus, WorkflowRun, WorkflowStepLog
 from ..runs.approvals import Answer
+from .completing import complete_runs
 from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import find_run
@@ -26,7 +27,7 @@ _APPROVALS_MAX = 1000
 _PROMPT_CHARACTERS = 80
 _LISTED_MAX = 10
 
-_run_id = click.argument("run_id", metavar="RUN", callback=shown)
+_run_id = click.argument("run_id", metavar="RUN", callback=shown, shell_complete=complete_runs)
 _step = click.argument("step", metavar="[STEP]", required=False, callback=shown)
 _comment = click.option("--comment", metavar="TEXT", help="A comment for the bot and for readers of the run.")
 

@@ -18,6 +18,7 @@ from ..bot import Bot
 from ..model.records import parse_timestamp
 from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
+from .completing import complete_bots
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .options import Link, asking, limited, name_of, span_seconds
@@ -59,7 +60,9 @@ class _Wanted(msgspec.Struct, frozen=True):
     callback=_since,
     help="Only from then on: 90s, 30m, 1h or 7d ago, or an RFC 3339 time.",
 )
-@click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
+@click.option(
+    "--bot", metavar="NAME", callback=name_of, shell_complete=complete_bots, help="Only those of this bot."
+)
 @click.option("--event", metavar="EVENT", callback=name_of, help="Only those with this name, such as forbidden.")
 @limited
 @click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")

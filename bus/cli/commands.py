@@ -1,53 +1,75 @@
-"""The module of each command: it is imported when the command is run, and all are for `--help`."""
+"""The commands, in the groups in which `--help` lists them, and the module of each.
+
+A module is imported when its command is run, and all are for `--help`.
+"""
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "GROUPS"]
 
-COMMANDS = {
-    "approvals": "bus.cli.approvals:approvals",
-    "approve": "bus.cli.approvals:approve",
-    "audit": "bus.cli.audit:audit",
-    "backup": "bus.cli.databases:backup",
-    "bots": "bus.cli.messages:bots",
-    "cancel": "bus.cli.runs:cancel",
-    "check": "bus.cli.databases:check",
-    "channels": "bus.cli.messages:channels",
-    "dead-letters": "bus.cli.dead_letters:dead_letters",
-    "doctor": "bus.cli.doctor:doctor",
-    "delayed": "bus.cli.delayed:delayed",
-    "demo": "bus.demo.demo:demo",
-    "erase": "bus.cli.erasing:erase",
-    "fork": "bus.cli.retrying:fork",
-    "history": "bus.cli.messages:history",
-    "keys": "bus.cli.keys:keys",
-    "listen": "bus.cli.messages:listen",
-    "mailbox": "bus.cli.looking:mailbox",
-    "message": "bus.cli.looking:message",
-    "move": "bus.cli.moving:move",
-    "pause": "bus.cli.runs:pause",
-    "prune": "bus.cli.pruning:prune",
-    "publish": "bus.cli.messages:publish",
-    "purge": "bus.cli.removing:purge",
-    "reject": "bus.cli.approvals:reject",
-    "reload": "bus.cli.rights:reload",
-    "removals": "bus.cli.erasing:removals",
-    "request": "bus.cli.messages:request",
-    "restore": "bus.cli.databases:restore",
-    "restored": "bus.cli.databases:restored",
-    "resume": "bus.cli.runs:resume",
-    "retry": "bus.cli.retrying:retry",
-    "run": "bus.cli.runs:show_one",
-    "runs": "bus.cli.runs:runs",
-    "schedules": "bus.cli.schedules:schedules",
-    "scrub": "bus.cli.erasing:scrub",
-    "send": "bus.cli.messages:send",
-    "serve": "worker:serve",
-    "sessions": "bus.cli.looking:sessions",
-    "signal": "bus.cli.signals:signal",
-    "status": "bus.cli.messages:status",
-    "subscriptions": "bus.cli.messages:subscriptions",
-    "web": "bus.web.command:web",
-    "workflows": "bus.cli.workflows:workflows",
+GROUPS = {
+    "Worker": {
+        "serve": "worker:serve",
+        "demo": "bus.demo.demo:demo",
+        "status": "bus.cli.messages:status",
+        "top": "bus.cli.top:top",
+        "doctor": "bus.cli.doctor:doctor",
+        "web": "bus.web.command:web",
+        "reload": "bus.cli.rights:reload",
+    },
+    "Messages": {
+        "send": "bus.cli.messages:send",
+        "publish": "bus.cli.messages:publish",
+        "request": "bus.cli.messages:request",
+        "listen": "bus.cli.messages:listen",
+        "history": "bus.cli.messages:history",
+    },
+    "Looking": {
+        "message": "bus.cli.looking:message",
+        "mailbox": "bus.cli.looking:mailbox",
+        "sessions": "bus.cli.looking:sessions",
+        "bots": "bus.cli.messages:bots",
+        "channels": "bus.cli.messages:channels",
+        "subscriptions": "bus.cli.messages:subscriptions",
+        "delayed": "bus.cli.delayed:delayed",
+        "dead-letters": "bus.cli.dead_letters:dead_letters",
+        "audit": "bus.cli.audit:audit",
+    },
+    "Workflows": {
+        "workflows": "bus.cli.workflows:workflows",
+        "runs": "bus.cli.runs:runs",
+        "run": "bus.cli.runs:show_one",
+        "approvals": "bus.cli.approvals:approvals",
+        "approve": "bus.cli.approvals:approve",
+        "reject": "bus.cli.approvals:reject",
+        "signal": "bus.cli.signals:signal",
+        "pause": "bus.cli.runs:pause",
+        "resume": "bus.cli.runs:resume",
+        "cancel": "bus.cli.runs:cancel",
+        "retry": "bus.cli.retrying:retry",
+        "fork": "bus.cli.retrying:fork",
+        "schedules": "bus.cli.schedules:schedules",
+        "prune": "bus.cli.pruning:prune",
+    },
+    "Keys": {
+        "keys": "bus.cli.keys:keys",
+    },
+    "Removing": {
+        "remove": "bus.cli.removing:remove",
+        "purge": "bus.cli.removing:purge",
+        "erase": "bus.cli.erasing:erase",
+        "scrub": "bus.cli.erasing:scrub",
+        "removals": "bus.cli.erasing:removals",
+    },
+    "The database": {
+        "backup": "bus.cli.databases:backup",
+        "restore": "bus.cli.databases:restore",
+        "restored": "bus.cli.databases:restored",
+        "check": "bus.cli.databases:check",
+        "move": "bus.cli.moving:move",
+    },
 }
-"""The commands by name, as `module:function`."""
+"""The commands by name, as `module:function`, in their groups."""
+
+COMMANDS = {name: place for group in GROUPS.values() for name, place in group.items()}
+"""All of them."""

@@ -18,6 +18,7 @@ from ..errors import UnknownBot
 from ..model.records import parse_timestamp
 from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
+from .completing import complete_channels, complete_mailboxes
 from .console import Time, amount, show_dead_letter, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
@@ -31,6 +32,7 @@ _of_bot = click.option(
     "--bot",
     metavar="NAME",
     callback=mailbox_of,
+    shell_complete=complete_mailboxes,
     help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
@@ -157,7 +159,13 @@ class _Chosen(msgspec.Struct, frozen=True):
 @click.argument("seqs", metavar="[SEQ]...", type=_seq, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All current ones, of --bot or of all mailboxes.")
 @_of_bot
-@click.option("--channel", metavar="NAME", callback=name_of, help="Only messages of this channel.")
+@click.option(
+    "--channel",
+    metavar="NAME",
+    callback=name_of,
+    shell_complete=complete_channels,
+    help="Only messages of this channel.",
+)
 @click.option("--reason", metavar="TEXT", callback=not_empty, help="Only those whose reason contains a text.")
 @click.option("--older-than", metavar="SPAN", type=seconds, help="Only those given up so long ago: 30m, 1h or 7d.")
 @referenced

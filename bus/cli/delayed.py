@@ -15,6 +15,7 @@ from ..bot import Bot
 from ..errors import NotFound
 from ..wire.answers import ListedDelayed
 from ..wire.limits import ANSWER_ITEMS_MAX
+from .completing import complete_bots
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of
@@ -23,7 +24,9 @@ from .streams import EXIT_REFUSED, note, say
 
 __all__ = ["delayed"]
 
-_of_sender = click.option("--sender", metavar="NAME", callback=name_of, help="Only those of this bot.")
+_of_sender = click.option(
+    "--sender", metavar="NAME", callback=name_of, shell_complete=complete_bots, help="Only those of this bot."
+)
 
 
 def _ids_of(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:

@@ -15,6 +15,7 @@ import rich_click as click
 from ..bot import Bot
 from ..model.erasing import Delayed, Erased, FoundRun
 from .checking import progress
+from .completing import complete_bots
 from .console import Time, amount, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
@@ -47,7 +48,13 @@ def _pair(context: click.Context, parameter: click.Parameter, value: str | None)
 
 @click.command()
 @click.argument("message_id", metavar="[ID]", required=False, callback=id_of)
-@click.option("--sender", metavar="NAME", callback=name_of, help="With ID: only the message of this bot.")
+@click.option(
+    "--sender",
+    metavar="NAME",
+    callback=name_of,
+    shell_complete=complete_bots,
+    help="With ID: only the message of this bot.",
+)
 @click.option("--text", metavar="TEXT", callback=not_empty, help="All that contains a text, anywhere.")
 @click.option("--header", metavar="NAME=VALUE", callback=_pair, help="All messages with a header.")
 @click.option(

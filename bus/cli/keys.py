@@ -30,6 +30,7 @@ from ..model.records import timestamp
 from ..wire.answers import ListedKey
 from ..wire.keys import Invitation, canonical_public, invitation_text, public_text, read_invitation, read_public
 from ..wire.limits import NAME_CHARACTERS_MAX
+from .completing import complete_bots
 from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .joined import databases
@@ -179,7 +180,7 @@ def _of_stopped(command: Command) -> Command:
 
 
 @keys.command("new")
-@click.argument("bot", callback=name_of)
+@click.argument("bot", callback=name_of, shell_complete=complete_bots)
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @_wanting
 @click.option(
@@ -227,7 +228,7 @@ def new(link: Link, bot: str, **options: Any) -> None:
 
 
 @keys.command("invite")
-@click.argument("bot", callback=name_of)
+@click.argument("bot", callback=name_of, shell_complete=complete_bots)
 @_wanting
 @click.option(
     "--ttl",
@@ -297,7 +298,7 @@ def _invitation_text() -> str:
 
 
 @keys.command("list")
-@click.argument("bot", callback=name_of, required=False)
+@click.argument("bot", callback=name_of, shell_complete=complete_bots, required=False)
 @asking
 def list_keys(link: Link, bot: str | None) -> None:
     """List the keys of BOT, or of all bots: what each is for, and when it was last used.
@@ -337,7 +338,7 @@ def _state(key: ListedKey, now: str) -> str:
 
 
 @keys.command("revoke")
-@click.argument("bot", callback=name_of)
+@click.argument("bot", callback=name_of, shell_complete=complete_bots)
 @click.argument("key", callback=_key_of, required=False)
 @linked("console")
 def revoke(link: Link, bot: str, key: str | None) -> None:

@@ -19,6 +19,7 @@ from ..wire.answers import (
 )
 from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
+from .completing import complete_bots, complete_mailboxes
 from .console import Time, ago, amount, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, mailbox_of, name_of
@@ -41,7 +42,11 @@ def _id_or_seq(context: click.Context, parameter: click.Parameter, value: str) -
 @click.command()
 @click.argument("message_id", metavar="ID|SEQ", callback=_id_or_seq)
 @click.option(
-    "--sender", metavar="NAME", callback=name_of, help="The bot that sent it, if several used the same id."
+    "--sender",
+    metavar="NAME",
+    callback=name_of,
+    shell_complete=complete_bots,
+    help="The bot that sent it, if several used the same id.",
 )
 @asking
 def message(link: Link, message_id: str | int, sender: str | None) -> None:
@@ -112,7 +117,7 @@ def _why(state: MessageState) -> str:
 
 
 @click.command()
-@click.argument("mailbox_name", metavar="NAME", callback=mailbox_of)
+@click.argument("mailbox_name", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
 @click.option(
     "--after", type=click.IntRange(min=0, max=NUMBER_MAX), default=0, metavar="SEQ", help="Only later ones."
 )
@@ -189,7 +194,9 @@ def _some(count: int, thing: str, of_them: int = 0, what: str = "") -> str:
 
 
 @click.command()
-@click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
+@click.option(
+    "--bot", metavar="NAME", callback=name_of, shell_complete=complete_bots, help="Only those of this bot."
+)
 @asking
 def sessions(link: Link, bot: str | None) -> None:
     """Show who is connected: since when, when last heard, and with how many messages in flight.

@@ -20,9 +20,11 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
+from .completing import complete_bots, complete_channels
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
@@ -38,7 +40,7 @@ _CREDIT = 100
 
 
 @click.command(cls=WithText)
-@click.argument("to", callback=name_of)
+@click.argument("to", callback=name_of, shell_complete=complete_bots)
 @drafted
 @linked()
 def send(link: Link, to: str, draft: Draft) -> None:
@@ -51,7 +53,7 @@ def send(link: Link, to: str, draft: Draft) -> None:
 
 
 @click.command(cls=WithText)
-@click.argument("channel", callback=name_of)
+@click.argument("channel", callback=name_of, shell_complete=complete_channels)
 @drafted
 @linked()
 def publish(link: Link, channel: str, draft: Draft) -> None:
@@ -76,7 +78,7 @@ def _send(link: Link, draft: Draft) -> None:
 
 
 @click.command(cls=WithText)
-@click.argument("to", callback=name_of)
+@click.argument("to", callback=name_of, shell_complete=complete_bots)
 @worded
 @linked("console")
 def request(link: Link, to: str, **words: Any) -> None:
@@ -103,7 +105,13 @@ class _Listening(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option(
-    "--channel", "channels", metavar="NAME", multiple=True, callback=name_of, help="Subscribe to it. Repeatable."
+    "--channel",
+    "channels",
+    metavar="NAME",
+    multiple=True,
+    callback=name_of,
+    shell_complete=complete_channels,
+    help="Subscribe to it. Repeatable.",
 )
 @click.option(
     "--from",
@@ -169,13 +177,30 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
 
 
 @click.command()
-@click.option("--between", nargs=2, metavar="BOT BOT", callback=name_of, help="The direct messages of two bots.")
-@click.option("--channel", metavar="NAME", callback=name_of, help="The messages on a channel.")
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="BOT BOT",
+    callback=name_of,
+    shell_complete=complete_bots,
+    help="The direct messages of two bots.",
+)
+@click.option(
+    "--channel",
+    metavar="NAME",
+    callback=name_of,
+    shell_complete=complete_channels,
+    help="The messages on a channel.",
+)
 @click.option(
     "--thread", metavar="ID", callback=id_of, help="A message, what it answers, and all answers to those."
 )
 @click.option(
-    "--sender", metavar="BOT", callback=name_of, help="With --thread: who sent it, if several bots used its id."
+    "--sender",
+    metavar="BOT",
+    callback=name_of,
+    shell_complete=complete_bots,
+    help="With --thread: who sent it, if several bots used its id.",
 )
 @click.option(
     "--limit",
@@ -257,7 +282,7 @@ def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
     async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
-        return await bot.channels(), await bot_names(bot)
+        return await bot.channels(), {WORKER_ID: WORKER_NAME} | await bot_names(bot)
 
     found, names = ask(link, listed)
     if link.as_json:
@@ -283,8 +308,16 @@ def _group(group: ListedGroup) -> str:
 
 
 @click.command()
-@click.option("--bot", metavar="NAME", callback=name_of, help="Only those of this bot.")
-@click.option("--channel", metavar="NAME", callback=name_of, help="Only those to this channel.")
+@click.option(
+    "--bot", metavar="NAME", callback=name_of, shell_complete=complete_bots, help="Only those of this bot."
+)
+@click.option(
+    "--channel",
+    metavar="NAME",
+    callback=name_of,
+    shell_complete=complete_channels,
+    help="Only those to this channel.",
+)
 @asking
 def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
     """List subscriptions: all, or those of a bot or to a channel."""

@@ -39,6 +39,7 @@ __all__ = [
     "WithText",
     "address_of",
     "asking",
+    "beside",
     "body_of",
     "decoded",
     "drafted",
@@ -256,9 +257,10 @@ def body_of(context: click.Context, parameter: click.Parameter, value: str) -> m
             return msgspec.Raw(encoded)
     except (msgspec.DecodeError, RecursionError) as error:
         if encoded[:1] in (b"{", b"[", b'"'):
+            way_out = ", or say --text to send it as text" if _IS_TEXT in context.meta else ""
             raise click.BadParameter(
                 f"{text.strip()[:_SHOWN_CHARACTERS]!r} begins like JSON, but is none: {error}. Put it into single"
-                " quotes, so that the shell leaves it as it is, or say --text to send it as text"
+                f" quotes, so that the shell leaves it as it is{way_out}"
             ) from None
     return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
 
@@ -381,12 +383,17 @@ def _patience(context: click.Context, parameter: click.Parameter, value: float |
     return Patience() if value is None else Patience(value, value)
 
 
+def beside() -> str | None:
+    """Return the file that a worker with keys wrote beside its database, if that is in this folder."""
+    return next(filter(os.path.lexists, _ADMIN_FILES), None)
+
+
 def _credentials(file: str | None, urls: Sequence[str]) -> tuple[str, Credentials] | None:
     """Return the credentials to use: the named ones, or those beside a database, if they are for this worker.
 
     Exits if they cannot be used.
     """
-    found = file or next(filter(os.path.lexists, _ADMIN_FILES), None)
+    found = file or beside()
     if found is None:
         return None
     try:

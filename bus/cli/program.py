@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import rich_click as click
 
-from .commands import COMMANDS
+from .commands import COMMANDS, GROUPS
 from .entry import Entry
+from .options import Command
 
 __all__ = ["main", "program"]
 
 
+def _grouped(command: Command) -> Command:
+    for title, commands in reversed(GROUPS.items()):
+        command = click.command_panel(title, commands=list(commands))(command)
+    return command
+
+
 @click.group(cls=Entry, elsewhere=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@_grouped
 @click.version_option(package_name="posthouse", prog_name="posthouse")
 def main() -> None:
     """A durable message bus for bots: one process, one file, one command.

@@ -5,18 +5,21 @@ Owns the wording of what was removed.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import rich_click as click
 
 from ..model.removing import Removed
+from .completing import complete_mailboxes
 from .console import amount, show_json
 from .ending import ask
-from .options import Link, linked, mailbox_of
-from .streams import plain, say
+from .options import Link, linked, mailbox_of, name_of
+from .streams import EXIT_REFUSED, plain, say, show_error
 
-__all__ = ["dry_run", "in_words", "purge", "referenced", "tell"]
+__all__ = ["dry_run", "in_words", "purge", "referenced", "remove", "tell"]
 
 referenced = click.option("--reference", metavar="TEXT", help="Kept with the record: a ticket, but nobody's name.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
@@ -32,9 +35,22 @@ def in_words(removed: Removed) -> str:
             text = f"{amount(counts['delayed'], 'delayed message')} of {name}"
         case "backlog":
             text = f"{amount(counts['waiting'], 'message')} that waited for {name}"
+        case "subscription":
+            bot, _, channel = name.partition(" ")
+            text = f"the subscription of {bot} to {channel}, with {amount(counts['waiting'], 'waiting message')}"
+        case "bot":
+            text = f"the bot {name}{_with(counts)}"
+        case "group":
+            text = f"the group {name}{_with(counts)}"
         case kind:
             text = f"{kind} {name}"
     return plain(text)
+
+
+def _with(counts: Mapping[str, int]) -> str:
+    """Return what was removed together with something."""
+    named = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
+    return f", with {', '.join(named)}" if named else ""
 
 
 def tell(link: Link, removed: Removed) -> None:
@@ -46,7 +62,7 @@ def tell(link: Link, removed: Removed) -> None:
 
 
 @click.command()
-@click.argument("mailbox", metavar="NAME", callback=mailbox_of)
+@click.argument("mailbox", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
 @referenced
 @dry_run
 @linked("console")
@@ -57,3 +73,64 @@ def purge(link: Link, mailbox: str, **how: Any) -> None:
     are not due. The messages stay in the log: `posthouse history` shows them. The bots are told of a gap.
     """
     tell(link, ask(link, lambda bot: bot.purge(mailbox, **how)))
+
+
+_force = click.option("--force", is_flag=True, help="Remove also what is in the way.")
+
+
+@click.group()
+def remove() -> None:
+    """Remove bots, subscriptions and groups, with what waits for them.
+
+    Their messages stay in the log: `posthouse history` shows them.
+    """
+
+
+@remove.command("subscription")
+@click.argument("bot", metavar="BOT", callback=name_of)
+@click.argument("channel", metavar="CHANNEL", callback=name_of)
+@referenced
+@dry_run
+@linked("console")
+def remove_subscription(link: Link, bot: str, channel: str, **how: Any) -> None:
+    """End the subscription of BOT to CHANNEL, as if the bot had unsubscribed.
+
+    What waits for it is dropped, but a group keeps what it has. A program that runs may subscribe again.
+    """
+    removed = ask(link, lambda asker: asker.remove_subscription(bot, channel, **how))
+    if not removed.counts["subscriptions"]:
+        show_error(f"{bot} is not subscribed to {channel}")
+        sys.exit(EXIT_REFUSED)
+    tell(link, removed)
+
+
+@remove.command("group")
+@click.argument("channel", metavar="CHANNEL", callback=name_of)
+@click.argument("group", metavar="GROUP", callback=name_of)
+@_force
+@referenced
+@dry_run
+@linked("console")
+def remove_group(link: Link, channel: str, group: str, **how: Any) -> None:
+    """Remove the GROUP of CHANNEL, with its mailbox.
+
+    It is refused, and exits with 1, if the group has members, messages that wait or are in flight, or dead letters:
+    then --force removes these, too. A group of that name that is opened later is a new one.
+    """
+    tell(link, ask(link, lambda asker: asker.remove_group(channel, group, **how)))
+
+
+@remove.command("bot")
+@click.argument("bot", metavar="BOT", callback=name_of)
+@_force
+@referenced
+@dry_run
+@linked("console")
+def remove_bot(link: Link, bot: str, **how: Any) -> None:
+    """Remove BOT with its mailbox, its subscriptions and its keys.
+
+    It is refused, and exits with 1, if the bot is connected, holds runs that have not ended, owns workflows, or if
+    delayed messages are from it or for it; and without --force if it has subscriptions, messages that wait, dead
+    letters or keys. A bot of that name that comes later is a new one.
+    """
+    tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)))

@@ -13,6 +13,7 @@ from ..client.ids import chosen_id
 from ..errors import Conflict, InvalidTransition, NotFound, RequestError
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
+from .completing import complete_runs
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run, newest_runs
@@ -66,6 +67,7 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
     metavar="[RUN]...",
     nargs=-1,
     callback=_all_shown,
+    shell_complete=complete_runs,
 )
 @click.option("--from", "from_step", metavar="STEP", help="Carry out this step again, and all that began after it.")
 @click.option("--workflow", metavar="NAME", help="All runs of this workflow that stopped, by name or id.")
@@ -135,7 +137,7 @@ async def revive(bot: Bot, message_id: str) -> None:
 
 
 @click.command(cls=WithText)
-@click.argument("run_id", metavar="RUN", callback=shown)
+@click.argument("run_id", metavar="RUN", callback=shown, shell_complete=complete_runs)
 @click.option("--before", "before_step", metavar="STEP", help="Take over only what began before this step.")
 @click.option(
     "--id", "new_id", metavar="ID", callback=not_empty, help="The id of the new run; by default a new UUID."

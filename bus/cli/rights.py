@@ -10,6 +10,7 @@ import sys
 import rich_click as click
 
 from ..model.rights import Action
+from .completing import complete_bots
 from .console import show_json
 from .ending import ask
 from .options import Link, asking, linked, name_of
@@ -37,7 +38,7 @@ def reload(link: Link) -> None:
 
 
 @click.command("test")
-@click.argument("bot", callback=name_of)
+@click.argument("bot", callback=name_of, shell_complete=complete_bots)
 @click.argument("action", metavar="ACTION", type=click.Choice([action.value for action in Action]))
 @click.argument("object")
 @asking

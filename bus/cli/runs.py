@@ -17,6 +17,7 @@ from ..bot import DEFAULT_TAP_URL, Bot
 from ..errors import InvalidTransition
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
+from .completing import complete_runs
 from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
@@ -33,7 +34,7 @@ _RUN_COLUMNS = ("run", "workflow", "status", "holder", "started", "took", "error
 
 _RESUMABLE = (RunStatus.CRASHED, RunStatus.PAUSED)
 
-_run_id = click.argument("run_id", metavar="RUN", callback=shown)
+_run_id = click.argument("run_id", metavar="RUN", callback=shown, shell_complete=complete_runs)
 
 _reason = click.option("--reason", metavar="TEXT", help="The reason, stored as the run's error after your name.")
 

@@ -15,6 +15,7 @@ from ..bot import Bot
 from ..errors import NotFound
 from ..model.occurrences import CronTimes, IntervalTimes
 from ..model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
+from .completing import complete_bots
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_workflow, owner_name
@@ -120,7 +121,12 @@ def _input(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--every", metavar="SPAN", callback=_every, help="Every so often instead: 90s, 30m, 12h or 7d.")
 @click.option("--input", metavar="JSON", callback=_input, help="The input of its runs.")
 @click.option("--key", metavar="KEY", help="The concurrency key of its runs.")
-@click.option("--bot", metavar="NAME", help="Send this bot a message of type workflow.start about each run.")
+@click.option(
+    "--bot",
+    metavar="NAME",
+    shell_complete=complete_bots,
+    help="Send this bot a message of type workflow.start about each run.",
+)
 @click.option(
     "--catch-up",
     type=click.Choice([each.value for each in CatchUp]),

@@ -9,6 +9,7 @@ from ..bot import Bot
 from ..client.ids import chosen_id
 from ..errors import NotFound, RunEnded, TooManySignals, WorkerUnavailable
 from ..model.records import Signal
+from .completing import complete_runs
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run
@@ -19,7 +20,7 @@ __all__ = ["signal"]
 
 
 @click.command(cls=WithText)
-@click.argument("run_id", metavar="RUN", callback=shown)
+@click.argument("run_id", metavar="RUN", callback=shown, shell_complete=complete_runs)
 @click.argument("signal_name", metavar="NAME", callback=shown)
 @click.argument("payload", metavar="[JSON]", default="null", callback=body_of)
 @click.option(

@@ -14,16 +14,19 @@ from ..wire.answers import RemovalList, Scrubbed
 from ..wire.limits import ANSWER_ITEMS_MAX
 from ..wire.removing_frames import (
     AtPath,
+    BotOf,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
     EraseFrame,
+    GroupOf,
     MailboxOf,
     Removable,
     Removals,
     RemoveFrame,
     Scrub,
     Search,
+    SubscriptionOf,
 )
 from .caller import Caller
 from .ids import chosen_id
@@ -148,8 +151,66 @@ class Removing:
         """
         return await self._remove(MailboxOf(mailbox), id=id, reference=reference, dry_run=dry_run)
 
-    async def _remove(self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool) -> Removed:
-        asked = RemoveFrame(request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run)
+    async def remove_subscription(
+        self,
+        bot: str,
+        channel: str,
+        *,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """End the subscription of a bot, by name or id, as if it had unsubscribed.
+
+        What waits in the bot's own mailbox is dropped; the mailbox of a group keeps what it has. A program that
+        runs may subscribe again. With keys, it needs the right `admin` on `remove`, but for the bot itself.
+        """
+        return await self._remove(SubscriptionOf(bot, channel), id=id, reference=reference, dry_run=dry_run)
+
+    async def remove_group(
+        self,
+        channel: str,
+        group: str,
+        *,
+        force: bool = False,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove a group with its mailbox. A group of the same name that is opened later is a new one.
+
+        Raise Conflict if it has members, messages that wait or are in flight, or dead letters, unless `force` says
+        that these are removed as well. `in_the_way` of a dry run has their numbers. With keys, it needs the right
+        `admin` on `remove`.
+        """
+        what = GroupOf(channel, group)
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run, force=force)
+
+    async def remove_bot(
+        self,
+        bot: str,
+        *,
+        force: bool = False,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove a bot, by name or id. A bot that connects under its name later is a new one.
+
+        Raise Conflict if it is connected, holds runs that have not ended, owns definitions of workflows, or if
+        delayed messages are from it or for it: end these first. Raise it also if it has subscriptions, messages
+        that wait, dead letters or keys, unless `force` says that these are removed as well. `in_the_way` of a dry
+        run has the numbers of all this. What it sent stays in the log. With keys, it needs the right `admin` on
+        `remove`.
+        """
+        return await self._remove(BotOf(bot), id=id, reference=reference, dry_run=dry_run, force=force)
+
+    async def _remove(
+        self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool, force: bool = False
+    ) -> Removed:
+        asked = RemoveFrame(
+            request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run, force=force
+        )
         return await self._caller.request("the removal", partial(_numbered, asked), Removed)
 
     async def removals(self, *, after: int = 0, limit: int = 50) -> list[Removal]:

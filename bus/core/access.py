@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..model.keys import Principal, Purpose
 from ..model.patterns import GROUP_MARK, Pattern
-from ..model.records import RUNS_CHANNEL
+from ..model.records import WORKER_CHANNELS
 from ..model.rights import ADMIN_ROLE, NO_ROLE, OWN, Action, Verdict
 from ..settings import Security
 from ..settings_rights import (
@@ -61,9 +61,14 @@ class _Rules(NamedTuple):
 
 
 class Access:
-    """See the module. Verdicts are remembered: one look-up for each question that was asked before."""
+    """See the module. Verdicts are remembered: one look-up for each question that was asked before.
 
-    def __init__(self, security: Security) -> None:
+    With keys, the channels that are `private` are so unless the configuration says something else: the worker's own
+    are about all bots.
+    """
+
+    def __init__(self, security: Security, private: Iterable[str] = WORKER_CHANNELS) -> None:
+        self._private = frozenset(private)
         self._remembered: dict[tuple[str, Purpose, tuple[str, ...], Action, str, bool], Verdict] = {}
         self.configure(security)
 
@@ -76,9 +81,8 @@ class Access:
         """Decide by another configuration from now on."""
         self._remembered.clear()
         self._default = () if security.default_role == NO_ROLE else (security.default_role,)
-        # Events of runs are about those of all bots.
-        private = {RUNS_CHANNEL: ChannelRights(private=True)} if security.has_keys else {}
-        self._channels = private | security.channels
+        private = self._private if security.has_keys else ()
+        self._channels = dict.fromkeys(private, ChannelRights(private=True)) | security.channels
         self._roles: dict[str, _Rules] = {}
         self._external = {name for name, role in security.roles.items() if role.external}
         self._limits = {name: role.limits for name, role in security.roles.items() if role.limits != RoleLimits()}

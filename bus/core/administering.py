@@ -19,8 +19,8 @@ from .directory import Directory
 from .effects import Reconfigure
 from .erasing import Erasing
 from .keyring import Keyring
-from .pausing import Pausing
 from .scheduling import Scheduling
+from .subscribing import Subscribing
 
 __all__ = ["Administering"]
 
@@ -36,21 +36,23 @@ class Administering:
         keyring: Keyring | None,
         directory: Directory,
         batches: Batches,
+        subscribing: Subscribing,
         *,
-        pausing: Pausing,
         scheduling: Scheduling,
     ) -> None:
         self._access = access
         self._erasing = Erasing(access, directory, batches, scheduling)
-        self._clearing = Clearing(access, directory, batches, scheduling)
+        self._clearing = Clearing(
+            access, directory, batches, scheduling=scheduling, subscribing=subscribing, keyring=keyring
+        )
         self._keyring = keyring
         self._directory = directory
-        self._pausing = pausing
+        self._pausing = subscribing.pausing
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
         self._dispatch.tapping.closed = access.closed
         if keyring is None:
-            pausing.end()
+            subscribing.pausing.end()
 
     def __repr__(self) -> str:
         return f"<Administering {self._access}>"

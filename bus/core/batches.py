@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ from ..model.repository import (
     AddMessages,
     Change,
     CommitWork,
+    DeadLetter,
     Lot,
     Outcome,
     RecoverRuns,
@@ -81,6 +82,9 @@ class Job(Generic[_Answer]):
         raise NotImplementedError
 
 
+TellDeadLetters = Callable[[Sequence[tuple[Mailbox, Sequence[DeadLetter]]], str], Iterable[Job[Any]]]
+
+
 class Answered(NamedTuple):
     """Jobs whose changes were neighbours, each with its part of the log's answers; and what became of messages."""
 
@@ -93,23 +97,26 @@ class Batch:
 
     __slots__ = ("_buried", "_parts", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
-    def __init__(self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str) -> None:
+    def __init__(
+        self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str, tell: TellDeadLetters
+    ) -> None:
         for job in jobs:
             job.begin()
-        self.jobs = jobs
         self.timestamp = timestamp
-        self.mailboxes = list(dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)]))
-        self.channels = {channel.name: channel for job in jobs for channel in job.channels}
-        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
-        # Before the jobs: one of them may retry such a dead letter.
+        touched = dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)])
+        self.mailboxes = [mailbox for mailbox in touched if not mailbox.removed]
         self._buried = [
             (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
         ]
+        self.jobs = [*jobs, *tell(self._buried, timestamp)] if self._buried else jobs
+        self.channels = {channel.name: channel for job in self.jobs for channel in job.channels}
+        self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
+        # Before the jobs: one of them may retry such a dead letter.
         self.changes.extend(AddDeadLetters(tuple(dead_letters)) for _, dead_letters in self._buried)
         self._parts: list[tuple[list[Job[Any]], int, int]] = []
         """Jobs whose messages are one change, or a job with changes, with the changes' start and end."""
         publishing: list[Job[Any]] = []
-        for job in jobs:
+        for job in self.jobs:
             if job.lots:
                 publishing.append(job)
                 continue
@@ -160,6 +167,8 @@ class Batches:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.tell: TellDeadLetters = lambda buried, timestamp: ()
+        """Returns the jobs that tell of the dead letters that a batch stores."""
         self._jobs: deque[Job[Any]] = deque()
         self._messages = 0
         self._bytes = 0
@@ -201,7 +210,7 @@ class Batches:
             jobs.append(self._jobs.popleft())
             self._messages -= job.messages
             self._bytes -= job.size_bytes
-        return Batch([*jobs, *also], mailboxes, timestamp)
+        return Batch([*jobs, *also], mailboxes, timestamp, self.tell)
 
 
 def _sender(job: Job[Any]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ..mailbox.sessions import Session
-from ..model.records import RUNS_CHANNEL, later
+from ..model.records import later
 from ..model.repository import Lot
 from ..settings import Limits
 from ..wire.bodies import body_faults
@@ -169,8 +169,8 @@ class Checking:
                     Code.BAD_REQUEST,
                     f"{recipient.name[:64]!r} is not a valid channel name: {NAME_RULE}",
                 )
-            if recipient.name == RUNS_CHANNEL:
-                text = f"channel {RUNS_CHANNEL!r} is for the worker's events: publish on another one"
+            if recipient.name in self._directory.worker_channels:
+                text = f"channel {recipient.name!r} is for the worker's events: publish on another one"
                 raise Refusal(Code.BAD_REQUEST, text)
             return None, recipient.name
         if (recipient.bot is None) == (recipient.bot_id is None):

@@ -16,17 +16,28 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord
-from ..model.repository import Remove, Removed
+from ..model.removing import KEPT
+from ..model.repository import Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
 from ..wire.limits import NAME_CHARACTERS_MAX
-from ..wire.removing_frames import DeadLettersOf, DelayedOf, MailboxOf
+from ..wire.removing_frames import BotOf, DeadLettersOf, DelayedOf, GroupOf, MailboxOf, SubscriptionOf
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
-from .removals import BacklogTarget, DeadLettersTarget, DelayedTarget, Target
+from .keyring import Keyring
+from .removals import (
+    BacklogTarget,
+    BotTarget,
+    DeadLettersTarget,
+    DelayedTarget,
+    GroupTarget,
+    SubscriptionTarget,
+    Target,
+)
 from .scheduling import Scheduling
 from .sight import Sight
+from .subscribing import Subscribing
 
 __all__ = ["Clearing"]
 
@@ -43,7 +54,16 @@ class _Asked(msgspec.Struct, frozen=True):
 class Clearing:
     """See the module."""
 
-    def __init__(self, access: Access, directory: Directory, batches: Batches, scheduling: Scheduling) -> None:
+    def __init__(
+        self,
+        access: Access,
+        directory: Directory,
+        batches: Batches,
+        *,
+        scheduling: Scheduling,
+        subscribing: Subscribing,
+        keyring: Keyring | None,
+    ) -> None:
         self._access = access
         self._directory = directory
         self._batches = batches
@@ -51,6 +71,10 @@ class Clearing:
         self._scheduling = scheduling
         self._turn = scheduling.turn
         self._limits = scheduling.limits
+        self._subscribing = subscribing
+        self._keyring = keyring
+        self._written: set[tuple[str, str]] = set()
+        """Kinds and names of what is being removed: one removal of it at a time."""
         self._under_way: dict[str, list[_Asked]] = {}
         """The requests that wait for the one with the same id."""
 
@@ -71,7 +95,16 @@ class Clearing:
         kind, name = ("", "") if isinstance(target, Refusal) else (target.kind, target.name)
         wall = self._turn.moment.wall
         change = Remove(
-            frame.id, session.bot_id, session.bot_name, wall, kind, name, None, frame.reference, frame.dry_run
+            frame.id,
+            session.bot_id,
+            session.bot_name,
+            wall,
+            kind,
+            name,
+            None,
+            frame.reference,
+            dry_run=True,
+            force=frame.force,
         )
         asked = _Asked(session.address, frame, change, target)
         waiting = self._under_way.get(frame.id)
@@ -91,6 +124,17 @@ class Clearing:
             case DelayedOf(ids, name):
                 bot = self._bot(session, session.bot_id if name is None else name)
                 return DelayedTarget(bot, ids, self._scheduling)
+            case SubscriptionOf(name, channel):
+                return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
+            case BotOf(name):
+                self._require(session)
+                return BotTarget(self._bot(session, name), self._directory, self._subscribing, self._keyring)
+            case GroupOf(channel, group):
+                self._require(session)
+                found = self._directory.mailboxes.get(group_mailbox_id(channel, group))
+                if found is None:
+                    raise Refusal(Code.NOT_FOUND, f"channel {channel!r} has no group {group!r}")
+                return GroupTarget(channel, group, found, self._subscribing)
             case MailboxOf(name):
                 self._require(session, own=name)
                 mailbox, name = self._mailbox(session, name)
@@ -134,15 +178,34 @@ class Clearing:
 
     def looked(self, asked: _Asked, found: Removed) -> None:
         """Go on with what was found: an earlier answer, what would be removed, or nothing to remove."""
-        if isinstance(asked.target, Refusal) and not found.again:
-            self.refused(asked, asked.target.code, asked.target.message)
-        elif found.again or asked.frame.dry_run:
+        target = asked.target
+        if found.again or (asked.frame.dry_run and not isinstance(target, Refusal)):
             self._answer(asked, found)
-        elif not isinstance(asked.target, Refusal):
-            self._batches.add(_RemoveJob(self, asked, asked.target))
+        elif isinstance(target, Refusal):
+            self.refused(asked, target.code, target.message)
+        elif found.is_refused(force=asked.frame.force):
+            self._refuse_for(asked, found)
+        elif (found.kind, found.name) in self._written or not target.begin():
+            self.refused(asked, Code.BUSY, f"{found.kind} {found.name} is being changed: repeat this")
+        else:
+            self._written.add((found.kind, found.name))
+            self._batches.add(_RemoveJob(self, asked, target))
+
+    def _refuse_for(self, asked: _Asked, found: Removed) -> None:
+        """Refuse what is in use."""
+        named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.in_the_way.items())
+        kept = ", ".join(name for name in found.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
+        text = f"{found.kind} {found.name} has {named}: {remedy}"
+        self._turn.refuse(asked.address, Code.CONFLICT, text, asked.frame.request, dict(found.in_the_way))
+        self._end(asked)
 
     def removed(self, asked: _Asked, removed: Removed) -> None:
         """Note a removal that is on disk, and answer."""
+        self._written.discard((removed.kind, removed.name))
+        if not removed.done:
+            self._refuse_for(asked, removed)
+            return
         self._turn.note(
             "removed",
             address=asked.address,
@@ -157,8 +220,13 @@ class Clearing:
         self._turn.answer(asked.address, asked.frame.request, removed)
         self._end(asked)
 
+    def failed(self, asked: _Asked, code: Code, message: str) -> None:
+        """Refuse what was not stored."""
+        self._written.discard((asked.change.kind, asked.change.name))
+        self.refused(asked, code, message)
+
     def refused(self, asked: _Asked, code: Code, message: str) -> None:
-        """Refuse what was not removed."""
+        """Refuse what is not removed."""
         self._turn.refuse(asked.address, code, message, asked.frame.request)
         self._end(asked)
 
@@ -175,7 +243,7 @@ class _LookJob(Job[Removed]):
         """Ask for what is there now."""
         target = self._asked.target
         what = None if isinstance(target, Refusal) else target.look()
-        self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=True)]
+        self.changes = [msgspec.structs.replace(self._asked.change, what=what)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Go on."""
@@ -197,14 +265,18 @@ class _RemoveJob(Job[Removed]):
 
     def begin(self) -> None:
         """Decide what is removed, now that it is about to be written."""
-        self.changes = [msgspec.structs.replace(self._asked.change, what=self._target.prepare())]
+        what = self._target.prepare()
+        self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
-        """Take it out of memory."""
-        self._target.done(answers[0])
+        """Take it out of memory, unless something came into its way."""
+        if answers[0].done:
+            self._target.done(answers[0])
+        else:
+            self._target.keep()
         self._clearing.removed(self._asked, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
         """Keep everything."""
         self._target.keep()
-        self._clearing.refused(self._asked, code, message)
+        self._clearing.failed(self._asked, code, message)

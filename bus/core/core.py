@@ -53,6 +53,7 @@ from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 from .access import Access
 from .administering import Administering
 from .admission import Admission
+from .audience import Audience
 from .batches import Batch, Batches
 from .committing import Committing
 from .consoles import greeted
@@ -61,6 +62,7 @@ from .dispatch import Dispatch
 from .duties import Duties
 from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
 from .enrolling import Enrolling
+from .events import Events
 from .flushing import Flushing
 from .founding import Founding
 from .hearing import Hearing
@@ -74,7 +76,6 @@ from .publishing import Publishing
 from .recording import SecurityRecord
 from .recovering import Recovering
 from .returning import Returning
-from .run_events import RunEvents
 from .scheduling import Scheduling
 from .settling import Settling
 from .shares import Shares
@@ -104,14 +105,15 @@ class Core:
         self._record = SecurityRecord(
             state.security, self.directory, self.sessions, batches=self._batches, settings=settings.retention
         )
-        self._turn.noted = self._record.note
+        self._turn.noted += (self._record.note,)
         self.dispatch = Dispatch(self.directory, self._batches, self._turn, settings, state.last_seq)
         self._scheduling = Scheduling(
             state, self.directory, settings.limits, batches=self._batches, dispatch=self.dispatch, turn=self._turn
         )
-        self.run_events = RunEvents(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self.audience = Audience(settings, self.directory, self.dispatch.tapping, self._scheduling)
+        self._events = Events(self.audience, self.sessions, self._batches, turn=self._turn, new_id=new_id)
         self._founding = Founding(self.directory, settings.limits)
-        access = Access(settings.security)
+        access = Access(settings.security, self.directory.worker_channels)
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
         self.large = LargeFrames(self.sessions, self.shares, settings)
@@ -122,7 +124,7 @@ class Core:
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
-        self._subscribing = Subscribing(
+        self._subscribing = subscribing = Subscribing(
             self.directory,
             self.sessions,
             access=access,
@@ -142,14 +144,22 @@ class Core:
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
-            access, self.keyring, self.directory, self._batches, pausing=self._pausing, scheduling=self._scheduling
+            access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
-        self.keeping = Keeping(
+        self._keeping = Keeping(
             settings, waking, self._batches, directory=self.directory, dispatch=self.dispatch, turn=self._turn
         )
-        self.duties = Duties(self._scheduling.release, self.recovering.tick, self.keeping.tick)
-        self._flushing = self._with_flushes(self._record)
+        self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
+        self._flushing = Flushing(
+            self._batches,
+            self.dispatch,
+            self._record,
+            events=self._events,
+            keyring=self.keyring,
+            turn=self._turn,
+            flush_seconds=settings.delivery.mailbox_flush_seconds,
+        )
         self._hearing = Hearing(settings.delivery.heartbeat_seconds)
 
     def _with_limits(self, scheduling: Scheduling, founding: Founding) -> Admission:
@@ -162,16 +172,6 @@ class Core:
             dispatch=self.dispatch,
             turn=self._turn,
             limits=self._settings.limits,
-        )
-
-    def _with_flushes(self, record: SecurityRecord) -> Flushing:
-        return Flushing(
-            self._batches,
-            self.dispatch,
-            record,
-            keyring=self.keyring,
-            turn=self._turn,
-            flush_seconds=self._settings.delivery.mailbox_flush_seconds,
         )
 
     def _opened_by(self, welcoming: Welcoming) -> Opening:
@@ -293,6 +293,7 @@ class Core:
         """Handle the log's refusal of a batch, none of which is on disk."""
         self._turn.moment = moment
         batch.refused()
+        self._events.refused(code, moment)
         self._founding.end(batch.channels.values())
         self.dispatch.save_again(batch.mailboxes)
         for job in batch.jobs:
@@ -308,13 +309,13 @@ class Core:
     def counted(self, count: Count, waiting: Mapping[str, int], moment: Moment) -> list[Effect]:
         """Apply the number of messages that wait in a mailbox, by their senders."""
         self._turn.moment = moment
-        self.directory.mailboxes[count.request.mailbox_id].backlog.counted(waiting, number=count.number)
+        self.dispatch.counted(count, waiting)
         return self._finish()
 
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:
         """Handle the part of the log, or the runs, that retention asked for."""
         self._turn.moment = moment
-        self.keeping.surveyed(found)
+        self._keeping.surveyed(found)
         return self._finish()
 
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
@@ -391,6 +392,7 @@ class Core:
         self.large.expire(moment.now)
         if self.duties.held:
             self._record.tick(moment.now, self._turn.steady())
+        self._events.tick(moment.now)
         if deaf:
             for session in self.sessions:
                 session.last_heard = moment.now

@@ -16,7 +16,7 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Asked, Session
 from ..mailbox.sources import Interest
-from ..model.records import BotRecord, Channel
+from ..model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
 
@@ -54,6 +54,10 @@ class NameList:
         """Add a name that is not there yet."""
         self._new.append(name)
 
+    def remove(self, name: str) -> None:
+        """Remove a name that is there."""
+        (self._new if name in self._new else self._sorted).remove(name)
+
     def after(self, name: str | None) -> list[str]:
         """Return the names that follow one, or all."""
         if self._new:
@@ -68,12 +72,20 @@ class Directory:
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
+        self.worker_channels = frozenset(WORKER_CHANNELS) - {
+            channel.name
+            for channel, _ in state.channels
+            if channel.name == EVENTS_CHANNEL and channel.created_by_bot_id != WORKER_ID
+        }
+        """The channels that are the worker's: an earlier version let bots have that of its events."""
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
         self.bot_names, self.channel_names = NameList(), NameList()
         self.mailboxes: dict[str, Mailbox] = {}
         self.channels: dict[str, ChannelEntry] = {}
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
+        self.leaving: dict[str, BotRecord] = {}
+        """Bots that are being removed, by name: for others they do not exist any more."""
         places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
         for bot in state.bots:
             self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
@@ -100,7 +112,8 @@ class Directory:
 
     def find_bot(self, name_or_id: str) -> BotRecord | None:
         """Return a bot by id, or else by name: earlier versions allowed a UUID as a name."""
-        return self.bots.get(name_or_id) or self.names.get(name_or_id)
+        bot = self.bots.get(name_or_id) or self.names.get(name_or_id)
+        return None if bot is not None and bot.name in self.leaving else bot
 
     def find_mailbox(self, name: str) -> Mailbox | None:
         """Return the mailbox of a bot, by its name or id, or that of a group, by `channel/group`."""
@@ -150,10 +163,32 @@ class Directory:
         mailbox.begin(last_seq)
         self.mailboxes[bot.id] = mailbox
 
+    def hide_bot(self, bot: BotRecord) -> None:
+        """Let a bot be unknown, and its name reserved, until `show_bot` or `remove_bot`."""
+        self.leaving[bot.name] = self.names.pop(bot.name)
+
+    def show_bot(self, bot: BotRecord) -> None:
+        """Undo `hide_bot`."""
+        self.names[bot.name] = self.leaving.pop(bot.name)
+
+    def remove_bot(self, bot: BotRecord) -> Mailbox:
+        """Remove a hidden bot with its subscriptions, and return its mailbox; groups stay."""
+        del self.leaving[bot.name], self.bots[bot.id]
+        self.bot_names.remove(bot.name)
+        for channel in self._subscriptions.pop(bot.id, {}):
+            del self.channels[channel].subscriptions[bot.id]
+            self.channels[channel].mailboxes.pop(bot.id, None)
+        return self.mailboxes.pop(bot.id)
+
     def seen(self, bot_id: str, at: str) -> None:
         """Note when a bot was last heard."""
         bot = msgspec.structs.replace(self.bots[bot_id], last_seen_at=at)
         self.bots[bot.id] = self.names[bot.name] = bot
+
+    def new_channel(self, name: str, at: str, bot_id: str) -> Channel:
+        """Return a channel as it is to be created: by the worker if it is its own, or else by a bot."""
+        creator = WORKER_ID if name in self.worker_channels else bot_id
+        return Channel(name=name, created_at=at, created_by_bot_id=creator)
 
     def add_channels(self, channels: Iterable[Channel]) -> None:
         """Add channels, keeping those that exist."""
@@ -189,6 +224,13 @@ class Directory:
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
         self.channels[channel].groups.add(group)
+
+    def close_group(self, channel: str, group: str) -> Mailbox:
+        """Remove a group that has no members, and return its mailbox."""
+        entry, mailbox = self.channels[channel], self.mailboxes.pop(group_mailbox_id(channel, group))
+        entry.groups.discard(group)
+        del entry.mailboxes[mailbox.id]
+        return mailbox
 
     def unsubscribe(self, bot_id: str, channel: str) -> Mailbox:
         """Remove a subscription, and return the mailbox that delivered it; a group's stays."""

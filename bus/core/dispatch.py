@@ -8,8 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..mailbox.mailbox import Mailbox
@@ -29,38 +28,19 @@ from ..settings import Settings
 from ..wire.codec import deliver_frame
 from ..wire.frames import Code, Gap, Nak, Term
 from .batches import Batches, Job
+from .counters import Counters
 from .directory import Directory
 from .effects import Count, Read, Send, Turn
+from .filling import Filling
 from .tapping import Tapping
 
-__all__ = ["Counters", "Dispatch"]
+__all__ = ["Dispatch"]
 
 _FRAME_MESSAGES_MAX = 500
 """Half of the largest credit: a client with that much settles one half while the other is on its way."""
 
 _FRAME_ROOM_BYTES = 64
 """Room for the rest of a deliver frame, around its messages."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """How many messages had which outcome since the worker started, as shown by `status`."""
-
-    published: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    rate_limited: int = 0
-    delivered: int = 0
-    settled: int = 0
-    dead: int = 0
-    removed: int = 0
-    damaged: int = 0
-    ignored: int = 0
-    """Frames of connections whose key has ended."""
-
-    def by_name(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return asdict(self)
 
 
 class Dispatch:
@@ -71,6 +51,7 @@ class Dispatch:
     ) -> None:
         self.last_seq = last_seq
         self.tapping = Tapping(directory, turn, settings)
+        self._filling = Filling(directory, turn, settings.limits.backlog_messages_max)
         self.counters = Counters()
         self._directory = directory
         self._batches = batches
@@ -113,7 +94,9 @@ class Dispatch:
             self.counters.published += len(seqs)
             parcel = parcel_of(stored)
             if lot.recipient_channel is None:
-                mailbox = self._directory.mailboxes[lot.recipient_bot_id or ""]
+                mailbox = self._directory.mailboxes.get(lot.recipient_bot_id or "")
+                if mailbox is None:
+                    continue  # the bot that held a run was removed: nobody is told that it crashed
                 if lot.reply_tos is not None and not parcel.envelope.is_expired(self._turn.moment.wall):
                     parcel = self._express(mailbox, parcel, lot.reply_tos, express)
                 if parcel.seqs and mailbox.arrive(parcel):
@@ -152,7 +135,9 @@ class Dispatch:
 
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
-        mailbox = self._directory.mailboxes[request.mailbox_id]
+        mailbox = self._directory.mailboxes.get(request.mailbox_id)
+        if mailbox is None or mailbox.intake.reading != request:
+            return  # it was removed, and perhaps there is another one of its name
         lost = mailbox.page_read(
             map(parcel_of, page.recalled),
             list(map(parcel_of, page.messages)),
@@ -169,9 +154,22 @@ class Dispatch:
                 self._turn.send(session.address, Gap(from_seq=seq, to_seq=seq, reason=reason))
         self.touch(mailbox)
 
+    def counted(self, count: Count, waiting: Mapping[str, int]) -> None:
+        """Apply the number of messages that wait in a mailbox, by their senders, unless it was removed."""
+        mailbox = self._directory.mailboxes.get(count.request.mailbox_id)
+        if mailbox is not None:
+            mailbox.backlog.counted(waiting, number=count.number)
+
     def touch(self, mailbox: Mailbox) -> None:
         """Note that a mailbox may have something to deliver, to read or to save."""
         self._touched[mailbox] = None
+
+    def forget(self, mailbox: Mailbox) -> None:
+        """Do nothing more for a mailbox that is removed."""
+        mailbox.removed = True
+        notes = self._touched, self._changed, self._dirty, self._timed, self.groups_awaiting
+        for noted in (*notes, self._gap_sent_at):
+            noted.pop(mailbox, None)
 
     def touch_session(self, session: Session) -> None:
         """Note that a session may have credit again, for what waits in its mailboxes."""
@@ -202,10 +200,14 @@ class Dispatch:
         """
         mailbox = self._directory.mailboxes[bot_id]
         most = self._settings.limits.backlog_messages_max
-        if not mailbox.backlog.known and mailbox.is_count_needed(self.last_seq, min(most, of_one_max)):
+        if not mailbox.backlog.known and mailbox.is_count_needed(
+            self.last_seq, min(self._filling.limit, of_one_max)
+        ):
             self._turn.add(Count(*mailbox.count(self.last_seq)))
         reserved = mailbox.backlog.room(sender_bot_id, count, most, of_one_max=of_one_max)
         mailbox.backlog.expect(sender_bot_id, reserved)
+        if mailbox.backlog.waiting > self._filling.limit:
+            self._filling.look(mailbox)
         return reserved
 
     def expect_no_more(self, bot_id: str, sender_bot_id: str, count: int) -> None:
@@ -391,6 +393,7 @@ class Dispatch:
     def expire(self) -> None:
         """Expire what was not settled in time, and touch the mailboxes in which something is due."""
         self._clear_seen_gaps()
+        self._filling.tick()
         sharing: dict[Session, None] = {}
         for mailbox in list(self._timed):
             self._bury(mailbox, mailbox.expire(self._turn.moment.now))
@@ -404,12 +407,12 @@ class Dispatch:
         dead: list[int] = []
         for given_up in abandoned:
             mailbox.dead_letters.bury(
-                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall)
+                DeadLetter(mailbox.id, given_up.seq, given_up.reason, given_up.attempts, wall, given_up.channel)
             )
             self.counters.dead += 1
             dead.append(given_up.seq)
         if dead:
-            name = self._directory.bots[mailbox.id].name if mailbox.group is None else mailbox.id
+            name = self._directory.name_of(mailbox)
             self._turn.note("dead_letters", bot=name, messages=len(dead), first_seq=dead[0])
 
     # ── To disk ──────────────────────────────────────────────────────────────────────────────────────────
@@ -434,7 +437,7 @@ class Dispatch:
 
     def flush(self) -> list[Mailbox]:
         """Return the mailboxes to save now, and retry the writes that failed."""
-        mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty]
+        mailboxes = [mailbox for mailbox in self._dirty if mailbox.dirty and not mailbox.removed]
         self._dirty.clear()
         unwritten = list(self._unwritten)
         self._unwritten.clear()

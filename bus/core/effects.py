@@ -211,8 +211,8 @@ class Turn:
     def __init__(self, last_timestamp: str = "") -> None:
         self.moment = Moment(0.0, "")
         self.log_time = LogTime(last_timestamp)
-        self.noted: Callable[[Note, Moment], None] | None = None
-        """Called with each note: some are recorded as well as logged."""
+        self.noted: tuple[Callable[[Note, Moment], None], ...] = ()
+        """Called with each note: some are recorded, or told on a channel, as well as logged."""
         self._steady = Steady()
         self._effects: list[Effect] = []
 
@@ -239,8 +239,8 @@ class Turn:
         """Add an event to be logged for operators."""
         note = Note(event, fields)
         self._effects.append(note)
-        if self.noted is not None:
-            self.noted(note, self.moment)
+        for noted in self.noted:
+            noted(note, self.moment)
 
     def refuse(
         self,

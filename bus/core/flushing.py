@@ -10,6 +10,7 @@ from ..model.repository import NoteKeyUse
 from .batches import Batch, Batches
 from .dispatch import Dispatch
 from .effects import Moment, Turn
+from .events import Events
 from .keyring import Keyring
 from .recording import SecurityRecord
 
@@ -25,6 +26,7 @@ class Flushing:
         dispatch: Dispatch,
         record: SecurityRecord,
         *,
+        events: Events,
         keyring: Keyring | None,
         turn: Turn,
         flush_seconds: float,
@@ -33,6 +35,7 @@ class Flushing:
         self._batches = batches
         self._dispatch = dispatch
         self._record = record
+        self._events = events
         self._keyring = keyring
         self._turn = turn
         self._flush_seconds = flush_seconds
@@ -46,7 +49,7 @@ class Flushing:
         unsaved = self._dispatch.unsaved or (self._keyring is not None and self._keyring.used)
         if self._batches or (unsaved and self._is_due(moment)):
             return True
-        return self._record.is_due(moment.now)
+        return self._record.is_due(moment.now) or self._events.is_due(moment.now)
 
     def take_batch(self, moment: Moment, *, flush: bool) -> Batch | None:
         """Return the next batch, or None; with `flush`, as at shutdown, it includes everything unsaved."""
@@ -56,11 +59,11 @@ class Flushing:
             mailboxes = self._dispatch.flush()
             if self._keyring is not None and self._keyring.used:
                 self._dispatch.write([NoteKeyUse(self._keyring.take_used())])
-        events = self._record.take(moment.now, flush=flush)
-        if not self._batches and not mailboxes and not events:
+        also = [*self._record.take(moment.now, flush=flush), *self._events.take(moment, flush=flush)]
+        if not self._batches and not mailboxes and not also:
             return None
         self.taken_at = moment.now
-        return self._batches.take(mailboxes, self._turn.log_time.at(*moment), also=events)
+        return self._batches.take(mailboxes, self._turn.log_time.at(*moment), also=also)
 
     def _is_due(self, moment: Moment) -> bool:
         if self._flushed_at is None:  # the first interval begins now

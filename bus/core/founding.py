@@ -40,6 +40,8 @@ class Founding:
     def check(self, name: str, bot_id: str | None = None, claimed: Container[str] = ()) -> None:
         """Raise Refusal if a bot may not be registered; `claimed` has the ids of those under way."""
         limits, lowered = self._limits, name.lower()
+        if name in self._directory.leaving:
+            raise Refusal(Code.BUSY, f"bot {name!r} is being removed: repeat this, and it is a new one")
         if lowered == WORKER_NAME or lowered.startswith(f"{WORKER_NAME}."):
             text = f"bot name {name!r} is reserved for the worker: use another one"
             raise Refusal(Code.BAD_REQUEST, text)
@@ -67,10 +69,11 @@ class Founding:
 
     def lack_of_channel(self, bot_id: str, name: str, share: Share) -> Refusal | None:
         """Return which limit a channel would exceed if it is a new one of a bot, or None."""
-        if name in self._directory.channels or name in self._creating:
+        directory = self._directory
+        if name in directory.channels or name in self._creating or name in directory.worker_channels:
             return None
         limits = self._limits
-        if len(self._directory.channels) + len(self._creating) >= limits.channels_max:
+        if len(directory.channels) + len(self._creating) >= limits.channels_max:
             return Refusal(Code.BUSY, f"the worker has {limits.channels_max} channels, its maximum")
         if self._created[bot_id] >= share.channels:
             return share.refusal("channels", f"this bot has created {share.channels} channels, the maximum")

@@ -36,7 +36,7 @@ class Keeping:
     ) -> None:
         self.keyed = KeyedSweeping(batches, waking.keyed, turn)
         self._messages = Retention(
-            settings.retention, directory=directory, batches=batches, dispatch=dispatch, turn=turn
+            settings.retention, settings.events, directory=directory, batches=batches, dispatch=dispatch, turn=turn
         )
         self._runs = RunRetention(
             settings.workflows, settings.retention, directory=directory, batches=batches, turn=turn

@@ -149,6 +149,12 @@ class Keyring:
             self._expiring[public_key] = key.expires_at
             heapq.heappush(self._expiries, (key.expires_at, public_key))
 
+    def forget_bot(self, bot_id: str) -> None:
+        """Remove all keys of a bot: they are as unknown as if they had never been added."""
+        for public_key in self._of_bot.pop(bot_id, set()):
+            del self._keys[public_key]
+            self._end(public_key)
+
     def revoke(self, public_keys: Iterable[str], at: str) -> list[str]:
         """Revoke keys, and return those that were not revoked before."""
         known = (self._keys.get(public_key) for public_key in public_keys)

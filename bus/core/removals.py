@@ -13,11 +13,30 @@ from typing import ClassVar
 
 from ..mailbox.mailbox import Mailbox
 from ..model.records import BotRecord
-from ..model.repository import CancelDelayed, DiscardDeadLetters, Removed, What
+from ..model.repository import (
+    CancelDelayed,
+    CloseGroup,
+    DiscardDeadLetters,
+    EndSubscription,
+    RemoveBot,
+    Removed,
+    What,
+)
+from .directory import Directory
 from .dispatch import Dispatch
+from .keyring import Keyring
 from .scheduling import Scheduling
+from .subscribing import Subscribing
 
-__all__ = ["BacklogTarget", "DeadLettersTarget", "DelayedTarget", "Target"]
+__all__ = [
+    "BacklogTarget",
+    "BotTarget",
+    "DeadLettersTarget",
+    "DelayedTarget",
+    "GroupTarget",
+    "SubscriptionTarget",
+    "Target",
+]
 
 
 class Target:
@@ -32,12 +51,16 @@ class Target:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
+    def begin(self) -> bool:
+        """Begin to change it. Return False if somebody else does. `done` or `keep` follows."""
+        return True
+
     def look(self) -> What:
         """Return what would be removed now."""
         raise NotImplementedError
 
     def prepare(self) -> What:
-        """Return what is removed: it is about to be written. `done` or `keep` follows."""
+        """Return what is removed: it is about to be written."""
         raise NotImplementedError
 
     def done(self, removed: Removed) -> None:
@@ -45,7 +68,7 @@ class Target:
         raise NotImplementedError
 
     def keep(self) -> None:
-        """Undo `prepare`: nothing was removed."""
+        """Undo `begin` and `prepare`: nothing was removed."""
         raise NotImplementedError
 
 
@@ -131,3 +154,122 @@ class BacklogTarget(Target):
         """Go on to deliver it."""
         self._mailbox.purging.keep()
         self._dispatch.touch(self._mailbox)
+
+
+class SubscriptionTarget(Target):
+    """A bot's subscription."""
+
+    kind = "subscription"
+
+    def __init__(self, bot: BotRecord, channel: str, directory: Directory, subscribing: Subscribing) -> None:
+        super().__init__(f"{bot.name} {channel}", [])
+        self._bot = bot
+        self._channel = channel
+        self._directory = directory
+        self._subscribing = subscribing
+
+    def begin(self) -> bool:
+        """Let no other change of it begin."""
+        return self._subscribing.change(self._bot.id, self._channel)
+
+    def look(self) -> EndSubscription:
+        """Return it, with what waits in the bot's mailbox; the mailbox of a group keeps what it has."""
+        subscription = self._directory.subscriptions_of(self._bot.id).get(self._channel)
+        mailbox = self._directory.mailboxes[self._bot.id]
+        own = subscription is not None and subscription.group is None
+        last_seq = self._subscribing.last_seq
+        waiting = mailbox.purging.look_at(self._channel, last_seq) if own else None
+        return EndSubscription(self._bot.id, self._channel, waiting)
+
+    prepare = look
+
+    def done(self, removed: Removed) -> None:
+        """End it, unless it had ended."""
+        if removed.counts["subscriptions"]:
+            self._subscribing.leave(self._bot.id, self._channel)
+        self._subscribing.proceed(self._bot.id, self._channel)
+
+    def keep(self) -> None:
+        """Let the next change begin."""
+        self._subscribing.proceed(self._bot.id, self._channel)
+
+
+class GroupTarget(Target):
+    """A group with its mailbox and its members."""
+
+    kind = "group"
+
+    def __init__(self, channel: str, group: str, mailbox: Mailbox, subscribing: Subscribing) -> None:
+        super().__init__(mailbox.id, [])
+        self._channel = channel
+        self._group = group
+        self._mailbox = mailbox
+        self._subscribing = subscribing
+
+    def look(self) -> CloseGroup:
+        """Return it, with what waits in its mailbox and what is in flight."""
+        waiting = self._mailbox.purging.look(self._subscribing.last_seq)
+        in_flight = len(self._mailbox.outstanding) - waiting.returned
+        return CloseGroup(self._channel, self._group, waiting, in_flight)
+
+    def prepare(self) -> CloseGroup:
+        """Save the state of its mailbox no more."""
+        self._mailbox.removed = True
+        return self.look()
+
+    def done(self, removed: Removed) -> None:
+        """Remove it."""
+        self._subscribing.close_group(self._channel, self._group)
+
+    def keep(self) -> None:
+        """Go on with it."""
+        self._mailbox.removed = False
+        self._subscribing.dispatch.save_again([self._mailbox])
+        self._subscribing.dispatch.touch(self._mailbox)
+
+
+class BotTarget(Target):
+    """A bot that is not connected, with its mailbox, subscriptions and keys."""
+
+    kind = "bot"
+
+    def __init__(
+        self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
+    ) -> None:
+        self._mailbox = directory.mailboxes[bot.id]
+        super().__init__(bot.name, [])
+        self._bot = bot
+        self._directory = directory
+        self._subscribing = subscribing
+        self._keyring = keyring
+
+    def begin(self) -> bool:
+        """Let nobody know it any more, nor connect as it."""
+        subscribing, id = self._subscribing, self._bot.id
+        if id not in self._directory.bots or subscribing.sessions_of(id) or subscribing.is_changing(id):
+            return False
+        self._directory.hide_bot(self._bot)
+        return True
+
+    def look(self) -> RemoveBot:
+        """Return it, with what waits in its mailbox."""
+        waiting = self._mailbox.purging.look(self._subscribing.last_seq)
+        return RemoveBot(self._bot.id, waiting, self._subscribing.sessions_of(self._bot.id))
+
+    def prepare(self) -> RemoveBot:
+        """Save the state of its mailbox no more."""
+        self._mailbox.removed = True
+        return self.look()
+
+    def done(self, removed: Removed) -> None:
+        """Forget it."""
+        if self._keyring is not None:
+            self._keyring.forget_bot(self._bot.id)
+        self._subscribing.forget_bot(self._bot)
+
+    def keep(self) -> None:
+        """Go on with it."""
+        self._directory.show_bot(self._bot)
+        self._mailbox.removed = False
+        self._subscribing.dispatch.save_again([self._mailbox])
+        self._subscribing.dispatch.touch(self._mailbox)

@@ -7,7 +7,7 @@ messages in small portions, from the oldest on:
   removed. The window is counted once, and then moved along.
 - Then it goes through what may be removed, again from the oldest on, and removes the messages that no mailbox still
   has to deliver. With `remove_undelivered` it also removes those that no bot is working on, and their mailboxes get
-  a gap.
+  a gap. So it does with events of the worker in any case, without telling of it by another event.
 
 At most one portion is read or removed at a time, in the same batches as all other changes. Pure.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 from ..mailbox.mailbox import Mailbox
-from ..model.records import later
+from ..model.records import EVENTS_CHANNEL, later
 from ..model.repository import RemoveMessages, Surveyed, SurveyRequest
 from ..settings import Keep, RetentionSettings
 from ..wire.frames import Code
@@ -82,14 +82,23 @@ class Retention:
     """See the module. `tick` begins a sweep when it is due, and `surveyed` continues it."""
 
     def __init__(
-        self, settings: RetentionSettings, *, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn
+        self,
+        settings: RetentionSettings,
+        events: Keep,
+        *,
+        directory: Directory,
+        batches: Batches,
+        dispatch: Dispatch,
+        turn: Turn,
     ) -> None:
         self._settings = settings
+        self._events = directory.worker_channels & {EVENTS_CHANNEL}
         self._directory = directory
         self._batches = batches
         self._dispatch = dispatch
         self._turn = turn
-        self._rules = [_Rule(channel, keep) for channel, keep in settings.rules()]
+        rules = [*settings.rules(), *((channel, events) for channel in self._events)]
+        self._rules = [_Rule(channel, keep) for channel, keep in rules if keep.limits_anything]
         self._sweep: _Sweep | None = None
         self._due = 0.0
         self._removed = 0
@@ -130,6 +139,8 @@ class Retention:
     def _walk(self) -> _Sweep:
         """Go through every rule once: ask for portions, receive them, and yield the removals."""
         for rule in self._rules:
+            if rule.channel is not None and rule.channel not in self._directory.channels:
+                continue
             yield from self._move_window(rule)
             # The last message stays, because new seqs follow it.
             end = self._dispatch.last_seq - 1 if rule.keep.age_seconds else rule.bottom
@@ -198,9 +209,8 @@ class Retention:
                 if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
             ]
             needing += [mailbox for mailbox in held.get(row.seq, ()) if mailbox not in needing]
-            if not needing or (
-                self._settings.remove_undelivered and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)
-            ):
+            may_lose = self._settings.remove_undelivered or row.recipient_channel in self._events
+            if not needing or (may_lose and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)):
                 removable.append(row)
                 for mailbox in needing:
                     losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
@@ -217,7 +227,7 @@ class Retention:
     def removed(self, removal: _Removal, count: int) -> None:
         """Enter a removal that is on disk, notify the mailboxes that lost messages, and continue."""
         self._dispatch.counters.removed += count
-        self._removed += count
+        self._removed += count - sum(row.recipient_channel in self._events for row in removal.rows)
         for row in removal.rows:
             for rule in self._rules:
                 rule.forget(row)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..model.records import RUNS_CHANNEL, WORKER_ID, Channel
+from ..model.records import WORKER_ID, Channel
 from ..model.repository import DUE_AT_ONCE, LogState, Released, ReleaseDue, stored_lots
 from ..settings import Limits
 from ..wire.frames import Code
@@ -44,6 +44,8 @@ class Scheduling:
         self._next_due_at = state.next_due_at
         self._releasing = False
         self._has_events = state.next_due_at == DUE_AT_ONCE
+        self._events_of = set(directory.worker_channels) if self._has_events else set()
+        """The channels that events may be for: all, where that is not known."""
         self._directory = directory
         self._batches = batches
         self.dispatch = dispatch
@@ -75,9 +77,10 @@ class Scheduling:
         if self._next_due_at is None or due_at < self._next_due_at:
             self._next_due_at = due_at
 
-    def expect_events(self) -> None:
-        """Note that an event of the worker was written, which is due at once. It is not counted."""
+    def expect_events(self, channel: str) -> None:
+        """Note that an event of the worker was written for a channel. It is due at once, and not counted."""
         self._has_events = True
+        self._events_of.add(channel)
 
     def release(self) -> None:
         """Release what is due into the log."""
@@ -86,10 +89,8 @@ class Scheduling:
         time = self.turn.steady()
         if not self._has_events and (self._next_due_at is None or self._next_due_at > time):
             return
-        channels: list[Channel] = []
-        if self._has_events and RUNS_CHANNEL not in self._directory.channels:
-            wall = self.turn.moment.wall
-            channels.append(Channel(name=RUNS_CHANNEL, created_at=wall, created_by_bot_id=WORKER_ID))
+        new = [name for name in sorted(self._events_of) if name not in self._directory.channels]
+        channels = [self._directory.new_channel(name, self.turn.moment.wall, WORKER_ID) for name in new]
         self._releasing, self._has_events = True, False
         # Their timestamp is the batch's time, which may be ahead of the clock; what is due goes by the clock.
         limits = self.limits
@@ -104,6 +105,8 @@ class Scheduling:
         self._total -= counted.total()
         self._waiting -= counted  # drops what is 0
         self._has_events = self._has_events or released.next_due_at == DUE_AT_ONCE
+        if not self._has_events:
+            self._events_of.clear()
         self.dispatch.enter(*stored_lots(released.messages))
         self.dispatch.counters.damaged += len(released.damaged)
         self.release()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
-from ..model.records import Channel, parse_timestamp, timestamp
+from ..model.records import BotRecord, Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
 from ..settings import Limits
 from ..wire.answers import SubscriptionEnd, SubscriptionStart
@@ -54,10 +54,10 @@ class Subscribing:
         self._sessions = sessions
         self._access = access
         self._batches = batches
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         self._turn = turn
         self._founding = founding
-        self._pausing = pausing
+        self.pausing = pausing
         self._shares = shares
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
@@ -67,6 +67,11 @@ class Subscribing:
 
     def __repr__(self) -> str:
         return f"<Subscribing bots={len(self._changing)}>"
+
+    @property
+    def last_seq(self) -> int:
+        """The end of the log, as the mailboxes know it."""
+        return self.dispatch.last_seq
 
     def request(self, session: Session, subscribe: Subscribe) -> None:
         """Handle a subscribe frame; the seq of a start by time is looked up first."""
@@ -107,10 +112,10 @@ class Subscribing:
         if own and start_seq is not None:
             mailbox.sources.prepare(subscribe.channel, start_seq)
         wall = self._turn.moment.wall
-        self._founding.begin([Channel(name=subscribe.channel, created_at=wall, created_by_bot_id=session.bot_id)])
-        self._batches.add(
-            _SubscribeJob(self, session, subscribe, start_seq, wall=wall, mailbox=mailbox if own else None)
-        )
+        channel = self._directory.new_channel(subscribe.channel, wall, session.bot_id)
+        self._founding.begin([channel])
+        job = _SubscribeJob(self, session, subscribe, start_seq, channel=channel, mailbox=mailbox if own else None)
+        self._batches.add(job)
 
     def _lack(self, session: Session, subscribe: Subscribe) -> Refusal | None:
         """Return which limit a subscription would exceed, or None."""
@@ -146,10 +151,10 @@ class Subscribing:
                 self._sessions.of_bot(session.bot_id),
             )
             if session.principal is not None:  # its rights may have changed since it was checked
-                self._pausing.look_at(session.bot_id)
+                self.pausing.look_at(session.bot_id)
         mailbox = self._directory.mailboxes[session.bot_id]
         mailbox.sources.dismiss(subscribe.channel)
-        self._dispatch.touch(mailbox)
+        self.dispatch.touch(mailbox)
         self._answer(session, subscribe, answer)
 
     def not_subscribed(self, session: Session, subscribe: Subscribe) -> None:
@@ -157,11 +162,11 @@ class Subscribing:
         self._directory.mailboxes[session.bot_id].sources.dismiss(subscribe.channel)
 
     def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
-        mailbox = self._directory.subscribe(subscription, last_seq=self._dispatch.last_seq)
+        mailbox = self._directory.subscribe(subscription, last_seq=self.dispatch.last_seq)
         for session in sessions:
             if mailbox.id not in session.mailbox_ids and not session.opening:
-                self._dispatch.join(session, mailbox)
-            self._dispatch.touch_session(session)
+                self.dispatch.join(session, mailbox)
+            self.dispatch.touch_session(session)
 
     def _answer(self, session: Session, subscribe: Subscribe, subscribed: Subscribed) -> None:
         if subscribed.group != subscribe.group:
@@ -186,17 +191,45 @@ class Subscribing:
     def unsubscribed(self, session: Session, unsubscribe: Unsubscribe, *, removed: bool) -> None:
         """Enter the end of a subscription, and answer the request."""
         if removed:
-            self._leave(session.bot_id, unsubscribe.channel)
+            self.leave(session.bot_id, unsubscribe.channel)
         self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
 
-    def _leave(self, bot_id: str, channel: str) -> None:
+    def change(self, bot_id: str, channel: str) -> bool:
+        """Begin a change that is not the bot's own: `proceed` ends it. Return False if one is under way."""
+        changing = self._changing.setdefault(bot_id, {})
+        if channel in changing:
+            return False
+        changing[channel] = deque()
+        return True
+
+    def leave(self, bot_id: str, channel: str) -> None:
+        """Enter the end of a subscription that is on disk."""
         mailbox = self._directory.unsubscribe(bot_id, channel)
-        self._dispatch.touch(mailbox)  # its dropped messages must be saved
+        self.dispatch.touch(mailbox)  # its dropped messages must be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):
                 if mailbox.id in session.mailbox_ids:
-                    self._dispatch.leave(session, mailbox, vanished=False)
-                    self._dispatch.touch_session(session)
+                    self.dispatch.leave(session, mailbox, vanished=False)
+                    self.dispatch.touch_session(session)
+
+    def is_changing(self, bot_id: str) -> bool:
+        """Return True if a subscription of a bot is on its way to the disk."""
+        return bot_id in self._changing
+
+    def forget_bot(self, bot: BotRecord) -> None:
+        """Enter the end of a bot, which is hidden and has no session, that is on disk."""
+        self.dispatch.forget(self._directory.remove_bot(bot))
+
+    def sessions_of(self, bot_id: str) -> int:
+        """Return how many sessions a bot has."""
+        return len(self._sessions.of_bot(bot_id))
+
+    def close_group(self, channel: str, group: str) -> None:
+        """Enter the end of a group, with its members' subscriptions, that is on disk."""
+        for bot_id, subscription in list(self._directory.channels[channel].subscriptions.items()):
+            if subscription.group == group:
+                self.leave(bot_id, channel)
+        self.dispatch.forget(self._directory.close_group(channel, group))
 
     def _begin(self, session: Session, request: Subscribe | Unsubscribe, start_seq: int | None = None) -> bool:
         """Begin a change of a subscription. Return False if it has to wait for another one.
@@ -259,24 +292,24 @@ class _SubscribeJob(Job[Subscribed]):
         subscribe: Subscribe,
         start_seq: int | None,
         *,
-        wall: str,
+        channel: Channel,
         mailbox: Mailbox | None,
     ) -> None:
-        bot_id, channel = session.bot_id, subscribe.channel
+        since, bot_id = channel.created_at, session.bot_id
         super().__init__(
-            changes=[AddSubscription(bot_id, channel, wall, start_seq, subscribe.echo, subscribe.group)],
-            channels=[Channel(name=channel, created_at=wall, created_by_bot_id=bot_id)],
+            changes=[AddSubscription(bot_id, channel.name, since, start_seq, subscribe.echo, subscribe.group)],
+            channels=[channel],
             mailboxes=[] if mailbox is None else [mailbox],
         )
         self._subscribing = subscribing
         self._session = session
         self._subscribe = subscribe
-        self._wall = wall
+        self._since = since
 
     def done(self, answers: Sequence[Subscribed], at: str) -> None:
         """Let it take effect."""
         self._subscribing.opened(self._subscribe)
-        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._wall)
+        self._subscribing.subscribed(self._session, self._subscribe, answers[0], self._since)
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
     def failed(self, code: Code, message: str) -> None:

@@ -28,6 +28,11 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog {self._waiting.total if self.known else 'unknown'} expected={self._expected.total}>"
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait, as far as that is known."""
+        return self._waiting.total
+
     def expect(self, sender: str, count: int) -> None:
         """Reserve room for messages that are on their way to the disk."""
         self._expected.add(sender, count)

@@ -51,7 +51,7 @@ class DeadLetterBox:
         """Add a stored dead letter."""
         self.dead.add(seq)
 
-    def add(self, seq: int, reason: str, attempts: int) -> Abandoned | None:
+    def add(self, seq: int, reason: str, attempts: int, channel: str | None) -> Abandoned | None:
         """Note that a message is dead; return it as the mailbox gave it up.
 
         None if it is a dead letter already whose retry is on its way to the disk: it is returned all the same.
@@ -59,7 +59,7 @@ class DeadLetterBox:
         if seq in self.reviving:
             return None
         self.dead.add(seq)
-        return Abandoned(seq, reason, attempts)
+        return Abandoned(seq, reason, attempts, channel)
 
     def bury(self, dead_letter: DeadLetter) -> None:
         """Keep a dead letter for the next transaction with the mailbox's state."""

@@ -145,7 +145,7 @@ class Delivering:
                 return seq
             outstanding.discard((seq,))
             if wanted:
-                self._expire(seq, item.attempt)
+                self._expire(seq, item.attempt, item.envelope.channel)
         return None
 
     def _next_new(self, messages_max: int, bytes_max: int, wall: str) -> Parcel | None:
@@ -173,7 +173,7 @@ class Delivering:
                 parcel = parcel.without(waiting)
             if parcel.envelope.is_expired(wall):
                 for seq in parcel.seqs:
-                    self._expire(seq, 0)
+                    self._expire(seq, 0, parcel.envelope.channel)
             elif len(parcel):
                 return parcel
         return None
@@ -193,8 +193,8 @@ class Delivering:
     def _is_elsewhere(self, seq: int) -> bool:
         return any(seq in in_flight for in_flight in self._elsewhere)
 
-    def _expire(self, seq: int, attempts: int) -> None:
-        abandoned = self._parts.abandon(seq, "expired", attempts)
+    def _expire(self, seq: int, attempts: int, channel: str | None) -> None:
+        abandoned = self._parts.abandon(seq, "expired", attempts, channel)
         if abandoned is not None:
             self._expired.append(abandoned)
 

@@ -65,6 +65,8 @@ class Mailbox:
         self.id = state.mailbox_id
         self.group = group
         """The name of the group that shares the mailbox; None for a bot's own."""
+        self.removed = False
+        """Whether it is removed, or about to be: its state is not saved any more."""
         self.sessions: list[Session] = []
         """Those whose credit it may use."""
         self.sources = Sources(state, direct=group is None)
@@ -298,8 +300,9 @@ class Mailbox:
         item = self.outstanding.get(seq)
         if item is None or item.session is None or self.outstanding.is_settling(seq):
             return None
+        channel = item.channel
         self.outstanding.settle(item.session, (seq,))
-        return self._parts.abandon(seq, reason, item.attempt)
+        return self._parts.abandon(seq, reason, item.attempt, channel)
 
     def fail(
         self, seq: int, now: float, *, wall: str = "", delay: float | None = None, release: bool = False
@@ -380,4 +383,4 @@ class Mailbox:
         return any(session.free > 0 for session in self.sessions)
 
     def _give_up(self, seq: int, failure: str, item: Unsettled) -> Abandoned | None:
-        return self._parts.abandon(seq, f"{failure}; failed {item.failures} times", item.attempt)
+        return self._parts.abandon(seq, f"{failure}; failed {item.failures} times", item.attempt, item.channel)

@@ -47,7 +47,7 @@ class Parts(NamedTuple):
             elif seq > sources.position:
                 sources.settle_ahead(seq)
 
-    def abandon(self, seq: int, reason: str, attempts: int) -> Abandoned | None:
+    def abandon(self, seq: int, reason: str, attempts: int, channel: str | None) -> Abandoned | None:
         """Make a message that is no longer unsettled a dead letter; return None if it is being retried."""
         self.pass_over((seq,))
-        return self.dead_letters.add(seq, reason, attempts)
+        return self.dead_letters.add(seq, reason, attempts, channel)

@@ -13,9 +13,13 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
 from ..model.repository import PageRequest, PurgeMailbox
 from .parts import Parts
-from .unsettled import WAITING
+from .unsettled import WAITING, Unsettled
 
 __all__ = ["Purging"]
 
@@ -38,6 +42,13 @@ class Purging:
         sources = self._sources.unread()
         early = self._early(min(after for _, after, _ in sources)) if sources else ()
         return PurgeMailbox(PageRequest(self._mailbox_id, early, sources, through, 1, 1), len(self._returned()))
+
+    def look_at(self, channel: str, through: int) -> PurgeMailbox:
+        """Return what waits of one channel, up to a seq."""
+        whole = self.look(through)
+        sources = tuple(source for source in whole.unread.sources if source[0] == channel)
+        returned = sum(item.is_of(channel) for _, item in self._waiting())
+        return PurgeMailbox(msgspec.structs.replace(whole.unread, sources=sources), returned)
 
     def prepare(self, through: int) -> PurgeMailbox:
         """Store from now on the state in which everything up to a seq is passed over; return what that is."""
@@ -62,7 +73,10 @@ class Purging:
 
     def _returned(self) -> set[int]:
         """Return what waits to be delivered again."""
-        return {seq for seq, item in self._outstanding.items() if item.place in WAITING}
+        return {seq for seq, _ in self._waiting()}
+
+    def _waiting(self) -> Iterator[tuple[int, Unsettled]]:
+        return ((seq, item) for seq, item in self._outstanding.items() if item.place in WAITING)
 
     def keep(self) -> None:
         """Undo `prepare`: nothing was purged."""

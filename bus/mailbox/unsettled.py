@@ -87,6 +87,8 @@ class Abandoned(msgspec.Struct, frozen=True):
     seq: int
     reason: str
     attempts: int
+    channel: str | None
+    """The channel that it came by; None for a direct message, or if it is unknown."""
 
 
 class Unsettled(msgspec.Struct, gc=False, eq=False):
@@ -136,10 +138,14 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
         rests = self.due_at is not None and self.place in (MessagePlace.DELAYED, MessagePlace.RESTING)
         return self.attempt > 0 and self.session in (None, earlier) and not (rests or self.unseen)
 
+    @property
+    def channel(self) -> str | None:
+        """The channel that it came by, as far as is known in memory; None for a direct message."""
+        return (self.source or None) if self.envelope is None else self.envelope.channel
+
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""
-        source = self.source if self.envelope is None else self.envelope.channel
-        return not self.retried and source == channel
+        return not self.retried and self.channel == channel
 
     def unload(self) -> None:
         """Note that the message is only in the store now, and keep the channel that it came by."""

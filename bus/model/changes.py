@@ -220,13 +220,14 @@ class SaveMailbox(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that a mailbox gave up on."""
+    """A message that a mailbox gave up on. The `channel` that it came by, if that is known, is not stored."""
 
     mailbox_id: str
     seq: int
     reason: str
     attempts: int
     at: str
+    channel: str | None = None
 
 
 class AddDeadLetters(msgspec.Struct, frozen=True):

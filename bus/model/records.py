@@ -19,7 +19,9 @@ __all__ = [
     "CONSOLE_ID",
     "CONSOLE_NAME",
     "CONTINUED",
+    "EVENTS_CHANNEL",
     "RUNS_CHANNEL",
+    "WORKER_CHANNELS",
     "WORKER_ID",
     "WORKER_NAME",
     "BotMessage",
@@ -109,6 +111,11 @@ CONSOLE_NAME = f"{WORKER_NAME}.console"
 
 RUNS_CHANNEL = "posthouse.runs"
 """The channel of the worker's events of runs. Nobody else publishes on it."""
+
+EVENTS_CHANNEL = "posthouse.events"
+"""The channel on which the worker tells of itself (`events`), unless a bot created it under an earlier version."""
+
+WORKER_CHANNELS = (RUNS_CHANNEL, EVENTS_CHANNEL)
 
 
 class BotRecord(Record, frozen=True):

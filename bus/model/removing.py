@@ -12,7 +12,18 @@ import msgspec
 
 from .pages import PageRequest
 
-__all__ = ["CancelDelayed", "DiscardDeadLetters", "PurgeMailbox", "Remove", "Removed", "What"]
+__all__ = [
+    "KEPT",
+    "CancelDelayed",
+    "CloseGroup",
+    "DiscardDeadLetters",
+    "EndSubscription",
+    "PurgeMailbox",
+    "Remove",
+    "RemoveBot",
+    "Removed",
+    "What",
+]
 
 
 class DiscardDeadLetters(msgspec.Struct, frozen=True):
@@ -40,7 +51,39 @@ class CancelDelayed(msgspec.Struct, frozen=True):
     ids: tuple[str, ...]
 
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed
+class EndSubscription(msgspec.Struct, frozen=True):
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+
+    bot_id: str
+    channel: str
+    waiting: PurgeMailbox | None
+
+
+class CloseGroup(msgspec.Struct, frozen=True):
+    """Remove a group with its mailbox, its dead letters and the subscriptions of its members."""
+
+    channel: str
+    group: str
+    waiting: PurgeMailbox
+    in_flight: int
+
+
+class RemoveBot(msgspec.Struct, frozen=True):
+    """Remove a bot with its mailbox, its dead letters, its subscriptions and its keys.
+
+    It is not removed, even by force, while it has `sessions`, holds runs that have not ended, owns definitions, or
+    while a delayed message is from it or for it.
+    """
+
+    bot_id: str
+    waiting: PurgeMailbox
+    sessions: int
+
+
+KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
+"""What is in the way even with force."""
+
+What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | RemoveBot
 
 
 class Remove(msgspec.Struct, frozen=True):
@@ -59,12 +102,15 @@ class Remove(msgspec.Struct, frozen=True):
     what: What | None
     reference: str | None = None
     dry_run: bool = False
+    force: bool = False
+    """Whether to remove also what would be in the way."""
 
 
 class Removed(msgspec.Struct, frozen=True):
     """What a removal did, or would do: how many of each, the seqs of dead letters, the ids of delayed messages.
 
-    `done` is False if nothing was changed. `again` says that it was done before.
+    `in_the_way` has those of the counts because of which nothing is removed without `force`. `done` is False if
+    nothing was changed. `again` says that it was done before.
     """
 
     kind: str
@@ -72,5 +118,10 @@ class Removed(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
     seqs: tuple[int, ...] = ()
     ids: tuple[str, ...] = ()
+    in_the_way: dict[str, int] = {}
     done: bool = False
     again: bool = False
+
+    def is_refused(self, *, force: bool) -> bool:
+        """Return True if something is in the way."""
+        return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)

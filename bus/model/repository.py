@@ -70,7 +70,17 @@ from .lots import (
 )
 from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
-from .removing import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Remove, Removed, What
+from .removing import (
+    CancelDelayed,
+    CloseGroup,
+    DiscardDeadLetters,
+    EndSubscription,
+    PurgeMailbox,
+    Remove,
+    RemoveBot,
+    Removed,
+    What,
+)
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -98,12 +108,14 @@ __all__ = [
     "Applied",
     "CancelDelayed",
     "Change",
+    "CloseGroup",
     "CommitWork",
     "Committed",
     "DeadLetter",
     "Delayed",
     "DelayedRequest",
     "DiscardDeadLetters",
+    "EndSubscription",
     "EndedRun",
     "Erase",
     "Erased",
@@ -135,6 +147,7 @@ __all__ = [
     "Released",
     "Removal",
     "Remove",
+    "RemoveBot",
     "RemoveDeadLetters",
     "RemoveMessages",
     "RemoveRuns",

@@ -444,8 +444,8 @@ class WorkflowStore(WorkflowRepository, Protocol):
     def limited(self, record_bytes_max: int) -> WorkflowStore:
         """Return the same store with a smaller maximum for records that are written or claimed."""
 
-    def report_events(self, wanted: Callable[[], bool], came: Callable[[], None]) -> None:
-        """Write events of runs beside the log while they are `wanted`; call `came` when one was written."""
+    def report_events(self, wanted: Callable[[str], bool], came: Callable[[str], None]) -> None:
+        """Write events for a channel, beside the log, while they are `wanted` there; call `came` for each."""
 
     async def owners_of(self, run_ids: Sequence[str]) -> dict[str, RunOwners]:
         """Return whose these runs are, by their ids; those that do not exist are left out."""

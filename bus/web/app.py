@@ -100,6 +100,7 @@ def _server(site: Website) -> _Server:
             lifespan="off",
             server_header=False,
             proxy_headers=False,
+            http="h11",  # which bounds heads; what else is installed would be chosen before it
             ws="none",
             limit_concurrency=_CONNECTIONS_MAX,
             timeout_keep_alive=_IDLE_SECONDS,

@@ -84,7 +84,7 @@ __all__ = [
 class ListedBot(AnswerValue, frozen=True):
     """A bot: how many sessions it has, how many messages wait for it, and when it was last heard.
 
-    `backlog` and `in_flight` are None if who asks may not read its mail.
+    `backlog`, `in_flight` and `dead` are None if who asks may not read its mail.
     """
 
     id: str
@@ -95,6 +95,8 @@ class ListedBot(AnswerValue, frozen=True):
     last_seen_at: str
     backlog: int | None
     in_flight: int | None
+    dead: int | None = None
+    """How many dead letters its mailbox has."""
 
 
 class BotList(AnswerValue, frozen=True, omit_defaults=True):
@@ -105,11 +107,13 @@ class BotList(AnswerValue, frozen=True, omit_defaults=True):
 
 
 class ListedGroup(AnswerValue, frozen=True):
-    """A group of a channel: how many members it has, and how many messages wait for them."""
+    """A group of a channel: its members, its messages that wait or are in flight, and its dead letters."""
 
     group: str
     members: int
     backlog: int
+    in_flight: int | None = None
+    dead: int | None = None
 
 
 class ListedChannel(AnswerValue, frozen=True):

@@ -10,21 +10,24 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .fields import ClientFrame, Id, QueryLimit, RequestId, Seq
+from .fields import ClientFrame, Id, Name, QueryLimit, RequestId, Seq
 from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 
 __all__ = [
     "AtPath",
+    "BotOf",
     "DeadLettersOf",
     "DelayedMessage",
     "DelayedOf",
     "EraseFrame",
+    "GroupOf",
     "MailboxOf",
     "Removable",
     "Removals",
     "RemoveFrame",
     "Scrub",
     "Search",
+    "SubscriptionOf",
 ]
 
 _Text = Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX)]
@@ -114,14 +117,38 @@ class DelayedOf(_Removable, frozen=True, tag="delayed"):
     bot: _AnyId | None = None
 
 
-Removable = DeadLettersOf | MailboxOf | DelayedOf
+class SubscriptionOf(_Removable, frozen=True, tag="subscription"):
+    """A bot's subscription, in a group or not."""
+
+    bot: _AnyId
+    channel: Name
+
+
+class BotOf(_Removable, frozen=True, tag="bot"):
+    """A bot, with its mailbox, subscriptions and keys."""
+
+    bot: _AnyId
+
+
+class GroupOf(_Removable, frozen=True, tag="group"):
+    """A group, with its mailbox."""
+
+    channel: Name
+    group: Name
+
+
+Removable = DeadLettersOf | MailboxOf | DelayedOf | SubscriptionOf | GroupOf | BotOf
 
 
 class RemoveFrame(ClientFrame, frozen=True, tag="remove"):
-    """Removes something; the record of it has the `id` and the `reference`. A `dry_run` only counts."""
+    """Removes something; the record of it has the `id` and the `reference`. A `dry_run` only counts.
+
+    With `force`, what would be in the way is removed as well.
+    """
 
     request: RequestId
     id: Id
     what: Removable
     reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     dry_run: bool = False
+    force: bool = False

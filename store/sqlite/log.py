@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-import msgspec
-
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_due, settled, stored
 from bus.model.repository import (
@@ -262,7 +260,8 @@ class SqliteLog:
                 )
                 return cursor.rowcount > 0
             case AddDeadLetters(dead_letters):
-                await connection.executemany(ADD_DEAD_LETTER, map(msgspec.structs.astuple, dead_letters))
+                rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
+                await connection.executemany(ADD_DEAD_LETTER, rows)
             case RemoveDeadLetters():
                 removed = await remove_dead_letters(connection, change)
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .terminal import Posthouse
+import anyio
+
+import bus
+from store.sqlite.check import Check
+
+from .terminal import TIMEOUT_SECONDS, Posthouse
 
 
 def test_a_mailbox_is_purged(posthouse: Posthouse) -> None:
@@ -44,3 +49,39 @@ def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None
     assert posthouse.json("delayed", "list", "--sender", "planner") == []
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 6"]
     assert (record["removed"]["name"], record["removed"]["ids"]) == ("planner", [ids[2]])
+
+
+def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
+    async def work() -> None:
+        async with bus.connect(posthouse.url, bot="member", timeout=TIMEOUT_SECONDS) as member:
+            await member.subscribe("lone")
+            await member.subscribe("work", group="team")
+
+    anyio.run(work)
+    for channel in ("lone", "work"):
+        posthouse.answer("publish", channel, "x", "--as", "author")
+    code, line = posthouse.refusal("remove", "group", "work", "team")
+    assert (code, "1 members" in line, "with force" in line) == (1, True, True)
+    would = posthouse.answer("remove", "group", "work", "team", "--force", "--dry-run")
+    assert would == "the group work/team, with 1 waiting, 1 members would be removed\n"
+    told = posthouse.answer("remove", "subscription", "member", "lone")
+    assert told == "the subscription of member to lone, with 1 waiting message removed\n"
+    assert posthouse.refusal("remove", "subscription", "member", "lone")[0] == 1
+    assert posthouse.json("remove", "group", "work", "team", "--force")["done"] is True
+    assert posthouse.json("subscriptions", "--bot", "member") == []
+
+
+def test_a_bot_is_removed(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "leaver")
+    posthouse.answer("send", "leaver", "hello", "--as", "author")
+    code, line = posthouse.refusal("remove", "bot", "leaver")
+    assert (code, "1 waiting" in line, "with force" in line) == (1, True, True)
+    told = posthouse.answer("remove", "bot", "leaver", "--force", "--reference", "ticket 5")
+    assert told == "the bot leaver, with 1 waiting removed\n"
+    assert posthouse.refusal("send", "leaver", "hello", "--as", "author")[0] == 1
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 5"]
+    assert (record["removed"]["kind"], record["removed"]["name"]) == ("bot", "leaver")
+    check = Check(posthouse.database)
+    for _ in check.run():
+        pass
+    assert check.damage == []

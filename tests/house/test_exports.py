@@ -134,6 +134,7 @@ BUS = [
     "WorkflowStepLog",
     "WrongWorker",
     "connect",
+    "events",
     "step_threads",
     "timestamp",
 ]

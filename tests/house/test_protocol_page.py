@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from bus.model.events import EventBody, Noticed, WorkerEvent
 from bus.wire.codes import Code
 from bus.wire.frames import Query, RequestFrame, WorkerFrame
 
@@ -51,6 +52,13 @@ def test_the_page_shows_every_op_of_a_worker(op: str) -> None:
 @pytest.mark.parametrize("code", Code)
 def test_the_page_has_every_code(code: Code) -> None:
     assert code in named_in_tables(PAGE)
+
+
+@pytest.mark.parametrize("kind", get_args(WorkerEvent))
+def test_the_page_has_every_event_and_its_fields(kind: type[EventBody]) -> None:
+    rows = [line for line in chapter("Asking").splitlines() if line.startswith(f"| `{kind.message_type}` |")]
+    own = set(kind.__struct_fields__) - set(Noticed.__struct_fields__)
+    assert [set(re.findall(r"`(\w+)`", row.split("|")[2])) for row in rows] == [own]
 
 
 def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:

@@ -71,7 +71,7 @@ def test_the_groups_mailbox_outlives_members_and_worker(worker: Worker) -> None:
     worker.close_clients()
     worker.start()
     [channel] = worker.session("asker").value("channels")["channels"]
-    assert channel["groups"] == [{"group": "workers", "members": 0, "backlog": 5}]
+    assert channel["groups"] == [{"group": "workers", "members": 0, "backlog": 5, "in_flight": 0, "dead": 0}]
     late = worker.session("late")
     assert late.subscribe("jobs", group="workers")["start_seq"] == 0
     found = late.take(5)
@@ -100,8 +100,9 @@ def test_what_became_of_a_message_names_the_group(shared: Worker, name: str) -> 
     message = to_channel(name, 1)
     [seq] = sender.publish(message)
     member.take_one()
-    fates = sender.value("message", id=message["id"])["mailboxes"]
-    assert fates == [{"bot_id": None, "bot": None, "group": "workers", "state": "in_flight"}]
+    [fate] = sender.value("message", id=message["id"])["mailboxes"]
+    assert (fate["bot_id"], fate["bot"], fate["channel"], fate["group"]) == (None, None, name, "workers")
+    assert (fate["state"], fate["held_by"]) == ("in_flight", f"{name}-member")
     member.value("ack", seqs=[seq])
     [subscription] = sender.value("subscriptions", channel=name)["subscriptions"]
     assert (subscription["bot"], subscription["group"]) == (f"{name}-member", "workers")

@@ -9,7 +9,7 @@ from .wire_worker import Worker
 
 
 def remove(session: Session, kind: str, *, id: str | None = None, **fields: Any) -> Any:
-    rest = {name: fields.pop(name) for name in ("reference", "dry_run") if name in fields}
+    rest = {name: fields.pop(name) for name in ("reference", "dry_run", "force") if name in fields}
     return session.value("remove", id=id or new_id(), what={"kind": kind, **fields}, **rest)
 
 
@@ -39,7 +39,7 @@ def test_a_discarded_dead_letter_is_gone_and_its_message_stays(shared: Worker, n
     removed = remove(session, "dead_letters", mailbox=name, seqs=[*seqs[:2], seqs[0], 1 << 40])
     assert removed == {
         "kind": "dead_letters", "name": name, "counts": {"dead_letters": 2}, "seqs": seqs[:2], "ids": [],
-        "done": True, "again": False,
+        "in_the_way": {}, "done": True, "again": False,
     }  # fmt: skip
     assert dead_letters(session) == seqs[2:]
     assert session.value("retry_dead_letters", bot=name, seqs=seqs[:2]) == {"retried": 0}
@@ -188,3 +188,136 @@ def test_a_message_of_another_bot_is_not_cancelled_by_its_id_alone(shared: Worke
     session.try_publish(sent)
     assert remove(other, "delayed", ids=[sent["id"]])["counts"] == {"delayed": 0}
     assert remove(other, "delayed", ids=[sent["id"]], bot=name)["counts"] == {"delayed": 1}
+
+
+# ── Subscriptions and groups ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_operator_ends_a_subscription(shared: Worker, name: str) -> None:
+    operator, bot = shared.session(f"{name}-ops"), shared.session(name, max_in_flight=1)
+    bot.subscribe(name)
+    [first, *_] = operator.publish(to_channel(name, 1), to_channel(name, 2), to_bot(name, 3))
+    assert bot.take_one()["seq"] == first
+    would = remove(operator, "subscription", bot=name, channel=name, dry_run=True)
+    assert (would["counts"], would["done"]) == ({"subscriptions": 1, "waiting": 1}, False)
+    removed = remove(operator, "subscription", bot=bot.bot_id, channel=name)
+    assert (removed["counts"], removed["done"]) == ({"subscriptions": 1, "waiting": 1}, True)
+    assert bot.value("subscriptions")["subscriptions"] == []
+    bot.settle("ack", first)
+    operator.publish(to_channel(name, 4))
+    assert bot.take_one()["body"] == 3
+    assert remove(operator, "subscription", bot=name, channel=name)["counts"] == {"subscriptions": 0, "waiting": 0}
+    assert bot.subscribe(name)["created"] is True
+
+
+def test_a_group_in_use_is_removed_only_by_force(shared: Worker, name: str) -> None:
+    operator, member = shared.session(f"{name}-ops"), shared.session(name, max_in_flight=1)
+    member.subscribe(name, group="team")
+    operator.publish(to_channel(name, 1), to_channel(name, 2))
+    held = member.take_one()
+    what = {"kind": "group", "channel": name, "group": "team"}
+    refused = operator.ask("remove", id=new_id(), what=what)
+    in_the_way = {"members": 1, "waiting": 1, "in_flight": 1}
+    assert (refused["code"], refused["details"]) == ("conflict", in_the_way)
+    assert member.value("subscriptions")["subscriptions"] != []
+    id = new_id()
+    removed = operator.value("remove", id=id, what=what, force=True)
+    assert (removed["in_the_way"], removed["done"]) == (in_the_way, True)
+    assert operator.value("remove", id=id, what=what) == removed | {"again": True}
+    assert operator.code("remove", id=new_id(), what=what) == "not_found"
+    [channel] = [each for each in member.value("channels")["channels"] if each["name"] == name]
+    assert (channel["groups"], channel["subscribers"]) == ([], 0)
+    assert member.value("ack", seqs=[held["seq"]]) != {}
+    assert bodies(member.history(channel=name)) == [2, 1]
+
+
+def test_a_group_of_the_name_of_a_removed_one_is_new(shared: Worker, name: str) -> None:
+    member, other = shared.session(name), shared.session(f"{name}-other")
+    member.subscribe(name, group="team")
+    member.publish(to_channel(name, 1))
+    member.settle("ack", member.take_one()["seq"])
+    member.value("unsubscribe", channel=name)
+    assert remove(other, "group", channel=name, group="team")["counts"]["members"] == 0
+    other.subscribe(name, group="team", start="all")
+    assert other.take_one()["body"] == 1
+
+
+def test_a_removed_group_stays_so_after_a_kill(worker: Worker) -> None:
+    session = worker.session("ann")
+    session.subscribe("work", group="team")
+    session.publish(to_channel("work", 1))
+    id = new_id()
+    what = {"kind": "group", "channel": "work", "group": "team"}
+    first = session.value("remove", id=id, what=what, force=True)
+    worker.kill()
+    worker.start()
+    session = worker.session("ann")
+    assert session.value("subscriptions")["subscriptions"] == []
+    assert session.value("channels")["channels"][0]["groups"] == []
+    assert session.value("remove", id=id, what=what) == first | {"again": True}
+
+
+# ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_connected_bot_is_not_removed_even_by_force(shared: Worker, name: str) -> None:
+    operator, bot = shared.session(f"{name}-ops"), shared.session(name)
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what, force=True)
+    assert (refused["code"], refused["details"]) == ("conflict", {"sessions": 1})
+    bot.publish(to_bot(name, 1))
+    assert bot.take_one()["body"] == 1
+
+
+def test_a_removed_bot_is_gone_and_one_of_its_name_is_new(shared: Worker, name: str) -> None:
+    operator, bot = shared.session(f"{name}-ops"), shared.session(name)
+    bot.subscribe(name)
+    bot.subscribe(f"{name}-work", group="team")
+    give_up(bot, name, "no")
+    bot.goodbye()
+    operator.publish(to_bot(name, 1), to_channel(name, 2))
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what)
+    in_the_way = {"waiting": 2, "subscriptions": 2, "dead_letters": 1}
+    assert (refused["code"], refused["details"]) == ("conflict", in_the_way)
+    id = new_id()
+    removed = operator.value("remove", id=id, what=what, force=True)
+    assert (removed["name"], removed["in_the_way"], removed["done"]) == (name, in_the_way, True)
+    assert operator.value("remove", id=id, what=what) == removed | {"again": True}
+    assert operator.code("remove", id=new_id(), what=what) == "unknown_bot"
+    assert operator.try_publish(to_bot(name, 3))["errors"][0]["code"] == "unknown_bot"
+    assert name not in {each["name"] for each in operator.value("bots")["bots"]}
+    assert operator.value("subscriptions", channel=name)["subscriptions"] == []
+    operator.publish(to_channel(name, 4))
+    again = shared.session(name)
+    assert again.bot_id != bot.bot_id
+    operator.publish(to_bot(name, 5))
+    assert again.take_one()["body"] == 5
+    assert (dead_letters(again), again.value("subscriptions")["subscriptions"]) == ([], [])
+    assert bodies(operator.history(channel=name)) == [4, 2]
+
+
+def test_delayed_messages_keep_a_bot(shared: Worker, name: str) -> None:
+    operator = shared.session(f"{name}-ops")
+    shared.session(name).goodbye()
+    sent = to_bot(name, 1, delay=3600)
+    operator.try_publish(sent)
+    what = {"kind": "bot", "bot": name}
+    refused = operator.ask("remove", id=new_id(), what=what, force=True)
+    assert (refused["code"], refused["details"]) == ("conflict", {"delayed": 1})
+    assert "delayed first" in refused["message"]
+    remove(operator, "delayed", ids=[sent["id"]])
+    assert operator.value("remove", id=new_id(), what=what)["done"] is True
+
+
+def test_a_removed_bot_stays_so_after_a_kill(worker: Worker) -> None:
+    operator, bot = worker.session("ops"), worker.session("bob")
+    bot.subscribe("news")
+    bot.goodbye()
+    id = new_id()
+    first = operator.value("remove", id=id, what={"kind": "bot", "bot": "bob"}, force=True)
+    worker.kill()
+    worker.start()
+    operator = worker.session("ops")
+    assert [each["name"] for each in operator.value("bots")["bots"]] == ["ops"]
+    assert operator.value("remove", id=id, what={"kind": "bot", "bot": "bob"}) == first | {"again": True}

@@ -23,12 +23,10 @@ from bus.model.repository import (
     AddSecurityEvents,
     AddSubscription,
     Applied,
-    CancelDelayed,
     Change,
     Committed,
     CommitWork,
     DeadLetter,
-    DiscardDeadLetters,
     EndedRun,
     Erase,
     Erased,
@@ -44,7 +42,6 @@ from bus.model.repository import (
     Outcome,
     Page,
     PageRequest,
-    PurgeMailbox,
     Recovered,
     RecoverRuns,
     Released,
@@ -76,6 +73,8 @@ from bus.model.repository import (
     stored_lots,
     timestamp_of,
 )
+
+from .fake_removals import remove
 
 
 class FakeLog:
@@ -154,7 +153,7 @@ class FakeLog:
             case Erase():
                 return self._erase(change)
             case Remove():
-                return self._remove(change)
+                return remove(self, change)
             case RemoveRuns(ids, until):
                 old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
                 for id in old:
@@ -348,34 +347,6 @@ class FakeLog:
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
         self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
         return erased
-
-    def _remove(self, change: Remove) -> Removed:
-        if change.id in self.removals:
-            return replace(self.removals[change.id], again=True)
-        removed = Removed(change.kind, change.name, done=not change.dry_run)
-        match change.what:
-            case DiscardDeadLetters(mailbox_id, seqs):
-                found = tuple(seq for seq in sorted({*seqs}) if (mailbox_id, seq) in self.dead_letters)
-                removed = replace(removed, counts={"dead_letters": len(found)}, seqs=found)
-                if removed.done:
-                    for seq in found:
-                        del self.dead_letters[mailbox_id, seq]
-                    self.discarded.update((mailbox_id, seq) for seq in found)
-            case CancelDelayed(sender_bot_id, ids):
-                keys = [(id, sender_bot_id) for id in sorted({*ids}) if (id, sender_bot_id) in self.scheduled]
-                removed = replace(removed, counts={"delayed": len(keys)}, ids=tuple(id for id, _ in keys))
-                if removed.done:
-                    for key in keys:
-                        del self.scheduled[key]
-                    self.cancelled.update(keys)
-            case PurgeMailbox(unread, returned):
-                waiting = sum(self.backlog(unread).values())
-                removed = replace(removed, counts={"waiting": returned + waiting})
-                if removed.done:
-                    self.purged[unread.mailbox_id] = max(unread.through_seq, self.purged.get(unread.mailbox_id, 0))
-        if removed.done:
-            self.removals[change.id] = removed
-        return removed
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import random
 
-from bus.wire.removing_frames import DeadLettersOf, DelayedMessage, DelayedOf, EraseFrame, MailboxOf, Removable
+from bus.wire.removing_frames import (
+    DeadLettersOf,
+    DelayedMessage,
+    DelayedOf,
+    EraseFrame,
+    GroupOf,
+    MailboxOf,
+    Removable,
+    RemoveFrame,
+    SubscriptionOf,
+)
 
 from .fake_log import FakeLog
 from .promises import Promises
 
-__all__ = ["any_erasure", "any_removable"]
+__all__ = ["any_erasure", "any_removal"]
 
 
 def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
@@ -20,12 +30,26 @@ def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
     return EraseFrame(request=0, id="", seqs=seqs, delayed=scheduled)
 
 
-def any_removable(chance: random.Random, promises: Promises) -> Removable:
-    """Return some dead letters of a mailbox, some delayed messages of a bot, or what waits in a mailbox."""
+def any_removal(chance: random.Random, promises: Promises, *, request: int, id: str) -> RemoveFrame:
+    """Return a removal of something that is there."""
+    what = _any_removable(chance, promises)
+    return RemoveFrame(
+        request=request, id=id, what=what, dry_run=chance.random() < 0.2, force=chance.random() < 0.5
+    )
+
+
+def _any_removable(chance: random.Random, promises: Promises) -> Removable:
+    """Return some dead letters of a mailbox, what waits in one, and other things."""
     delayed = list(promises.log.scheduled)
     if delayed and chance.random() < 0.2:
         id, sender_bot_id = chance.choice(delayed)
         return DelayedOf([id, "00000000-0000-7000-8000-ffffffffffff"], sender_bot_id)
+    subscriptions, groups = list(promises.log.subscriptions), list(promises.log.groups)
+    if subscriptions and chance.random() < 0.2:
+        bot_id, channel = chance.choice(subscriptions)
+        return SubscriptionOf(bot_id, channel)
+    if groups and chance.random() < 0.2:
+        return GroupOf(*chance.choice(groups))
     dead = list(promises.log.dead_letters)
     if dead and chance.random() < 0.6:
         mailbox_id, _ = chance.choice(dead)

@@ -18,11 +18,16 @@ from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
+from bus.model.events import DeadLettersAdded, read_event
+from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME
 from bus.model.repository import (
     AddDeadLetters,
+    AddMessages,
     AddSubscription,
     Change,
+    CloseGroup,
     DiscardDeadLetters,
+    EndSubscription,
     LogMessage,
     PageRequest,
     PurgeMailbox,
@@ -96,7 +101,7 @@ class Promises:
 
     def name(self, bot_id: str) -> str:
         """Give a bot's name."""
-        return self.log.bots[bot_id].name
+        return WORKER_NAME if bot_id == WORKER_ID else self.log.bots[bot_id].name
 
     def key(self, mailbox_id: str) -> str:
         """Give a mailbox's key."""
@@ -129,8 +134,9 @@ class Promises:
             raise Violation(f"{key} was acknowledged with two seqs")
         self.acknowledged[key] = max(before, seq)
 
-    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment) -> None:
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment, core: Core) -> None:
         """The log carried out a transaction, and the core is about to be told."""
+        self._check_told(changes, core)
         self.written.update(self.log.messages)
         for change, answer in zip(changes, answers, strict=True):
             match change:
@@ -151,12 +157,46 @@ class Promises:
                     self._note_purge(self.key(unread.mailbox_id), unread)
                 case Remove(what=DiscardDeadLetters(mailbox_id)) if answer.done and not answer.again:
                     self.discarded.update((self.key(mailbox_id), seq) for seq in answer.seqs)
+                case Remove(what=EndSubscription(bot_id, channel)) if answer.done and not answer.again:
+                    self._note_end(self.name(bot_id), channel)
+                case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
+                    self._note_closed(channel, group)
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._check_file()
+
+    def _check_told(self, changes: Sequence[Change], core: Core) -> None:
+        """Nobody but the worker tells of it, and dead letters are told where they are stored, if somebody listens.
+
+        What happens to events is not told: but after a crash it is not known of all messages whether they are some.
+        """
+        stored, told = Counter[str](), Counter[str]()
+        are_events = 0
+        for change in changes:
+            match change:
+                case AddDeadLetters(dead_letters):
+                    for dead in dead_letters:
+                        if self.written[dead.seq].recipient_channel == EVENTS_CHANNEL:
+                            are_events += 1
+                        else:
+                            stored[self.key(dead.mailbox_id)] += 1
+                case AddMessages(lots):
+                    for lot in (lot for lot in lots if lot.recipient_channel == EVENTS_CHANNEL):
+                        if lot.sender_bot_id != WORKER_ID:
+                            raise Violation(f"{lot.sender_bot_name} publishes on {EVENTS_CHANNEL}")
+                        for event in (
+                            read_event(lot.message_type, msgspec.json.decode(each)) for each in lot.bodies
+                        ):
+                            if isinstance(event, DeadLettersAdded):
+                                told[event.mailbox or ""] += event.dead_letters
+        wanted = core.audience.wants(EVENTS_CHANNEL)
+        if told and not wanted:
+            raise Violation(f"{told} was told, and nobody listens")
+        if wanted and (stored - told or (told - stored).total() > are_events):
+            raise Violation(f"the dead letters {stored} were told as {told}")
 
     def _check_file(self) -> None:
         """What is on disk is sound, as `posthouse check` sees it."""
@@ -200,6 +240,25 @@ class Promises:
             if seq <= unread.through_seq and (message.recipient_channel or "") in sources
             if seq not in self.delivered[key] and not self._is_dead(key, seq)
         }
+
+    def _note_end(self, bot: str, channel: str) -> None:
+        self.interests.pop((bot, channel), None)
+        self.subscribed.pop((bot, channel), None)
+
+    def _note_closed(self, channel: str, group: str) -> None:
+        """A group is gone: one of its name is another one."""
+        for (bot, other), interest in list(self.interests.items()):
+            if (other, interest.group) == (channel, group):
+                self._note_end(bot, channel)
+        key = group_mailbox_id(channel, group)
+        self.want_again(key, list(self.written))
+        self.delivered[key].clear()
+        self.last_first.pop(key, None)
+        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+
+    def is_subscribed(self, bot: str, channel: str) -> bool:
+        """Tell whether a subscription is on disk: an operator may have ended it."""
+        return any((self.name(id), name) == (bot, channel) for id, name in self.log.subscriptions)
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""
@@ -353,6 +412,8 @@ class Promises:
         if self.settings.retention.remove_undelivered:
             return  # what nobody was told of is found at the end
         for seq in seqs:
+            if self.written[seq].recipient_channel == EVENTS_CHANNEL:
+                continue  # they are kept for a while, whoever has not read them
             for key in self._owed(self.written[seq]):
                 if seq not in self.delivered[key] and not self._is_taken_out(key, seq):
                     raise Violation(f"{seq} was removed before it was delivered by {key}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from bus.settings import Delivery, Keep, Limits, RetentionSettings, Settings
+import msgspec
 
-__all__ = ["BOTS", "CHANNELS", "GROUPS", "RETENTIONS", "SETTINGS", "SHARES"]
+from bus.model.records import EVENTS_CHANNEL
+from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
+
+__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "settings_of"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
 GROUPS = ["team", "crew"]
+EVENTS = EventSettings(age_seconds=30.0, messages_max=10)
 
 # Small enough that every bound is reached all the time.
 SETTINGS = Settings(
@@ -51,3 +55,14 @@ RETENTIONS = [
         channels={"news": Keep(messages_max=4), "work": Keep(bytes_max=150)},
     ),
 ]
+
+
+def settings_of(seed: int) -> Settings:
+    """Return the settings of a world."""
+    limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
+    return msgspec.structs.replace(SETTINGS, limits=limits, retention=RETENTIONS[seed % 3], events=EVENTS)
+
+
+def channels_of(seed: int) -> list[str]:
+    """Return what bots of a world subscribe to, and publish on if they may."""
+    return [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS

@@ -57,9 +57,9 @@ from bus.wire.frames import (
 
 from .connection import Connection
 from .fake_log import FakeLog
-from .operator import any_erasure, any_removable
+from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
-from .simulated_settings import BOTS, CHANNELS, GROUPS, RETENTIONS, SETTINGS, SHARES
+from .simulated_settings import BOTS, GROUPS, channels_of, settings_of
 
 __all__ = ["Simulation", "play"]
 
@@ -73,8 +73,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        limits = msgspec.structs.replace(SETTINGS.limits, **(SHARES if seed % 7 == 5 else {}))
-        self.settings = msgspec.structs.replace(SETTINGS, limits=limits, retention=RETENTIONS[seed % 3])
+        self.settings, self.channels = settings_of(seed), channels_of(seed)
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
@@ -231,7 +230,7 @@ class Simulation:
         known = [bot.name for bot in self.core.directory.bots.values()]
         to_bot = self.random.random() < 0.6
         recipient: ToBot | ToChannel = (
-            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(CHANNELS))
+            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(self.channels))
         )
         reply_to = None
         if self.log.messages and self.random.random() < 0.3:
@@ -375,7 +374,7 @@ class Simulation:
         connection = self._pick()
         if connection is None:
             return
-        channel = self.random.choice(CHANNELS)
+        channel = self.random.choice(self.channels)
         seq = self.random.randint(1, self.log.last_seq + self.random.choice([3, 3, 100]))
         starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
         start = self.random.choice(starts)
@@ -386,7 +385,7 @@ class Simulation:
         wish = self.wishes.get(key, 0)
 
         def answered(value: Any) -> None:
-            if value is not None and self.wishes.get(key, 0) == wish:
+            if value is not None and self.wishes.get(key, 0) == wish and self.promises.is_subscribed(*key):
                 start_seq = value["start_seq"]
                 self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
@@ -397,7 +396,7 @@ class Simulation:
     def _unsubscribe(self) -> None:
         connection = self._pick()
         if connection is not None:
-            channel = self.random.choice(CHANNELS)
+            channel = self.random.choice(self.channels)
             key = (connection.bot, channel)
             self.wishes[key] = self.wishes.get(key, 0) + 1
             self.promises.subscribed.pop(key, None)
@@ -420,7 +419,7 @@ class Simulation:
             return
         batch, self.batch = self.batch, None
         applied = self.log.apply(batch.changes)
-        self.promises.note_changes(batch.changes, applied.answers, self._moment())
+        self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
         if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
@@ -517,15 +516,14 @@ class Simulation:
         self._send(connection, msgspec.structs.replace(erase, request=self._number(), id=self._new_id()))
 
     def _remove(self) -> None:
-        """Let an operator discard dead letters, or purge a mailbox; now and then the same again."""
+        """Let an operator remove something; now and then the same again."""
         connection = self._pick()
         if connection is None:
             return
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
         else:
-            what, dry_run = any_removable(self.random, self.promises), self.random.random() < 0.2
-            frame = RemoveFrame(request=self._number(), id=self._new_id(), what=what, dry_run=dry_run)
+            frame = any_removal(self.random, self.promises, request=self._number(), id=self._new_id())
             self.removals = [*self.removals[-7:], frame]
 
         def answered(value: Any) -> None:
@@ -611,7 +609,7 @@ class Simulation:
             batch, self.batch = self.batch, None
             if batch is not None:
                 applied = self.log.apply(batch.changes)
-                self.promises.note_changes(batch.changes, applied.answers, self._moment())
+                self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
                 self._do(self.core.applied(batch, applied, self._moment()))
             while self.questions:
                 question, answer = self.questions.pop()

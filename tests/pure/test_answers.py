@@ -45,6 +45,7 @@ BOT = {
     "last_seen_at": "2026-01-02T00:00:00.000000Z",
     "backlog": 3,
     "in_flight": 2,
+    "dead": 0,
 }
 
 HELD = {
@@ -145,7 +146,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     "created_by_bot_id": BOT["id"],
                     "subscribers": 1,
                     "messages": 7,
-                    "groups": [{"group": "team", "members": 2, "backlog": 0}],
+                    "groups": [{"group": "team", "members": 2, "backlog": 0, "in_flight": 0, "dead": 1}],
                 }
             ]
         },

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.wire.frames import Code, Nak, RemoveFrame, RetryDeadLetters, Subscribe, Term, ToBot, ToChannel
-from bus.wire.removing_frames import DeadLettersOf, MailboxOf, Removable
+from bus.core.batches import Batch
+from bus.wire.frames import (
+    Code,
+    Commit,
+    Goodbye,
+    Hello,
+    Nak,
+    RemoveFrame,
+    RetryDeadLetters,
+    Subscribe,
+    Term,
+    ToBot,
+    ToChannel,
+)
+from bus.wire.removing_frames import BotOf, DeadLettersOf, GroupOf, MailboxOf, Removable
 
 from .worker import ID, Worker, delivered, published
 
 
-def remove(what: Removable, *, id: int = 1, request: int = 4, dry_run: bool = False) -> RemoveFrame:
-    return RemoveFrame(request=request, id=ID % id, what=what, dry_run=dry_run)
+def remove(what: Removable, *, id: int = 1, request: int = 4, force: bool = False) -> RemoveFrame:
+    return RemoveFrame(request=request, id=ID % id, what=what, force=force)
 
 
 def answers(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,3 +127,65 @@ def test_what_is_discarded_is_not_retried_and_the_other_way_round() -> None:
     assert [value for value in answers(said) if "retried" in value] == [{"retried": 0}]
     assert [value["seqs"] for value in answers(said) if "seqs" in value] == [[1, 2]]
     assert worker.log.dead_letters == {}
+
+
+def on_its_way(worker: Worker, what: Removable) -> Batch:
+    """Let a removal be looked up, and return the batch that carries it out."""
+    worker.say(b"s", remove(what, force=True))
+    worker.commit()
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    return batch
+
+
+def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Goodbye(request=3))
+    batch = on_its_way(worker, BotOf("b"))
+    [refused] = worker.say(b"b", Hello(request=1, protocol=1, bot="b"))
+    assert refused["code"] == "busy"
+    said = worker.say(b"s", published(ToBot(bot="b")))
+    said += worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["done"] for value in answers(said)] == [True]
+    said += worker.settle(1)
+    [answer] = [frame for frame in said if frame["op"] == "published"]
+    assert answer["errors"][0]["code"] == "unknown_bot"
+    worker.hello("b", max_in_flight=5)
+    worker.say(b"s", published(ToBot(bot="b")))
+    assert len(delivered(worker.commit())) == 1
+
+
+def test_a_bot_that_could_not_be_removed_is_there() -> None:
+    worker = with_backlog(1)
+    worker.say(b"b", Goodbye(request=3))
+    batch = on_its_way(worker, BotOf("b"))
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    said = worker.hello("b", max_in_flight=5)
+    assert [message["seq"] for message in delivered(said)] == [1, 2]
+
+
+def test_a_group_that_could_not_be_removed_goes_on() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    batch = on_its_way(worker, GroupOf("work", "team"))
+    worker.say(b"s", published(ToChannel(name="work")))
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    said = worker.settle(1)
+    assert len(delivered(said)) == 1
+
+
+def test_what_a_commit_settles_of_a_removed_group_is_not_saved() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"s", published(ToChannel(name="work")))
+    [message] = delivered(worker.commit())
+    batch = on_its_way(worker, GroupOf("work", "team"))
+    worker.say(b"b", Commit(request=6, id=ID % 9, acks=[message["seq"]]))
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    worker.settle(2)
+    assert "work/team" not in worker.log.mailboxes
+    assert worker.log.subscriptions == {}

@@ -108,7 +108,7 @@ def test_it_is_swept_when_a_value_expires_and_that_is_told() -> None:
     worker.core.waking.keyed.watch(BOB, "s")
     assert tick(worker, 19) == []
     assert tick(worker, 1)[1:] == [(BOB, ["s"])]
-    worker.core.keeping.keyed.expect(3.0)
+    worker.core.waking.keyed.expect(3.0)
     assert tick(worker, 2) == []
     assert len(tick(worker, 1)) == 1
 
@@ -120,7 +120,7 @@ def test_a_value_that_is_put_during_a_sweep_is_not_forgotten() -> None:
     worker.core.tick(worker.moment)
     batch = worker.core.take_batch(worker.moment)
     assert batch is not None
-    worker.core.keeping.keyed.expect(3.0)
+    worker.core.waking.keyed.expect(3.0)
     worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     assert len(tick(worker, 3)) == 1
 

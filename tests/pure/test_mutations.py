@@ -15,6 +15,7 @@ import pytest
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
+from bus.core.events import Events
 from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
 from bus.mailbox.backlog import Backlog
@@ -250,6 +251,11 @@ def tells_nobody_of_what_was_erased(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Losses, "miss", lambda self, seqs: None)
 
 
+def tells_of_dead_letters_later(patch: pytest.MonkeyPatch) -> None:
+    """A dead letter that is not told in the transaction that stores it."""
+    patch.setattr(Events, "_of_dead_letters", lambda self, buried, timestamp: [])
+
+
 FAULTS: dict[Fault, int] = {
     takes_along_what_a_member_had: 4,
     forgets_groups_without_members: 3,
@@ -268,13 +274,14 @@ FAULTS: dict[Fault, int] = {
     is_level_after_an_overflow: 0,
     loses_what_a_dead_session_had: 1,
     ignores_credit: 0,
-    does_not_go_back: 213,
+    does_not_go_back: 232,
     repeats_the_other_sources: 6,
     confirms_before_the_disk: 13,
     acknowledges_before_the_disk: 0,
     delivers_after_leaving: 142,
     delivers_what_was_erased: 2,
     tells_nobody_of_what_was_erased: 2,
+    tells_of_dead_letters_later: 8,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

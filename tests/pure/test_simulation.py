@@ -11,10 +11,11 @@ from bus.core.effects import Locate
 from .simulation import Simulation, play
 
 WORLDS = 12
+WORLDS_WITH_EVENTS = (18, 28)
 STEPS = 1500
 
 
-@pytest.mark.parametrize("seed", range(WORLDS))
+@pytest.mark.parametrize("seed", [*range(WORLDS), *WORLDS_WITH_EVENTS])
 def test_known_worlds_keep_every_promise(seed: int) -> None:
     assert play(seed, STEPS).deliveries > 60, "a world in which little happens shows little"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.model.records import RUNS_CHANNEL
+from bus.model.records import WORKER_CHANNELS
 from bus.wire.frames import Subscribe
 
 from .house import opened
@@ -20,22 +20,23 @@ read = ["all"]
 subscribe = ["**"]
 
 [security.roles.watcher]
-subscribe = ["posthouse.runs"]
+subscribe = ["posthouse.runs", "posthouse.events"]
 """
 
 BOTS = {"ann": (), "reader": ("reader",), "watcher": ("watcher",)}
 
 
-async def test_the_channel_is_private(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channel", WORKER_CHANNELS)
+async def test_the_channel_is_private(tmp_path: Path, channel: str) -> None:
     async with keyed(tmp_path, CONFIGURATION, BOTS) as house:
         for bot in ("ann", "reader"):
-            [refused] = await house.say(bot, Subscribe(request=2, channel=RUNS_CHANNEL))
+            [refused] = await house.say(bot, Subscribe(request=2, channel=channel))
             assert refused["op"] == "error"
-        assert RUNS_CHANNEL not in house.core.directory.channels
-        assert not house.core.run_events.wanted()
-        [answer] = await house.say("watcher", Subscribe(request=2, channel=RUNS_CHANNEL))
+        assert channel not in house.core.directory.channels
+        assert not house.core.audience.wants(channel)
+        [answer] = await house.say("watcher", Subscribe(request=2, channel=channel))
         assert answer["op"] == "ok"
-        assert house.core.run_events.wanted()
+        assert house.core.audience.wants(channel)
 
 
 async def test_only_who_holds_a_run_or_may_operate_on_it_emits(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from bus.web.tickets import Login
 
 from ..integration.forked_worker import forked_worker
+from ..integration.test_metrics import eventually
 from ..integration.wire import TIMEOUT_SECONDS
 from .site import Site
 
@@ -120,6 +121,21 @@ def test_a_body_is_bounded(site: Site) -> None:
         parts = (b"x" * 10_000 for _ in range(100))
         connection.request("POST", "/dead-letters/retry", parts, headers, encode_chunked=True)
         assert connection.getresponse().status == 413
+
+
+def test_a_reader_that_has_gone_is_noticed(site: Site) -> None:
+    headers = site.login()
+
+    def watchers() -> str:
+        return site.ask("/settings", headers=headers).text.partition("live pages</dt><dd>")[2].partition("<")[0]
+
+    assert watchers() == "0"
+    for _ in range(3):
+        with closing(site.connection()) as connection:
+            connection.request("GET", "/bots", None, headers | {"Accept": "text/event-stream"})
+            with connection.getresponse() as answer:
+                assert answer.readline().startswith(b"id: ")
+    eventually(lambda: watchers() == "0")
 
 
 def test_a_head_is_bounded(site: Site) -> None:

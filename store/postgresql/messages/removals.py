@@ -8,7 +8,17 @@ from __future__ import annotations
 import asyncpg
 import msgspec
 
-from bus.model.repository import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
+from bus.model.repository import (
+    CancelDelayed,
+    CloseGroup,
+    DiscardDeadLetters,
+    EndSubscription,
+    PurgeMailbox,
+    Removal,
+    Remove,
+    RemoveBot,
+    Removed,
+)
 
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..server.reader import Reader
@@ -23,6 +33,24 @@ ADD_REMOVAL = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"""
 
 _DEAD_LETTERS = "mailbox_id = $1 AND seq = ANY($2::bigint[])"
+
+_DEAD_LETTERS_OF = "FROM dead_letters WHERE mailbox_id = $1"
+
+_SUBSCRIPTION = "bot_id = $1 AND channel_name = $2"
+
+_MEMBERS = "FROM bot_subscriptions WHERE channel_name = $1 AND group_name = $2"
+
+_OF_BOT = {
+    "subscriptions": "FROM bot_subscriptions WHERE bot_id = $1",
+    "dead_letters": _DEAD_LETTERS_OF,
+    "keys": "FROM keys WHERE bot_id = $1",
+}
+_ENDED = "('completed', 'failed', 'cancelled')"
+_KEPT_OF_BOT = {
+    "runs": f"FROM workflow_runs WHERE holder_bot_id = $1 AND status NOT IN {_ENDED}",
+    "definitions": "FROM workflows WHERE owner_bot_id = $1",
+    "delayed": "FROM scheduled_messages WHERE sender_bot_id = $1 OR recipient_bot_id = $1",
+}
 
 _DELAYED = "sender_bot_id = $1 AND id = ANY($2::text[])"
 
@@ -39,7 +67,7 @@ async def remove_what(connection: asyncpg.Connection, change: Remove) -> Removed
     if what is not None:
         return removed_before(what, change)
     removed = await _remove(connection, change, Removed(change.kind, change.name))
-    if change.dry_run:
+    if change.dry_run or removed.is_refused(force=change.force):
         return removed
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, *removal_row(change, removed))
@@ -66,9 +94,58 @@ async def _remove(connection: asyncpg.Connection, change: Remove, nothing: Remov
                 await connection.execute(f"DELETE FROM scheduled_messages WHERE {_DELAYED}", sender_bot_id, ids)
             waiting = tuple(row[0] for row in rows)
             return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
-        case PurgeMailbox(unread, returned):
-            count = returned + await count_waiting(connection, unread)
-            return msgspec.structs.replace(nothing, counts={"waiting": count})
+        case PurgeMailbox():
+            return msgspec.structs.replace(nothing, counts={"waiting": await _waiting(connection, change.what)})
+        case EndSubscription(bot_id, channel, waiting):
+            there = await connection.fetchval(
+                f"SELECT COUNT(*) FROM bot_subscriptions WHERE {_SUBSCRIPTION}", bot_id, channel
+            )
+            if not change.dry_run:
+                await connection.execute(f"DELETE FROM bot_subscriptions WHERE {_SUBSCRIPTION}", bot_id, channel)
+            counts = {"subscriptions": there, "waiting": await _waiting(connection, waiting)}
+            return msgspec.structs.replace(nothing, counts=counts)
+        case CloseGroup():
+            return await _close_group(connection, change, change.what, nothing)
+        case RemoveBot():
+            return await _remove_bot(connection, change, change.what, nothing)
+
+
+async def _remove_bot(connection: asyncpg.Connection, change: Remove, what: RemoveBot, nothing: Removed) -> Removed:
+    counts = {"sessions": what.sessions, "waiting": await _waiting(connection, what.waiting)}
+    for name, sql in {**_KEPT_OF_BOT, **_OF_BOT}.items():
+        counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", what.bot_id)
+    removed = msgspec.structs.replace(
+        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
+    )
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    for sql in _OF_BOT.values():
+        await connection.execute(f"DELETE {sql}", what.bot_id)
+    await connection.execute("DELETE FROM mailboxes WHERE id = $1", what.bot_id)
+    await connection.execute("DELETE FROM bots WHERE id = $1", what.bot_id)
+    return removed
+
+
+async def _waiting(connection: asyncpg.Connection, waiting: PurgeMailbox | None) -> int:
+    return 0 if waiting is None else waiting.returned + await count_waiting(connection, waiting.unread)
+
+
+async def _close_group(
+    connection: asyncpg.Connection, change: Remove, what: CloseGroup, nothing: Removed
+) -> Removed:
+    group, mailbox = (what.channel, what.group), (what.waiting.unread.mailbox_id,)
+    counts = {"waiting": await _waiting(connection, what.waiting), "in_flight": what.in_flight}
+    for name, sql, values in (("members", _MEMBERS, group), ("dead_letters", _DEAD_LETTERS_OF, mailbox)):
+        counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", *values)
+    in_the_way = {name: count for name, count in counts.items() if count}
+    removed = msgspec.structs.replace(nothing, counts=counts, in_the_way=in_the_way)
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    await connection.execute(f"DELETE {_MEMBERS}", *group)
+    await connection.execute("DELETE FROM channel_groups WHERE channel_name = $1 AND name = $2", *group)
+    await connection.execute(f"DELETE {_DEAD_LETTERS_OF}", *mailbox)
+    await connection.execute("DELETE FROM mailboxes WHERE id = $1", *mailbox)
+    return removed
 
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:

@@ -1,4 +1,4 @@
-"""Events of runs, as messages of the worker that are due at once.
+"""Events of workflows, as messages of the worker that are due at once.
 
 They are stored in the transaction of the change, beside the log: only the log's own transactions append to it.
 """
@@ -11,7 +11,18 @@ from typing import Any
 
 import asyncpg
 
-from bus.model.records import WORKER_ID, RunSummary, WorkflowRun
+from bus.model.events import EventBody, approval_waiting, due_event, runs_crashed
+from bus.model.records import (
+    EVENTS_CHANNEL,
+    RUNS_CHANNEL,
+    WORKER_CHANNELS,
+    WORKER_ID,
+    RecoveredRun,
+    RunSummary,
+    StepStatus,
+    WorkflowRun,
+    WorkflowStepLog,
+)
 from bus.model.repository import NewMessage
 from bus.model.run_events import event_of, run_event
 
@@ -33,18 +44,21 @@ class EventWriting:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self.wanted: Callable[[], bool] = lambda: False
-        self.came: Callable[[], None] = lambda: None
+        self.wanted: Callable[[str], bool] = lambda channel: False
+        self.came: Callable[[str], None] = lambda channel: None
 
     def __repr__(self) -> str:
-        return f"<EventWriting {'wanted' if self.wanted() else 'not wanted'}>"
+        wanted = [channel for channel in WORKER_CHANNELS if self.wanted(channel)]
+        return f"<EventWriting for {wanted}>"
 
     async def store(self, unit: Unit) -> None:
         """Store the events of a unit."""
         if unit.events:
             await self._schedule(unit.connection, unit.events)
+            channels = {event.recipient_channel or "" for event in unit.events}
             unit.events.clear()
-            self.came()
+            for channel in channels:
+                self.came(channel)
 
     def changed(self, unit: Unit, before: WorkflowRun, after: WorkflowRun) -> None:
         """Record the event that a run has another status than before."""
@@ -55,13 +69,21 @@ class EventWriting:
         """Record the event that a run was created."""
         self._add(unit, "created", run)
 
-    def crashed(self, unit: Unit, run: RunSummary) -> None:
-        """Record the event that a run lost its holder."""
-        self._add(unit, "crashed", run)
+    def crashed(self, unit: Unit, recovered: Sequence[RecoveredRun]) -> None:
+        """Record the events that runs lost their holders."""
+        for each in recovered:
+            self._add(unit, "crashed", each.run)
+        if recovered and self.wanted(EVENTS_CHANNEL):
+            self._tell(unit, runs_crashed(recovered))
+
+    def asked(self, unit: Unit, step: WorkflowStepLog) -> None:
+        """Record the event that a step waits for an approval."""
+        if step.status is StepStatus.WAITING_APPROVAL and self.wanted(EVENTS_CHANNEL):
+            self._tell(unit, approval_waiting(step))
 
     async def progress(self, unit: Unit, run: WorkflowRun, value: Any, emit_id: str | None) -> bool:
         """Record what a run's program emits, once for each id; return False if nobody is told."""
-        if not self.wanted():
+        if not self.wanted(RUNS_CHANNEL):
             return False
         id = None if emit_id is None else str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run.id}/{emit_id}"))
         if id is not None:
@@ -81,5 +103,8 @@ class EventWriting:
         more: dict[str, Any] | None = None,
         id: str | None = None,
     ) -> None:
-        if self.wanted():
+        if self.wanted(RUNS_CHANNEL):
             unit.events.append(run_event(event, run, id or str(uuid.uuid4()), more or {}))
+
+    def _tell(self, unit: Unit, event: EventBody) -> None:
+        unit.events.append(due_event(event, str(uuid.uuid4())))

@@ -70,9 +70,9 @@ async def recover(unit: Unit, runs: Runs, limit: int | None) -> list[RecoveredRu
     await unit.connection.execute(_CRASH, unit.now, error_text(_CRASHED), ids)
     holders = {row[0]: row[9] for row in lost}
     crashed = [summary_record(row) for row in await unit.connection.fetch(_RECOVERED, ids)]
-    for run in crashed:
-        runs.events.crashed(unit, run)
-    return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+    recovered = [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+    runs.events.crashed(unit, recovered)
+    return recovered
 
 
 async def _find_lost(unit: Unit, limit: int | None) -> list[asyncpg.Record]:

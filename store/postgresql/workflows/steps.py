@@ -13,9 +13,10 @@ from bus.errors import Conflict, NotFound, StorageBusy
 from bus.model.checked import NewStep, StepWrite, begun, check_answer, value_text
 from bus.model.records import WorkflowStepLog
 from bus.model.transitions import advance_step
-from bus.model.values import OUTPUT_BYTES_MAX, same_values
+from bus.model.values import same_values
 from bus.model.workflows import StepMove
 
+from .events import EventWriting
 from .rows import value_of
 from .unit import Needs, Unit
 
@@ -37,7 +38,8 @@ def needs_of(write: StepWrite) -> Needs:
 class Steps:
     """Changes of step logs; `check_size` refuses a record that could not be sent to its readers."""
 
-    def __init__(self, check_size: CheckSize, output_bytes_max: int = OUTPUT_BYTES_MAX) -> None:
+    def __init__(self, check_size: CheckSize, output_bytes_max: int, events: EventWriting) -> None:
+        self.events = events
         self._check_size = check_size
         self._output_bytes_max = output_bytes_max
 
@@ -71,6 +73,7 @@ class Steps:
             raise NotFound("run", step.run_id)
         step = begun(step, unit.now)
         unit.create_step(step, new.row)
+        self.events.asked(unit, step)
         return step
 
     async def _move(self, unit: Unit, change: StepMove) -> WorkflowStepLog:
@@ -87,4 +90,6 @@ class Steps:
         if after is not step:
             partial = change.output is None and unit.is_large(step.id)
             unit.write_step(after, partial=partial, output_text=text)
+            if after.status is not step.status:
+                self.events.asked(unit, after)
         return after

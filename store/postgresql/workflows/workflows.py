@@ -129,7 +129,7 @@ class PostgresqlWorkflows(PostgresqlHolds):
     ) -> None:
         super().__init__(database, rules, clock, events)
         self.retrying = Retrying(self.runs)
-        self.steps = Steps(self.runs.check_size, rules.output_bytes_max)
+        self.steps = Steps(self.runs.check_size, rules.output_bytes_max, self.runs.events)
         self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
@@ -152,8 +152,8 @@ class PostgresqlWorkflows(PostgresqlHolds):
         """The maximum size of a step's output as JSON."""
         return self._rules.output_bytes_max
 
-    def report_events(self, wanted: Callable[[], bool], came: Callable[[], None]) -> None:
-        """Write events of runs while they are wanted, and tell that one came."""
+    def report_events(self, wanted: Callable[[str], bool], came: Callable[[str], None]) -> None:
+        """Write events while they are wanted, and tell that one came."""
         self.runs.events.wanted, self.runs.events.came = wanted, came
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:

@@ -10,7 +10,17 @@ import json
 import aiosqlite
 import msgspec
 
-from bus.model.repository import CancelDelayed, DiscardDeadLetters, PurgeMailbox, Removal, Remove, Removed
+from bus.model.repository import (
+    CancelDelayed,
+    CloseGroup,
+    DiscardDeadLetters,
+    EndSubscription,
+    PurgeMailbox,
+    Removal,
+    Remove,
+    RemoveBot,
+    Removed,
+)
 
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..file.reader import Reader
@@ -25,6 +35,24 @@ ADD_REMOVAL = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _DEAD_LETTERS = "mailbox_id = ? AND seq IN (SELECT value FROM json_each(?))"
+
+_DEAD_LETTERS_OF = "FROM dead_letters WHERE mailbox_id = ?"
+
+_SUBSCRIPTION = "bot_id = ? AND channel_name = ?"
+
+_MEMBERS = "FROM bot_subscriptions WHERE channel_name = ? AND group_name = ?"
+
+_OF_BOT = {
+    "subscriptions": "FROM bot_subscriptions WHERE bot_id = ?",
+    "dead_letters": _DEAD_LETTERS_OF,
+    "keys": "FROM keys WHERE bot_id = ?",
+}
+_ENDED = "('completed', 'failed', 'cancelled')"
+_KEPT_OF_BOT = {
+    "runs": f"FROM workflow_runs WHERE holder_bot_id = ? AND status NOT IN {_ENDED}",
+    "definitions": "FROM workflows WHERE owner_bot_id = ?",
+    "delayed": "FROM scheduled_messages WHERE sender_bot_id = ?1 OR recipient_bot_id = ?1",
+}
 
 _DELAYED = "sender_bot_id = ? AND id IN (SELECT value FROM json_each(?))"
 
@@ -42,7 +70,7 @@ async def remove_what(connection: aiosqlite.Connection, change: Remove) -> Remov
     if what is not None:
         return removed_before(what, change)
     removed = await _remove(connection, change, Removed(change.kind, change.name))
-    if change.dry_run:
+    if change.dry_run or removed.is_refused(force=change.force):
         return removed
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, removal_row(change, removed))
@@ -71,9 +99,61 @@ async def _remove(connection: aiosqlite.Connection, change: Remove, nothing: Rem
                 await connection.execute(f"DELETE FROM scheduled_messages WHERE {_DELAYED}", named)
             waiting = tuple(row[0] for row in rows)
             return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
-        case PurgeMailbox(unread, returned):
-            count = returned + await count_waiting(connection, unread)
-            return msgspec.structs.replace(nothing, counts={"waiting": count})
+        case PurgeMailbox():
+            return msgspec.structs.replace(nothing, counts={"waiting": await _waiting(connection, change.what)})
+        case EndSubscription(bot_id, channel, waiting):
+            [[there]] = await connection.execute_fetchall(
+                f"SELECT COUNT(*) FROM bot_subscriptions WHERE {_SUBSCRIPTION}", (bot_id, channel)
+            )
+            if not change.dry_run:
+                await connection.execute(f"DELETE FROM bot_subscriptions WHERE {_SUBSCRIPTION}", (bot_id, channel))
+            counts = {"subscriptions": there, "waiting": await _waiting(connection, waiting)}
+            return msgspec.structs.replace(nothing, counts=counts)
+        case CloseGroup():
+            return await _close_group(connection, change, change.what, nothing)
+        case RemoveBot():
+            return await _remove_bot(connection, change, change.what, nothing)
+
+
+async def _remove_bot(
+    connection: aiosqlite.Connection, change: Remove, what: RemoveBot, nothing: Removed
+) -> Removed:
+    bot = (what.bot_id,)
+    counts = {"sessions": what.sessions, "waiting": await _waiting(connection, what.waiting)}
+    for name, sql in {**_KEPT_OF_BOT, **_OF_BOT}.items():
+        [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", bot)
+    removed = msgspec.structs.replace(
+        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
+    )
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    for sql in _OF_BOT.values():
+        await connection.execute(f"DELETE {sql}", bot)
+    await connection.execute("DELETE FROM mailboxes WHERE id = ?", bot)
+    await connection.execute("DELETE FROM bots WHERE id = ?", bot)
+    return removed
+
+
+async def _waiting(connection: aiosqlite.Connection, waiting: PurgeMailbox | None) -> int:
+    return 0 if waiting is None else waiting.returned + await count_waiting(connection, waiting.unread)
+
+
+async def _close_group(
+    connection: aiosqlite.Connection, change: Remove, what: CloseGroup, nothing: Removed
+) -> Removed:
+    group, mailbox = (what.channel, what.group), (what.waiting.unread.mailbox_id,)
+    counts = {"waiting": await _waiting(connection, what.waiting), "in_flight": what.in_flight}
+    for name, sql, values in (("members", _MEMBERS, group), ("dead_letters", _DEAD_LETTERS_OF, mailbox)):
+        [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", values)
+    in_the_way = {name: count for name, count in counts.items() if count}
+    removed = msgspec.structs.replace(nothing, counts=counts, in_the_way=in_the_way)
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    await connection.execute(f"DELETE {_MEMBERS}", group)
+    await connection.execute("DELETE FROM channel_groups WHERE channel_name = ? AND name = ?", group)
+    await connection.execute(f"DELETE {_DEAD_LETTERS_OF}", mailbox)
+    await connection.execute("DELETE FROM mailboxes WHERE id = ?", mailbox)
+    return removed
 
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:

@@ -311,9 +311,9 @@ class Runs:
             f"{SUMMARY} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY started_at, rowid", (ids,)
         )
         crashed = [summary_record(row) for row in rows]
-        for run in crashed:
-            await self.events.crashed(connection, run)
-        return [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+        recovered = [RecoveredRun(run=run, holder=holders[run.id]) for run in crashed]
+        await self.events.crashed(connection, recovered)
+        return recovered
 
     async def check_fence(
         self, connection: aiosqlite.Connection, run_id: str, fence: int | None, by: str | None

@@ -9,7 +9,7 @@ its way to the connection's thread and back than for its work.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -27,11 +27,12 @@ from bus.model.checked import NewStep, StepWrite, begun, check_answer, value_tex
 from bus.model.leases import check_fence
 from bus.model.records import StepStatus, WorkflowStepLog
 from bus.model.transitions import advance_step
-from bus.model.values import OUTPUT_BYTES_MAX, same_values
+from bus.model.values import same_values
 from bus.model.workflows import StepMove
 
 from ..file.reader import is_text
 from ..file.writer import Transaction
+from .events import EventWriting
 
 __all__ = [
     "STEPS_FROM_PLACE",
@@ -117,7 +118,8 @@ CheckSize = Callable[[msgspec.Struct, str, str | None], None]
 class Steps:
     """Changes of step logs; `check_size` refuses a record that could not be sent to its readers."""
 
-    def __init__(self, check_size: CheckSize, output_bytes_max: int = OUTPUT_BYTES_MAX) -> None:
+    def __init__(self, check_size: CheckSize, output_bytes_max: int, events: EventWriting) -> None:
+        self.events = events
         self._check_size = check_size
         self._output_bytes_max = output_bytes_max
         self._large = 0
@@ -146,7 +148,7 @@ class Steps:
         `last` says that the operation writes nothing more.
         """
         self._large = 0
-        last = last and len(writes) <= _PORTION_STEPS
+        last = last and len(writes) <= _PORTION_STEPS and not any(map(_asks, writes))
         outcomes: list[WorkflowStepLog | StoreError] = []
         for begin in range(0, len(writes), _PORTION_STEPS):
             portion = writes[begin : begin + _PORTION_STEPS]
@@ -179,7 +181,9 @@ class Steps:
             rows = await execute(create, list(chain.from_iterable(values)))
         except sqlite3.IntegrityError as error:
             raise Conflict(str(error)) from error
-        return {id: steps[id] for (id,) in rows}
+        created = {id: steps[id] for (id,) in rows}
+        await self._tell(transaction, created.values())
+        return created
 
     async def _look_and_write(
         self, transaction: Transaction, writes: Sequence[StepWrite], now: str, *, last: bool
@@ -213,7 +217,14 @@ class Steps:
                 await transaction.connection.executemany(_UPDATE, found.updates)
         except sqlite3.IntegrityError as error:
             raise Conflict(str(error)) from error
+        await self._tell(transaction, found.entered)
         return outcomes
+
+    async def _tell(self, transaction: Transaction, entered: Iterable[WorkflowStepLog]) -> None:
+        """Record the events of steps that entered their status, where that is to wait for an approval."""
+        for step in entered:
+            if step.status is StepStatus.WAITING_APPROVAL:
+                await self.events.asked(transaction.connection, step)
 
     async def _with_large_output(self, transaction: Transaction, row: sqlite3.Row) -> Any:
         """Return a row with its output. Raise StorageBusy if too many were read already."""
@@ -239,7 +250,14 @@ class Steps:
         if after is not step:
             found.updates.append((after.status, after.error, after.started_at, after.completed_at, text, after.id))
             found.known[after.id] = after, hold
+            if after.status is not step.status:
+                found.entered.append(after)
         return after
+
+
+def _asks(write: StepWrite) -> bool:
+    status = write.step.status if isinstance(write, NewStep) else write.status
+    return status is StepStatus.WAITING_APPROVAL
 
 
 def _id(write: StepWrite) -> str:
@@ -263,6 +281,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[WorkflowStepLog, _HoldOf]] = {}
+        self.entered: list[WorkflowStepLog] = []
+        """Step logs as they entered a status."""
         self.inserts: list[tuple[Any, ...]] = []
         self.updates: list[tuple[Any, ...]] = []
 
@@ -289,6 +309,7 @@ class _Found:
         step = begun(step, now)
         self.inserts.append((*new.row, step.started_at, step.completed_at))
         self.known[step.id] = step, hold
+        self.entered.append(step)
         return step
 
 

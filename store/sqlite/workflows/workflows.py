@@ -95,7 +95,7 @@ class SqliteWorkflows(SqliteHolds):
     ) -> None:
         super().__init__(database, rules, clock, lease_clock)
         self.retrying = Retrying(self.runs)
-        self.steps = Steps(self.runs.check_size, rules.output_bytes_max)
+        self.steps = Steps(self.runs.check_size, rules.output_bytes_max, self.runs.events)
         self.signals = RunSignals(self.runs, self.steps)
         self._by = by
         """The bot for which it works, if that is to be asked."""
@@ -112,7 +112,7 @@ class SqliteWorkflows(SqliteHolds):
 
     def _with(self, rules: WorkflowRules, by: str | None) -> SqliteWorkflows:
         other = SqliteWorkflows(self._database, rules, self._clock, self._lease_clock, by=by)
-        other.runs.events = self.runs.events
+        other.runs.events = other.steps.events = self.runs.events
         if rules is self._rules:
             other._joint = self._joint
         return other
@@ -122,8 +122,8 @@ class SqliteWorkflows(SqliteHolds):
         """The maximum size of a step's output as JSON."""
         return self._rules.output_bytes_max
 
-    def report_events(self, wanted: Callable[[], bool], came: Callable[[], None]) -> None:
-        """Write events of runs while they are wanted, and tell that one came."""
+    def report_events(self, wanted: Callable[[str], bool], came: Callable[[str], None]) -> None:
+        """Write events while they are wanted, and tell that one came."""
         self.runs.events.wanted, self.runs.events.came = wanted, came
 
     async def emit_run(self, run_id: str, value: Any, *, fence: int | None = None, id: str | None = None) -> bool:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from bus.model.records import BotOwner, WorkflowDefinition
 from bus.model.repository import (
     AddBot,
+    AddChannel,
     AddDeadLetters,
+    AddSubscription,
     CancelDelayed,
+    CloseGroup,
     DeadLetter,
     DelayedRequest,
     DiscardDeadLetters,
+    EndSubscription,
     MessageLog,
     PurgeMailbox,
     Remove,
+    RemoveBot,
     Removed,
+    RemoveSubscription,
     Store,
     What,
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, bot, direct, page, release, to_channel
+from .samples import add, at, bot, channel, direct, hold_run, page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +140,109 @@ async def test_what_was_removed_stays_so(log_place: LogPlace) -> None:
     async with log_place.open() as log:
         assert (await log.load()).dead_letters == []
         assert (await remove(log, DiscardDeadLetters("bob", (1,)))).again
+
+
+# ── Subscriptions and groups ─────────────────────────────────────────────────────────────────────────────
+
+
+async def with_group(log: MessageLog) -> PurgeMailbox:
+    """Open a group with two members, beside other subscriptions, and return what waits for it."""
+    await log.apply(
+        [
+            *(AddBot(bot(id)) for id in ("ann", "bob", "eve")),
+            *(AddChannel(channel(name)) for name in ("work", "news")),
+            *(AddSubscription(id, "work", at(1), 0, group="team") for id in ("ann", "bob")),
+            AddSubscription("eve", "work", at(1), 0, group="other"),
+            *(AddSubscription(id, "news", at(1), 0) for id in ("ann", "bob")),
+        ]
+    )
+    await add(log, to_channel("a", "ann", "work"), to_channel("b", "ann", "work"), to_channel("c", "ann", "news"))
+    letters = (DeadLetter("work/team", 1, "no", 1, at(2)), DeadLetter("work/other", 1, "no", 1, at(2)))
+    await log.apply([AddDeadLetters(letters)])
+    return PurgeMailbox(page("work/team", ("work", 0), seqs=(1,)), 3)
+
+
+async def test_a_subscription_is_ended(log: MessageLog) -> None:
+    await with_group(log)
+    waiting = PurgeMailbox(page("bob", ("news", 0)), 0)
+    for what, counts in (
+        (EndSubscription("bob", "news", waiting), {"subscriptions": 1, "waiting": 1}),
+        (EndSubscription("bob", "news", None), {"subscriptions": 0, "waiting": 0}),
+    ):
+        assert (await remove(log, what, id=f"would {counts}", dry_run=True)).counts == counts
+        removed = await remove(log, what, id=f"do {counts}")
+        assert (removed.counts, removed.done) == (counts, True)
+    left = {(each.bot_id, each.channel) for each in (await log.load()).subscriptions}
+    assert left == {("ann", "work"), ("bob", "work"), ("eve", "work"), ("ann", "news")}
+
+
+async def test_a_group_in_use_is_removed_only_by_force(log: MessageLog) -> None:
+    what = CloseGroup("work", "team", await with_group(log), 2)
+    counts = {"waiting": 4, "in_flight": 2, "members": 2, "dead_letters": 1}
+    refused = await remove(log, what)
+    assert (refused.in_the_way, refused.counts, refused.done) == (counts, counts, False)
+    state = await log.load()
+    assert len(state.subscriptions) == 5
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done, removed.again) == (counts, True, False)
+    assert await remove(log, what) == msgspec.structs.replace(removed, again=True)
+    state = await log.load()
+    assert {(each.channel, each.name) for each in state.groups} == {("work", "other")}
+    assert {each.mailbox_id for each in state.mailboxes} == {"ann", "bob", "eve", "work/other"}
+    assert state.dead_letters == [("work/other", 1)]
+    assert {(each.bot_id, each.channel) for each in state.subscriptions} == {
+        ("eve", "work"), ("ann", "news"), ("bob", "news"),
+    }  # fmt: skip
+    assert len(await log.messages([1, 2, 3])) == 3
+
+
+async def test_a_group_that_nobody_uses_is_removed(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddChannel(channel("work"))])
+    await log.apply([AddSubscription("ann", "work", at(1), 0, group="team"), RemoveSubscription("ann", "work")])
+    removed = await remove(log, CloseGroup("work", "team", PurgeMailbox(page("work/team", ("work", 0)), 0), 0))
+    assert (removed.done, sum(removed.counts.values())) == (True, 0)
+    await log.apply([AddSubscription("ann", "work", at(1), None, group="team")])
+    assert len((await log.load()).groups) == 1
+
+
+# ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_bot_is_removed_with_what_it_has(log: MessageLog) -> None:
+    await with_group(log)
+    await add(log, direct("d", "ann", "bob"))
+    await log.apply([AddDeadLetters((DeadLetter("bob", 4, "no", 1, at(2)),))])
+    what = RemoveBot("bob", PurgeMailbox(page("bob", ("", 0), ("news", 0)), 0), 0)
+    counts = {"subscriptions": 2, "waiting": 2, "dead_letters": 1}
+    refused = await remove(log, what)
+    assert (refused.in_the_way, refused.done) == (counts, False)
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done) == (counts, True)
+    state = await log.load()
+    assert {each.id for each in state.bots} == {"ann", "eve"}
+    assert {each.mailbox_id for each in state.mailboxes} == {"ann", "eve", "work/team", "work/other"}
+    assert "bob" not in {each.bot_id for each in state.subscriptions}
+    assert "bob" not in {mailbox_id for mailbox_id, _ in state.dead_letters}
+    assert len(await log.messages([4])) == 1
+    await log.apply([AddBot(msgspec.structs.replace(bot("bob"), id="another"))])
+
+
+async def test_what_keeps_a_bot_even_by_force(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddBot(bot("bob"))])
+    await add(log, direct("a", "ann", "bob", due_at=at(50)))
+    for id in ("ann", "bob"):
+        what = RemoveBot(id, PurgeMailbox(page(id, ("", 0)), 0), 0)
+        refused = await remove(log, what, id=f"delayed {id}", force=True)
+        assert (refused.in_the_way, refused.done) == ({"delayed": 1}, False)
+    await release(log, 50)
+    connected = RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 2)
+    refused = await remove(log, connected, force=True)
+    assert (refused.in_the_way, refused.done) == ({"sessions": 2}, False)
+
+
+async def test_a_bot_that_holds_a_run_or_owns_a_workflow_is_kept(store: Store) -> None:
+    await store.log.apply([AddBot(bot("ann"))])
+    await hold_run(store, "held")
+    await store.workflows.save_definition(WorkflowDefinition(id="own", name="own", owner=BotOwner("ann")))
+    refused = await remove(store.log, RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 0), force=True)
+    assert (refused.in_the_way, refused.done) == ({"runs": 1, "definitions": 1}, False)

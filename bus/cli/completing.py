@@ -1,0 +1,81 @@
+"""Completion of names in a shell: bots, channels, mailboxes and runs, asked of the worker.
+
+Owns these questions. They come from a key that somebody pressed: they end soon, and whatever goes wrong, nothing is
+completed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import anyio
+import rich_click as click
+from click.shell_completion import CompletionItem
+
+from ..bot import Bot, connect
+from ..client.endpoint import VARIABLE
+from ..errors import BusError
+from .options import beside
+
+__all__ = ["complete_bots", "complete_channels", "complete_mailboxes", "complete_runs"]
+
+_SECONDS = 1.0
+"""How long somebody waits for a completion."""
+
+_RUNS_MAX = 100
+"""Runs that are offered: the newest."""
+
+Offers = list[tuple[str, str]]
+"""What may be meant, each with what it is."""
+
+_Completing = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _of(names: Callable[[Bot], Awaitable[Offers]]) -> _Completing:
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        logging.getLogger("posthouse.client").addHandler(logging.NullHandler())
+        try:
+            found = anyio.run(_asked, context, names)
+        except (BusError, OSError, ValueError, TypeError, BaseExceptionGroup):
+            return []
+        return [CompletionItem(name, help=what) for name, what in found if name.startswith(incomplete)]
+
+    return complete
+
+
+async def _asked(context: click.Context, names: Callable[[Bot], Awaitable[Offers]]) -> Offers:
+    """Ask the worker that the command line names so far."""
+    urls = context.params.get("urls") or ()
+    file = context.params.get("credentials") or os.environ.get(VARIABLE) or (None if urls else beside())
+    found: Offers = []
+    with anyio.move_on_after(2 * _SECONDS):
+        async with connect(urls, credentials=file, wait=_SECONDS, timeout=_SECONDS, read_only=True) as bot:
+            found = await names(bot)
+    return found
+
+
+async def _bots(bot: Bot) -> Offers:
+    return [(each.name, "a bot, online" if each.online else "a bot") for each in await bot.bots()]
+
+
+async def _channels(bot: Bot) -> Offers:
+    return [(each.name, "a channel") for each in await bot.channels()]
+
+
+async def _mailboxes(bot: Bot) -> Offers:
+    groups = [
+        (f"{channel.name}/{group.group}", "a group") for channel in await bot.channels() for group in channel.groups
+    ]
+    return [*await _bots(bot), *groups]
+
+
+async def _runs(bot: Bot) -> Offers:
+    runs = await bot.workflows.list_all_runs(limit=_RUNS_MAX)
+    return [(run.id, f"{run.workflow_name}, {run.status}") for run in runs]
+
+
+complete_bots, complete_channels, complete_mailboxes, complete_runs = map(
+    _of, (_bots, _channels, _mailboxes, _runs)
+)

@@ -1,0 +1,60 @@
+"""Who listens to what the worker tells: events of runs, and events of the worker itself.
+
+Owns who makes them be written: a setting, a subscription to their channel, or a listener at the tap. Otherwise
+nothing is written, and nothing looked up. The store writes an event in the transaction of what it tells of, beside
+the log, as a message that is due at once; `scheduling` moves it into the log. What the core notices by itself is in
+`events`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from ..model.records import EVENTS_CHANNEL, RUNS_CHANNEL
+from ..settings import Settings
+from .directory import Directory
+from .scheduling import Scheduling
+from .tapping import Tapping
+
+__all__ = ["Audience"]
+
+
+class Audience:
+    """See the module."""
+
+    def __init__(self, settings: Settings, directory: Directory, tapping: Tapping, scheduling: Scheduling) -> None:
+        self._publish = {
+            RUNS_CHANNEL: "always" if settings.workflows.events else "subscribed",
+            EVENTS_CHANNEL: settings.events.publish if EVENTS_CHANNEL in directory.worker_channels else "never",
+        }
+        self.directory = directory
+        self._tapping = tapping
+        self._scheduling = scheduling
+
+    def __repr__(self) -> str:
+        return f"<Audience of {[channel for channel in self._publish if self.wants(channel)]}>"
+
+    @property
+    def warning(self) -> str | None:
+        """What operators should know if the channel for events is not the worker's."""
+        entry = self.directory.channels.get(EVENTS_CHANNEL)
+        if entry is None or EVENTS_CHANNEL in self.directory.worker_channels:
+            return None
+        creator = self.directory.bots.get(entry.channel.created_by_bot_id)
+        by = "a bot" if creator is None else f"bot {creator.name!r}"
+        return (
+            f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays an ordinary"
+            " channel: this worker publishes no events; watch 'posthouse audit --follow' and the metrics instead"
+        )
+
+    def wants(self, channel: str) -> bool:
+        """Return True if what the worker tells on one of its channels is to be written."""
+        publish = self._publish[channel]
+        if publish != "subscribed":
+            return publish == "always"
+        entry = self.directory.channels.get(channel)
+        return (entry is not None and bool(entry.mailboxes)) or self._tapping.has_listener(channel)
+
+    def written(self, channel: str) -> None:
+        """Note that the store wrote an event for a channel: it enters the log with the next tick."""
+        self._scheduling.expect_events(channel)
