@@ -40,6 +40,8 @@ def in_words(removed: Removed) -> str:
             text = f"the subscription of {bot} to {channel}, with {amount(counts['waiting'], 'waiting message')}"
         case "bot":
             text = f"the bot {name}{_with(counts)}"
+        case "channel":
+            text = f"the channel {name}{_with(counts)}"
         case "group":
             text = f"the group {name}{_with(counts)}"
         case kind:
@@ -80,7 +82,7 @@ _force = click.option("--force", is_flag=True, help="Remove also what is in the 
 
 @click.group()
 def remove() -> None:
-    """Remove bots, subscriptions and groups, with what waits for them.
+    """Remove bots, channels, groups and subscriptions, with what waits for them.
 
     Their messages stay in the log: `posthouse history` shows them.
     """
@@ -134,3 +136,18 @@ def remove_bot(link: Link, bot: str, **how: Any) -> None:
     letters or keys. A bot of that name that comes later is a new one.
     """
     tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)))
+
+
+@remove.command("channel")
+@click.argument("channel", metavar="CHANNEL", callback=name_of)
+@_force
+@referenced
+@dry_run
+@linked("console")
+def remove_channel(link: Link, channel: str, **how: Any) -> None:
+    """Remove CHANNEL with its subscriptions and groups. Whoever publishes on it creates it again.
+
+    Its messages stay in the log, and a channel of that name that comes later has them. It is refused, and exits
+    with 1, if delayed messages are for it; and without --force if it has subscriptions or groups.
+    """
+    tell(link, ask(link, lambda asker: asker.remove_channel(channel, **how)))

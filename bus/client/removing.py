@@ -15,6 +15,7 @@ from ..wire.limits import ANSWER_ITEMS_MAX
 from ..wire.removing_frames import (
     AtPath,
     BotOf,
+    ChannelOf,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
@@ -184,6 +185,24 @@ class Removing:
         `admin` on `remove`.
         """
         what = GroupOf(channel, group)
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run, force=force)
+
+    async def remove_channel(
+        self,
+        channel: str,
+        *,
+        force: bool = False,
+        id: str | None = None,
+        reference: str | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove a channel. Its messages stay in the log, and a channel of the same name that comes later has them.
+
+        Raise Conflict if delayed messages are for it: cancel them first. Raise it also if it has subscriptions,
+        groups, or messages that wait or dead letters in them, unless `force` says that these are removed as well.
+        Whoever publishes on it creates it again. With keys, it needs the right `admin` on `remove`.
+        """
+        what = ChannelOf(channel)
         return await self._remove(what, id=id, reference=reference, dry_run=dry_run, force=force)
 
     async def remove_bot(

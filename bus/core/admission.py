@@ -174,7 +174,7 @@ class Admission:
         new: dict[str, None] = {}
         for lot in lots:
             name = lot.recipient_channel
-            if name is not None and name not in self._directory.channels and not lot.known_only:
+            if name is not None and not self._directory.has_channel(name) and not lot.known_only:
                 new[name] = None
         if not new:
             return []

@@ -49,7 +49,7 @@ class Job(Generic[_Answer]):
     both: messages are merged with their neighbours', changes are not.
     """
 
-    __slots__ = ("changes", "channels", "lots", "mailboxes", "messages", "size_bytes")
+    __slots__ = ("alone", "changes", "channels", "lots", "mailboxes", "messages", "size_bytes")
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class Job(Generic[_Answer]):
         self.mailboxes = mailboxes
         self.messages = 0
         self.size_bytes = size_bytes
+        self.alone = False
+        """Whether no other job may be in its batch."""
 
     def begin(self) -> None:
         """Prepare for writing: the job is in a batch now, and may still set its changes and mailboxes."""
@@ -206,6 +208,8 @@ class Batches:
             messages += job.messages
             size_bytes += job.size_bytes
             if jobs and (messages > self._limits.batch_messages_max or size_bytes > self._limits.batch_bytes_max):
+                break
+            if jobs and (job.alone or jobs[0].alone):
                 break
             jobs.append(self._jobs.popleft())
             self._messages -= job.messages

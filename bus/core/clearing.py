@@ -15,13 +15,13 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.records import BotRecord
+from ..model.records import WORKER_NAME, BotRecord
 from ..model.removing import KEPT
 from ..model.repository import Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
 from ..wire.limits import NAME_CHARACTERS_MAX
-from ..wire.removing_frames import BotOf, DeadLettersOf, DelayedOf, GroupOf, MailboxOf, SubscriptionOf
+from ..wire.removing_frames import BotOf, ChannelOf, DeadLettersOf, DelayedOf, GroupOf, MailboxOf, SubscriptionOf
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
@@ -29,6 +29,7 @@ from .keyring import Keyring
 from .removals import (
     BacklogTarget,
     BotTarget,
+    ChannelTarget,
     DeadLettersTarget,
     DelayedTarget,
     GroupTarget,
@@ -129,6 +130,14 @@ class Clearing:
             case BotOf(name):
                 self._require(session)
                 return BotTarget(self._bot(session, name), self._directory, self._subscribing, self._keyring)
+            case ChannelOf(name):
+                self._require(session)
+                if name.lower().startswith(f"{WORKER_NAME}."):
+                    raise Refusal(Code.BAD_REQUEST, f"channel {name!r} is the worker's own")
+                entry = self._directory.channels.get(name)
+                if entry is None:
+                    raise Refusal(Code.UNKNOWN_CHANNEL, f"no channel named {name!r}")
+                return ChannelTarget(name, entry, self._subscribing)
             case GroupOf(channel, group):
                 self._require(session)
                 found = self._directory.mailboxes.get(group_mailbox_id(channel, group))
@@ -259,6 +268,7 @@ class _RemoveJob(Job[Removed]):
 
     def __init__(self, clearing: Clearing, asked: _Asked, target: Target) -> None:
         super().__init__(mailboxes=target.mailboxes)
+        self.alone = target.alone
         self._clearing = clearing
         self._asked = asked
         self._target = target

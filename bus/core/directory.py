@@ -86,6 +86,8 @@ class Directory:
         self._subscriptions: dict[str, dict[str, Subscription]] = {}
         self.leaving: dict[str, BotRecord] = {}
         """Bots that are being removed, by name: for others they do not exist any more."""
+        self.closing: set[str] = set()
+        """Channels that are being removed: what is published now creates them anew."""
         places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
         for bot in state.bots:
             self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
@@ -224,6 +226,16 @@ class Directory:
         mailbox.sources.restore(channel, Interest(start_seq, echo=True))
         self.mailboxes[mailbox.id] = self.channels[channel].mailboxes[mailbox.id] = mailbox
         self.channels[channel].groups.add(group)
+
+    def has_channel(self, name: str) -> bool:
+        """Return True if a channel is there, and stays."""
+        return name in self.channels and name not in self.closing
+
+    def remove_channel(self, name: str) -> Channel:
+        """Remove a channel without subscriptions and groups; return what it was."""
+        self.closing.discard(name)
+        self.channel_names.remove(name)
+        return self.channels.pop(name).channel
 
     def close_group(self, channel: str, group: str) -> Mailbox:
         """Remove a group that has no members, and return its mailbox."""

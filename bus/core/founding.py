@@ -70,7 +70,7 @@ class Founding:
     def lack_of_channel(self, bot_id: str, name: str, share: Share) -> Refusal | None:
         """Return which limit a channel would exceed if it is a new one of a bot, or None."""
         directory = self._directory
-        if name in directory.channels or name in self._creating or name in directory.worker_channels:
+        if directory.has_channel(name) or name in self._creating or name in directory.worker_channels:
             return None
         limits = self._limits
         if len(directory.channels) + len(self._creating) >= limits.channels_max:
@@ -82,9 +82,13 @@ class Founding:
     def begin(self, channels: Iterable[Channel]) -> None:
         """Count channels that are to be created; of a frame's, all."""
         for channel in channels:
-            if channel.name not in self._directory.channels and channel.name not in self._creating:
+            if not self._directory.has_channel(channel.name) and channel.name not in self._creating:
                 self._creating[channel.name] = channel.created_by_bot_id
                 self._created[channel.created_by_bot_id] += 1
+
+    def removed(self, channel: Channel) -> None:
+        """Count a channel that was removed no more."""
+        self._created[channel.created_by_bot_id] -= 1
 
     def end(self, channels: Iterable[Channel]) -> None:
         """Note that channels are in the directory, or that they were not created."""

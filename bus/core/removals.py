@@ -15,6 +15,7 @@ from ..mailbox.mailbox import Mailbox
 from ..model.records import BotRecord
 from ..model.repository import (
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -22,7 +23,7 @@ from ..model.repository import (
     Removed,
     What,
 )
-from .directory import Directory
+from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
 from .keyring import Keyring
 from .scheduling import Scheduling
@@ -31,6 +32,7 @@ from .subscribing import Subscribing
 __all__ = [
     "BacklogTarget",
     "BotTarget",
+    "ChannelTarget",
     "DeadLettersTarget",
     "DelayedTarget",
     "GroupTarget",
@@ -43,6 +45,8 @@ class Target:
     """Something to be removed. `mailboxes` are those whose state is saved with the removal."""
 
     kind: ClassVar[str]
+    alone: ClassVar[bool] = False
+    """Whether it must be written in a batch of its own."""
 
     def __init__(self, name: str, mailboxes: Sequence[Mailbox]) -> None:
         self.name = name
@@ -226,6 +230,51 @@ class GroupTarget(Target):
         self._mailbox.removed = False
         self._subscribing.dispatch.save_again([self._mailbox])
         self._subscribing.dispatch.touch(self._mailbox)
+
+
+class ChannelTarget(Target):
+    """A channel with its subscriptions and groups."""
+
+    kind = "channel"
+    alone = True
+    """What is published after it creates the channel anew, in a later batch."""
+
+    def __init__(self, name: str, entry: ChannelEntry, subscribing: Subscribing) -> None:
+        super().__init__(name, [])
+        self._entry = entry
+        self._subscribing = subscribing
+
+    @property
+    def _groups(self) -> list[Mailbox]:
+        return [mailbox for mailbox in self._entry.mailboxes.values() if mailbox.group is not None]
+
+    def begin(self) -> bool:
+        """Let none of its subscriptions change."""
+        return self._subscribing.begin_to_close(self.name)
+
+    def look(self) -> CloseChannel:
+        """Return it, with what waits in the mailboxes of its groups."""
+        last_seq = self._subscribing.last_seq
+        return CloseChannel(self.name, tuple(mailbox.purging.look(last_seq) for mailbox in self._groups))
+
+    def prepare(self) -> CloseChannel:
+        """Save the state of its groups no more."""
+        for mailbox in self._groups:
+            mailbox.removed = True
+        return self.look()
+
+    def done(self, removed: Removed) -> None:
+        """Remove it."""
+        self._subscribing.close_channel(self.name)
+        self._subscribing.proceed_all(self.name)
+
+    def keep(self) -> None:
+        """Go on with it."""
+        for mailbox in self._groups:
+            mailbox.removed = False
+            self._subscribing.dispatch.save_again([mailbox])
+            self._subscribing.dispatch.touch(mailbox)
+        self._subscribing.proceed_all(self.name)
 
 
 class BotTarget(Target):

@@ -157,7 +157,8 @@ def _mailboxes_of(directory: Directory, bot_id: str, message: Surveyed) -> list[
     kept = [own] if own.leaving.holds({seq}) else []
     subscription = directory.subscriptions_of(bot_id).get(channel)
     if subscription is None or subscription.start_seq >= seq:
-        sharing = directory.channels[channel].mailboxes.values()
+        entry = directory.channels.get(channel)
+        sharing = () if entry is None else entry.mailboxes.values()
         return kept + [mailbox for mailbox in sharing if mailbox.group is not None]
     if subscription.group is None:
         return [own]

@@ -62,6 +62,8 @@ class Subscribing:
         self._limits = limits
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
         """The changes that wait for the one under way, by bot and channel."""
+        self._held: dict[str, list[str]] = {}
+        """Bots whose subscriptions do not change while a channel is being removed."""
         self._opening: dict[str, set[str]] = {}
         """Groups that are being opened, by channel."""
 
@@ -193,6 +195,31 @@ class Subscribing:
         if removed:
             self.leave(session.bot_id, unsubscribe.channel)
         self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
+
+    def begin_to_close(self, channel: str) -> bool:
+        """Let no subscription to a channel change until `proceed_all`. Return False if one is on its way."""
+        if any(channel in changing for changing in self._changing.values()):
+            return False
+        self._held[channel] = list(self._directory.channels[channel].subscriptions)
+        for bot_id in self._held[channel]:
+            self.change(bot_id, channel)
+        self._directory.closing.add(channel)
+        return True
+
+    def proceed_all(self, channel: str) -> None:
+        """Begin the changes that waited while a channel was to be removed."""
+        self._directory.closing.discard(channel)
+        for bot_id in self._held.pop(channel):
+            self.proceed(bot_id, channel)
+
+    def close_channel(self, channel: str) -> None:
+        """Enter the end of a channel, with its subscriptions and groups, that is on disk."""
+        entry = self._directory.channels[channel]
+        for group in list(entry.groups):
+            self.close_group(channel, group)
+        for bot_id in list(entry.subscriptions):
+            self.leave(bot_id, channel)
+        self._founding.removed(self._directory.remove_channel(channel))
 
     def change(self, bot_id: str, channel: str) -> bool:
         """Begin a change that is not the bot's own: `proceed` ends it. Return False if one is under way."""

@@ -15,6 +15,7 @@ from .pages import PageRequest
 __all__ = [
     "KEPT",
     "CancelDelayed",
+    "CloseChannel",
     "CloseGroup",
     "DiscardDeadLetters",
     "EndSubscription",
@@ -68,6 +69,16 @@ class CloseGroup(msgspec.Struct, frozen=True):
     in_flight: int
 
 
+class CloseChannel(msgspec.Struct, frozen=True):
+    """Remove a channel with its subscriptions and groups; `groups` has what waits in their mailboxes.
+
+    It is not removed, even by force, while a delayed message is for it.
+    """
+
+    channel: str
+    groups: tuple[PurgeMailbox, ...]
+
+
 class RemoveBot(msgspec.Struct, frozen=True):
     """Remove a bot with its mailbox, its dead letters, its subscriptions and its keys.
 
@@ -83,7 +94,7 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | RemoveBot
+What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
 
 
 class Remove(msgspec.Struct, frozen=True):

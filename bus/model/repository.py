@@ -72,6 +72,7 @@ from .pages import Page, PageRequest
 from .records import BotMessage, BotSubscription, Channel
 from .removing import (
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -108,6 +109,7 @@ __all__ = [
     "Applied",
     "CancelDelayed",
     "Change",
+    "CloseChannel",
     "CloseGroup",
     "CommitWork",
     "Committed",

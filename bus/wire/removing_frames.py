@@ -16,6 +16,7 @@ from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 __all__ = [
     "AtPath",
     "BotOf",
+    "ChannelOf",
     "DeadLettersOf",
     "DelayedMessage",
     "DelayedOf",
@@ -130,6 +131,12 @@ class BotOf(_Removable, frozen=True, tag="bot"):
     bot: _AnyId
 
 
+class ChannelOf(_Removable, frozen=True, tag="channel"):
+    """A channel, with its subscriptions and groups."""
+
+    channel: Name
+
+
 class GroupOf(_Removable, frozen=True, tag="group"):
     """A group, with its mailbox."""
 
@@ -137,7 +144,7 @@ class GroupOf(_Removable, frozen=True, tag="group"):
     group: Name
 
 
-Removable = DeadLettersOf | MailboxOf | DelayedOf | SubscriptionOf | GroupOf | BotOf
+Removable = DeadLettersOf | MailboxOf | DelayedOf | SubscriptionOf | GroupOf | ChannelOf | BotOf
 
 
 class RemoveFrame(ClientFrame, frozen=True, tag="remove"):

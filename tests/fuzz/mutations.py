@@ -182,6 +182,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "remove", "request": 23, "id": ID % 8, "what": {"kind": "group", "channel": "news", "group": "team"},
      "force": True},
     {"op": "remove", "request": 23, "id": ID % 9, "what": {"kind": "bot", "bot": "b"}},
+    {"op": "remove", "request": 23, "id": ID % 10, "what": {"kind": "channel", "channel": "news"}, "force": True},
     {"op": "delayed", "request": 23, "sender": "a", "after": ["2026-01-01T00:00:00Z", ID % 1, ID % 2], "limit": 5},
     {"op": "removals", "request": 23, "after": 1, "limit": 5},
     {"op": "scrub", "request": 23},

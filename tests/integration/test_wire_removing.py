@@ -321,3 +321,51 @@ def test_a_removed_bot_stays_so_after_a_kill(worker: Worker) -> None:
     operator = worker.session("ops")
     assert [each["name"] for each in operator.value("bots")["bots"]] == ["ops"]
     assert operator.value("remove", id=id, what={"kind": "bot", "bot": "bob"}) == first | {"again": True}
+
+
+# ── Channels ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_channel_in_use_is_removed_only_by_force(shared: Worker, name: str) -> None:
+    operator, alone, member = (shared.session(f"{name}-{part}") for part in ("ops", "alone", "member"))
+    alone.subscribe(name)
+    member.subscribe(name, group="team")
+    operator.publish(to_channel(name, 1))
+    alone.settle("ack", alone.take_one()["seq"])
+    held = member.take_one()
+    operator.try_publish(to_channel(name, 2, delay=3600))
+    what = {"kind": "channel", "channel": name}
+    refused = operator.ask("remove", id=new_id(), what=what, force=True)
+    assert (refused["code"], refused["details"]["delayed"]) == ("conflict", 1)
+    [delayed] = operator.value("delayed", sender=f"{name}-ops")["messages"]
+    remove(operator, "delayed", ids=[delayed["message"]["id"]])
+    refused = operator.ask("remove", id=new_id(), what=what)
+    in_the_way = {"subscriptions": 2, "groups": 1}
+    assert (refused["code"], refused["details"]) == ("conflict", in_the_way)
+    id = new_id()
+    removed = operator.value("remove", id=id, what=what, force=True)
+    assert (removed["in_the_way"], removed["done"]) == (in_the_way, True)
+    assert operator.value("remove", id=id, what=what) == removed | {"again": True}
+    assert operator.code("remove", id=new_id(), what=what) == "unknown_channel"
+    assert name not in {each["name"] for each in operator.value("channels")["channels"]}
+    assert alone.value("subscriptions")["subscriptions"] == []
+    assert member.value("ack", seqs=[held["seq"]]) != {}
+    operator.publish(to_channel(name, 3))
+    assert alone.waiting_deliveries() == []
+    assert bodies(operator.history(channel=name)) == [3, 1]
+    assert alone.subscribe(name, start="all")["created"] is True
+    assert bodies(alone.take(2)) == [1, 3]
+
+
+def test_a_removed_channel_stays_so_after_a_kill(worker: Worker) -> None:
+    session = worker.session("ann")
+    session.subscribe("news")
+    session.subscribe("work", group="team")
+    first = remove(session, "channel", channel="news", force=True)
+    remove(session, "channel", channel="work", force=True)
+    worker.kill()
+    worker.start()
+    session = worker.session("ann")
+    assert first["done"] is True
+    assert session.value("channels")["channels"] == []
+    assert session.value("subscriptions")["subscriptions"] == []

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from bus.model.repository import (
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -50,6 +51,8 @@ def remove(log: FakeLog, change: Remove) -> Removed:
                 log.subscriptions.pop((bot_id, channel), None)
         case CloseGroup():
             removed = _close_group(log, change, change.what, removed)
+        case CloseChannel():
+            removed = _close_channel(log, change, change.what, removed)
         case RemoveBot():
             removed = _remove_bot(log, change, change.what, removed)
         case PurgeMailbox(unread, returned):
@@ -82,6 +85,34 @@ def _close_group(log: FakeLog, change: Remove, what: CloseGroup, removed: Remove
         log.groups.pop(group, None)
         log.mailboxes.pop(mailbox_id, None)
     return replace(removed, counts=counts, in_the_way=in_the_way, done=done)
+
+
+def _close_channel(log: FakeLog, change: Remove, what: CloseChannel, removed: Removed) -> Removed:
+    mailboxes = {each.unread.mailbox_id for each in what.groups}
+    subscriptions = [key for key in log.subscriptions if key[1] == what.channel]
+    groups = [key for key in log.groups if key[0] == what.channel]
+    dead = [key for key in log.dead_letters if key[0] in mailboxes]
+    counts = {
+        "waiting": sum(each.returned + sum(log.backlog(each.unread).values()) for each in what.groups),
+        "subscriptions": len(subscriptions),
+        "groups": len(groups),
+        "dead_letters": len(dead),
+        "delayed": sum(each.recipient_channel == what.channel for each in log.scheduled.values()),
+    }
+    in_the_way = {name: count for name, count in counts.items() if count}
+    removed = replace(removed, counts=counts, in_the_way=in_the_way)
+    if not removed.done or removed.is_refused(force=change.force):
+        return replace(removed, done=False)
+    for key in subscriptions:
+        del log.subscriptions[key]
+    for group in groups:
+        del log.groups[group]
+    for letter in dead:
+        del log.dead_letters[letter]
+    for mailbox_id in mailboxes:
+        log.mailboxes.pop(mailbox_id, None)
+    log.channels.pop(what.channel, None)
+    return removed
 
 
 def _remove_bot(log: FakeLog, change: Remove, what: RemoveBot, removed: Removed) -> Removed:

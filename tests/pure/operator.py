@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from bus.wire.removing_frames import (
+    ChannelOf,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
@@ -48,6 +49,8 @@ def _any_removable(chance: random.Random, promises: Promises) -> Removable:
     if subscriptions and chance.random() < 0.2:
         bot_id, channel = chance.choice(subscriptions)
         return SubscriptionOf(bot_id, channel)
+    if promises.log.channels and chance.random() < 0.1:
+        return ChannelOf(chance.choice(list(promises.log.channels)))
     if groups and chance.random() < 0.2:
         return GroupOf(*chance.choice(groups))
     dead = list(promises.log.dead_letters)

@@ -18,7 +18,7 @@ from bus.wire.frames import (
     ToBot,
     ToChannel,
 )
-from bus.wire.removing_frames import BotOf, DeadLettersOf, GroupOf, MailboxOf, Removable
+from bus.wire.removing_frames import BotOf, ChannelOf, DeadLettersOf, GroupOf, MailboxOf, Removable
 
 from .worker import ID, Worker, delivered, published
 
@@ -189,3 +189,35 @@ def test_what_a_commit_settles_of_a_removed_group_is_not_saved() -> None:
     worker.settle(2)
     assert "work/team" not in worker.log.mailboxes
     assert worker.log.subscriptions == {}
+
+
+def test_what_is_published_while_a_channel_is_removed_creates_it_anew() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="news"))
+    worker.commit()
+    worker.say(b"s", published(ToChannel(name="news")))
+    worker.say(b"s", remove(ChannelOf("news"), force=True))
+    worker.commit()
+    worker.say(b"s", published(ToChannel(name="news")))
+    worker.say(b"b", Subscribe(request=6, channel="news"))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", published(ToChannel(name="news")))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["done"] for value in answers(said)] == [True]
+    said = worker.settle(2)
+    assert [value["created"] for value in answers(said) if "created" in value] == [True]
+    assert set(worker.log.channels) == set(worker.core.directory.channels) == {"news"}
+    assert {each.recipient_channel for each in worker.log.messages.values()} == {None, "news"}
+
+
+def test_a_channel_that_could_not_be_removed_goes_on() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=5, channel="news"))
+    worker.commit()
+    batch = on_its_way(worker, ChannelOf("news"))
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    worker.say(b"s", published(ToChannel(name="news")))
+    assert len(delivered(worker.commit())) == 1

@@ -10,6 +10,7 @@ import msgspec
 
 from bus.model.repository import (
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
@@ -51,6 +52,8 @@ _KEPT_OF_BOT = {
     "definitions": "FROM workflows WHERE owner_bot_id = $1",
     "delayed": "FROM scheduled_messages WHERE sender_bot_id = $1 OR recipient_bot_id = $1",
 }
+
+_IN_MAILBOXES = "mailbox_id = ANY($1::text[])"
 
 _DELAYED = "sender_bot_id = $1 AND id = ANY($2::text[])"
 
@@ -106,8 +109,33 @@ async def _remove(connection: asyncpg.Connection, change: Remove, nothing: Remov
             return msgspec.structs.replace(nothing, counts=counts)
         case CloseGroup():
             return await _close_group(connection, change, change.what, nothing)
+        case CloseChannel():
+            return await _close_channel(connection, change, change.what, nothing)
         case RemoveBot():
             return await _remove_bot(connection, change, change.what, nothing)
+
+
+async def _close_channel(
+    connection: asyncpg.Connection, change: Remove, what: CloseChannel, nothing: Removed
+) -> Removed:
+    mailboxes = [each.unread.mailbox_id for each in what.groups]
+    counts = {"waiting": sum([await _waiting(connection, each) for each in what.groups])}
+    for name, (sql, value) in {
+        "subscriptions": ("FROM bot_subscriptions WHERE channel_name = $1", what.channel),
+        "groups": ("FROM channel_groups WHERE channel_name = $1", what.channel),
+        "dead_letters": (f"FROM dead_letters WHERE {_IN_MAILBOXES}", mailboxes),
+        "delayed": ("FROM scheduled_messages WHERE recipient_channel = $1", what.channel),
+    }.items():
+        counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", value)
+    removed = msgspec.structs.replace(
+        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
+    )
+    if change.dry_run or removed.is_refused(force=change.force):
+        return removed
+    await connection.execute("DELETE FROM bot_channels WHERE name = $1", what.channel)  # and what refers to it
+    await connection.execute(f"DELETE FROM dead_letters WHERE {_IN_MAILBOXES}", mailboxes)
+    await connection.execute("DELETE FROM mailboxes WHERE id = ANY($1::text[])", mailboxes)
+    return removed
 
 
 async def _remove_bot(connection: asyncpg.Connection, change: Remove, what: RemoveBot, nothing: Removed) -> Removed:

@@ -14,6 +14,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
     CancelDelayed,
+    CloseChannel,
     CloseGroup,
     DeadLetter,
     DelayedRequest,
@@ -246,3 +247,28 @@ async def test_a_bot_that_holds_a_run_or_owns_a_workflow_is_kept(store: Store) -
     await store.workflows.save_definition(WorkflowDefinition(id="own", name="own", owner=BotOwner("ann")))
     refused = await remove(store.log, RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 0), force=True)
     assert (refused.in_the_way, refused.done) == ({"runs": 1, "definitions": 1}, False)
+
+
+# ── Channels ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_channel_is_removed_with_its_subscriptions_and_groups(log: MessageLog) -> None:
+    groups = (await with_group(log), PurgeMailbox(page("work/other", ("work", 0)), 0))
+    await add(log, to_channel("d", "ann", "work", due_at=at(50)))
+    what = CloseChannel("work", groups)
+    counts = {"waiting": 6, "subscriptions": 3, "groups": 2, "dead_letters": 2}
+    refused = await remove(log, what, force=True)
+    assert (refused.in_the_way, refused.done) == (counts | {"delayed": 1}, False)
+    await release(log, 50)
+    counts["waiting"] = 8
+    assert (await remove(log, what)).done is False
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done) == (counts, True)
+    state = await log.load()
+    assert [channel.name for channel, _ in state.channels] == ["news"]
+    assert ({each.mailbox_id for each in state.mailboxes}, state.groups) == ({"ann", "bob", "eve"}, [])
+    assert {each.channel for each in state.subscriptions} == {"news"}
+    assert state.dead_letters == []
+    assert len(await log.messages([1, 2, 3, 4])) == 4
+    await log.apply([AddChannel(channel("work"))])
+    assert {channel.name: seq for channel, seq in (await log.load()).channels} == {"news": 3, "work": 4}
