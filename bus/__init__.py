@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
     from .client.draft import Draft
+    from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
     from .client.waiting import Receipt
     from .errors import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         ApprovalTimedOut,
         BotConflict,
         BusError,
+        ChangesForgotten,
         ClosedError,
         Conflict,
         CredentialsError,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         ReplyTimeout,
         RequestError,
         ResultTimeout,
+        RevisionConflict,
         Revoked,
         RunBusy,
         RunCancelled,
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
         StorageFull,
         SuccessorDeleted,
         TooLarge,
+        TooManyKeys,
         TooManySignals,
         UnknownBot,
         UnknownChannel,
@@ -135,6 +139,7 @@ __all__ = [
     "BotOwner",
     "BusError",
     "CatchUp",
+    "ChangesForgotten",
     "Claim",
     "ClosedError",
     "CommitReceipt",
@@ -158,6 +163,9 @@ __all__ = [
     "InvalidValue",
     "KeyAdded",
     "KeyRefused",
+    "KeyedChange",
+    "KeyedStore",
+    "KeyedValue",
     "KeysRequired",
     "KeysRevoked",
     "KeysUnsupported",
@@ -187,6 +195,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryPolicy",
+    "RevisionConflict",
     "Revoked",
     "Run",
     "RunBusy",
@@ -218,6 +227,7 @@ __all__ = [
     "StoredMessage",
     "SuccessorDeleted",
     "TooLarge",
+    "TooManyKeys",
     "TooManySignals",
     "UnknownBot",
     "UnknownChannel",
@@ -251,6 +261,7 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "client.keyed",
     "runs.calling",
     "runs.commits",
     "runs.handle",

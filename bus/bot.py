@@ -29,6 +29,7 @@ from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
 from .client.ids import chosen_id
 from .client.inbox import Inbox
+from .client.keyed import KeyedCaller, KeyedStore
 from .client.message import Message
 from .client.removing import Removing
 from .client.replies import Replies
@@ -128,6 +129,7 @@ class Bot(Asking, Removing, Handlers):
         """What bots may do, and the worker's configuration, for those who look after it."""
         self.workflows = RemoteWorkflows(caller, self._settler)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
+        self._keyed = KeyedCaller(caller)
         answer = partial(take_answer, self.workflows)
         self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
         own = {APPROVE: answer, REJECT: answer}
@@ -304,6 +306,12 @@ class Bot(Asking, Removing, Handlers):
         If some are refused, raises the error of the first of them; the others are stored.
         """
         return await self._sender.send_all(drafts)
+
+    # ── Keyed stores ─────────────────────────────────────────────────────────────────────────────────────
+
+    def kv(self, name: str) -> KeyedStore:
+        """Return a keyed store of the worker, for values that bots share; nothing is sent before it is used."""
+        return KeyedStore(name, self._keyed)
 
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 

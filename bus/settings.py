@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from .model.keyed import VALUE_BYTES_MAX
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
@@ -301,6 +302,12 @@ class Limits(_Section, frozen=True):
     parts_per_bot_bytes_max: PositiveInt = 64 * 1024 * 1024
     """The same of one bot: half, so that none of them takes all the room."""
 
+    kv_value_bytes_max: Annotated[int, Meta(ge=1, le=256 * 1024 * 1024)] = VALUE_BYTES_MAX
+    """One keyed value: as JSON, or decoded if it is bytes. It is written and read at once, in memory."""
+
+    kv_keys_max: PositiveInt = 1_000_000
+    """Keys in one keyed store, with those that were deleted a day ago or less: each costs an entry of an index."""
+
     socket_frames_max: PositiveInt = 10_000
     """Frames for one connection: the answers to all open publishes, the largest credit, and about as much again."""
 
@@ -406,9 +413,10 @@ class Settings(_Section, frozen=True):
 
     @property
     def whole_bytes_max(self) -> int:
-        """What a frame in parts may have: a step's input and output, a context, and messages for one batch."""
+        """What a frame in parts may have: a step's input and output, a context, and messages; or a keyed value."""
         values = STEP_VALUE_BYTES_MAX + self.workflows.output_bytes_max + CONTEXT_BYTES_MAX
-        return max(self.limits.frame_bytes_max, values + self.limits.batch_bytes_max)
+        keyed = self.limits.kv_value_bytes_max * 4 // 3 + STEP_VALUE_BYTES_MAX
+        return max(self.limits.frame_bytes_max, values + self.limits.batch_bytes_max, keyed)
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other, and addresses where nobody knows who connects."""

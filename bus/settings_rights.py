@@ -22,6 +22,7 @@ from .wire.frames import is_name
 __all__ = [
     "CHANNEL_SCOPE",
     "CONVERSATION_SCOPE",
+    "KEYED_SCOPE",
     "READ_ALL",
     "ROLE_SCOPE",
     "ChannelRights",
@@ -38,7 +39,7 @@ __all__ = [
 ROLE_SCOPE = "role:"
 """How a role is named among the bots of a channel."""
 
-CONVERSATION_SCOPE, CHANNEL_SCOPE, READ_ALL = "conversation:", "channel:", "all"
+CONVERSATION_SCOPE, CHANNEL_SCOPE, KEYED_SCOPE, READ_ALL = "conversation:", "channel:", "kv:", "all"
 """What `read` is about, besides `own`."""
 
 _MAY_BE_OWN = frozenset({Action.READ, Action.RETRY, Action.DEFINE, Action.RUN, Action.OPERATE, Action.SIGNAL})
@@ -72,10 +73,10 @@ def object_fault(action: Action, object: str) -> str | None:
 def _read_fault(entry: str) -> str | None:
     if entry == READ_ALL:
         return None
-    for scope in (CONVERSATION_SCOPE, CHANNEL_SCOPE):
+    for scope in (CONVERSATION_SCOPE, CHANNEL_SCOPE, KEYED_SCOPE):
         if entry.startswith(scope):
             return pattern_fault(entry.removeprefix(scope))
-    return "what may be read is own, all, conversation:BOTS or channel:CHANNELS"
+    return "what may be read is own, all, conversation:BOTS, channel:CHANNELS or kv:STORES"
 
 
 class Deny(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -149,6 +150,7 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     group: _Entries = ()
     tap: _Entries = ()
     read: _Entries = ()
+    write: _Entries = ()
     retry: _Entries = ()
     define: _Entries = ()
     run: _Entries = ()
@@ -206,7 +208,8 @@ _SHIPPED: Mapping[str, Role] = {
         subscribe=("**",),
         group=("**",),
         tap=("**",),
-        read=(OWN,),
+        read=(OWN, f"{KEYED_SCOPE}**"),
+        write=("**",),
         retry=(OWN,),
         define=(OWN,),
         run=(OWN,),
@@ -221,6 +224,7 @@ _SHIPPED: Mapping[str, Role] = {
         group=("**",),
         tap=("**",),
         read=(READ_ALL,),
+        write=("**",),
         retry=("**",),
         define=("**",),
         run=("**",),

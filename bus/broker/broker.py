@@ -52,6 +52,7 @@ from ..wire.frames import Closing, Code, Hello, Refusal, Workflow, begins_a_wait
 from .answering import Answering
 from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
+from .keyed import KeyedAnswers
 from .listening import Sockets
 from .measures import Measurement, Measures
 from .membership import Membership
@@ -136,6 +137,7 @@ class Broker:
             limits=settings.limits,
             noted=self._noting.deed,
             waking=self._waking,
+            keyed=KeyedAnswers(core, store.keyed, settings.limits, moment=moment, carry_out=self._carry_out),
             large=core.large,
             now=lambda: moment().now,
         )

@@ -53,11 +53,13 @@ from ..wire.definition_calls import (
 )
 from ..wire.echoes import carried
 from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Workflow
+from ..wire.keyed_calls import KeyedCall
 from ..wire.limits import FRAME_ROOM_BYTES, NAME_CHARACTERS_MAX
 from ..wire.opening_calls import OpenRun
 from ..wire.schedule_calls import DeleteSchedule, SaveSchedule
 from .call_rights import CallRights
 from .deeds import deed
+from .keyed import KeyedAnswers
 from .rounds import Round
 from .waking import RunWaking
 
@@ -124,6 +126,7 @@ class WorkflowAnswers:
         limits: Limits,
         noted: Callable[[Ask, Note], None],
         waking: RunWaking,
+        keyed: KeyedAnswers,
         large: LargeFrames,
         now: Callable[[], float],
     ) -> None:
@@ -135,6 +138,7 @@ class WorkflowAnswers:
         """Held while a definition or schedule is looked at and then written: whose its id is must not change."""
         self._noted = noted
         self._waking = waking
+        self._keyed = keyed
         self._large = large
         self._now = now
         self.frame_bytes_max = limits.frame_bytes_max
@@ -201,6 +205,27 @@ class WorkflowAnswers:
                 self._end(ask.address, together)
         return frames
 
+    async def answer_keyed(self, asked: Sequence[StepsAsked]) -> list[bytes]:
+        """Carry out calls that write keyed values, likewise."""
+        frames: list[bytes] = [b""] * len(asked)
+        calls: dict[int, tuple[Ask, Any]] = {}
+        try:
+            for place, (ask, request, _) in enumerate(asked):
+                try:
+                    calls[place] = ask, decode_call(request)
+                except Exception as error:
+                    frames[place] = _refused(request, error)
+            for place, outcome in zip(calls, await self._keyed.write(list(calls.values())), strict=True):
+                ask, request, _ = asked[place]
+                if isinstance(outcome, Exception):
+                    frames[place] = _refused(request, outcome)
+                else:
+                    frames[place] = ok_frame(request.request, outcome)
+        finally:
+            for ask, _, together in asked:
+                self._end(ask.address, together)
+        return frames
+
     async def _write_steps(
         self, writes: Sequence[_StepAsked], in_parts: bool
     ) -> Sequence[WorkflowStepLog | Exception]:
@@ -225,6 +250,8 @@ class WorkflowAnswers:
 
     async def _answer(self, ask: Ask, request: Workflow, bot_name: str) -> bytes:
         call = decode_call(request)
+        if isinstance(call, KeyedCall):
+            return self._frame(ask, request, call, await self._keyed.answer(ask, call))
         if ask.principal is not None and isinstance(
             call, SaveDefinition | OfferDefinition | DeleteDefinition | SaveSchedule | DeleteSchedule
         ):

@@ -1,6 +1,7 @@
 """The workflow calls that are carried out: how many at a time, and which of them together.
 
-Owns their bounds. Consecutive calls that write step logs are carried out together, and all others concurrently.
+Owns their bounds. Consecutive calls that write step logs, or keyed values, are carried out together, and all others
+concurrently.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..settings import Limits
 from ..wire.codec import encode
 from ..wire.frames import RETRY, Code, ErrorFrame, Workflow
 from .calls import STEP_CALLS, StepsAsked, WorkflowAnswers
+from .keyed import KEYED_WRITES
 from .noting import Noting
 from .outgoing import Outgoing
 from .rounds import Round
@@ -43,8 +45,9 @@ class CallsInProgress:
         self._carry_out = carry_out
         self._calls = 0
         self._bytes = 0
-        self._steps_asked: list[StepsAsked] = []
-        """Consecutive calls that write step logs, which will be carried out together."""
+        self._asked: list[StepsAsked] = []
+        """Consecutive calls of one kind, which will be carried out together."""
+        self._kind: frozenset[str] = STEP_CALLS
 
     def __repr__(self) -> str:
         return f"<CallsInProgress {self._calls} with {self._bytes} bytes>"
@@ -63,19 +66,24 @@ class CallsInProgress:
         self._bytes += size_bytes
         together = self._answers.begin(ask, call)
         waits = together.arrive()
-        if call.call in STEP_CALLS and not waits:
-            if not self._steps_asked:
-                tasks.start_soon(self._carry_out_steps, self._steps_asked)
-            self._steps_asked.append(StepsAsked(ask, call, together))
+        kind = next((kind for kind in (STEP_CALLS, KEYED_WRITES) if call.call in kind), None)
+        if kind is not self._kind:
+            self._asked = []  # later calls are carried out after this one
+        if kind is not None and not waits:
+            self._kind = kind
+            if not self._asked:
+                tasks.start_soon(self._carry_out_together, self._asked, kind)
+            self._asked.append(StepsAsked(ask, call, together))
         else:
-            self._steps_asked = []  # later calls are carried out after this one
+            self._asked = []
             tasks.start_soon(self._carry_out_call, ask, call, together, waits)
 
-    async def _carry_out_steps(self, asked: list[StepsAsked]) -> None:
-        if asked is self._steps_asked:
-            self._steps_asked = []
+    async def _carry_out_together(self, asked: list[StepsAsked], kind: frozenset[str]) -> None:
+        if asked is self._asked:
+            self._asked = []
+        answer = self._answers.answer_steps if kind is STEP_CALLS else self._answers.answer_keyed
         try:
-            frames = await self._answers.answer_steps(asked)
+            frames = await answer(asked)
         finally:
             self._called(*(call for _, call, _ in asked))
         self._carry_out([Send(each.ask.address, frame) for each, frame in zip(asked, frames, strict=True)])

@@ -47,6 +47,7 @@ _COUNTERS = {
 _SIZES = {
     "messages": ("Messages in the log.", "posthouse_log_messages"),
     "scheduled": ("Messages that are not due yet.", "posthouse_scheduled_messages"),
+    "kv_keys": ("Keys of keyed stores.", "posthouse_kv_keys"),
     "database_bytes": ("Size of the database.", "posthouse_database_bytes"),
     "wal_bytes": ("Size of the write-ahead log beside the database.", "posthouse_wal_bytes"),
 }

@@ -370,6 +370,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         **({} if status.leads is None else {"leads": _leads(console, status.leads)}),
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
+        **({"keyed": amount(sizes["kv_keys"], "value")} if sizes.get("kv_keys") else {}),
         "disk": _disk(sizes),
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),

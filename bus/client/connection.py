@@ -37,12 +37,12 @@ from ..wire.frames import (
     Gap,
     Goodbye,
     Hello,
+    Hint,
     Ok,
     Ping,
     Pong,
     Published,
     StoredMessage,
-    Wake,
     Welcome,
     Workflow,
 )
@@ -454,8 +454,8 @@ class Connection:
                 self._refused(frame)
             case Gap():
                 self._gap(frame)
-            case Wake(runs=run_ids):
-                self.wakes.wake(run_ids)
+            case Hint():
+                self.wakes.hear(frame)
             case Closing(url=url, tap=tap):
                 self._endpoint.sent_on("it was stopped", {"url": url, "tap": tap})
                 self._lost.set()

@@ -1,4 +1,4 @@
-"""What the worker says about runs: that something happened to them.
+"""What the worker says about runs, or keyed stores: that something happened to them.
 
 Owns the events that waiting tasks take before they look at the store. They are set as well when the connection is
 renewed, because nothing is said to a session that has ended.
@@ -11,6 +11,8 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from ..wire.frames import Hint, KeyedChanged, Wake
+
 __all__ = ["Wakes"]
 
 
@@ -19,6 +21,7 @@ class Wakes:
 
     def __init__(self) -> None:
         self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
+        self._stores: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
         self.listener: Callable[[Iterable[str] | None], None] | None = None
         """Called with the runs that are woken as well; None: perhaps any."""
 
@@ -27,10 +30,20 @@ class Wakes:
 
     def of(self, run_id: str) -> anyio.Event:
         """Return an event that is set the next time that something happens to a run, as far as the worker says."""
-        event = self._events.get(run_id)
-        if event is None or event.is_set():
-            event = self._events[run_id] = anyio.Event()
-        return event
+        return _unset(self._events, run_id)
+
+    def of_store(self, store: str) -> anyio.Event:
+        """Return an event that is set the next time that a keyed store is changed, as far as the worker says."""
+        return _unset(self._stores, store)
+
+    def hear(self, hint: Hint) -> None:
+        """Wake who waits for what the worker says."""
+        if isinstance(hint, Wake):
+            self.wake(hint.runs)
+        elif isinstance(hint, KeyedChanged):
+            for store in hint.stores:
+                if (event := self._stores.get(store)) is not None:
+                    event.set()
 
     def wake(self, run_ids: Iterable[str]) -> None:
         """Wake who waits for these runs."""
@@ -46,5 +59,12 @@ class Wakes:
         """Wake everybody: what happened meanwhile is not known."""
         if self.listener is not None:
             self.listener(None)
-        for event in list(self._events.values()):
+        for event in [*self._events.values(), *self._stores.values()]:
             event.set()
+
+
+def _unset(events: WeakValueDictionary[str, anyio.Event], key: str) -> anyio.Event:
+    event = events.get(key)
+    if event is None or event.is_set():
+        event = events[key] = anyio.Event()
+    return event

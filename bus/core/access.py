@@ -24,6 +24,7 @@ from ..settings import Security
 from ..settings_rights import (
     CHANNEL_SCOPE,
     CONVERSATION_SCOPE,
+    KEYED_SCOPE,
     READ_ALL,
     ROLE_SCOPE,
     ChannelRights,
@@ -236,7 +237,7 @@ def _entry(action: Action, text: str, rule: str) -> _Entry:
 
 def _scope(object: str) -> tuple[str, str]:
     """Return what a `read` is about, and the name of it."""
-    for scope in (CONVERSATION_SCOPE, CHANNEL_SCOPE):
+    for scope in (CONVERSATION_SCOPE, CHANNEL_SCOPE, KEYED_SCOPE):
         if object.startswith(scope):
             return scope, object.removeprefix(scope)
     return object, ""

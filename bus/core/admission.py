@@ -53,7 +53,7 @@ class Admission:
         self._founding = founding
         self._dispatch = dispatch
         self._turn = turn
-        self._limits = limits
+        self.limits = limits
         self.access = permitting.access
         self._checking = Checking(directory, permitting, turn, limits)
 
@@ -110,7 +110,7 @@ class Admission:
             if reserved == count:
                 return reserved, None
             text = (
-                f"{self._limits.scheduled_messages_max} delayed messages wait, or {share.delayed} of bot"
+                f"{self.limits.scheduled_messages_max} delayed messages wait, or {share.delayed} of bot"
                 f" {lot.sender_bot_name!r}, the maximum"
             )
             return reserved, share.refusal("delayed", text)
@@ -120,7 +120,7 @@ class Admission:
         reserved = self._dispatch.reserve(lot.recipient_bot_id, lot.sender_bot_id, count, of_one_max=share.backlog)
         if reserved == count:
             return reserved, None
-        name, limits = self._directory.bots[lot.recipient_bot_id].name, self._limits
+        name, limits = self._directory.bots[lot.recipient_bot_id].name, self.limits
         text = f"{limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
         if share.backlog < limits.backlog_messages_max:
             text += f", or {share.backlog} of bot {lot.sender_bot_name!r}"
@@ -161,7 +161,7 @@ class Admission:
         """Note the messages to which the session awaits replies."""
         asked = {each.id: self._asked(each.recipient) for each in publications if each.expects_reply}
         if asked:
-            session.expect(asked, self._limits.expected_replies_max)
+            session.expect(asked, self.limits.expected_replies_max)
 
     def _asked(self, recipient: ToBot | ToChannel) -> Asked:
         if isinstance(recipient, ToChannel):

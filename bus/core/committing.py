@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import RunStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
+from ..model.rights import Action
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
@@ -30,12 +31,13 @@ from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .keyed_writing import keyed_write
 from .run_rights import RunRights
 from .waking import Waking
 
 __all__ = ["Committing"]
 
-_LATER = ("result", "runs", "signals")
+_LATER = ("result", "runs", "signals", "values")
 """Fields that earlier workers did not know. A commit without them has the digest that it had there."""
 
 
@@ -71,7 +73,12 @@ class Committing:
         if checked.refused:
             raise checked.refused[min(checked.refused)]
         lots = checked.lots
-        refusal = next(filter(None, checked.forbidden), None) or self._refusal(session, commit, lots)
+        try:
+            values = [keyed_write(value, session.bot_id, self.admission.limits) for value in commit.values]
+        except Refused as error:
+            raise Refusal(Code(error.code), error.message, details=error.details) from error
+        forbidden = (*checked.forbidden, *self._forbidden(session, commit))
+        refusal = next(filter(None, forbidden), None) or self._refusal(session, commit, lots)
         mailboxes: dict[Mailbox, list[int]] = {}
         self._number += 1
         if refusal is None:
@@ -101,6 +108,7 @@ class Committing:
             runs=commit.runs,
             signals=commit.signals,
             sender=session.bot_name,
+            values=values,
             rights=None if session.principal is None else RunRights(self.admission.access, session.principal),
         )
         self._batches.add(
@@ -115,6 +123,12 @@ class Committing:
                 by=self,
             )
         )
+
+    def _forbidden(self, session: Session, commit: Commit) -> Iterator[Refusal | None]:
+        """Yield, for each keyed store that a commit writes to, why the bot may not."""
+        for store in dict.fromkeys(value.store for value in commit.values):
+            if session.principal is not None:
+                yield self.admission.access.refusal(session.principal, Action.WRITE, store)
 
     def _refusal(self, session: Session, commit: Commit, lots: Sequence[Lot]) -> Refusal | None:
         """Return why it cannot be carried out now, or None. It is looked up even so: it may be a repeat."""
@@ -205,6 +219,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
             self._waking.happened(run.id, by_holder=True)
         for signal in self._work.signals:
             self._waking.happened(signal.run_id, stopped=False)
+        self._waking.keyed.written(self._work.values)
         for mailbox in self._settled:
             self._dispatch.settle_committed(mailbox, self._work.number)
 
@@ -257,6 +272,7 @@ def _encode(commit: Commit) -> bytes:
     values += [(step.output, f"the output of step {step.step_id!r}") for step in commit.steps]
     values += [(run.context, f"the context of run {run.id!r}") for run in commit.runs]
     values += [(run.trigger_payload, f"the trigger_payload of run {run.id!r}") for run in commit.runs]
+    values += [(msgspec.json.decode(each.value), f"the value of {each.key!r}") for each in commit.values]
     values += [(signal.payload, f"the payload of signal {signal.name!r}") for signal in commit.signals]
     for value, what in values:
         fault = value_fault(value, what)

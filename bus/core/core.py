@@ -148,7 +148,7 @@ class Core:
         )
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
-            settings, directory=self.directory, batches=self._batches, dispatch=self.dispatch, turn=self._turn
+            settings, waking, self._batches, directory=self.directory, dispatch=self.dispatch, turn=self._turn
         )
         self.duties = Duties(self._scheduling.release, self.recovering.tick, self._keeping.tick)
         self._flushing = Flushing(
@@ -350,7 +350,7 @@ class Core:
         return self._turn.take()
 
     def look_at_runs(self, moment: Moment) -> list[Effect]:
-        """Look up the runs that `waking` was told of outside of an event."""
+        """Look up the runs, and tell of the keyed values, that `waking` was told of outside of an event."""
         self._turn.moment = moment
         return self._finish()
 

@@ -1,4 +1,4 @@
-"""What leaves the store for good, by the limits of the configuration: messages, and runs that have ended.
+"""What leaves the store for good: messages and runs by the limits of the configuration, and keyed values.
 
 Pure.
 """
@@ -13,18 +13,28 @@ from .batches import Batches
 from .directory import Directory
 from .dispatch import Dispatch
 from .effects import Turn
+from .keyed_sweeping import KeyedSweeping
 from .retention import Retention
 from .run_retention import RunRetention
+from .waking import Waking
 
 __all__ = ["Keeping"]
 
 
 class Keeping:
-    """See the module. Each of the two has a sweep of its own."""
+    """See the module. Each of the three has a sweep of its own."""
 
     def __init__(
-        self, settings: Settings, *, directory: Directory, batches: Batches, dispatch: Dispatch, turn: Turn
+        self,
+        settings: Settings,
+        waking: Waking,
+        batches: Batches,
+        *,
+        directory: Directory,
+        dispatch: Dispatch,
+        turn: Turn,
     ) -> None:
+        self.keyed = KeyedSweeping(batches, waking.keyed, turn)
         self._messages = Retention(
             settings.retention, settings.events, directory=directory, batches=batches, dispatch=dispatch, turn=turn
         )
@@ -39,6 +49,7 @@ class Keeping:
         """Begin the sweeps that are due."""
         self._messages.tick()
         self._runs.tick()
+        self.keyed.tick()
 
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns) -> None:
         """Continue with what was asked for."""

@@ -22,6 +22,7 @@ from ..model.repository import RunNews
 from ..wire.frames import Wake
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .effects import EndPlaces, FindRuns, Turn
+from .keyed_watching import KeyedWatching
 
 __all__ = ["Waking"]
 
@@ -91,6 +92,8 @@ class Waking:
     def __init__(self, sessions: Sessions, turn: Turn, look_seconds: float) -> None:
         self.stops = 0
         """How many changes there were after which a run may have stopped."""
+        self.keyed = KeyedWatching(sessions, turn)
+        """Who is told of changes in the keyed store."""
         self._sessions = sessions
         self._turn = turn
         self._watchers = _Waits()
@@ -153,6 +156,7 @@ class Waking:
 
     def leave(self, session: Session) -> None:
         """Note that a session has ended."""
+        self.keyed.leave(session)
         self._watchers.remove_session(session)
         self._executors.remove_session(session)
         given_up = self._claimants.remove_session(session)

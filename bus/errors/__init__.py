@@ -69,6 +69,7 @@ from .running import (
     WaitTimedOut,
 )
 from .storing import (
+    ChangesForgotten,
     Conflict,
     DatabaseDamaged,
     DatabaseInUse,
@@ -85,6 +86,7 @@ from .storing import (
     OwnershipLost,
     RecordDamaged,
     Refused,
+    RevisionConflict,
     RunEnded,
     RunGivenUp,
     RunHeld,
@@ -98,6 +100,7 @@ from .storing import (
     StoreFailed,
     StoreFailure,
     TooLarge,
+    TooManyKeys,
     TooManySignals,
     Unapproved,
 )
@@ -111,6 +114,7 @@ __all__ = [
     "BindError",
     "BotConflict",
     "BusError",
+    "ChangesForgotten",
     "ClosedError",
     "Conflict",
     "CredentialsError",
@@ -146,6 +150,7 @@ __all__ = [
     "ReplyTimeout",
     "RequestError",
     "ResultTimeout",
+    "RevisionConflict",
     "Revoked",
     "RunBusy",
     "RunCancelled",
@@ -168,6 +173,7 @@ __all__ = [
     "StoreFailure",
     "SuccessorDeleted",
     "TooLarge",
+    "TooManyKeys",
     "TooManySignals",
     "Unapproved",
     "UnknownBot",

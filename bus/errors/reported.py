@@ -20,6 +20,7 @@ from .requests import (
     UnsupportedProtocol,
 )
 from .storing import (
+    ChangesForgotten,
     Conflict,
     DefinitionInUse,
     Fenced,
@@ -27,6 +28,7 @@ from .storing import (
     InvalidValue,
     NotAllowed,
     NotFound,
+    RevisionConflict,
     RunEnded,
     RunGivenUp,
     RunHeld,
@@ -36,6 +38,7 @@ from .storing import (
     StorageBusy,
     StorageFull,
     TooLarge,
+    TooManyKeys,
     TooManySignals,
     Unapproved,
 )
@@ -49,7 +52,7 @@ _BY_NAME: dict[str, type[RequestError]] = {
     for kind in (
         NotFound, Conflict, InvalidTransition, DefinitionInUse, RunEnded, RunGivenUp, RunHeld, RunNotDue,
         RunPaused, Fenced, SlotsTaken, TooLarge, TooManySignals, InvalidValue, StorageFull, StorageBusy, Unapproved,
-        NotAllowed,
+        NotAllowed, RevisionConflict, ChangesForgotten, TooManyKeys,
     )
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from .portable import Portable
 from .requests import BusError, Forbidden, LimitReached, RequestError
 
 __all__ = [
+    "ChangesForgotten",
     "Conflict",
     "DatabaseDamaged",
     "DatabaseInUse",
@@ -25,6 +26,7 @@ __all__ = [
     "OwnershipLost",
     "RecordDamaged",
     "Refused",
+    "RevisionConflict",
     "RunEnded",
     "RunGivenUp",
     "RunHeld",
@@ -38,6 +40,7 @@ __all__ = [
     "StoreFailed",
     "StoreFailure",
     "TooLarge",
+    "TooManyKeys",
     "TooManySignals",
     "Unapproved",
 ]
@@ -245,6 +248,60 @@ class SlotsTaken(Refused):
             concurrency,
             ahead,
         )
+
+
+class RevisionConflict(Conflict):
+    """A key has another `revision` than was `expected`; 0 means that it does not exist. Nothing was written."""
+
+    error_name = "revision_conflict"
+    attributes = ("store", "key", "expected", "revision")
+    store = key = ""
+    expected = revision = 0
+
+    def __init__(self, store: str, key: str, expected: int, revision: int) -> None:
+        found = f"is at revision {revision}" if revision else "does not exist"
+        wanted = f"revision {expected} was expected" if expected else "it was expected not to exist"
+        super().__init__(f"key {key!r} of {store!r} {found}; {wanted}", store, key, expected, revision)
+
+
+class ChangesForgotten(Conflict):
+    """The changes after revision `after` are not known: list the values, and go on from their revision.
+
+    Who watches was away for longer than deletions are remembered: those up to `forgotten` are not. Or the store
+    goes on from an earlier state, a backup, and has not come so far.
+    """
+
+    error_name = "changes_forgotten"
+    attributes = ("store", "after", "forgotten")
+    store = ""
+    after = forgotten = 0
+
+    def __init__(self, store: str, after: int, forgotten: int) -> None:
+        super().__init__(
+            f"the changes of {store!r} after revision {after} are not known (deletions are, after {forgotten}):"
+            " list its values, and go on from their revision",
+            store,
+            after,
+            forgotten,
+        )
+
+
+class TooManyKeys(Refused, LimitReached):
+    """A keyed store has as many `keys` as are allowed; those that exist can be written.
+
+    Keys that were deleted count for as long as their deletion is remembered.
+    """
+
+    code = "busy"
+    retry = True
+    hint = "delete keys: that makes room a day later; or raise limits.kv_keys_max"
+    error_name = "too_many_keys"
+    attributes = ("store", "keys")
+    store = ""
+    keys = 0
+
+    def __init__(self, store: str, keys: int) -> None:
+        super().__init__(f"{store!r} has {keys} keys, and no more may be added", store, keys)
 
 
 class TooManySignals(Refused, LimitReached):

@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import RecordDamaged, Refused
 from .erasing import Erase
+from .keyed import KeyedWrite, SweepKeyed
 from .keys import Key
 from .lots import LogMessage, Lot, Outcome
 from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
@@ -159,6 +160,7 @@ class CommitWork(msgspec.Struct, frozen=True):
     """The name of the bot, for signals."""
     rights: CommitRights | None = None
     """What the bot may do to other runs; None: everything."""
+    values: Sequence[KeyedWrite] = ()
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -290,6 +292,7 @@ Change = (
     | NoteKeyUse
     | AddSecurityEvents
     | RemoveSecurityEvents
+    | SweepKeyed
 )
 
 

@@ -49,6 +49,7 @@ from .changes import (
     timestamp_of,
 )
 from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
+from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
 from .lots import (
@@ -126,6 +127,9 @@ __all__ = [
     "Group",
     "HistoryRequest",
     "Key",
+    "KeyedRepository",
+    "KeyedSwept",
+    "KeyedWrite",
     "LogMessage",
     "LogState",
     "Lot",
@@ -170,11 +174,13 @@ __all__ = [
     "StoreCheck",
     "StoreWatch",
     "StoredLot",
+    "StoredValue",
     "Subscribed",
     "Subscription",
     "SurveyRequest",
     "Surveyed",
     "SurveyedRuns",
+    "SweepKeyed",
     "UnsettledState",
     "What",
     "WorkflowRepository",
@@ -327,7 +333,7 @@ class MessageLog(Protocol):
         """
 
     async def sizes(self) -> dict[str, int]:
-        """Return the numbers of `messages` in the log and `scheduled`, and the bytes on disk, as `database_bytes`.
+        """Return the numbers of `messages` in the log, `scheduled` and `kv_keys`, and the `database_bytes`.
 
         A store that has a write-ahead log of its own adds its `wal_bytes`.
         """
@@ -369,6 +375,7 @@ class Store(Protocol):
     log: MessageLog
     messages: MessageRepository
     workflows: WorkflowStore
+    keyed: KeyedRepository
     warnings: list[str]
     """What operators should know, one sentence each."""
     tenure: Tenure | None

@@ -15,6 +15,7 @@ import msgspec
 from ..client.caller import Caller
 from ..client.draft import Draft, publication
 from ..client.ids import chosen_id
+from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
 from ..client.settling import Settler
 from ..errors import Conflict, InvalidValue, NotInFlight
@@ -64,18 +65,20 @@ class RemoteCommits(RemoteValues):
         result: Any = None,
         runs: Sequence[WorkflowRun] = (),
         signals: Sequence[NewSignal] = (),
+        values: Sequence[KeyedChange] = (),
     ) -> CommitReceipt:
         """Do all this in one transaction, or nothing of it. Return when it is on the worker's disk.
 
         It checks the `fence` of a run (which `run_id` requires), writes each step log as given (one with a new id
         is created, a known one moves to its status), writes the context, the status, and the `result` of a
-        completed run, creates `runs` whose parent it is, stores the messages, sends `signals` to runs, and acks
-        messages in flight for this bot.
+        completed run, creates `runs` whose parent it is, stores the messages, sends `signals` to runs, changes
+        `values` of keyed stores, and acks messages in flight for this bot.
         Committing the same `id` again returns the first answer if its contents are the same; so the drafts, too,
         need the ids that they had.
 
         Raises Fenced, InvalidTransition, InvalidValue, NotFound, Conflict (for an id with other contents, and for
-        an ack of a message that was settled before), TooLarge for what does not fit into a record or a frame, and
+        an ack of a message that was settled before), RevisionConflict (for a value whose key has another revision
+        than was expected), TooLarge for what does not fit into a record or a frame, and
         UnknownBot, LimitReached and the like as `send` does. After a lost session it waits until the messages that
         it acks are redelivered, and raises NotInFlight after a session's timeout. Nothing was stored then. After
         WorkerUnavailable that is unknown: commit again with the same `id`.
@@ -90,6 +93,7 @@ class RemoteCommits(RemoteValues):
         steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
         context = json_value(context, "the context of a commit")
         result = json_value(result, "the result of a commit")
+        changes = [committed_value(change) for change in values]
 
         def frame(number: int) -> Commit:
             return Commit(
@@ -106,6 +110,7 @@ class RemoteCommits(RemoteValues):
                 result=result,
                 runs=list(runs),
                 signals=list(signals),
+                values=changes,
             )
 
         answer = await self._commit(frame, acks)

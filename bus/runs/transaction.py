@@ -15,6 +15,7 @@ import uuid_utils
 
 from ..client.draft import Draft, ReplyOptions, SendOptions, publication
 from ..client.ids import chosen_id
+from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
 from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
@@ -56,6 +57,7 @@ class CommittingWorkflows(Protocol):
         result: Any = None,
         runs: Sequence[WorkflowRun] = (),
         signals: Sequence[NewSignal] = (),
+        values: Sequence[KeyedChange] = (),
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
 
@@ -77,6 +79,7 @@ class RunCommit:
         self._bytes = 0
         self._acks: list[Message] = []
         self._signals: list[NewSignal] = []
+        self._values: list[KeyedChange] = []
         self._children: dict[str, Child] = {}
         self._context: dict[str, Any] = {}
         self._completes = False
@@ -202,6 +205,25 @@ class RunCommit:
         self._add_bytes(len(encode(signal)))
         self._signals.append(signal)
 
+    def put(
+        self, store: str, key: str, value: Any, *, expected: int | None = None, ttl: float | None = None
+    ) -> None:
+        """Put a value into a keyed store, as part of the transaction; the arguments are those of `KeyedStore.put`.
+
+        If the key has another revision than is `expected`, leaving the block raises RevisionConflict, and nothing
+        of the transaction is carried out. Raises InvalidValue, and TooLarge if it does not fit into the frame.
+        """
+        self._change(KeyedChange(store=store, key=key, value=value, expected=expected, ttl=ttl))
+
+    def delete(self, store: str, key: str, *, expected: int | None = None) -> None:
+        """Delete a key of a keyed store, as part of the transaction; otherwise like `put`."""
+        self._change(KeyedChange(store=store, key=key, is_deletion=True, expected=expected))
+
+    def _change(self, change: KeyedChange) -> None:
+        self._check_open()
+        self._add_bytes(len(encode(committed_value(change))))
+        self._values.append(change)
+
     def _add_bytes(self, size_bytes: int) -> None:
         """Raise TooLarge if the transaction would not fit into a frame with so many bytes more."""
         size_bytes += self._bytes + 1
@@ -314,6 +336,7 @@ class RunCommit:
                 acks=self._acks,
                 runs=runs,
                 signals=self._signals,
+                values=self._values,
             )
             # In the call itself, because `Hold.record` finishes it even if it is cancelled.
             recorder.note(row)

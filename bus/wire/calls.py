@@ -33,6 +33,7 @@ from .bodies import body_fault, is_suspicious
 from .call import Call, ListCall, Number
 from .definition_calls import DEFINITION_CALLS
 from .frames import Workflow
+from .keyed_calls import KEYED_CALLS
 from .limits import ANSWER_ITEMS_MAX
 from .opening_calls import OpenRun
 from .refusals import refusal
@@ -393,7 +394,7 @@ _ALL: tuple[type[Call], ...] = (
     UpdateRunStatus, CancelRun, RetryRun, ForkRun, DeleteRun, GetRun, GetLatestRun, WatchRun, GetRunDefinition,
     ListRuns, ListAllRuns, CountRuns, ListOpenRuns, ListCrashedRuns, ClaimRun, LeaveQueue, RenewRun, ReleaseRun,
     GetLease, CreateStepLog, UpdateStepStatus, GetStepLog, ListStepLogs, PageStepLogs, GetCompletedStepIds,
-    ListWaitingApprovals, SendSignal, ListSignals, TakeSignal,
+    ListWaitingApprovals, SendSignal, ListSignals, TakeSignal, *KEYED_CALLS,
 )  # fmt: skip
 
 CALLS = {kind.method: kind for kind in _ALL}

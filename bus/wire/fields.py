@@ -14,7 +14,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .limits import ANSWER_ITEMS_MAX, CREDIT_MAX, NAME_CHARACTERS_MAX, NUMBER_MAX, SETTLED_MAX
+from ..model.keyed import KEY_CHARACTERS_MAX
+from .limits import ANSWER_ITEMS_MAX, CREDIT_MAX, NAME_CHARACTERS_MAX, NUMBER_MAX, SETTLED_MAX, WAIT_SECONDS_MAX
 
 __all__ = [
     "ID",
@@ -25,8 +26,11 @@ __all__ = [
     "Name",
     "QueryLimit",
     "RequestId",
+    "Revision",
     "Seq",
     "Seqs",
+    "Ttl",
+    "ValueKey",
     "are_ids",
     "is_id",
     "is_name",
@@ -59,6 +63,9 @@ Id = Annotated[str, Meta(pattern=ID)]
 Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Seqs = Annotated[list[Seq], Meta(max_length=SETTLED_MAX)]
 QueryLimit = Annotated[int, Meta(ge=1, le=ANSWER_ITEMS_MAX)]
+ValueKey = Annotated[str, Meta(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
+Revision = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+Ttl = Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)]
 Credits = Annotated[int, Meta(ge=0, le=CREDIT_MAX)]
 
 

@@ -68,9 +68,11 @@ __all__ = [
     "Gap",
     "Goodbye",
     "Hello",
+    "Hint",
     "History",
     "ItemError",
     "KeyFrame",
+    "KeyedChanged",
     "Keys",
     "MailboxQuery",
     "May",
@@ -416,13 +418,23 @@ class Gap(_WorkerFrame, frozen=True, tag="gap"):
     reason: str
 
 
-class Wake(_WorkerFrame, frozen=True, tag="wake"):
+class Hint(_WorkerFrame, frozen=True):
+    """Something may have happened: look again."""
+
+
+class Wake(Hint, frozen=True, tag="wake"):
     """Something happened to these runs, or they may have a slot: look at them again."""
 
     runs: list[str]
 
 
-WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | InParts
+class KeyedChanged(Hint, frozen=True, tag="kv_changed"):
+    """These keyed stores were changed, whose changes the session asked for: ask for them again."""
+
+    stores: list[str] = msgspec.field(name="kv")
+
+
+WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | KeyedChanged | InParts
 
 
 def begins_a_wait(request: RequestFrame) -> bool:

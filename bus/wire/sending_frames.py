@@ -5,16 +5,16 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
 from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
-from .fields import ClientFrame, Id, RequestId, Seq, Seqs
+from .fields import ClientFrame, Id, Name, RequestId, Revision, Seq, Seqs, Ttl, ValueKey
 from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
 
-__all__ = ["Commit", "Publication", "Publish", "ToBot", "ToChannel"]
+__all__ = ["Commit", "CommittedValue", "Publication", "Publish", "ToBot", "ToChannel"]
 
 
 class ToBot(
@@ -56,6 +56,17 @@ class Publish(ClientFrame, frozen=True, tag="publish"):
     messages: list[Publication]
 
 
+class CommittedValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A keyed value to put, or to delete, with a commit. On the wire the store is called `kv`."""
+
+    store: Name = msgspec.field(name="kv")
+    key: ValueKey
+    kind: Literal["json", "bytes", "deleted"] = "json"
+    value: Raw = Raw(b"null")
+    expected: Revision | None = None
+    ttl: Ttl | None = None
+
+
 class Commit(ClientFrame, frozen=True, tag="commit"):
     """Commits a bot's work for a run, or for a message, in one transaction."""
 
@@ -74,3 +85,5 @@ class Commit(ClientFrame, frozen=True, tag="commit"):
     runs: Annotated[list[WorkflowRun], Meta(max_length=COMMIT_ITEMS_MAX)] = []
     """Runs to be created, whose parent is the run of the commit."""
     signals: Annotated[list[NewSignal], Meta(max_length=COMMIT_ITEMS_MAX)] = []
+    values: Annotated[list[CommittedValue], Meta(max_length=COMMIT_ITEMS_MAX)] = []
+    """Keyed values to write."""

@@ -105,6 +105,9 @@ KINDS = (
     _kind("workflow_commits", "id", "bot_id run_id digest seqs committed_at"),
     _kind("workflow_cancellations", "run_id", "number reason cancel_by after_id last_id"),
     _kind("security_events", "id", "at event bot_id key address object detail times checksum"),
+    _kind(
+        "keyed_values", "revision", "store key state value write_id bot_id digest written_at expires_at checksum"
+    ),
     _kind("removals", "number", "id at bot_id bot_name reference what scrubbed_at checksum"),
 )
 """Each after those that it refers to. `number` is the order in which records of a kind were created."""

@@ -20,6 +20,7 @@ import msgspec
 from bus.errors import StoreFailed
 
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults, unsettled_seqs
+from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
 from ..moving.movable import warning_of
 from ..seals import is_sealed
@@ -44,7 +45,7 @@ _PORTION = f"""
     SELECT {COLUMNS} FROM bot_messages WHERE seq BETWEEN $1 AND $2 ORDER BY seq LIMIT {_MESSAGES_A_PORTION}"""
 
 _VALUES_A_PORTION = 20
-"""Values of workflows that are read at once: each may have megabytes."""
+"""Values of workflows, or of keys, that are read at once: each may have megabytes."""
 
 _COUNTS = {
     "scheduled_messages": "scheduled_messages",
@@ -146,6 +147,8 @@ class _Reading:
         await self._part("the mailboxes", self._places)
         yield Progress("security events")
         await self._part("the security events", self._security)
+        yield Progress("keyed values")
+        await self._part("the keyed values", self._keyed)
         yield Progress("workflows")
         await self._part("the workflows", self._workflows)
 
@@ -265,6 +268,10 @@ class _Reading:
         removals = self._connection.cursor(REMOVALS)
         altered = [row[0] async for row in removals if not is_sealed(tuple(row)[1:])]
         self._damage([f"removal {number}: not as stored: the checksum differs" for number in altered])
+
+    async def _keyed(self) -> None:
+        rows = self._connection.cursor(KEYED_VALUES, prefetch=_VALUES_A_PORTION)
+        self._damage([line async for row in rows for line in altered_keys([tuple(row)])])
 
     async def _workflows(self) -> None:
         """Check that what a workflow is resumed from is JSON, and that steps and signals have their run."""

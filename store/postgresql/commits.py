@@ -37,6 +37,7 @@ from bus.model.run_events import crashed_notice, start_notice
 from bus.model.values import check_texts
 
 from ..message_rows import in_log
+from .keyed import PostgresqlKeyed, flush
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
 from .server.reader import Reader
@@ -72,10 +73,17 @@ class _TaintedError(Exception):
 class Commits:
     """See the module. Each method is part of its caller's transaction."""
 
-    def __init__(self, arrivals: Arrivals, conversations: Conversations, workflows: PostgresqlWorkflows) -> None:
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        conversations: Conversations,
+        workflows: PostgresqlWorkflows,
+        keyed: PostgresqlKeyed,
+    ) -> None:
         self._arrivals = arrivals
         self._conversations = conversations
         self._workflows = workflows
+        self._keyed = keyed
         self._runs = workflows.runs
         self._steps = workflows.steps
         self._retrying = workflows.retrying
@@ -121,6 +129,8 @@ class Commits:
         if new:
             unit = self._workflows.unit(transaction)
             await unit.load(map(_needs, new))
+            values = [value for work in new for value in work.values]
+            keyed = await self._keyed.unit(transaction, values) if values else None
             accepted: list[CommitWork] = []
             for work in new:
                 if work.status is RunStatus.CANCELLED:  # its children are cancelled, too
@@ -128,11 +138,15 @@ class Commits:
                 mark = unit.mark()
                 try:
                     await self._change_runs(unit, work)
+                    if keyed is not None:
+                        keyed.write_whole(work.values)
                     accepted.append(work)
                 except (Refused, RecordDamaged) as error:
                     unit.back(mark)
                     answers[work.id] = NotCommitted(error)
             await self._workflows.flush(unit)
+            if keyed is not None:
+                await flush(transaction.connection, keyed)
             answers |= await self._send_all(transaction, accepted)
         return [answers.get(work.id) for work in works]
 

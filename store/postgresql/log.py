@@ -64,10 +64,12 @@ from bus.model.repository import (
     Surveyed,
     SurveyedRuns,
     SurveyRequest,
+    SweepKeyed,
     lots_of,
     timestamp_of,
 )
 
+from .keyed import PostgresqlKeyed
 from .messages import questions
 from .messages.arrivals import Arrivals, list_scheduled
 from .messages.conversations import Conversations
@@ -144,12 +146,19 @@ class PostgresLog:
     """The MessageLog over PostgreSQL; see `bus.model.repository` for what each method promises."""
 
     def __init__(
-        self, database: Database, arrivals: Arrivals, conversations: Conversations, runs: RunChanges
+        self,
+        database: Database,
+        arrivals: Arrivals,
+        conversations: Conversations,
+        *,
+        runs: RunChanges,
+        keyed: PostgresqlKeyed,
     ) -> None:
         self._database = database
         self._arrivals = arrivals
         self._conversations = conversations
         self._runs = runs
+        self._keyed = keyed
 
     def __repr__(self) -> str:
         return f"<PostgresLog {self._database.url} last_seq={self._database.writer.last_seq}>"
@@ -245,6 +254,8 @@ class PostgresLog:
                 await add_events(connection, change)
             case RemoveSecurityEvents():
                 return await remove_events(connection, change)
+            case SweepKeyed():
+                return await self._keyed.sweep(transaction, change)
             case AddKey():
                 await add_key(connection, change)
             case RevokeKeys():

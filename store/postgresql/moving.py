@@ -52,6 +52,7 @@ _LARGE = {
     "workflow_steps": ("input", "output", "error"),
     "workflow_signals": ("payload",),
     "workflow_commits": ("seqs",),
+    "keyed_values": ("value",),
 }
 """The columns that limit a portion by their size."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .keyed import PostgresqlKeyed
 from .log import PostgresLog, RunChanges
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import PostgresMessages
@@ -30,6 +31,6 @@ class Messages:
         taint = Taint(present=await is_any_tainted(database.read))
         return cls(database, Arrivals(taint, waiting=await next_due_at(database.read) is not None))
 
-    def log(self, runs: RunChanges) -> PostgresLog:
-        """Return the log, whose changes of runs are carried out by `runs`."""
-        return PostgresLog(self._database, self.arrivals, self.conversations, runs)
+    def log(self, runs: RunChanges, keyed: PostgresqlKeyed) -> PostgresLog:
+        """Return the log, whose changes of runs are carried out by `runs`, and those of keyed values by `keyed`."""
+        return PostgresLog(self._database, self.arrivals, self.conversations, runs=runs, keyed=keyed)

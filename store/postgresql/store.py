@@ -8,9 +8,17 @@ from datetime import datetime
 from importlib.metadata import version
 
 from bus.model.leadership import Candidate, Tenure
-from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+from bus.model.repository import (
+    KeyedRepository,
+    MessageLog,
+    MessageRepository,
+    StoreWatch,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 from .commits import Commits
+from .keyed import PostgresqlKeyed
 from .messages.arrivals import schedule
 from .opening import Messages
 from .server.database import Database, open_database
@@ -22,14 +30,17 @@ __all__ = ["PostgresqlStore", "open_postgresql_store"]
 
 
 class PostgresqlStore:
-    """An open store: the log, the messages and the workflows of one database."""
+    """An open store: the log, the messages, the workflows and the keyed store of one database."""
 
-    def __init__(self, database: Database, messages: Messages, workflows: PostgresqlWorkflows) -> None:
+    def __init__(
+        self, database: Database, messages: Messages, workflows: PostgresqlWorkflows, keyed: PostgresqlKeyed
+    ) -> None:
         self._database = database
-        commits = Commits(messages.arrivals, messages.conversations, workflows)
-        self.log: MessageLog = messages.log(commits)
+        commits = Commits(messages.arrivals, messages.conversations, workflows, keyed)
+        self.log: MessageLog = messages.log(commits, keyed)
         self.messages: MessageRepository = messages.audit
         self.workflows: WorkflowStore = workflows
+        self.keyed: KeyedRepository = keyed
         self.warnings = list(database.warnings)
         self.tenure: Tenure | None = database.tenure
 
@@ -62,6 +73,6 @@ async def open_postgresql_store(
     async with open_database(url, watch, candidate, alone=alone) as database:
         messages = await Messages.read(database)
         workflows = PostgresqlWorkflows(database, rules, clock, EventWriting(schedule))
-        store = PostgresqlStore(database, messages, workflows)
+        store = PostgresqlStore(database, messages, workflows, PostgresqlKeyed(database, clock))
         store.warnings += await cron_warning(database.read)
         yield store

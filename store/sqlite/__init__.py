@@ -12,11 +12,19 @@ from pathlib import Path
 import aiosqlite
 
 from bus.model.leadership import Tenure
-from bus.model.repository import MessageLog, MessageRepository, StoreWatch, WorkflowRules, WorkflowStore
+from bus.model.repository import (
+    KeyedRepository,
+    MessageLog,
+    MessageRepository,
+    StoreWatch,
+    WorkflowRules,
+    WorkflowStore,
+)
 
 from .commits import Commits
 from .file.database import WAL_RESET_FIXED, Database, open_database, starting
 from .file.place import check_place, find_place, place_warnings
+from .keyed import SqliteKeyed
 from .log import SqliteLog
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
@@ -29,16 +37,23 @@ __all__ = ["SqliteStore", "examine", "open_sqlite_store", "steady_clock"]
 
 
 class SqliteStore:
-    """An open store: the log, the messages and the workflows of one file."""
+    """An open store: the log, the messages, the workflows and the keyed store of one file."""
 
     def __init__(
-        self, database: Database, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows
+        self,
+        database: Database,
+        arrivals: Arrivals,
+        conversations: Conversations,
+        *,
+        workflows: SqliteWorkflows,
+        keyed: SqliteKeyed,
     ) -> None:
         self.path = database.path
-        commits = Commits(arrivals, conversations, workflows)
-        self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits)
+        commits = Commits(arrivals, conversations, workflows, keyed)
+        self.log: MessageLog = SqliteLog(database, arrivals, conversations, commits=commits, keyed=keyed)
         self.messages: MessageRepository = SqliteMessages(database, arrivals, conversations)
         self.workflows: WorkflowStore = workflows
+        self.keyed: KeyedRepository = keyed
         self.warnings = [*database.warnings, *_warnings(conversations)]
         self.tenure: Tenure | None = None
 
@@ -62,8 +77,10 @@ async def open_sqlite_store(
             arrivals = Arrivals(taint, waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
             unread = await cron_warning(database.read)
-        workflows = SqliteWorkflows(database, rules, clock or _system_clock, clock or steady_clock())
-        store = SqliteStore(database, arrivals, conversations, workflows)
+        steady = clock or steady_clock()
+        workflows = SqliteWorkflows(database, rules, clock or _system_clock, steady)
+        keyed = SqliteKeyed(database, steady)
+        store = SqliteStore(database, arrivals, conversations, workflows=workflows, keyed=keyed)
         store.warnings += unread
         yield store
 

@@ -23,6 +23,7 @@ from typing import Any
 from bus.errors import DatabaseUnusable
 
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults
+from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
 from ..moving.movable import warning_of
 from ..seals import is_sealed
@@ -155,6 +156,8 @@ class _Reading:
         self._part("the mailboxes", self._places)
         yield Progress("security events")
         self._part("the security events", self._security)
+        yield Progress("keyed values")
+        self._part("the keyed values", self._keyed)
         yield Progress("workflows")
         self._part("the workflows", self._workflows)
 
@@ -266,6 +269,10 @@ class _Reading:
         add_findings(self.damage, [f"security event {id}: not as stored: the checksum differs" for id in altered])
         removals = [row for row in self._connection.execute(REMOVALS) if not is_sealed(row[1:])]
         add_findings(self.damage, [f"removal {row[0]}: not as stored: the checksum differs" for row in removals])
+
+    def _keyed(self) -> None:
+        """Check the checksums of keyed values."""
+        add_findings(self.damage, altered_keys(self._connection.execute(KEYED_VALUES)))
 
     def _is_there(self, seq: int) -> bool:
         return bool(self._connection.execute("SELECT 1 FROM bot_messages WHERE seq = ?", (seq,)).fetchall())

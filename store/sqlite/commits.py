@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import aiosqlite
 import msgspec
@@ -40,6 +41,7 @@ from bus.model.run_events import crashed_notice, start_notice
 
 from ..message_rows import in_log
 from .file.writer import Transaction
+from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
 from .workflows.cancelling import cancel_more, expire_cancels, more_to_cancel, next_cancel_by
@@ -62,9 +64,12 @@ class _TaintedError(Exception):
 class Commits:
     """See the module. Each method is part of its caller's transaction."""
 
-    def __init__(self, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows) -> None:
+    def __init__(
+        self, arrivals: Arrivals, conversations: Conversations, workflows: SqliteWorkflows, keyed: SqliteKeyed
+    ) -> None:
         self._arrivals = arrivals
         self._conversations = conversations
+        self._keyed = keyed
         self._runs = workflows.runs
         self._steps = workflows.steps
         self._retrying = workflows.retrying
@@ -103,6 +108,8 @@ class Commits:
             await self._start(connection, run, work, hold)
         for signal in work.signals:
             await self._signal(connection, signal, work)
+        if work.values:
+            await connection.run(partial(self._keyed.write_whole, work.values))
         for channel in work.channels:
             await connection.execute(
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",

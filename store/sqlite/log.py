@@ -61,11 +61,13 @@ from bus.model.repository import (
     Surveyed,
     SurveyedRuns,
     SurveyRequest,
+    SweepKeyed,
     group_mailbox_id,
     lots_of,
     timestamp_of,
 )
 
+from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row, seal
 from .commits import Commits
 from .file.connection import Statement
@@ -73,6 +75,7 @@ from .file.database import Database, starting
 from .file.scrubbing import scrub
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
+from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals, is_any_scheduled, list_scheduled
 from .messages.conversations import Conversations
 from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
@@ -124,11 +127,18 @@ class SqliteLog:
     """The MessageLog over SQLite; see `bus.model.repository` for what each method promises."""
 
     def __init__(
-        self, database: Database, arrivals: Arrivals, conversations: Conversations, commits: Commits
+        self,
+        database: Database,
+        arrivals: Arrivals,
+        conversations: Conversations,
+        *,
+        commits: Commits,
+        keyed: SqliteKeyed,
     ) -> None:
         self._database = database
         self._questions = database.questions
         self._commits = commits
+        self._keyed = keyed
         self._arrivals = arrivals
         self._conversations = conversations
         self._pages, self._peeks = Pages(database.pages), Pages(database.questions)
@@ -264,6 +274,8 @@ class SqliteLog:
                 await note_key_use(connection, change)
             case AddSecurityEvents() | RemoveSecurityEvents():
                 return await change_events(connection, change)
+            case SweepKeyed():
+                return await self._keyed.sweep(transaction, change)
             case _:
                 assert_never(change)
         return None
@@ -460,6 +472,7 @@ class SqliteLog:
         sizes: dict[str, int] = {}
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._questions.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
+        [[sizes["kv_keys"]]] = await self._questions.execute_fetchall(KEYS_COUNT)
         for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
             sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
         return sizes

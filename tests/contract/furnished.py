@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
+from bus.model.keyed import KeyedWrite, ValueState
 from bus.model.keys import Key, Purpose
 from bus.model.occurrences import IntervalTimes
 from bus.model.records import RunStatus, StepStatus
@@ -39,6 +40,7 @@ async def furnish(store: Store, *, messages: int = 30) -> None:
     """Fill an empty store with one of everything, and with some more messages."""
     await _fill_log(store, messages)
     await _fill_workflows(store)
+    await _fill_keyed(store)
 
 
 async def _fill_log(store: Store, messages: int) -> None:
@@ -101,6 +103,19 @@ async def _fill_workflows(store: Store) -> None:
     await store.log.apply([work("commit", ANN, BOB, run_id="held", timestamp=at(40))])
 
 
+async def _fill_keyed(store: Store) -> None:
+    await _write(store, "a", ValueState.JSON, "1", ttl_seconds=3600.0)
+    await _write(store, "a", ValueState.JSON, '"\\u0000 \N{HONEYBEE}"')
+    await _write(store, "b", ValueState.BYTES, '"AA=="')
+    await _write(store, "b", ValueState.DELETED, None)
+
+
+async def _write(store: Store, key: str, state: ValueState, value: str | None, **fields: Any) -> None:
+    id = f"{key} {value}"
+    write = KeyedWrite(store="s", key=key, state=state, value=value, id=id, bot_id=ANN, keys_max=10, **fields)
+    await store.keyed.write(write)
+
+
 async def inventory(store: Store) -> dict[str, Any]:
     """Return what a store has, as its ports tell it, in an order that is the same everywhere."""
     workflows, state = store.workflows, await store.log.load()
@@ -121,5 +136,7 @@ async def inventory(store: Store) -> dict[str, Any]:
         "steps": [await workflows.list_step_logs(id) for id in runs],
         "signals": [await workflows.list_signals(id) for id in runs],
         "schedules": await workflows.list_schedules(),
+        "changes": await store.keyed.list_changes("s", "", after=0, limit=10, bytes_max=1000),
+        "last revision": await store.keyed.last_revision(),
         "approvals": await workflows.list_waiting_approvals(),
     }

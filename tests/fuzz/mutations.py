@@ -95,6 +95,11 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "cancel_run": {"run_id": "run-1", "reason": "later", "grace_seconds": 5.0},
     "list_signals": {"run_id": "run-1", "names": ["paid"], "limit": 5},
     "take_signal": {"step": {**_STEP, "status": "pending"}, "names": ["paid"], "until": TIME, "fence": 1},
+    "kv_put": {"kv": "settings", "key": "a/b", "value": {"x": [1]}, "id": ID % 81, "expected": 3, "ttl": 60.0},
+    "kv_delete": {"kv": "settings", "key": "a/b", "id": ID % 82, "expected": 4},
+    "kv_get": {"kv": "settings", "key": "a/b"},
+    "kv_list": {"kv": "settings", "prefix": "a/", "after": "a/a", "limit": 10},
+    "kv_changes": {"kv": "settings", "prefix": "a/", "after": 5, "limit": 10, "wake": True},
     "save_schedule": {"schedule": _SCHEDULE},
     "get_schedule": {"schedule_id": "sched-1"},
     "list_schedules": {"workflow_id": "def-1", "limit": 5},
@@ -130,6 +135,8 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
      "context": {"v": 3}, "status": "completed", "error": None},
     {"op": "commit", "request": 7, "id": ID % 72, "run_id": "run-1", "fence": 1, "status": "completed",
      "result": {"v": 3}, "signals": [{"id": ID % 81, "run_id": "run-2", "name": "paid", "payload": 1}]},
+    {"op": "commit", "request": 7, "id": ID % 73,
+     "values": [{"kv": "s", "key": "a", "value": 1, "expected": 2}, {"kv": "s", "key": "b", "kind": "deleted"}]},
     {"op": "subscribe", "request": 8, "channel": "news", "echo": True},
     {"op": "subscribe", "request": 9, "channel": "work", "group": "team", "start": "all"},
     {"op": "subscribe", "request": 9, "channel": "news", "start": {"seq": 2}},
@@ -205,6 +212,7 @@ WORKER_FRAMES: list[dict[str, Any]] = [
     {"op": "closing"},
     {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
     {"op": "wake", "runs": ["run-1"]},
+    {"op": "kv_changed", "kv": ["settings"]},
     {"op": "in_parts", "request": 4, "total": 2000000},
 ]  # fmt: skip
 """Frames of every op that a worker may send."""

@@ -70,6 +70,7 @@ PURE_TOO = {
     "bus.web.plots",
     "bus.web.shown",
     "store.findings",
+    "store.keyed_rows",
     "store.message_rows",
     "store.moving.movable",
     "store.moving.kinds",
@@ -103,6 +104,7 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow"}
 WITH_PROTOCOLS = {
     "bus.model.databases",
+    "bus.model.keyed",
     "bus.model.leadership",
     "bus.model.openings",
     "bus.model.repository",

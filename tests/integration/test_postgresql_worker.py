@@ -44,7 +44,7 @@ async def test_bots_talk(process: Worker) -> None:
         assert (sent.seq, message.body, answer.body) == (1, {"n": 1}, "thanks")
         status = await ann.status()
     assert status.last_seq == 2
-    assert set(status.sizes) == {"messages", "scheduled", "database_bytes"}
+    assert set(status.sizes) == {"messages", "scheduled", "kv_keys", "database_bytes"}
     assert status.versions["postgresql"].startswith("1")
 
 

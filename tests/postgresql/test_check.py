@@ -87,7 +87,9 @@ def test_a_sound_database_is_found_sound(database: Database) -> None:
     check = check_of(database.url)
     parts = [progress[0] for progress in check.run()]
     assert (check.damage, check.warnings) == ([], [])
-    assert parts == ["the schema", "messages", "bots and channels", "mailboxes", "security events", "workflows"]
+    assert parts == [
+        "the schema", "messages", "bots and channels", "mailboxes", "security events", "keyed values", "workflows",
+    ]  # fmt: skip
     assert check.counts == {
         "messages": 6,
         "last_seq": 6,

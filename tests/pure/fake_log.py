@@ -31,6 +31,7 @@ from bus.model.repository import (
     Erase,
     Erased,
     Group,
+    KeyedSwept,
     LogMessage,
     LogState,
     Lot,
@@ -65,6 +66,7 @@ from bus.model.repository import (
     Surveyed,
     SurveyedRuns,
     SurveyRequest,
+    SweepKeyed,
     each,
     group_mailbox_id,
     outcome_of,
@@ -107,6 +109,9 @@ class FakeLog:
         """Runs that have ended: of which workflow, when, and with how many steps."""
         self.started: list[Started] = []
         """What schedules start, one answer after another."""
+        self.swept: list[KeyedSwept] = []
+        """What sweeps of the keyed store find, likewise."""
+        self.sweeps: list[SweepKeyed] = []
         self.is_any_tainted = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
@@ -191,6 +196,9 @@ class FakeLog:
                 self.events.update({event.id: event for event in events})
             case RemoveSecurityEvents():
                 return self._remove_events(change)
+            case SweepKeyed():
+                self.sweeps.append(change)
+                return self.swept.pop(0) if self.swept else KeyedSwept()
             case _:
                 assert_never(change)
         return None

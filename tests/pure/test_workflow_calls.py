@@ -21,6 +21,7 @@ from bus.model.repository import WorkflowRepository
 from bus.runs.repository import RemoteWorkflows
 from bus.wire.calls import CALLS, ListCall, decode_call, read_result
 from bus.wire.frames import Workflow
+from bus.wire.keyed_calls import KEYED_CALLS
 
 METHODS = dict(inspect.getmembers(WorkflowRepository, inspect.iscoroutinefunction))
 
@@ -32,7 +33,7 @@ def parameters(method: Any) -> dict[str, Any]:
 
 
 def test_there_is_a_call_for_each_method() -> None:
-    assert set(CALLS) == set(METHODS)
+    assert set(CALLS) == set(METHODS) | {kind.method for kind in KEYED_CALLS}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -54,7 +55,8 @@ def test_a_connection_offers_the_methods_of_a_store(name: str) -> None:
 
 def test_what_changes_something_is_a_write() -> None:
     reads = {name for name, kind in CALLS.items() if not kind.writes}
-    assert reads == {name for name in CALLS if name.startswith(("count_", "get_", "list_", "page_", "watch_"))}
+    beginnings = ("count_", "get_", "list_", "page_", "watch_", "kv_get", "kv_list", "kv_changes")
+    assert reads == {name for name in CALLS if name.startswith(beginnings)}
     assert {name for name, kind in CALLS.items() if issubclass(kind, ListCall)} == {
         name for name in CALLS if name.startswith("list_")
     }

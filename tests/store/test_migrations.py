@@ -34,8 +34,8 @@ MESSAGES = 1500
 
 
 _LATER = (
-    "house_move", "keys", "removals", "security_events", "workflow_cancellations", "workflow_run_attributes",
-    "workflow_schedules", "workflow_signals",
+    "house_move", "keyed_values", "keys", "removals", "security_events", "workflow_cancellations",
+    "workflow_run_attributes", "workflow_schedules", "workflow_signals",
 )  # fmt: skip
 """Tables that are later than this migration."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bus.broker.calls import WorkflowAnswers
+from bus.broker.keyed import KeyedAnswers
 from bus.broker.waking import RunWaking
 from bus.core.effects import Ask
 from bus.model.records import (
@@ -44,6 +45,10 @@ operate = ["deploy-*"]
 [security.roles.mender]
 operate = ["deploy-*"]
 
+[security.roles.reader]
+read = ["own", "kv:config", "kv:$bot.**"]
+write = ["$bot.*"]
+
 [security.roles.signaller]
 signal = ["deploy-*"]
 
@@ -64,6 +69,7 @@ BOTS = {
     "partner": ("operator",),
     "mender": ("mender",),
     "signaller": ("signaller",),
+    "reader": ("reader",),
 }
 
 NOW = "2026-01-01T00:00:00.000000Z"
@@ -80,6 +86,12 @@ class House(Keyed):
             self.core, self.store.workflows, self.store.log, moment=lambda: self.moment, carry_out=lambda _: None
         )
 
+    def keyed(self) -> KeyedAnswers:
+        """Return what answers calls about the keyed store."""
+        return KeyedAnswers(
+            self.core, self.store.keyed, Limits(), moment=lambda: self.moment, carry_out=lambda _: None
+        )
+
     def answers(self) -> WorkflowAnswers:
         """Return what answers workflow calls."""
         return WorkflowAnswers(
@@ -88,6 +100,7 @@ class House(Keyed):
             limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
             waking=self.waking(),
+            keyed=self.keyed(),
             large=self.core.large,
             now=lambda: self.moment.now,
         )

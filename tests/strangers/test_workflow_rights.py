@@ -10,7 +10,6 @@ import anyio
 import msgspec
 import pytest
 
-from bus.broker.calls import WorkflowAnswers
 from bus.core.effects import Ask
 from bus.model.records import (
     BotOwner,
@@ -21,7 +20,6 @@ from bus.model.records import (
     WorkflowStepLog,
 )
 from bus.model.repository import AddDeadLetters, DeadLetter, RemoveDeadLetters
-from bus.settings import Limits
 from bus.wire.frames import Commit, Workflow
 
 from .house import NOW, House, opened
@@ -196,15 +194,7 @@ async def test_a_bot_defines_and_runs_what_it_may(house: House) -> None:
 
 
 async def test_of_two_bots_that_save_a_definition_at_once_one_has_its_id(house: House) -> None:
-    answers = WorkflowAnswers(
-        house.store.workflows,
-        house.core.permitting.access,
-        limits=Limits(),
-        noted=lambda *_: None,
-        waking=house.waking(),
-        large=house.core.large,
-        now=lambda: house.moment.now,
-    )
+    answers = house.answers()
     frames: list[bytes] = []
 
     async def save(bot: str) -> None:

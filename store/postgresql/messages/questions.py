@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bus.model.repository import HistoryRequest, LogMessage, Surveyed, SurveyRequest
 
+from ...keyed_rows import KEYS_COUNT
 from ..server.reader import Reader
 from .rows import fetch
 
@@ -51,8 +52,8 @@ _CHANNEL_COUNTS = """
     SELECT name, (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = name)
     FROM unnest($1::text[]) AS name"""
 
-_SIZES = """
-    SELECT (SELECT COUNT(*) FROM bot_messages), (SELECT COUNT(*) FROM scheduled_messages),
+_SIZES = f"""
+    SELECT (SELECT COUNT(*) FROM bot_messages), (SELECT COUNT(*) FROM scheduled_messages), ({KEYS_COUNT}),
            pg_database_size(current_database())"""
 
 
@@ -102,4 +103,4 @@ async def channel_counts(reader: Reader, names: Sequence[str]) -> dict[str, int]
 async def sizes(reader: Reader) -> dict[str, int]:
     """Return the number of messages, in the log and scheduled, and the bytes of the database."""
     [row] = await reader.fetch(_SIZES)
-    return dict(zip(("messages", "scheduled", "database_bytes"), row, strict=True))
+    return dict(zip(("messages", "scheduled", "kv_keys", "database_bytes"), row, strict=True))

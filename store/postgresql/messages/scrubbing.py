@@ -20,7 +20,7 @@ __all__ = ["rewrite"]
 
 _TABLES = (
     "bot_messages", "scheduled_messages", "dead_letters", "workflow_runs", "workflow_steps", "workflow_signals",
-    "workflow_run_attributes",
+    "workflow_run_attributes", "keyed_values",
 )  # fmt: skip
 
 _NOW = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"

@@ -1,0 +1,165 @@
+"""Bots that count in a keyed store, and take turns by one, while their worker is killed.
+
+Run as `python -m tests.crash.counters`. Owns the round, and what has to hold whatever is killed:
+
+- A counter is as high as the number of puts that were answered: none is lost, and none is carried out twice, though
+  calls are repeated until they are answered.
+- No revision is answered twice.
+- What is read is not older than what was answered before.
+- Of the bots that put a key which must not exist, one at a time succeeds.
+- Who watches is told of each key's last write, in the order of revisions.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+import bus
+from store.sqlite.check import Check
+
+from ..integration.wire_worker import Worker
+from .load import CONFIGURATION
+from .nursery import ForkedWorker, shared_nursery
+from .rounds import command
+
+__all__ = ["play", "play_round"]
+
+_BOTS = 3
+_KILLS = 12
+_COUNTERS = ("a", "b")
+_LOCK = "lock"
+_SERVING_SECONDS = (0.02, 0.6)
+_END_SECONDS = 120.0
+
+
+class _Ledger:
+    """What was answered."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.revisions: dict[str, int] = {}
+        """Of each key, the highest that was answered."""
+        self.known: set[int] = set()
+        self.holder: str | None = None
+        self.turns = 0
+        self.ending = False
+
+    def written(self, key: str, revision: int) -> None:
+        """Note a write that was answered, perhaps later than another one that came after it."""
+        assert revision not in self.known, f"revision {revision} was answered twice"
+        self.known.add(revision)
+        self.revisions[key] = max(revision, self.revisions.get(key, 0))
+
+
+async def _count(kv: bus.KeyedStore, ledger: _Ledger, chance: random.Random) -> None:
+    while not ledger.ending:
+        key = chance.choice(_COUNTERS)
+        floor = ledger.revisions.get(key, 0)
+        found = await kv.get(key)
+        revision, number = (0, 0) if found is None else (found.revision, found.value)
+        assert revision >= floor, f"{key} was read at {revision} after {floor} was answered"
+        try:
+            written = await kv.put(key, number + 1, expected=revision)
+        except bus.RevisionConflict:
+            continue
+        ledger.written(key, written)
+        ledger.counted[key] += 1
+
+
+async def _take_turns(kv: bus.KeyedStore, ledger: _Ledger, name: str) -> None:
+    while not ledger.ending:
+        try:
+            revision = await kv.put(_LOCK, name, expected=0)
+        except bus.RevisionConflict:
+            await anyio.sleep(0.001)
+            continue
+        assert ledger.holder is None, f"{name} has the lock that {ledger.holder} has"
+        ledger.holder = name
+        ledger.written(_LOCK, revision)
+        ledger.turns += 1
+        await anyio.lowlevel.checkpoint()
+        ledger.holder = None
+        deleted = await kv.delete(_LOCK, expected=revision)
+        assert deleted, f"the lock of {name} was gone"
+        ledger.known.add(deleted)
+
+
+async def _watch(kv: bus.KeyedStore, seen: dict[str, bus.KeyedValue]) -> None:
+    last = 0
+    async for value in kv.watch(after=0):
+        assert value.revision > last, f"revision {value.revision} came after {last}"
+        last, seen[value.key] = value.revision, value
+
+
+async def _kill(worker: Worker, ledger: _Ledger, chance: random.Random, kills: int) -> None:
+    for _ in range(kills):
+        await anyio.sleep(chance.uniform(*_SERVING_SECONDS))
+        await anyio.to_thread.run_sync(worker.kill)
+        await anyio.to_thread.run_sync(worker.start)
+    await anyio.sleep(_SERVING_SECONDS[1])
+    ledger.ending = True
+
+
+async def play(worker: Worker, seed: int, *, kills: int = _KILLS) -> Counter[str]:
+    """Kill a worker again and again while bots count; raise AssertionError where a promise was broken."""
+    chance, ledger, seen = random.Random(seed), _Ledger(), dict[str, bus.KeyedValue]()
+    connect = partial(bus.connect, worker.command, max_in_flight=0, timeout=None)
+    async with connect(bot="watcher") as watcher:
+        kv = watcher.kv("counters")
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(_watch, kv, seen)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_kill, worker, ledger, random.Random(chance.random()), kills)
+                for number in range(_BOTS):
+                    tasks.start_soon(_live, connect, f"bot-{number}", ledger, random.Random(chance.random()))
+            values = {value.key: value for value in await kv.list()}
+            assert {key: value.value for key, value in values.items()} == dict(ledger.counted)
+            with anyio.fail_after(_END_SECONDS):
+                while {key: value for key, value in seen.items() if not value.is_deleted} != values:
+                    await anyio.sleep(0.01)
+            watching.cancel_scope.cancel()
+    acknowledged = len(ledger.known)
+    return Counter(kills=kills, acknowledged=acknowledged, counted=ledger.counted.total(), turns=ledger.turns)
+
+
+async def _live(connect: partial[bus.Bot], name: str, ledger: _Ledger, chance: random.Random) -> None:
+    async with connect(bot=name) as bot, anyio.create_task_group() as tasks:
+        kv = bot.kv("counters")
+        for _ in range(2):
+            tasks.start_soon(_count, kv, ledger, random.Random(chance.random()))
+        tasks.start_soon(_take_turns, kv, ledger, name)
+
+
+def play_round(seed: int) -> Counter[str]:
+    """Play a round on a new file; AssertionError where a promise was broken."""
+    folder = Path(tempfile.mkdtemp(prefix="posthouse-counters-"))
+    try:
+        with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery())) as worker:
+            worker.start()
+            counted = anyio.run(play, worker, seed)
+            worker.stop()
+            reading = Check(worker.database)
+            for _ in reading.run():
+                pass
+            assert not reading.damage, reading.damage
+    except BaseException as error:
+        error.add_note(f"what there is to look at lies in {folder}")
+        raise
+    shutil.rmtree(folder)
+    return counted
+
+
+main = command("counters", play_round, lambda: None, rounds=10)
+
+if __name__ == "__main__":
+    main()

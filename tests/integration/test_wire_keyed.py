@@ -1,0 +1,121 @@
+"""Keyed stores on the wire: what is answered, what is refused, and who is told of changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .wire import Frame, Session
+from .wire_worker import Worker
+
+
+class Store:
+    """A session's calls about one store, whose name is the test's."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.session = session
+        self.name = name
+
+    def ask(self, call: str, **arguments: Any) -> Frame:
+        return self.session.ask("workflow", call=f"kv_{call}", arguments={"kv": self.name, **arguments})
+
+    def value(self, call: str, **arguments: Any) -> Any:
+        frame = self.ask(call, **arguments)
+        assert frame["op"] == "ok", frame
+        return frame["value"]
+
+    def refusal(self, call: str, **arguments: Any) -> Frame:
+        frame = self.ask(call, **arguments)
+        assert frame["op"] == "error", frame
+        return frame
+
+
+@pytest.fixture
+def store(shared: Worker, name: str) -> Store:
+    return Store(shared.session(name), name)
+
+
+def test_a_value_is_answered_as_it_was_sent(store: Store) -> None:
+    revision = store.value("put", key="a", value={"n": 1.0, "x": None}, id="1")["revision"]
+    found = store.value("get", key="a")
+    assert found.keys() == {"key", "revision", "state", "value", "written_at", "bot_id"}
+    assert (found["key"], found["revision"], found["state"]) == ("a", revision, "json")
+    assert found["value"] == {"n": 1.0, "x": None}
+    assert store.value("get", key="b") is None
+    later = store.value("put", key="a", value="AP8=", kind="bytes", id="2", ttl=60)["revision"]
+    assert later > revision
+    found = store.value("get", key="a")
+    assert (found["state"], found["value"], found["expires_at"] > found["written_at"]) == ("bytes", "AP8=", True)
+    assert store.value("delete", key="a", id="3")["revision"] > later
+    assert store.value("delete", key="a", id="4") == {"revision": 0}
+
+
+def test_repeating_and_expecting(store: Store) -> None:
+    put = {"key": "a", "value": 1, "id": "1", "expected": 0}
+    first = store.value("put", **put)["revision"]
+    second = store.value("put", key="a", value=2, id="2", expected=first)["revision"]
+    assert store.value("put", **put)["revision"] == first
+    refused = store.refusal("put", key="a", value=3, id="3", expected=first)
+    assert (refused["code"], refused["details"]["error"]) == ("conflict", "revision_conflict")
+    assert (refused["details"]["revision"], refused["details"]["expected"]) == (second, first)
+    assert store.refusal("put", key="b", value=1, id="1")["code"] == "conflict"
+    assert store.value("get", key="a")["value"] == 2
+
+
+def test_lists_and_changes(store: Store) -> None:
+    revisions = [store.value("put", key=key, value=key, id=key)["revision"] for key in ("b", "a", "c")]
+    page = store.value("list")
+    assert [value["key"] for value in page["values"]] == ["a", "b", "c"]
+    assert (page["more"], page["revision"] >= revisions[-1]) == (False, True)
+    page = store.value("list", prefix="", after="a", limit=1)
+    assert ([value["key"] for value in page["values"]], page["more"]) == (["b"], True)
+    deleted = store.value("delete", key="a", id="d")["revision"]
+    page = store.value("changes", after=revisions[0])
+    assert [(value["key"], value["state"]) for value in page["changes"]] == [("c", "json"), ("a", "deleted")]
+    assert page["revision"] >= deleted
+    assert "value" not in page["changes"][1]
+    refused = store.refusal("changes", after=2**40)
+    assert (refused["code"], refused["details"]["error"]) == ("conflict", "changes_forgotten")
+
+
+def test_who_asks_is_told_once_of_the_next_change(store: Store, shared: Worker) -> None:
+    other = Store(shared.session(f"{store.name}-other"), store.name)
+    page = other.value("changes", after=0, wake=True)
+    revision = store.value("put", key="a", value=1, id="1")["revision"]
+    told = other.session.receive()
+    assert told == {"op": "kv_changed", "kv": [store.name]}
+    store.value("put", key="a", value=2, id="2")
+    page = other.value("changes", after=page["revision"])
+    assert [value["value"] for value in page["changes"]] == [2], "the next frame was the answer"
+    assert page["revision"] > revision
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("put", {"key": "a", "value": 1}),
+        ("put", {"key": "", "value": 1, "id": "1"}),
+        ("put", {"key": "x" * 513, "value": 1, "id": "1"}),
+        ("put", {"key": "a\0b", "value": 1, "id": "1"}),
+        ("put", {"key": "a", "value": 1, "id": "1", "expected": -1}),
+        ("put", {"key": "a", "value": 1, "id": "1", "ttl": 0}),
+        ("put", {"key": "a", "value": 1, "id": "1", "kind": "text"}),
+        ("put", {"key": "a", "value": "no base64", "id": "1", "kind": "bytes"}),
+        ("put", {"key": "a", "value": "AP8", "id": "1", "kind": "bytes"}),
+        ("put", {"key": "a", "value": 1, "id": "1", "kind": "bytes"}),
+        ("get", {"kv": "no name", "key": "a"}),
+        ("list", {"limit": 0}),
+        ("list", {"limit": 1001}),
+        ("changes", {}),
+        ("changes", {"after": 0, "prefix": "\0"}),
+    ],
+)
+def test_what_is_wrong_is_refused(store: Store, call: str, arguments: dict[str, Any]) -> None:
+    assert store.refusal(call, **arguments)["code"] == "bad_request"
+
+
+def test_the_worker_counts_keys(store: Store) -> None:
+    before = store.session.value("status")["sizes"]["kv_keys"]
+    store.value("put", key="a", value=1, id="1")
+    assert store.session.value("status")["sizes"]["kv_keys"] == before + 1
