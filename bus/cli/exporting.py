@@ -22,7 +22,7 @@ import rich_click as click
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable, StoreFailed
 from ..model.databases import LogReader, Tell
-from ..model.exporting import FORM, Header, Lines, Wanted, export_of
+from ..model.exporting import FORM, ExportFilter, ExportLines, Header, export_of
 from ..model.records import timestamp
 from ..model.repository import FindRequest
 from ..settings import SettingsError
@@ -95,7 +95,7 @@ def export(
         _show(lines, source, file, as_json=as_json)
 
 
-def _show(lines: Lines, source: str, file: Path, *, as_json: bool) -> None:
+def _show(lines: ExportLines, source: str, file: Path, *, as_json: bool) -> None:
     is_output = str(file) == "-"
     if as_json and not is_output:
         show_json({"file": str(file), "messages": lines.messages, "damaged": lines.damaged})
@@ -107,13 +107,13 @@ def _show(lines: Lines, source: str, file: Path, *, as_json: bool) -> None:
         sys.exit(EXIT_DATA)
 
 
-async def _export(url: str, query: _Query, write: Callable[[bytes], None], tell: Tell) -> Lines:
-    lines = Lines()
+async def _export(url: str, query: _Query, write: Callable[[bytes], None], tell: Tell) -> ExportLines:
+    lines = ExportLines()
     async with databases().open_log(url) as log:
         end = await log.end()
         names = await log.names()
         ids = {name: id for id, name in names.items()}
-        wanted = Wanted(
+        wanted = ExportFilter(
             channel=query.channel,
             between=None if query.between is None else (_id(ids, query.between[0]), _id(ids, query.between[1])),
             since=query.since,

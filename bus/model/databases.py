@@ -16,7 +16,7 @@ import msgspec
 
 from .repository import FindRequest, LogMessage, Store, StoreCheck, WorkflowRules
 
-__all__ = ["Databases", "LogEnd", "LogHead", "LogReader", "MoveSurvey", "Moved", "Tell", "label_of"]
+__all__ = ["Databases", "LogExtent", "LogHead", "LogReader", "MoveSurvey", "Moved", "Tell", "label_of"]
 
 Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with what is being done, how much of it is done, and how much there is, if that is known."""
@@ -59,7 +59,7 @@ class MoveSurvey(msgspec.Struct, frozen=True):
     """How many records the target has already, of a move that was interrupted."""
 
 
-class LogEnd(msgspec.Struct, frozen=True):
+class LogExtent(msgspec.Struct, frozen=True):
     """Which log a store has, and its last seq."""
 
     epoch: str
@@ -69,7 +69,7 @@ class LogEnd(msgspec.Struct, frozen=True):
 class LogReader(Protocol):
     """Reads the log of a store, which a worker may be using."""
 
-    async def end(self) -> LogEnd:
+    async def end(self) -> LogExtent:
         """Return where the log ends now; everything that was acknowledged before is in it."""
 
     async def names(self) -> dict[str, str]:

@@ -20,11 +20,11 @@ from .records import parse_timestamp
 
 __all__ = [
     "FORM",
+    "ExportFilter",
+    "ExportLines",
     "Exported",
     "Footer",
     "Header",
-    "Lines",
-    "Wanted",
     "checked",
     "export_of",
     "message_of",
@@ -41,7 +41,7 @@ _ORIGINAL_SEQ, _ORIGINAL_TIME = "original-seq", "original-time"
 _NO_BODY, _NO_HEADERS = msgspec.Raw(b"null"), msgspec.Raw(b"{}")
 
 
-class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
+class ExportFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which messages are exported: those for which all that is given here is true."""
 
     channel: str | None = None
@@ -101,7 +101,7 @@ class Footer(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Lines:
+class ExportLines:
     """Makes the lines of a file, and its footer."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Lines:
         self._sha256 = hashlib.sha256()
 
     def __repr__(self) -> str:
-        return f"<Lines messages={self.messages} damaged={len(self.damaged)}>"
+        return f"<ExportLines messages={self.messages} damaged={len(self.damaged)}>"
 
     def header(self, header: Header) -> bytes:
         """Return the first line."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from bus.errors import DatabaseUnusable
-from bus.model.databases import LogEnd
+from bus.model.databases import LogExtent
 from bus.model.repository import FindRequest, LogMessage
 
 from ..message_rows import intact, message_of
@@ -17,7 +17,7 @@ from .messages.finding import find_thread
 from .messages.rows import COLUMNS, read_row
 from .server.connecting import SCHEMA, connect, is_lost, make_safe, unreachable
 
-__all__ = ["open_log"]
+__all__ = ["PostgresqlLogReader", "open_log"]
 
 _MESSAGES_A_PORTION = 256
 """Read at once: of the largest messages, what fits into memory."""
@@ -37,9 +37,9 @@ class PostgresqlLogReader:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
-    async def end(self) -> LogEnd:
+    async def end(self) -> LogExtent:
         """See the protocol."""
-        return LogEnd(*await self._connection.fetchrow(_END))
+        return LogExtent(*await self._connection.fetchrow(_END))
 
     async def names(self) -> dict[str, str]:
         """See the protocol."""

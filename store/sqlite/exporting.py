@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.errors import DatabaseUnusable
-from bus.model.databases import LogEnd
+from bus.model.databases import LogExtent
 from bus.model.repository import FindRequest, LogMessage
 
 from .file.connection import StoreConnection
@@ -24,7 +24,7 @@ from .file.schema import TRUST_NOTHING
 from .messages.finding import find_thread
 from .messages.rows import fetch_each
 
-__all__ = ["open_log"]
+__all__ = ["SqliteLogReader", "open_log"]
 
 _MESSAGES_A_PORTION = 256
 """Read at once: of the largest messages, what fits into memory."""
@@ -46,10 +46,10 @@ class SqliteLogReader:
     def __repr__(self) -> str:
         return f"<SqliteLogReader {self._path}>"
 
-    async def end(self) -> LogEnd:
+    async def end(self) -> LogExtent:
         """See the protocol."""
         [[epoch, last_seq]] = await self._read(_END)
-        return LogEnd(epoch, last_seq)
+        return LogExtent(epoch, last_seq)
 
     async def names(self) -> dict[str, str]:
         """See the protocol."""
