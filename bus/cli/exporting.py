@@ -22,7 +22,7 @@ import rich_click as click
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable, StoreFailed
 from ..model.databases import LogReader, Tell
-from ..model.exporting import FORM, ExportFilter, ExportLines, Header, export_of
+from ..model.exporting import FORM, ExportFilter, ExportLines, Header, export_of, is_export
 from ..model.records import timestamp
 from ..model.repository import FindRequest
 from ..settings import SettingsError
@@ -36,6 +36,9 @@ from .streams import EXIT_DATA, note, say
 from .times import TimeOption
 
 __all__ = ["export"]
+
+_BEGINNING_BYTES = 64
+"""More than it takes to see whether a file is an export."""
 
 
 class _Query(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,7 +110,7 @@ def _show(lines: ExportLines, source: str, file: Path, *, as_json: bool) -> None
         sys.exit(EXIT_DATA)
 
 
-async def _export(url: str, query: _Query, write: Callable[[bytes], None], tell: Tell) -> ExportLines:
+async def _export(url: str, query: _Query, write: Callable[[bytes], object], tell: Tell) -> ExportLines:
     lines = ExportLines()
     async with databases().open_log(url) as log:
         end = await log.end()
@@ -164,14 +167,17 @@ def _id(ids: dict[str, str], bot: str) -> str:
 
 
 @contextmanager
-def _output(file: Path) -> Iterator[Callable[[bytes], None]]:
+def _output(file: Path) -> Iterator[Callable[[bytes], object]]:
     """Write to a file beside the one that is named, for this user alone, and put it in its place at the end."""
     if str(file) == "-":
-        yield lambda line: _print(line)
+        yield sys.stdout.buffer.write
         sys.stdout.flush()
         return
-    part = file.with_name(f"{file.name}.posthouse.part")
     try:
+        file = file.resolve()
+        if file.exists() and not _may_be_replaced(file):
+            raise DatabaseUnusable(f"{file} is there already, and is no export: name another file, or remove it")
+        part = file.with_name(f"{file.name}.posthouse.part")
         with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as output:
             try:
                 fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,26 +185,26 @@ def _output(file: Path) -> Iterator[Callable[[bytes], None]]:
                 raise DatabaseUnusable(f"another export to {file} is being written: wait for it") from None
             output.truncate()
             try:
-                yield lambda line: _write(output.write, line)
+                yield output.write
                 output.flush()
                 os.fsync(output.fileno())
                 part.replace(file)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        _sync(file.absolute().parent)
+        _sync(file.parent)
     except OSError as error:
         raise StoreFailed(
             f"{file} cannot be written: {error.strerror}; choose another place, or make room"
         ) from error
 
 
-def _print(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
-
-
-def _write(write: Callable[[bytes], int], line: bytes) -> None:
-    write(line)
+def _may_be_replaced(file: Path) -> bool:
+    """Return True for an earlier export, and for an empty file: a database, or a device, is not to be lost."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as earlier:
+        return is_export(earlier.readline(_BEGINNING_BYTES))
 
 
 def _sync(folder: Path) -> None:

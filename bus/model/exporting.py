@@ -27,6 +27,7 @@ __all__ = [
     "Header",
     "checked",
     "export_of",
+    "is_export",
     "message_of",
     "read_footer",
     "read_header",
@@ -172,6 +173,11 @@ _footer = msgspec.json.Decoder(Footer)
 _message = msgspec.json.Decoder(Exported)
 _headers = msgspec.json.Decoder(dict[str, str])
 _value = msgspec.json.Decoder()
+
+
+def is_export(beginning: bytes) -> bool:
+    """Return True if a file that begins like this is an export, or empty."""
+    return beginning.startswith(b'{"posthouse_export":') or not beginning
 
 
 def read_header(line: bytes) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -324,7 +325,8 @@ def test_a_file_that_is_not_whole_changes_nothing(exported: Path, tmp_path: Path
 
 def test_an_export_that_fails_leaves_the_earlier_file(exported: Path, tmp_path: Path) -> None:
     file = tmp_path / "all.jsonl"
-    file.write_text("earlier", encoding="utf-8")
+    earlier = exported.read_bytes()[:500]
+    file.write_bytes(earlier)
     database = ["--database", str(exported.with_name("posthouse.db"))]
     for options, code, words in (
         (["--between", "ann", "nobody"], 78, "there is no bot 'nobody'"),
@@ -334,9 +336,25 @@ def test_an_export_that_fails_leaves_the_earlier_file(exported: Path, tmp_path: 
         ended = refusal("export", file, *database, *options)
         assert (ended[0], words in ended[1]) == (code, True), ended
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
-    assert file.read_text(encoding="utf-8") == "earlier"
+    assert file.read_bytes() == earlier
     code, line = refusal("export", tmp_path / "nowhere" / "all.jsonl", *database)
     assert (code, "cannot be written: No such file or directory" in line) == (74, True)
+
+
+def test_an_export_replaces_nothing_but_an_export(exported: Path, tmp_path: Path) -> None:
+    database = exported.with_name("posthouse.db")
+    empty, link = tmp_path / "empty.jsonl", tmp_path / "link.jsonl"
+    empty.touch()
+    link.symlink_to(empty)
+    for _ in range(2):
+        assert answer("export", link, "--database", database)["messages"] == COUNT
+    assert (link.is_symlink(), len(lines(empty))) == (True, COUNT + 2)
+    os.mkfifo(tmp_path / "pipe")
+    before = database.read_bytes()
+    for file in (database, tmp_path / "pipe"):
+        code, line = refusal("export", file, "--database", database)
+        assert (code, "is there already, and is no export" in line) == (78, True)
+    assert database.read_bytes() == before
 
 
 def test_damaged_messages_are_left_out_and_said(exported: Path, tmp_path: Path) -> None:
