@@ -46,7 +46,7 @@ class Target:
 
     kind: ClassVar[str]
     alone: ClassVar[bool] = False
-    """Whether it must be written in a batch of its own."""
+    """Whether it must be written in a batch of its own, so that what was published before is counted."""
 
     def __init__(self, name: str, mailboxes: Sequence[Mailbox]) -> None:
         self.name = name
@@ -202,6 +202,7 @@ class GroupTarget(Target):
     """A group with its mailbox and its members."""
 
     kind = "group"
+    alone = True
 
     def __init__(self, channel: str, group: str, mailbox: Mailbox, subscribing: Subscribing) -> None:
         super().__init__(mailbox.id, [])
@@ -237,7 +238,7 @@ class ChannelTarget(Target):
 
     kind = "channel"
     alone = True
-    """What is published after it creates the channel anew, in a later batch."""
+    """And what is published after it creates the channel anew, in a later batch."""
 
     def __init__(self, name: str, entry: ChannelEntry, subscribing: Subscribing) -> None:
         super().__init__(name, [])
@@ -281,6 +282,7 @@ class BotTarget(Target):
     """A bot that is not connected, with its mailbox, subscriptions and keys."""
 
     kind = "bot"
+    alone = True
 
     def __init__(
         self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
