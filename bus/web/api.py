@@ -67,15 +67,17 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def _refused(error: BusError) -> Response:
+def _refused(error: BusError, sent: str | None = None) -> Response:
+    """Answer with an error; `sent` is the id of a message that may be stored if the worker refused nothing."""
+    unknown = None if isinstance(error, RequestError) else sent
     retry_after = error.retry_after if isinstance(error, RequestError) else None
     fault = Problem(
         code=error.code if isinstance(error, RequestError) else "no_reply" if _is_late(error) else "unavailable",
         message=str(error),
         retry=error.retry if isinstance(error, RequestError) else True,
         retry_after=retry_after,
-        id=error.message_id if isinstance(error, ReplyTimeout) else None,
-        state=error.state if isinstance(error, ReplyTimeout) else None,
+        id=error.message_id if isinstance(error, ReplyTimeout) else unknown,
+        state=error.state if isinstance(error, ReplyTimeout) else "unknown" if unknown else None,
     )
     status = http_status(error)
     headers = {"retry-after": str(int(retry_after or 0) + 1)} if status in (429, 503) else None
@@ -148,24 +150,25 @@ class _Call:
 async def _send(call: _Call) -> Response:
     order = await call.order(SendOrder)
     call.require("send", order.to)
-    fields = {name: value for name, value in msgspec.structs.asdict(order).items() if name not in ("to", "body")}
-    return await _stored((await call.bot()).send(order.to, order.body, **fields))
+    return await _stored((await call.bot()).send, order, "to")
 
 
 async def _publish(call: _Call) -> Response:
     order = await call.order(PublishOrder)
     call.require("publish", order.channel)
-    fields = {
-        name: value for name, value in msgspec.structs.asdict(order).items() if name not in ("channel", "body")
-    }
-    return await _stored((await call.bot()).publish(order.channel, order.body, **fields))
+    return await _stored((await call.bot()).publish, order, "channel")
 
 
-async def _stored(sending: Awaitable[Any]) -> Response:
+async def _stored(give: Callable[..., Awaitable[Any]], order: SendOrder | PublishOrder, where: str) -> Response:
+    fields = msgspec.structs.asdict(order)
+    place, body = fields.pop(where), fields.pop("body")
     try:
-        receipt = await sending
+        fields["id"] = message_id = chosen_id(order.id)
+        receipt = await give(place, body, **fields)
     except (TypeError, ValueError) as error:
         raise _Failure(400, "bad_request", str(error)) from None
+    except BusError as error:
+        return _refused(error, message_id)
     seq = None if receipt.scheduled else receipt.seq
     return _json(Stored(id=receipt.id, seq=seq, duplicate=receipt.duplicate, scheduled=receipt.scheduled))
 
@@ -173,9 +176,10 @@ async def _stored(sending: Awaitable[Any]) -> Response:
 async def _request(call: _Call) -> Response:
     order = await call.order(RequestOrder)
     call.require("send", order.to)
+    bot = await call.bot()
     try:
         message_id = chosen_id(order.id)
-        reply = await (await call.bot()).request(
+        reply = await bot.request(
             order.to,
             order.body,
             timeout=order.timeout,
@@ -185,6 +189,8 @@ async def _request(call: _Call) -> Response:
         )
     except (TypeError, ValueError) as error:
         raise _Failure(400, "bad_request", str(error)) from None
+    except BusError as error:
+        return _refused(error, message_id)
     return _json(Replied(id=message_id, reply=as_read(reply.stored)))
 
 
@@ -198,13 +204,16 @@ async def _channel(call: _Call) -> Response:
         return _json(MessagePage(messages=[as_read(message) for message in found]))
     if call.site.streams >= _STREAMS_MAX:
         raise LimitReached("busy", f"at most {_STREAMS_MAX} programs listen at once")
-    last = call.request.headers.get("last-event-id", "")
-    after = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else _number(call, "after")
+    last = _as_number("Last-Event-ID", call.request.headers.get("last-event-id") or None)
+    after = _number(call, "after") if last is None else last
     return _Listening(call.site, _events(call, bot, channel, after))
 
 
 def _number(call: _Call, name: str) -> int | None:
-    text = call.request.query_params.get(name)
+    return _as_number(name, call.request.query_params.get(name))
+
+
+def _as_number(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
@@ -214,9 +223,9 @@ def _number(call: _Call, name: str) -> int | None:
 
 async def _events(call: _Call, bot: Bot, channel: str, after: int | None) -> AsyncIterator[bytes]:
     """Yield the messages of a channel after a seq, or from now on, each with its seq as its id."""
-    yield b"retry: 2000\n\n"
     try:
         async with bot.watch(channel, after=after) as messages:
+            yield b"retry: 2000\n\n"  # whoever has read this misses nothing from now on
             while call.is_valid and not call.site.stopping.is_set():
                 with anyio.move_on_after(_BEAT_SECONDS) as silence:
                     message = as_read(await anext(messages))

@@ -23,6 +23,7 @@ __all__ = [
     "SendOrder",
     "Stored",
     "as_read",
+    "encoded",
 ]
 
 _Id = Annotated[str, Meta(description="A UUID; the same message sent again with its id is stored once.")]
@@ -105,7 +106,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a request was not carried out: a code of the protocol, or one of HTTP.
 
     With `retry`, the same request may succeed later, after `retry_after` seconds if that is known. `state` is what
-    became of a request without a reply.
+    became of the message `id`: of a request without a reply, or "unknown" if no worker said whether it is stored.
+    Sent again with this `id`, it is stored once.
     """
 
     code: str
@@ -120,6 +122,11 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
     """An answer that is an error."""
 
     error: Problem
+
+
+def encoded(problem: Problem) -> bytes:
+    """Return the body of an answer that is an error."""
+    return msgspec.json.encode(ErrorAnswer(problem))
 
 
 def as_read(message: StoredMessage) -> ReadMessage:

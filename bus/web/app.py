@@ -16,13 +16,15 @@ from contextlib import asynccontextmanager
 import anyio
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from ..bot import Bot
 from ..errors import BindError
 from . import api, directory, entrance, letters, runs, talk, upkeep
-from .guard import Guard
+from .api_shapes import Problem, encoded
+from .guard import API, Guard
 from .site import Website
 from .tickets import Tickets, Token
 from .upstream import Upstream, Upstreams
@@ -113,10 +115,23 @@ def _server(site: Website) -> _Server:
 def _application(site: Website) -> Starlette:
     app = Starlette(
         routes=[*entrance.ROUTES, *api.ROUTES, *(route for pages in _PAGES for route in pages.ROUTES)],
-        exception_handlers={Exception: _failed},
+        exception_handlers={HTTPException: _refused, ClientDisconnect: _left, Exception: _failed},
     )
     app.state.site = site
     return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith(API):
+        code = "not_found" if error.status_code == 404 else "bad_request"
+        problem = Problem(code=code, message=f"{error.detail}: {API}openapi.json names every way in")
+        return Response(encoded(problem), error.status_code, error.headers, "application/json")
+    return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # the client has gone in the middle of its request: nobody reads this
 
 
 async def _failed(request: Request, error: Exception) -> Response:

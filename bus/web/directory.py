@@ -121,7 +121,7 @@ async def _known_bot(asking: Asking, name: str) -> ListedBot:
     for each in await asking.bots():
         if each.name == name:
             return each
-    raise UnknownBot("un_known_bot", f"there is no bot {shown.visible(name)!r}")
+    raise UnknownBot("unknown_bot", f"there is no bot {name!r}")
 
 
 async def _known_channel(asking: Asking, name: str) -> ListedChannel:
@@ -129,7 +129,7 @@ async def _known_channel(asking: Asking, name: str) -> ListedChannel:
     for each in await asking.channels():
         if each.name == name:
             return each
-    raise UnknownChannel("un_known_channel", f"there is no channel {shown.visible(name)!r}")
+    raise UnknownChannel("unknown_channel", f"there is no channel {name!r}")
 
 
 ROUTES: list[Route] = [

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from .site import BodyTooLarge, Website, read_form
+from .site import Website, read_form
 
 __all__ = ["ROUTES"]
 
@@ -27,10 +27,7 @@ async def _ask(request: Request) -> Response:
 
 async def _log_in(request: Request) -> Response:
     site: Website = request.app.state.site
-    try:
-        form = await read_form(request)
-    except (BodyTooLarge, TimeoutError):
-        return PlainTextResponse("this is no log-in\n", 400)
+    form = await read_form(request)
     link = site.tickets.use_up(form["link"])
     if link is not None:
         return await site.welcome(link)

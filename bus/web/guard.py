@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .api_shapes import Problem, encoded
 
 __all__ = ["API", "Guard"]
 
@@ -58,7 +60,7 @@ class Guard:
             await send(message)
 
         fault = self._fault(scope)
-        app = self._app if fault is None else PlainTextResponse(f"{fault}\n", 403)
+        app = self._app if fault is None else _refusal(scope["path"], fault)
         await app(scope, receive, guarded)
 
     def _fault(self, scope: Scope) -> str | None:
@@ -72,3 +74,9 @@ class Guard:
         if origin is not None and (origin in self._origins or scope["method"] in _SAFE):
             return None
         return "a request from another site changes nothing here"
+
+
+def _refusal(path: str, fault: str) -> Response:
+    if path.startswith(API):
+        return Response(encoded(Problem(code="forbidden", message=fault)), 403, None, "application/json")
+    return PlainTextResponse(f"{fault}\n", 403)

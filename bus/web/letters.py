@@ -70,7 +70,7 @@ async def _one(visit: Visit) -> Shown:
         if each.seq == seq:
             values = {"mailbox": mailbox, "letter": each, "id": visit.chosen_id(f"{mailbox} {seq}")}
             return Shown("dead_letter.html", values)
-    raise NotFound("dead letter", f"{shown.visible(seq)} of {shown.visible(mailbox)}")
+    raise NotFound("dead letter", f"{seq} of {mailbox}")
 
 
 async def _retry(visit: Visit, form: Form) -> Done:

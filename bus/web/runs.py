@@ -59,7 +59,7 @@ async def _runs(visit: Visit) -> Shown:
 async def _found_run(visit: Visit, run_id: str) -> WorkflowRun:
     run = await visit.bot.workflows.get_run(run_id)
     if run is None:
-        raise NotFound("run", shown.visible(run_id))
+        raise NotFound("run", run_id)
     return run
 
 
@@ -150,7 +150,7 @@ async def _approvals(visit: Visit) -> Shown:
 async def _answer(visit: Visit, form: Form) -> Done:
     step = await visit.bot.workflows.get_step_log(form["step"])
     if step is None:
-        raise NotFound("step", shown.visible(form["step"]))
+        raise NotFound("step", form["step"])
     comment = form["comment"].strip()
     by = f"{visit.login.person} on the page"
     answer = Answer(form["answer"] == "approve", visit.login.person, f"{comment} ({by})" if comment else by)

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import anyio
 import jinja2
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -285,8 +286,13 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
 
 
 async def read_form(request: Request) -> Form:
-    """Return the fields of a request. Raise BodyTooLarge or TimeoutError."""
-    data = await read_body(request, _FORM_BYTES_MAX)
+    """Return the fields of a request. Raise HTTPException if they are too large, or come too slowly."""
+    try:
+        data = await read_body(request, _FORM_BYTES_MAX)
+    except BodyTooLarge:
+        raise HTTPException(413, f"a form has at most {_FORM_BYTES_MAX} bytes") from None
+    except TimeoutError:
+        raise HTTPException(408, "the form came too slowly") from None
     return Form(parse_qs(data.decode("utf-8", "replace"), keep_blank_values=True))
 
 
@@ -360,12 +366,7 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Done]]) -> Route:
         visit = site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
-        try:
-            form = await read_form(request)
-        except BodyTooLarge:
-            return PlainTextResponse(f"a form has at most {_FORM_BYTES_MAX} bytes\n", 413)
-        except TimeoutError:
-            return PlainTextResponse("the form came too slowly\n", 408)
+        form = await read_form(request)
         if not hmac.compare_digest(form["form_token"].encode(), visit.form_token.encode()):
             return PlainTextResponse("this form is not of your log-in: load the page again\n", 403)
         if not visit.may_act:
@@ -374,10 +375,10 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Done]]) -> Route:
             visit.bot = await site.upstream.bot()
             outcome = await act(visit, form)
         except BusError as error:
-            _log.info("%s: %s: refused: %s", visit.login.person, request.url.path, error)
+            _log.info("%s: %s: refused: %s", visit.login.person, request.url.path, shown.visible(error))
             site.note(visit.secret, "fault", str(error))
             return RedirectResponse(_back(request), 303)
-        _log.info("%s: %s: %s", visit.login.person, request.url.path, outcome.text)
+        _log.info("%s: %s: %s", visit.login.person, request.url.path, shown.visible(outcome.text))
         site.note(visit.secret, "done", outcome.text)
         return RedirectResponse(outcome.to, 303)
 

@@ -36,7 +36,7 @@ async def _reload(visit: Visit, form: Form) -> Done:
 
 async def _end(visit: Visit, form: Form) -> Done:
     if not visit.site.tickets.end(form["ticket"]):
-        raise NotFound("log-in or token", "it has ended")
+        raise NotFound("log-in or token", form["ticket"])
     return Done("it has ended", "/settings")
 
 

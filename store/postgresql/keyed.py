@@ -78,8 +78,10 @@ _LIST = _PORTION.format(
     columns=KEYED_COLUMNS,
 )
 
+# Without the empty texts, the planner might read all of the store by its keys.
 _CHANGES = _PORTION.format(
-    where=f"revision > $5 AND revision <= $7 AND store = $3 AND key >= $4 AND ($6::text IS NULL OR key < $6)"
+    where="revision > $5 AND revision <= $7 AND store || '' = $3 AND key || '' >= $4"
+    " AND ($6::text IS NULL OR key || '' < $6)"
     f" AND {CURRENT}",
     order="revision",
     columns=KEYED_COLUMNS,

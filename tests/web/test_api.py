@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
+import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -219,8 +221,23 @@ def test_an_unknown_bot_is_not_found(site: Site, shop: dict[str, str]) -> None:
 
 
 def test_other_sites_and_names_are_kept_away(site: Site, shop: dict[str, str]) -> None:
-    assert post(site, "send", shop | {"Host": "evil.example"}, to="ledger", body=1).status == 403
-    assert post(site, "send", shop | {"Origin": "https://evil.example"}, to="ledger", body=1).status == 403
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        answer = post(site, "send", shop | headers, to="ledger", body=1)
+        assert (answer.status, problem(answer).code) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status", "code"),
+    [
+        ("/v1/nothing", "GET", 404, "not_found"),
+        ("/v1/send", "GET", 405, "bad_request"),
+        ("/v1/channels/a/b/messages", "GET", 404, "not_found"),
+    ],
+)
+def test_what_does_not_exist_is_said_in_json(site: Site, path: str, method: str, status: int, code: str) -> None:
+    answer = site.ask(path, method)
+    assert (answer.status, problem(answer).code) == (status, code)
+    assert "openapi.json" in problem(answer).message
 
 
 # ── Listening ────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,10 +299,37 @@ def test_a_listener_outlives_the_worker(site: Site, shop: dict[str, str]) -> Non
         site.worker.stop()
         answer = post(site, "publish", shop, channel="orders.again", body=2)
         assert (answer.status, problem(answer).code, problem(answer).retry) == (503, "unavailable", True)
+        assert problem(answer).state == "unknown"
         site.worker.start()
         eventually(lambda: post(site, "publish", shop, channel="orders.again", body=3).status == 200)
         while (body := next(events)[1].body) != 3:
             assert body == 2  # it was stored, though the answer was lost
+        for _ in range(2):  # with the id that the error named, it is stored once
+            again = stored(post(site, "publish", shop, channel="orders.again", body=2, id=problem(answer).id))
+        assert (again.id, again.duplicate) == (problem(answer).id, True)
+
+
+def test_a_stream_begins_when_nothing_more_is_missed(site: Site, shop: dict[str, str]) -> None:
+    stored(post(site, "publish", shop, channel="orders.slow", body=0))
+    with closing(site.connection()) as connection:
+        site.worker.signal(signal.SIGSTOP)
+        try:
+            headers = shop | {"Accept": "text/event-stream"}
+            connection.request("GET", "/v1/channels/orders.slow/messages", None, headers)
+            answer = connection.getresponse()
+            assert connection.sock is not None
+            assert not select.select([connection.sock], [], [], 0.3)[0]  # it does not hear the worker yet
+        finally:
+            site.worker.signal(signal.SIGCONT)
+        assert answer.readline() == b"retry: 2000\n"
+        answer.close()
+
+
+@pytest.mark.parametrize("last", ["abc", "-5", "0x1", "9" * 30])
+def test_a_listener_that_names_no_seq_is_refused(site: Site, shop: dict[str, str], last: str) -> None:
+    headers = shop | {"Accept": "text/event-stream", "Last-Event-ID": last}
+    answer = site.ask("/v1/channels/orders.live/messages", headers=headers)
+    assert (answer.status, "Last-Event-ID is a number" in problem(answer).message) == (400, True)
 
 
 # ── The document ─────────────────────────────────────────────────────────────────────────────────────────

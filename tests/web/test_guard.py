@@ -123,6 +123,48 @@ def test_a_body_is_bounded(site: Site) -> None:
         assert connection.getresponse().status == 413
 
 
+def test_a_request_that_is_broken_off_is_no_fault(site: Site) -> None:
+    headers = site.login()
+    assert site.post("/logout", {"form_token": "x" * 100_000}, headers).status == 413
+    assert site.post("/login", {"link": "x" * 100_000}, headers).status == 413
+    parts = urlsplit(site.origin)
+    with socket.create_connection((str(parts.hostname), int(parts.port or 0)), TIMEOUT_SECONDS) as connection:
+        head = (
+            f"POST /login HTTP/1.1\r\nHost: {parts.netloc}\r\nOrigin: {site.origin}\r\nContent-Length: 99\r\n\r\n"
+        )
+        connection.sendall(head.encode() + b"link=")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1024):
+            pass
+    assert "Traceback" not in site.log()
+
+
+def test_the_log_has_no_line_of_a_form(site: Site) -> None:
+    headers = site.login()
+    for path in ("/dead-letters/retry", "/dead-letters/discard", "/mailbox/purge", "/run/pause"):
+        fields = {"mailbox": "x\nforged\x1b[2J", "run": "x\nforged\x1b[2J", "id": "x"}
+        assert site.post(path, fields | {"form_token": form_token(site, headers)}, headers).status == 303
+    assert "forged" in site.log()
+    assert not any(line.startswith("forged") for line in site.log().splitlines())
+    assert "\x1b" not in site.log()
+
+
+@pytest.mark.parametrize(
+    "path", ["/bot?name=nobody", "/channel?name=nothing", "/run?id=none", "/message?seq=99999"]
+)
+def test_what_does_not_exist_is_not_found(site: Site, path: str) -> None:
+    answer = site.ask(path, headers=site.login())
+    assert (answer.status, "un_known" in answer.text) == (404, False)
+
+
+def test_a_name_is_escaped_once(site: Site) -> None:
+    headers = site.login()
+    fields = {"form_token": form_token(site, headers), "step": "x\ny", "answer": "approve", "ticket": "x\ny"}
+    for path in ("/approvals/answer", "/settings/end"):
+        assert site.post(path, fields, headers).status == 303
+        assert "&#39;x\\ny&#39;" in site.ask("/approvals", headers=headers).text
+
+
 def test_a_reader_that_has_gone_is_noticed(site: Site) -> None:
     headers = site.login()
 
