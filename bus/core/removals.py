@@ -202,7 +202,6 @@ class GroupTarget(Target):
     """A group with its mailbox and its members."""
 
     kind = "group"
-    alone = True
 
     def __init__(self, channel: str, group: str, mailbox: Mailbox, subscribing: Subscribing) -> None:
         super().__init__(mailbox.id, [])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from bus.core.batches import Batch
 from bus.wire.frames import (
     Ack,
@@ -20,7 +18,6 @@ from bus.wire.frames import (
     Term,
     ToBot,
     ToChannel,
-    Unsubscribe,
 )
 from bus.wire.removing_frames import BotOf, ChannelOf, DeadLettersOf, GroupOf, MailboxOf, Removable
 
@@ -159,28 +156,19 @@ def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> No
     assert len(delivered(worker.commit())) == 1
 
 
-@pytest.mark.parametrize("kind", ["bot", "group"])
-def test_what_was_published_before_a_removal_is_in_its_way(kind: str) -> None:
+def test_what_was_sent_before_a_bot_is_removed_is_in_its_way() -> None:
     worker = with_backlog(0)
     worker.say(b"b", Ack(seqs=[1]))
-    to: ToBot | ToChannel = ToBot(bot="b")
-    what: Removable = BotOf("b")
-    if kind == "group":
-        to, what = ToChannel(name="work"), GroupOf("work", "team")
-        worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
-        worker.commit()
-        worker.say(b"b", Unsubscribe(request=6, channel="work"))
-        worker.commit()
     worker.say(b"b", Goodbye(request=3))
     worker.settle(1)
-    worker.say(b"s", remove(what))
+    worker.say(b"s", remove(BotOf("b")))
     batch = worker.core.take_batch(worker.moment)
     assert batch is not None
-    worker.say(b"s", published(to))
+    worker.say(b"s", published(ToBot(bot="b")))
     worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     said = worker.settle(1)
     assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
-    assert {"b", "work/team" if kind == "group" else "b"} <= {*worker.core.directory.names, *worker.log.mailboxes}
+    assert "b" in worker.core.directory.names
 
 
 def test_a_bot_that_could_not_be_removed_is_there() -> None:
