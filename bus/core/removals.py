@@ -320,8 +320,8 @@ class BotTarget(Target):
 
     def done(self, removed: Removed) -> None:
         """Forget it."""
-        if self._keyring is not None:
-            self._keyring.forget_bot(self._bot.id)
+        if self._keyring is not None and self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
+            self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
         self._subscribing.forget_bot(self._bot)
 
     def keep(self) -> None:

@@ -28,6 +28,7 @@ from bus.wire.removing_frames import (
     SubscriptionOf,
 )
 
+from .keyed import ADMIN, ANN, KeyedWorker
 from .worker import ID, Worker, delivered, published
 
 
@@ -288,3 +289,21 @@ def test_a_group_of_a_channel_that_is_about_to_be_removed_is_not_removed_by_itse
     said = worker.settle(2)
     assert [value["kind"] for value in answers(said)] == ["channel"]
     assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+
+
+def test_who_listens_to_the_tap_with_a_key_of_a_removed_bot_hears_nothing_more() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    assert worker.core.keyring is not None
+    assert worker.core.keyring.come(ANN, worker.moment.wall, to_tap=True) is not None
+    [answer] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (answer["value"]["done"], worker.emptied) == (True, 1)
+    assert worker.principal(ANN) is None
+
+
+def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    worker.comes(b"1", ANN, read_only=True)
+    [refused] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)
