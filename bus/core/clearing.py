@@ -143,7 +143,7 @@ class Clearing:
                 found = self._directory.mailboxes.get(group_mailbox_id(channel, group))
                 if found is None:
                     raise Refusal(Code.NOT_FOUND, f"channel {channel!r} has no group {group!r}")
-                return GroupTarget(channel, group, found, self._subscribing)
+                return GroupTarget(channel, group, found, self._directory, self._subscribing)
             case MailboxOf(name):
                 self._require(session, own=name)
                 mailbox, name = self._mailbox(session, name)
