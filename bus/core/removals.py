@@ -46,7 +46,7 @@ class Target:
 
     kind: ClassVar[str]
     alone: ClassVar[bool] = False
-    """Whether it must be written in a batch of its own."""
+    """Whether it must be written in a batch of its own, so that what was published before is counted."""
 
     def __init__(self, name: str, mailboxes: Sequence[Mailbox]) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Target:
         return f"<{type(self).__name__} {self.name}>"
 
     def begin(self) -> bool:
-        """Begin to change it. Return False if somebody else does. `done` or `keep` follows."""
+        """Begin to change it. Return False if somebody else does, or has removed it. `done` or `keep` follows."""
         return True
 
     def look(self) -> What:
@@ -169,20 +169,21 @@ class SubscriptionTarget(Target):
         super().__init__(f"{bot.name} {channel}", [])
         self._bot = bot
         self._channel = channel
+        self._mailbox = directory.mailboxes[bot.id]
         self._directory = directory
         self._subscribing = subscribing
 
     def begin(self) -> bool:
-        """Let no other change of it begin."""
-        return self._subscribing.change(self._bot.id, self._channel)
+        """Let no other change of it begin, nor a removal of the bot."""
+        there = self._directory.find_bot(self._bot.id) is not None
+        return there and self._subscribing.change(self._bot.id, self._channel)
 
     def look(self) -> EndSubscription:
         """Return it, with what waits in the bot's mailbox; the mailbox of a group keeps what it has."""
         subscription = self._directory.subscriptions_of(self._bot.id).get(self._channel)
-        mailbox = self._directory.mailboxes[self._bot.id]
         own = subscription is not None and subscription.group is None
         last_seq = self._subscribing.last_seq
-        waiting = mailbox.purging.look_at(self._channel, last_seq) if own else None
+        waiting = self._mailbox.purging.look_at(self._channel, last_seq) if own else None
         return EndSubscription(self._bot.id, self._channel, waiting)
 
     prepare = look
@@ -203,12 +204,19 @@ class GroupTarget(Target):
 
     kind = "group"
 
-    def __init__(self, channel: str, group: str, mailbox: Mailbox, subscribing: Subscribing) -> None:
+    def __init__(
+        self, channel: str, group: str, mailbox: Mailbox, directory: Directory, subscribing: Subscribing
+    ) -> None:
         super().__init__(mailbox.id, [])
         self._channel = channel
         self._group = group
         self._mailbox = mailbox
+        self._directory = directory
         self._subscribing = subscribing
+
+    def begin(self) -> bool:
+        """Return False if it is removed already, or goes with its channel."""
+        return not self._mailbox.removed and self._directory.has_channel(self._channel)
 
     def look(self) -> CloseGroup:
         """Return it, with what waits in its mailbox and what is in flight."""
@@ -237,7 +245,7 @@ class ChannelTarget(Target):
 
     kind = "channel"
     alone = True
-    """What is published after it creates the channel anew, in a later batch."""
+    """And what is published after it creates the channel anew, in a later batch."""
 
     def __init__(self, name: str, entry: ChannelEntry, subscribing: Subscribing) -> None:
         super().__init__(name, [])
@@ -250,7 +258,7 @@ class ChannelTarget(Target):
 
     def begin(self) -> bool:
         """Let none of its subscriptions change."""
-        return self._subscribing.begin_to_close(self.name)
+        return self._subscribing.begin_to_close(self._entry)
 
     def look(self) -> CloseChannel:
         """Return it, with what waits in the mailboxes of its groups."""
@@ -281,6 +289,7 @@ class BotTarget(Target):
     """A bot that is not connected, with its mailbox, subscriptions and keys."""
 
     kind = "bot"
+    alone = True
 
     def __init__(
         self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
@@ -312,8 +321,8 @@ class BotTarget(Target):
 
     def done(self, removed: Removed) -> None:
         """Forget it."""
-        if self._keyring is not None:
-            self._keyring.forget_bot(self._bot.id)
+        if self._keyring is not None and self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
+            self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
         self._subscribing.forget_bot(self._bot)
 
     def keep(self) -> None:

@@ -20,7 +20,7 @@ from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
 from .access import Access, wanted
 from .batches import Batches, Job
-from .directory import Directory
+from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
@@ -196,11 +196,16 @@ class Subscribing:
             self.leave(session.bot_id, unsubscribe.channel)
         self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
 
-    def begin_to_close(self, channel: str) -> bool:
-        """Let no subscription to a channel change until `proceed_all`. Return False if one is on its way."""
-        if any(channel in changing for changing in self._changing.values()):
+    def begin_to_close(self, entry: ChannelEntry) -> bool:
+        """Let no subscription to a channel change until `proceed_all`.
+
+        Return False if a change is on its way, or if the channel is removed already.
+        """
+        channel = entry.channel.name
+        there = self._directory.channels.get(channel) is entry
+        if not there or any(channel in changing for changing in self._changing.values()):
             return False
-        self._held[channel] = list(self._directory.channels[channel].subscriptions)
+        self._held[channel] = list(entry.subscriptions)
         for bot_id in self._held[channel]:
             self.change(bot_id, channel)
         self._directory.closing.add(channel)
@@ -248,8 +253,8 @@ class Subscribing:
         self.dispatch.forget(self._directory.remove_bot(bot))
 
     def sessions_of(self, bot_id: str) -> int:
-        """Return how many sessions a bot has."""
-        return len(self._sessions.of_bot(bot_id))
+        """Return how many sessions a bot has, with those that only ask."""
+        return len(self._sessions.of_bot(bot_id, reading=True))
 
     def close_group(self, channel: str, group: str) -> None:
         """Enter the end of a group, with its members' subscriptions, that is on disk."""

@@ -49,8 +49,14 @@ async def _all(visit: Visit) -> Shown:
 
 
 async def _mailboxes(bot: Bot) -> list[str]:
-    groups = [f"{channel.name}/{group.group}" for channel in await bot.channels() for group in channel.groups]
-    return [*(each.name for each in await bot.bots()), *groups]
+    """Return the mailboxes that have dead letters, as far as the page may read them."""
+    groups = [
+        f"{channel.name}/{group.group}"
+        for channel in await bot.channels()
+        for group in channel.groups
+        if group.dead
+    ]
+    return [*(each.name for each in await bot.bots() if each.dead), *groups]
 
 
 async def _letters(bot: Bot, names: list[str], limit: int) -> list[_Found]:

@@ -18,11 +18,9 @@ from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
-from bus.model.events import DeadLettersAdded, read_event
 from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME
 from bus.model.repository import (
     AddDeadLetters,
-    AddMessages,
     AddSubscription,
     Change,
     CloseChannel,
@@ -45,6 +43,7 @@ from bus.wire.frames import Gap, Publication, StoredMessage
 from .fake_log import FakeLog, key_of
 from .placement import placement_faults
 from .simulated_settings import GROUPS
+from .telling import telling_faults
 
 __all__ = ["Promises", "Violation"]
 
@@ -97,6 +96,8 @@ class Promises:
         """Dead letters of a channel that was left and asked for from the past: its messages come all the same."""
         self._revived: set[tuple[str, int]] = set()
         """The dead letters whose retry was answered, until they are delivered."""
+        self._emptied_at: dict[str, int] = {}
+        """When a mailbox last lost all that waited in it, with the dead letters that were tried again."""
 
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +138,10 @@ class Promises:
 
     def note_changes(self, changes: Sequence[Change], answers: Sequence[Any], moment: Moment, core: Core) -> None:
         """The log carried out a transaction, and the core is about to be told."""
-        self._check_told(changes, core)
+        for fault in telling_faults(
+            changes, self.written, key=self.key, wanted=core.audience.wants(EVENTS_CHANNEL)
+        ):
+            raise Violation(fault)
         self.written.update(self.log.messages)
         for change, answer in zip(changes, answers, strict=True):
             match change:
@@ -174,36 +178,6 @@ class Promises:
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._check_file()
 
-    def _check_told(self, changes: Sequence[Change], core: Core) -> None:
-        """Nobody but the worker tells of it, and dead letters are told where they are stored, if somebody listens.
-
-        What happens to events is not told: but after a crash it is not known of all messages whether they are some.
-        """
-        stored, told = Counter[str](), Counter[str]()
-        are_events = 0
-        for change in changes:
-            match change:
-                case AddDeadLetters(dead_letters):
-                    for dead in dead_letters:
-                        if self.written[dead.seq].recipient_channel == EVENTS_CHANNEL:
-                            are_events += 1
-                        else:
-                            stored[self.key(dead.mailbox_id)] += 1
-                case AddMessages(lots):
-                    for lot in (lot for lot in lots if lot.recipient_channel == EVENTS_CHANNEL):
-                        if lot.sender_bot_id != WORKER_ID:
-                            raise Violation(f"{lot.sender_bot_name} publishes on {EVENTS_CHANNEL}")
-                        for event in (
-                            read_event(lot.message_type, msgspec.json.decode(each)) for each in lot.bodies
-                        ):
-                            if isinstance(event, DeadLettersAdded):
-                                told[event.mailbox or ""] += event.dead_letters
-        wanted = core.audience.wants(EVENTS_CHANNEL)
-        if told and not wanted:
-            raise Violation(f"{told} was told, and nobody listens")
-        if wanted and (stored - told or (told - stored).total() > are_events):
-            raise Violation(f"the dead letters {stored} were told as {told}")
-
     def _check_file(self) -> None:
         """What is on disk is sound, as `posthouse check` sees it."""
         for state in self.log.mailboxes.values():
@@ -239,7 +213,7 @@ class Promises:
     def _note_purge(self, key: str, unread: PageRequest) -> None:
         """What waited is passed over from now on; what was in flight may come again."""
         sources = {source for source, _, _ in unread.sources}
-        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+        self._forget_revived(key)
         self.purged[key] |= {
             seq
             for seq, message in self.written.items()
@@ -260,7 +234,7 @@ class Promises:
         self.want_again(key, list(self.written))
         self.delivered[key].clear()
         self.last_first.pop(key, None)
-        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+        self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
         """Tell whether a subscription is on disk."""
@@ -272,6 +246,10 @@ class Promises:
         if value["done"] and self._removals.setdefault(id, told) != told:
             raise Violation(f"the removal {id} was answered in two ways")
 
+    def _forget_revived(self, key: str) -> None:
+        self._emptied_at[key] = self.steps
+        self._revived = {(other, seq) for other, seq in self._revived if other != key}
+
     def note_retry(self, key: str, seq: int) -> None:
         """Somebody asked for a dead letter."""
         self.want_again(key, [seq])
@@ -279,7 +257,10 @@ class Promises:
 
     def note_retried(self, key: str, seq: int) -> None:
         """Somebody was told that a dead letter is tried again."""
-        if self._delivered_at.get((key, seq), -1) < self._wanted_again[key, seq]:
+        if (
+            max(self._delivered_at.get((key, seq), -1), self._emptied_at.get(key, -1))
+            < self._wanted_again[key, seq]
+        ):
             self._revived.add((key, seq))
 
     def confirming(self, items: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -438,8 +419,7 @@ class Promises:
                 if not self._is_accounted_for(key, stored.seq):
                     raise Violation(f"{stored.seq} was acknowledged and never delivered by {key}")
         for key, seq in self._revived:
-            dead = any(self.key(box) == key and seq == other for box, other in self.log.dead_letters)
-            if "/" not in key and not dead and not self._is_taken_out(key, seq):
+            if "/" not in key and not self._is_dead(key, seq) and not self._is_taken_out(key, seq):
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
@@ -457,15 +437,12 @@ class Promises:
                     continue
                 if stored.seq in self.log.erased | self.purged[key] and mailbox.losses.gap is not None:
                     continue  # whoever comes first is told
-                if mailbox.fate(stored.seq, group.channel) == "settled" and not self._is_accounted_for(
-                    key, stored.seq
-                ):
+                settled = mailbox.fate(stored.seq, group.channel) == "settled"
+                if settled and not self._is_accounted_for(key, stored.seq):
                     raise Violation(f"{stored.seq} was never delivered by {key}, and does not wait there")
 
     def _is_accounted_for(self, key: str, seq: int) -> bool:
-        if seq in self.delivered[key]:
-            return True
-        if self._is_dead(key, seq) or (key, seq) in self.discarded:
+        if seq in self.delivered[key] or self._is_dead(key, seq) or (key, seq) in self.discarded:
             return True
         gone = seq in self.log.removed or seq in self.log.erased or seq in self.purged[key]
         return gone and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])

@@ -6,6 +6,7 @@ from typing import Any
 
 from bus.core.batches import Batch
 from bus.wire.frames import (
+    Ack,
     Code,
     Commit,
     Goodbye,
@@ -18,8 +19,17 @@ from bus.wire.frames import (
     ToBot,
     ToChannel,
 )
-from bus.wire.removing_frames import BotOf, ChannelOf, DeadLettersOf, GroupOf, MailboxOf, Removable
+from bus.wire.removing_frames import (
+    BotOf,
+    ChannelOf,
+    DeadLettersOf,
+    GroupOf,
+    MailboxOf,
+    Removable,
+    SubscriptionOf,
+)
 
+from .keyed import ADMIN, ANN, KeyedWorker
 from .worker import ID, Worker, delivered, published
 
 
@@ -155,6 +165,21 @@ def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> No
     assert len(delivered(worker.commit())) == 1
 
 
+def test_what_was_sent_before_a_bot_is_removed_is_in_its_way() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Ack(seqs=[1]))
+    worker.say(b"b", Goodbye(request=3))
+    worker.settle(1)
+    worker.say(b"s", remove(BotOf("b")))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", published(ToBot(bot="b")))
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said = worker.settle(1)
+    assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
+    assert "b" in worker.core.directory.names
+
+
 def test_a_bot_that_could_not_be_removed_is_there() -> None:
     worker = with_backlog(1)
     worker.say(b"b", Goodbye(request=3))
@@ -221,3 +246,80 @@ def test_a_channel_that_could_not_be_removed_goes_on() -> None:
     worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
     worker.say(b"s", published(ToChannel(name="news")))
     assert len(delivered(worker.commit())) == 1
+
+
+def test_a_group_that_is_removed_twice_at_the_same_time_is_removed_once() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    batch = on_its_way(worker, GroupOf("work", "team"))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(2)
+    assert [value["done"] for value in answers(said)] == [True]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+    [refused] = worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=6, force=True)) + worker.settle(2)
+    assert refused["code"] == "not_found"
+
+
+def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work"))
+    worker.commit()
+    worker.say(b"b", Goodbye(request=6))
+    worker.commit()
+    worker.say(b"s", remove(BotOf("b"), force=True))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", remove(SubscriptionOf("b", "work"), id=2, request=5))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(3)
+    assert [value["kind"] for value in answers(said)] == ["bot"]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+
+
+def test_a_channel_that_is_removed_twice_at_the_same_time_is_removed_once() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"s", remove(ChannelOf("work"), force=True))
+    worker.commit()
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", remove(ChannelOf("work"), id=3, request=6, force=True))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=4, request=7, force=True))
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said += worker.settle(2)
+    assert [value["kind"] for value in answers(said)] == ["channel"]
+    refused = [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"]
+    assert sorted(refused) == [(5, "busy"), (6, "busy"), (7, "busy")]
+
+
+def test_a_group_of_a_channel_that_is_about_to_be_removed_is_not_removed_by_itself() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"s", remove(ChannelOf("work"), force=True))
+    worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
+    said = worker.settle(2)
+    assert [value["kind"] for value in answers(said)] == ["channel"]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+
+
+def test_who_listens_to_the_tap_with_a_key_of_a_removed_bot_hears_nothing_more() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    assert worker.core.keyring is not None
+    assert worker.core.keyring.come(ANN, worker.moment.wall, to_tap=True) is not None
+    [answer] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (answer["value"]["done"], worker.emptied) == (True, 1)
+    assert worker.principal(ANN) is None
+
+
+def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    worker.comes(b"1", ANN, read_only=True)
+    [refused] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)
