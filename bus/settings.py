@@ -246,7 +246,7 @@ class Limits(_Section, frozen=True):
     """
 
     bots_max: PositiveInt = 100_000
-    """Bots, which are never removed: each costs some kilobytes of memory."""
+    """Bots: each costs some kilobytes of memory until it is removed."""
 
     keys_per_bot_max: Annotated[int, Meta(ge=2, le=10_000)] = 64
     """Keys of one bot. For new ones, the oldest of those that have ended are forgotten; more are `busy`."""
@@ -255,7 +255,7 @@ class Limits(_Section, frozen=True):
     """New bots of one connection; further ones are `busy`. Bots that exist may be named by any."""
 
     channels_max: PositiveInt = 100_000
-    """Channels, which are never removed: each costs a kilobyte of memory."""
+    """Channels: each costs a kilobyte of memory until it is removed."""
 
     channels_per_bot_max: PositiveInt = 10_000
     """Channels that one bot may create; further ones are `busy`."""

@@ -132,8 +132,8 @@ class Looking:
         dead: dict[str, DeadLetter] = {}
         if lost := [mailbox.id for mailbox in mailboxes if message.seq in mailbox.dead_letters]:
             dead = {each.mailbox_id: each for each in await self._log.given_up(message.seq, lost)}
-        found = _Stored(message.seq, message.timestamp, message)
-        return [self._fate(mailbox, found, dead.get(mailbox.id)) for mailbox in mailboxes]
+        found, there = _Stored(message.seq, message.timestamp, message), self._core.directory.mailboxes
+        return [self._fate(each, found, dead.get(each.id)) for each in mailboxes if each.id in there]
 
     def _fate(self, mailbox: Mailbox, found: _Stored, dead: DeadLetter | None) -> Fate:
         state = self._state(mailbox, found)
@@ -174,7 +174,7 @@ class Looking:
     async def mailbox(self, mailbox: Mailbox, query: MailboxQuery, sight: Sight) -> MailboxAnswer[msgspec.Raw]:
         """Return what a mailbox has not settled, as far as it is seen."""
         page: AnswerPage[WaitingMessage[msgspec.Raw]] = AnswerPage(WaitingMessage, self._frame_bytes_max)
-        oldest_at, more = None, False
+        oldest_at, more, name = None, False, self._core.directory.name_of(mailbox)
         if query.after_seq:
             async for found in self._peek(mailbox, 0, 1):
                 oldest_at = found.timestamp
@@ -193,7 +193,7 @@ class Looking:
                 break
         bot_id, channel, group = _owner(mailbox)
         return MailboxAnswer(
-            name=mailbox.id if bot_id is None else self._core.directory.bots[bot_id].name,
+            name=name,
             bot_id=bot_id,
             channel=channel,
             group=group,

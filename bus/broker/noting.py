@@ -39,8 +39,9 @@ class Noting:
         self._carry_out(self._core.note(Note(event, fields), self._moment()))
 
     def deed(self, ask: Ask, deed: Note) -> None:
-        """Note what a bot did by a workflow call."""
-        self.note(deed.event, bot=self._core.directory.bots[ask.bot_id].name, **deed.fields)
+        """Note what a bot did by a workflow call, by its id if it was removed meanwhile."""
+        bot = self._core.directory.bots.get(ask.bot_id)
+        self.note(deed.event, bot=ask.bot_id if bot is None else bot.name, **deed.fields)
 
     def refused(self, verdict: ZapVerdict) -> None:
         """Note that a connection was refused."""

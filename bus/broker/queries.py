@@ -117,7 +117,10 @@ class Queries:
 
         Raise Refusal if the query is invalid, or not allowed. What must not be seen is as if it did not exist.
         """
-        sight = Sight(self._core.permitting.access, self._core.directory, ask.principal)
+        directory = self._core.directory
+        if ask.bot_id not in directory.bots and ask.bot_id != CONSOLE_ID:
+            raise Refusal(Code.UNKNOWN_BOT, "the bot that asks was removed")
+        sight = Sight(self._core.permitting.access, directory, ask.principal)
         match query:
             case History():
                 return await self._history(ask.bot_id, query, sight)
@@ -146,7 +149,7 @@ class Queries:
                 _forbid(sight.unread_audit())
                 bot = None if query.bot is None else self._bot(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
-                return await audit(self._core.directory, self._log, query, bot=bot, page=page)
+                return await audit(directory, self._log, query, bot=bot, page=page)
             case Search() | Removals() | Scrub():
                 _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
@@ -244,7 +247,8 @@ class Queries:
             bots = [directory.names[name] for name in part if name in directory.names and sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
             counts = await backlogs(self._core, self._log, read)
-            if not page.add([self._listed(bot, counts.get(bot.id)) for bot in bots]):
+            there = [bot for bot in bots if bot.id in directory.bots]
+            if not page.add([self._listed(bot, counts.get(bot.id)) for bot in there]):
                 break
         return BotList(page.rows, page.more)
 
@@ -265,7 +269,7 @@ class Queries:
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
         channels, page = self._core.directory.channels, AnswerPage(ListedChannel, self._frame_bytes_max)
         for part in _portions(self._core.directory.channel_names.after(query.after)):
-            seen = [name for name in part if sight.sees_channel(name)]
+            seen = [name for name in part if name in channels and sight.sees_channel(name)]
             entries = [channels[name] for name in seen]
             counts = await self._log.channel_counts(seen)
             groups = [
@@ -296,7 +300,8 @@ class Queries:
         page = AnswerPage(ListedSubscription, self._frame_bytes_max)
         for part in _portions(_after(found, query.after)):
             await anyio.lowlevel.checkpoint()
-            if not page.add(self._listed_subscription(found[name]) for name in part if sees(name)):
+            there = [each for name in part if sees(name) and (each := found[name]).bot_id in directory.bots]
+            if not page.add(map(self._listed_subscription, there)):
                 break
         return SubscriptionList(page.rows, page.more)
 

@@ -167,8 +167,8 @@ async def _backlogs(bot: Bot) -> Finding:
         return _ok("backlog", "nothing waits for a bot that has been away for long")
     return _warning(
         "backlog",
-        f"messages wait for {amount(len(away), 'bot')} away for more than {_AWAY.days} days, and cannot be removed"
-        f" ({_named(away)}): start them, or let them unsubscribe (docs/operations.md, Watching)",
+        f"messages wait for {amount(len(away), 'bot')} away for more than {_AWAY.days} days, and stay"
+        f" ({_named(away)}): start them, or run posthouse remove bot (docs/operations.md, Watching)",
     )
 
 

@@ -44,7 +44,8 @@ class Audience:
         by = "a bot" if creator is None else f"bot {creator.name!r}"
         return (
             f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays an ordinary"
-            " channel: this worker publishes no events; watch 'posthouse audit --follow' and the metrics instead"
+            " channel: this worker publishes no events; watch 'posthouse audit --follow' and the metrics instead,"
+            f" or run 'posthouse remove channel {EVENTS_CHANNEL}' and restart the worker"
         )
 
     def wants(self, channel: str) -> bool:

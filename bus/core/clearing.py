@@ -15,7 +15,7 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.records import WORKER_NAME, BotRecord
+from ..model.records import BotRecord
 from ..model.removing import KEPT
 from ..model.repository import Remove, Removed, group_mailbox_id
 from ..model.rights import Action
@@ -132,7 +132,7 @@ class Clearing:
                 return BotTarget(self._bot(session, name), self._directory, self._subscribing, self._keyring)
             case ChannelOf(name):
                 self._require(session)
-                if name.lower().startswith(f"{WORKER_NAME}."):
+                if name in self._directory.worker_channels:
                     raise Refusal(Code.BAD_REQUEST, f"channel {name!r} is the worker's own")
                 entry = self._directory.channels.get(name)
                 if entry is None:

@@ -149,11 +149,13 @@ class Keyring:
             self._expiring[public_key] = key.expires_at
             heapq.heappush(self._expiries, (key.expires_at, public_key))
 
-    def forget_bot(self, bot_id: str) -> None:
-        """Remove all keys of a bot: they are as unknown as if they had never been added."""
-        for public_key in self._of_bot.pop(bot_id, set()):
+    def forget_bot(self, bot_id: str) -> set[str]:
+        """Remove all keys of a bot, and return them: they are as unknown as if they had never been added."""
+        forgotten = self._of_bot.pop(bot_id, set())
+        for public_key in forgotten:
             del self._keys[public_key]
             self._end(public_key)
+        return forgotten
 
     def revoke(self, public_keys: Iterable[str], at: str) -> list[str]:
         """Revoke keys, and return those that were not revoked before."""

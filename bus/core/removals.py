@@ -46,7 +46,7 @@ class Target:
 
     kind: ClassVar[str]
     alone: ClassVar[bool] = False
-    """Whether it must be written in a batch of its own."""
+    """Whether it must be written in a batch of its own, so that what was published before is counted."""
 
     def __init__(self, name: str, mailboxes: Sequence[Mailbox]) -> None:
         self.name = name
@@ -245,7 +245,7 @@ class ChannelTarget(Target):
 
     kind = "channel"
     alone = True
-    """What is published after it creates the channel anew, in a later batch."""
+    """And what is published after it creates the channel anew, in a later batch."""
 
     def __init__(self, name: str, entry: ChannelEntry, subscribing: Subscribing) -> None:
         super().__init__(name, [])
@@ -289,6 +289,7 @@ class BotTarget(Target):
     """A bot that is not connected, with its mailbox, subscriptions and keys."""
 
     kind = "bot"
+    alone = True
 
     def __init__(
         self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
@@ -320,8 +321,8 @@ class BotTarget(Target):
 
     def done(self, removed: Removed) -> None:
         """Forget it."""
-        if self._keyring is not None:
-            self._keyring.forget_bot(self._bot.id)
+        if self._keyring is not None and self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
+            self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
         self._subscribing.forget_bot(self._bot)
 
     def keep(self) -> None:

@@ -253,8 +253,8 @@ class Subscribing:
         self.dispatch.forget(self._directory.remove_bot(bot))
 
     def sessions_of(self, bot_id: str) -> int:
-        """Return how many sessions a bot has."""
-        return len(self._sessions.of_bot(bot_id))
+        """Return how many sessions a bot has, with those that only ask."""
+        return len(self._sessions.of_bot(bot_id, reading=True))
 
     def close_group(self, channel: str, group: str) -> None:
         """Enter the end of a group, with its members' subscriptions, that is on disk."""

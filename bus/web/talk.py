@@ -108,7 +108,7 @@ async def _mailboxes(visit: Visit) -> Shown:
         if each.backlog is not None
     ]
     found += [
-        _Mailbox(f"{channel.name}/{group.group}", group.backlog, None, is_group=True)
+        _Mailbox(f"{channel.name}/{group.group}", group.backlog, group.in_flight, is_group=True)
         for channel in await visit.bot.channels()
         for group in channel.groups
     ]

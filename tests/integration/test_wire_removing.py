@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from store import check_of
+
 from .wire import Frame, Session, bodies, new_id, seqs_of, to_bot, to_channel
 from .wire_worker import Worker
 
@@ -369,3 +373,48 @@ def test_a_removed_channel_stays_so_after_a_kill(worker: Worker) -> None:
     assert first["done"] is True
     assert session.value("channels")["channels"] == []
     assert session.value("subscriptions")["subscriptions"] == []
+
+
+# ── Kills, and what a check finds ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["bot", "group", "channel", "subscription", "delayed", "dead_letters", "backlog"])
+def test_a_removal_whose_worker_is_killed_is_carried_out_once(worker: Worker, kind: str) -> None:
+    operator, bob = worker.session("ops"), worker.session("bob")
+    bob.subscribe("news")
+    bob.subscribe("work", group="team")
+    dead = give_up(bob, "bob", "no")
+    bob.goodbye()
+    later = to_bot("ops", "later", delay=3600)
+    operator.try_publish(to_bot("bob", 1), to_channel("news", 2), to_channel("work", 3), later)
+    cases: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+        "bot": ({"bot": "bob"}, {"waiting": 2, "subscriptions": 2, "dead_letters": 1}),
+        "group": ({"channel": "work", "group": "team"}, {"members": 1, "waiting": 1}),
+        "channel": ({"channel": "work"}, {"groups": 1, "subscriptions": 1, "waiting": 1}),
+        "subscription": ({"bot": "bob", "channel": "news"}, {"subscriptions": 1, "waiting": 1}),
+        "delayed": ({"ids": [later["id"]]}, {"delayed": 1}),
+        "dead_letters": ({"mailbox": "bob", "seqs": dead}, {"dead_letters": 1}),
+        "backlog": ({"mailbox": "bob"}, {"waiting": 2}),
+    }
+    what, counts = cases[kind]
+    asked = {"op": "remove", "request": 99, "id": new_id(), "what": {"kind": kind, **what}, "force": True}
+    operator.send(**asked)
+    worker.kill()  # before it was looked up, in between, while it is written, or before it is answered
+    worker.start()
+    operator = worker.session("ops")
+    operator.send(**asked)
+    answer = operator.receive_until("ok", 99)["value"]
+    assert ({name: count for name, count in answer["counts"].items() if count}, answer["done"]) == (counts, True)
+    worker.kill()  # after it was answered
+    worker.start()
+    operator = worker.session("ops")
+    operator.send(**asked)
+    assert operator.receive_until("ok", 99)["value"] == answer | {"again": True}
+    records = operator.value("removals", limit=1000)["removals"]
+    assert [each["id"] for each in records] == [asked["id"]]
+    worker.stop()
+    check = check_of(worker.engine or str(worker.database))
+    for _ in check.run():
+        pass
+    assert check.damage == []
+    assert all("unknown" in warning for warning in check.warnings), "the log names what is gone"

@@ -6,6 +6,7 @@ from typing import Any
 
 from bus.core.batches import Batch
 from bus.wire.frames import (
+    Ack,
     Code,
     Commit,
     Goodbye,
@@ -28,6 +29,7 @@ from bus.wire.removing_frames import (
     SubscriptionOf,
 )
 
+from .keyed import ADMIN, ANN, KeyedWorker
 from .worker import ID, Worker, delivered, published
 
 
@@ -163,6 +165,21 @@ def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> No
     assert len(delivered(worker.commit())) == 1
 
 
+def test_what_was_sent_before_a_bot_is_removed_is_in_its_way() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Ack(seqs=[1]))
+    worker.say(b"b", Goodbye(request=3))
+    worker.settle(1)
+    worker.say(b"s", remove(BotOf("b")))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", published(ToBot(bot="b")))
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said = worker.settle(1)
+    assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
+    assert "b" in worker.core.directory.names
+
+
 def test_a_bot_that_could_not_be_removed_is_there() -> None:
     worker = with_backlog(1)
     worker.say(b"b", Goodbye(request=3))
@@ -288,3 +305,21 @@ def test_a_group_of_a_channel_that_is_about_to_be_removed_is_not_removed_by_itse
     said = worker.settle(2)
     assert [value["kind"] for value in answers(said)] == ["channel"]
     assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+
+
+def test_who_listens_to_the_tap_with_a_key_of_a_removed_bot_hears_nothing_more() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    assert worker.core.keyring is not None
+    assert worker.core.keyring.come(ANN, worker.moment.wall, to_tap=True) is not None
+    [answer] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (answer["value"]["done"], worker.emptied) == (True, 1)
+    assert worker.principal(ANN) is None
+
+
+def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    worker.comes(b"1", ANN, read_only=True)
+    [refused] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
+    assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)

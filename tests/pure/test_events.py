@@ -21,7 +21,7 @@ from bus.model.events import (
     WorkerServing,
     read_event,
 )
-from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME, Channel
+from bus.model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
 from bus.model.repository import AddChannel, AddDeadLetters
 from bus.settings import Delivery, EventSettings, Limits, RetentionSettings, Settings
 from bus.wire.frames import (
@@ -32,12 +32,14 @@ from bus.wire.frames import (
     Nak,
     Ping,
     Publication,
+    RemoveFrame,
     Subscribe,
     Term,
     ToBot,
     ToChannel,
     Unsubscribe,
 )
+from bus.wire.removing_frames import ChannelOf
 from bus.wire.topics import channel_topic
 
 from .ruled import RuledWorker
@@ -194,6 +196,35 @@ def test_a_channel_that_a_bot_has_stays_its_own() -> None:
     assert warning is not None
     assert "bot 'ann'" in warning
     assert "no events" in warning
+
+
+def test_a_bots_channel_of_that_name_is_removed_and_the_next_start_has_the_workers() -> None:
+    worker = Worker(Settings(events=EventSettings(publish="always")))
+    worker.hello("ann", max_in_flight=100)
+    ann = next(iter(worker.log.bots))
+    worker.log.apply([AddChannel(Channel(name=EVENTS_CHANNEL, created_at="", created_by_bot_id=ann))])
+    worker.restart()
+    worker.hello("ann", max_in_flight=100)
+    subscribe(worker, b"ann")
+    worker.say(b"ann", RemoveFrame(request=3, id=ID % 3, what=ChannelOf(EVENTS_CHANNEL), force=True))
+    said = worker.settle(2)
+    assert [frame["value"]["done"] for frame in said if frame["op"] == "ok"] == [True]
+    live(worker, 30)
+    assert EVENTS_CHANNEL not in worker.log.channels, "this worker goes on without events"
+    worker.restart()
+    worker.hello("ann", max_in_flight=100)
+    live(worker, 20)
+    assert worker.log.channels[EVENTS_CHANNEL].created_by_bot_id == WORKER_ID
+    assert worker.core.audience.warning is None
+
+
+@pytest.mark.parametrize("channel", WORKER_CHANNELS)
+def test_the_workers_own_channels_are_not_removed(channel: str) -> None:
+    worker = listening()
+    [refused] = worker.say(
+        b"eve", RemoveFrame(request=3, id=ID % 3, what=ChannelOf(channel), force=True)
+    ) + worker.settle(1)
+    assert (refused["code"], "worker's own" in refused["message"]) == ("bad_request", True)
 
 
 def test_with_keys_it_is_private() -> None:

@@ -16,14 +16,14 @@ from bus.broker.outgoing import Outgoing
 from bus.broker.queries import Queries
 from bus.core.core import Core
 from bus.core.effects import Ask, Effect, Moment, Send
-from bus.model.repository import FindRequest, MessageLog
+from bus.model.repository import AddBot, FindRequest, MessageLog
 from bus.settings import Limits, Settings
 from bus.transport import Port
 from bus.wire.answers import HistoryPage
 from bus.wire.frames import History
 from store import open_store
 
-from ..contract.store.samples import add, direct
+from ..contract.store.samples import add, bot, direct
 from ..integration.wire import Session, new_id, to_channel
 from ..integration.wire_worker import Worker
 from .conftest import Serve
@@ -122,6 +122,7 @@ def moment() -> Moment:
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[Watched]:
     async with open_store(str(tmp_path / "posthouse.db")) as store:
+        await store.log.apply([AddBot(bot("ann"))])
         await add(store.log, *(direct(f"m{number}", "ann", "bob", reply_to="m0") for number in range(300)))
         yield Watched(store.log)
 

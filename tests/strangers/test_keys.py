@@ -16,7 +16,7 @@ from bus.curve import new_secret, public_of
 from bus.wire.keys import secret_text
 
 from ..crash.nursery import shared_nursery
-from ..integration.wire import TIMEOUT_SECONDS, Session, publish_frame, to_bot
+from ..integration.wire import TIMEOUT_SECONDS, Session, new_id, publish_frame, to_bot
 from .curve_peer import CurvePeer, sodium
 from .keyed_worker import Bearer, KeyedWorker
 from .peer import as_post, greeting_3, ready, say, words_of_a_bot
@@ -142,6 +142,22 @@ def test_a_revoked_key_is_refused(worker: KeyedWorker, admin: Session, alice: Be
     assert refused(worker, alice.socket(zmq.DEALER))
     unheard(admin)
     worker.until_logged("revoked key")
+
+
+def test_the_keys_of_a_removed_bot_are_gone_with_it(worker: KeyedWorker, admin: Session, alice: Bearer) -> None:
+    alice.session("alice").goodbye()
+    what = {"kind": "bot", "bot": "alice"}
+    kept = admin.ask("remove", id=new_id(), what=what)
+    assert (kept["code"], kept["details"]) == ("conflict", {"keys": 1})
+    assert admin.value("remove", id=new_id(), what=what, force=True)["done"] is True
+    assert [key["bot_name"] for key in admin.value("keys")["keys"]] == ["admin"]
+    assert refused(worker, alice.socket(zmq.DEALER))
+    worker.until_logged("unknown key")
+    worker.kill()
+    worker.start()
+    assert refused(worker, alice.socket(zmq.DEALER))
+    anew = worker.add("alice").session("alice")
+    assert anew.ping()["op"] == "pong"
 
 
 def test_an_expired_key_is_refused(worker: KeyedWorker, admin: Session) -> None:
