@@ -23,13 +23,18 @@ class Lie(NamedTuple):
     """The kinds of violations of which one has to be found."""
     workers: int = 1
     """More than one lose the lead without a quorum, before they could believe anything."""
+    noticed: str = ""
+    """What a worker says that finds it out by itself, and ends."""
 
 
 LIES_OF_ENGINES: dict[str, Lie] = {
     "local_commits": Lie("quorum lost", {"unsafe", "lost"}),
     "believed_at_once": Lie("quorum lost, primary restarted and killed", {"lost"}),
     "no_fence": Lie(
-        "worker declared dead", {"lost", "duplicated", "out_of_order", "redelivered", "not_drained"}, workers=2
+        "worker declared dead",
+        {"lost", "duplicated", "out_of_order", "redelivered", "not_drained"},
+        workers=2,
+        noticed="the log grows at its end",
     ),
 }
 

@@ -35,12 +35,17 @@ def test_what_was_acknowledged_survives_a_primary_and_a_worker(tmp_path: Path) -
 
 @pytest.mark.parametrize("lie", LIES_OF_ENGINES)
 def test_a_lie_is_found(lie: str, tmp_path: Path) -> None:
-    fault, kinds, workers = LIES_OF_ENGINES[lie]
+    fault, kinds, workers, noticed = LIES_OF_ENGINES[lie]
     found: set[str] = set()
     for seed in range(_ROUNDS_MAX):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        found |= stand(folder, [fault], seed=seed, shape=FEW, workers=workers, lie=lie).kinds
+        try:
+            found |= stand(folder, [fault], seed=seed, shape=FEW, workers=workers, lie=lie).kinds
+        except AssertionError as error:
+            if not noticed or noticed not in str(error):
+                raise
+            return
         if found & kinds:
             return
     pytest.fail(f"{_ROUNDS_MAX} times '{fault}' did not bring {lie} to light, but {found}")
