@@ -129,7 +129,9 @@ class Clearing:
                 return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
             case BotOf(name):
                 self._require(session)
-                return BotTarget(self._bot(session, name), self._directory, self._subscribing, self._keyring)
+                bot = self._bot(session, name)
+                self._keep_an_admin(bot)
+                return BotTarget(bot, self._directory, self._subscribing, self._keyring)
             case ChannelOf(name):
                 self._require(session)
                 if name in self._directory.worker_channels:
@@ -165,6 +167,20 @@ class Clearing:
         if bot is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot named {name[:NAME_CHARACTERS_MAX]!r}")
         return bot
+
+    def _keep_an_admin(self, bot: BotRecord) -> None:
+        """Raise Refusal if nobody could manage keys without this bot, and those that are being removed."""
+        keyring = self._keyring
+        if keyring is None:
+            return
+        ending = {bot.id, *(leaving.id for leaving in self._directory.leaving.values())}
+        keys = (keyring.get(public_key) for public_key in keyring.admins(self._turn.moment.wall))
+        admins = {key.bot_id for key in keys if key is not None}
+        if bot.id in admins and admins <= ending:
+            text = (
+                f"bot {bot.name!r} has the last key that may manage keys: add another one of purpose 'admin' first"
+            )
+            raise Refusal(Code.CONFLICT, text)
 
     def _mailbox(self, session: Session, name: str) -> tuple[Mailbox, str]:
         """Return a mailbox that is seen, and its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bus.core.batches import Batch
+from bus.model.keys import Key
 from bus.wire.frames import (
     Ack,
     Code,
@@ -29,7 +30,7 @@ from bus.wire.removing_frames import (
     SubscriptionOf,
 )
 
-from .keyed import ADMIN, ANN, KeyedWorker
+from .keyed import ADMIN, ANN, KeyedWorker, public
 from .worker import ID, Worker, delivered, published
 
 
@@ -323,3 +324,12 @@ def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
     worker.comes(b"1", ANN, read_only=True)
     [refused] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
     assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)
+
+
+def test_a_bot_with_the_last_key_that_may_manage_keys_is_not_removed() -> None:
+    other = public(4)
+    worker = KeyedWorker(Key(public_key=other, bot_id="id-of-bob", created_at="", roles=("admin",)))
+    worker.comes(b"s", other)
+    [refused] = worker.says(b"s", remove(BotOf("admin"), force=True), other)
+    assert (refused["code"], "the last key" in refused["message"]) == ("conflict", True)
+    assert worker.principal(ADMIN) is not None
