@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import NamedTuple
+from uuid import NAMESPACE_OID, uuid5
 
 from starlette.routing import Route
 
@@ -91,7 +92,8 @@ async def _discard(visit: Visit, form: Form) -> Done:
     mailbox, seqs = form["mailbox"], form.numbers("seq")
     count = 0
     if seqs:
-        removed = await visit.bot.discard_dead_letters(seqs, bot=mailbox, id=form["id"])
+        chosen = uuid5(NAMESPACE_OID, f"{form['id']} {sorted(seqs)}")  # another selection is another removal
+        removed = await visit.bot.discard_dead_letters(seqs, bot=mailbox, id=str(chosen))
         count = len(removed.seqs)
     return Done(f"{_letters_of(count)} of {mailbox} discarded", link("/dead-letters", mailbox=mailbox))
 

@@ -12,6 +12,7 @@ from ..integration.forked_worker import forked_worker
 from .browser import TAB, Browser, chromium
 from .site import Site
 from .team import HOSTILE, SEEN, Connect, began, talk, working
+from .test_guard import form_token
 
 PAGES = [
     "/",
@@ -170,6 +171,14 @@ def test_dead_letters_are_discarded(browser: Browser, site: Site) -> None:
     browser.wait(lambda: browser.all("input[value='5']") == [])
     browser.open(f"{site.origin}/message?seq=5")
     assert "settled" in browser.row("critic")
+
+
+def test_another_selection_of_the_same_page_is_discarded_as_well(site: Site) -> None:
+    headers = site.login()
+    for seq in ("4", "6"):
+        fields = {"form_token": form_token(site, headers), "mailbox": "critic", "seq": seq, "id": "of this page"}
+        assert site.post("/dead-letters/discard", fields, headers).status == 303
+        assert "1 dead letter of critic discarded" in site.ask("/dead-letters", headers=headers).text
 
 
 def test_it_works_without_scripts(browser: Browser, site: Site) -> None:
