@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from bus.errors import DatabaseUnusable
-from bus.model.databases import LogHead, Moved, MoveSurvey, Tell
+from bus.model.databases import LogHead, LogReader, Moved, MoveSurvey, Tell
 from bus.model.engines import is_engine
 from bus.model.leadership import Candidate, Election
 from bus.model.repository import Store, StoreCheck, StoreWatch, WorkflowRules
@@ -32,6 +32,7 @@ __all__ = [
     "house_key",
     "move",
     "open_election",
+    "open_log",
     "open_store",
     "reopen",
     "restore",
@@ -160,6 +161,23 @@ def examine(url: str) -> list[str]:
     from .sqlite import examine
 
     return examine(path)
+
+
+def open_log(url: str) -> AbstractAsyncContextManager[LogReader]:
+    """Open the log at a URL of `open_store` to read all of it, while another process may be using it.
+
+    The process that has a file open must not do this. Raise ValueError, DatabaseUnusable, DatabaseDamaged or
+    DatabaseNewer if it cannot be read.
+    """
+    if is_engine(url):
+        check_engine_url(url)
+        with _driver():
+            from .postgresql.exporting import open_log as open_engine
+        return open_engine(url)
+    path = database_path(url)
+    from .sqlite.exporting import open_log as open_file
+
+    return open_file(Path(path))
 
 
 def back_up(database: Path, target: Path, tell: Tell) -> StoreCheck:

@@ -66,6 +66,8 @@ GROUPS = {
         "restore": "bus.cli.databases:restore",
         "restored": "bus.cli.databases:restored",
         "check": "bus.cli.databases:check",
+        "export": "bus.cli.exporting:export",
+        "import": "bus.cli.importing:import_",
         "move": "bus.cli.moving:move",
     },
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ from .exit_codes import exit_codes
 from .joined import databases
 from .streams import EXIT_DATA, say
 
-__all__ = ["backup", "check", "restore", "restored"]
+__all__ = ["backup", "check", "of_a_store", "restore", "restored"]
 
 _TOOLS = (
     "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
@@ -50,16 +51,21 @@ def check(database: str, as_json: bool) -> None:
             sys.exit(EXIT_DATA)
 
 
-def _of_a_database(command: Callable[..., None]) -> Callable[..., None]:
+def of_a_store(
+    command: Callable[..., None], engine: str = "A database of PostgreSQL instead: postgresql://…"
+) -> Callable[..., None]:
     """Add the options that say which database a command is about, as `serve` finds it."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
         click.option("--config", type=click.Path(path_type=Path), help="The configuration that names it."),
-        click.option("--engine", metavar="URL", help="A database of PostgreSQL: says which of its tools to use."),
+        click.option("--engine", metavar="URL", help=engine),
         click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]"),
     ):
         command = option(command)
     return command
+
+
+_of_a_database = partial(of_a_store, engine="A database of PostgreSQL: says which of its tools to use.")
 
 
 def _database(config: Path | None, database: str | None, engine: str | None) -> Path:

@@ -61,7 +61,7 @@ class Entry(click.RichGroup):
         if not self.is_program:
             return super().main(*args, **options)
         claim_streams()
-        before = identity(sys.stdout.fileno())
+        stdout, before = sys.stdout, identity(sys.stdout.fileno())
         try:
             super().main(*args, **options)
             code: Any = 0
@@ -78,7 +78,8 @@ class Entry(click.RichGroup):
             code = output_failed(error)
         _on_interrupt(signal.SIG_IGN)  # too late: the command has ended, and Python restores its handlers
         # Libraries that detect that the reader has gone replace the output, and exit with 1.
-        sys.exit(0 if code == 1 and identity(sys.stdout.fileno()) != before else code)
+        replaced = sys.stdout is not stdout or identity(sys.stdout.fileno()) != before
+        sys.exit(0 if code == 1 and replaced else code)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command itself."""

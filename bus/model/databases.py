@@ -14,9 +14,9 @@ from typing import Protocol
 
 import msgspec
 
-from .repository import Store, StoreCheck, WorkflowRules
+from .repository import FindRequest, LogMessage, Store, StoreCheck, WorkflowRules
 
-__all__ = ["Databases", "LogHead", "MoveSurvey", "Moved", "Tell", "label_of"]
+__all__ = ["Databases", "LogExtent", "LogHead", "LogReader", "MoveSurvey", "Moved", "Tell", "label_of"]
 
 Tell = Callable[[tuple[str, int, int | None]], None]
 """Is called with what is being done, how much of it is done, and how much there is, if that is known."""
@@ -59,6 +59,29 @@ class MoveSurvey(msgspec.Struct, frozen=True):
     """How many records the target has already, of a move that was interrupted."""
 
 
+class LogExtent(msgspec.Struct, frozen=True):
+    """Which log a store has, and its last seq."""
+
+    epoch: str
+    last_seq: int
+
+
+class LogReader(Protocol):
+    """Reads the log of a store, which a worker may be using."""
+
+    async def end(self) -> LogExtent:
+        """Return where the log ends now; everything that was acknowledged before is in it."""
+
+    async def names(self) -> dict[str, str]:
+        """Return the names of all bots by their ids."""
+
+    async def thread(self, request: FindRequest, through_seq: int) -> list[int]:
+        """Return the seqs of a message's thread up to a seq, as `MessageLog.thread` does."""
+
+    async def portion(self, after_seq: int, through_seq: int) -> list[tuple[int, LogMessage | None]]:
+        """Return the next messages by their seqs, None for one that is damaged; none if there are no more."""
+
+
 def label_of(kind: str) -> str:
     """Return the name of a kind of records for people."""
     return kind.removeprefix("bot_").replace("_", " ")
@@ -91,6 +114,9 @@ class Databases(Protocol):
 
         Raise also DatabaseInUse, DatabaseDamaged, DatabaseNewer or StoreFailed.
         """
+
+    def open_log(self, url: str) -> AbstractAsyncContextManager[LogReader]:
+        """Open the log to read all of it, while a worker may be using the store."""
 
     def back_up(self, database: Path, target: Path, tell: Tell) -> StoreCheck:
         """Copy a file that a worker may be using to another one, and return the check of the copy."""

@@ -24,6 +24,7 @@ from ..bot import Bot
 from ..errors import BindError
 from . import api, directory, entrance, letters, runs, talk, upkeep
 from .api_shapes import Problem, encoded
+from .connection import IDLE_SECONDS, TimedConnection
 from .guard import API, Guard
 from .site import Website
 from .tickets import Tickets, Token
@@ -34,7 +35,6 @@ __all__ = ["bound", "serving"]
 _CONNECTIONS_MAX = 500
 """Further ones are answered with 503: each takes a descriptor, and pages that are live stay open."""
 
-_IDLE_SECONDS = 75
 _END_SECONDS = 3
 _HEAD_BYTES_MAX = 32_768
 
@@ -102,10 +102,10 @@ def _server(site: Website) -> _Server:
             lifespan="off",
             server_header=False,
             proxy_headers=False,
-            http="h11",  # which bounds heads; what else is installed would be chosen before it
+            http=TimedConnection,  # which bounds heads; what else is installed would be chosen before it
             ws="none",
             limit_concurrency=_CONNECTIONS_MAX,
-            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
         )

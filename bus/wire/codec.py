@@ -18,7 +18,7 @@ import msgspec
 from ..model.zeros import ESCAPED_ZERO, zero_in
 from .bodies import mark_undecodable
 from .codes import Code, Refusal
-from .frames import RequestFrame, WorkerFrame
+from .frames import Publish, RequestFrame, WorkerFrame
 from .refusals import refusal
 
 __all__ = [
@@ -68,7 +68,12 @@ def decode_request(frame: bytes, frame_bytes_max: int) -> RequestFrame:
 
 
 def _without_zeros(request: RequestFrame, frame: bytes) -> RequestFrame:
-    """Return a frame as it is taken. Raise Refusal if it has a zero character where that must not be."""
+    """Return a frame as it is taken. Raise Refusal if it has a zero character where that must not be.
+
+    The messages of a `publish` are checked one by one, and refused alone.
+    """
+    if isinstance(request, Publish):
+        return request
     if ESCAPED_ZERO in frame and (where := zero_in(request)) is not None:
         raise Refusal(Code.BAD_REQUEST, f"{where} must not contain a zero character", _request_number(frame))
     return request

@@ -70,12 +70,12 @@ def _dead_letters_removed() -> None:
 
 def _removed_too_early() -> None:
     def make(honest: Any) -> Any:
-        def begin(retention: Retention, settings: Any, **named: Any) -> None:
+        def begin(retention: Retention, settings: Any, *others: Any, **named: Any) -> None:
             channels = {
                 name: msgspec.structs.replace(keep, messages_max=keep.messages_max // 2)
                 for name, keep in settings.channels.items()
             }
-            honest(retention, msgspec.structs.replace(settings, channels=channels), **named)
+            honest(retention, msgspec.structs.replace(settings, channels=channels), *others, **named)
 
         return begin
 

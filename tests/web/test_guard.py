@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
 
+import bus
 from bus.web.tickets import Login
 
 from ..integration.forked_worker import forked_worker
@@ -186,6 +188,31 @@ def test_a_head_is_bounded(site: Site) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: " + parts.netloc.encode() + b"\r\nX: " + b"x" * 200_000)
         answer = connection.recv(1024)
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_who_says_nothing_is_not_waited_for(site: Site) -> None:
+    parts = urlsplit(site.origin)
+    address = (str(parts.hostname), int(parts.port or 0))
+    with (
+        socket.create_connection(address, TIMEOUT_SECONDS) as silent,
+        socket.create_connection(address, TIMEOUT_SECONDS) as slow,
+        closing(site.connection()) as live,
+    ):
+        live.request("GET", "/bots", None, site.login() | {"Accept": "text/event-stream"})
+        with live.getresponse() as answer:
+            slow.sendall(b"GET /login HTTP/1.1\r\nX: ")
+            assert silent.recv(1) == b""  # after twenty seconds
+            assert slow.recv(1) == b""
+            assert answer.readline().startswith(b"id: ")
+            time.sleep(2.5)
+            site.play(_comes)  # what is open and answered stays
+            while not answer.readline().startswith(b"id: "):
+                pass
+
+
+async def _comes(connect: Callable[[str], bus.Bot]) -> None:
+    async with connect("latecomer"):
+        pass
 
 
 def test_the_log_has_no_secret(site: Site) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
+
 from bus.model.repository import FindRequest, NewMessage
 
 from ..server.reader import Reader
@@ -93,7 +95,9 @@ async def find_message(reader: Reader, request: FindRequest) -> NewMessage | Non
         # It was moved into the log, or removed, since it was found.
 
 
-async def find_thread(reader: Reader, request: FindRequest, before_seq: int, limit: int) -> list[int]:
+async def find_thread(
+    reader: Reader | asyncpg.Connection, request: FindRequest, before_seq: int, limit: int
+) -> list[int]:
     """Return the seqs of the thread of the message that is meant, newest first; none if it is not in the log."""
     rows = await reader.fetch(_FIND, *_values(request))
     if not rows or rows[0][0] is None:
