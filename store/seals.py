@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ __all__ = [
     "removal_of",
     "removal_row",
     "removed_before",
+    "removed_names",
     "seal",
 ]
 
@@ -135,6 +136,21 @@ def erased_before(what: str) -> Erased:
 def removed_before(what: str, change: Remove) -> Removed:
     """Return what a removal did, as it was recorded; nothing if the record is that of an erasure."""
     return msgspec.structs.replace(_recorded(what) or Removed(change.kind, change.name), again=True)
+
+
+def removed_names(recorded: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Return the ids of bots and the names of channels that were removed, of which messages may be left."""
+    bots, channels = set[str](), set[str]()
+    for what in recorded:
+        try:
+            removed = _recorded(what)
+        except msgspec.DecodeError:
+            continue  # its checksum differs, too: that is told elsewhere
+        if removed is not None and removed.kind == "bot":
+            bots.update(removed.ids)
+        elif removed is not None and removed.kind == "channel":
+            channels.add(removed.name)
+    return bots, channels
 
 
 class _Recorded(msgspec.Struct, frozen=True):

@@ -120,6 +120,8 @@ class Remove(msgspec.Struct, frozen=True):
 class Removed(msgspec.Struct, frozen=True):
     """What a removal did, or would do: how many of each, the seqs of dead letters, the ids of delayed messages.
 
+    That of a bot has its id in `ids`: its messages, which stay, name it.
+
     `in_the_way` has those of the counts because of which nothing is removed without `force`. `done` is False if
     nothing was changed. `again` says that it was done before.
     """

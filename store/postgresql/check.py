@@ -23,7 +23,7 @@ from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_f
 from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
 from ..moving.movable import warning_of
-from ..seals import is_sealed
+from ..seals import is_sealed, removed_names
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
@@ -231,7 +231,8 @@ class _Reading:
         bots = {row[0] for row in await fetch("SELECT id FROM bots")}
         channels = {row[0] for row in await fetch("SELECT name FROM bot_channels")}
         subscribers = await fetch("SELECT DISTINCT bot_id FROM bot_subscriptions ORDER BY bot_id")
-        unknown = self._log.unknown(bots, channels)
+        removed = removed_names([row[0] for row in await fetch("SELECT what FROM removals")])
+        unknown = self._log.unknown(bots | removed[0], channels | removed[1])
         unknown += [f"bot {row[0]!r} has subscriptions but is unknown" for row in subscribers if row[0] not in bots]
         add_findings(self._check.warnings, unknown)
         for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS), ("the key", KEYS)):

@@ -26,7 +26,7 @@ from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_f
 from ..keyed_rows import KEYED_VALUES, altered_keys
 from ..message_rows import intact
 from ..moving.movable import warning_of
-from ..seals import is_sealed
+from ..seals import is_sealed, removed_names
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
 from .file.read_only import UNREADABLE, open_read_only
@@ -219,7 +219,8 @@ class _Reading:
             [[self.counts[name]]] = self._connection.execute(f"SELECT COUNT(*) FROM {table}")
         bots = {row[0] for row in self._connection.execute("SELECT id FROM bots")}
         channels = {row[0] for row in self._connection.execute("SELECT name FROM bot_channels")}
-        unknown = self._messages.found.unknown(bots, channels)
+        removed = removed_names(str(row[0]) for row in self._connection.execute("SELECT what FROM removals"))
+        unknown = self._messages.found.unknown(bots | removed[0], channels | removed[1])
         subscribers = self._connection.execute("SELECT DISTINCT bot_id FROM bot_subscriptions ORDER BY bot_id")
         unknown += [
             f"bot {bot_id!r} has subscriptions but is unknown" for (bot_id,) in subscribers if bot_id not in bots

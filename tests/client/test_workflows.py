@@ -176,7 +176,7 @@ async def test_a_claim_is_made_again_by_whoever_names_it(worker: Worker) -> None
 
 
 async def test_without_a_worker_a_call_gives_up(worker: Worker) -> None:
-    async with worker.connect(bot="a", timeout=0.3) as a:
+    async with worker.connect(bot="a", timeout=3) as a:
         await anyio.to_thread.run_sync(worker.kill)
         with pytest.raises(bus.WorkerUnavailable, match="get_run"):
             await a.workflows.get_run("r")

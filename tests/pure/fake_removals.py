@@ -131,7 +131,7 @@ def _remove_bot(log: FakeLog, change: Remove, what: RemoveBot, removed: Removed)
         "keys": len(keys),
     }
     in_the_way = {name: count for name, count in counts.items() if count}
-    removed = replace(removed, counts=counts, in_the_way=in_the_way)
+    removed = replace(removed, counts=counts, ids=(id,), in_the_way=in_the_way)
     if not removed.done or removed.is_refused(force=change.force):
         return replace(removed, done=False)
     for key in subscriptions:

@@ -143,9 +143,8 @@ async def _remove_bot(connection: asyncpg.Connection, change: Remove, what: Remo
     counts = {"sessions": what.sessions, "waiting": await _waiting(connection, what.waiting)}
     for name, sql in {**_KEPT_OF_BOT, **_OF_BOT}.items():
         counts[name] = await connection.fetchval(f"SELECT COUNT(*) {sql}", what.bot_id)
-    removed = msgspec.structs.replace(
-        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
-    )
+    in_the_way = {name: count for name, count in counts.items() if count}
+    removed = msgspec.structs.replace(nothing, counts=counts, ids=(what.bot_id,), in_the_way=in_the_way)
     if change.dry_run or removed.is_refused(force=change.force):
         return removed
     for sql in _OF_BOT.values():
