@@ -203,6 +203,7 @@ class GroupTarget(Target):
     """A group with its mailbox and its members."""
 
     kind = "group"
+    alone = True
 
     def __init__(
         self, channel: str, group: str, mailbox: Mailbox, directory: Directory, subscribing: Subscribing

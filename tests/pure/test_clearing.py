@@ -19,6 +19,7 @@ from bus.wire.frames import (
     Term,
     ToBot,
     ToChannel,
+    Unsubscribe,
 )
 from bus.wire.removing_frames import (
     BotOf,
@@ -179,6 +180,21 @@ def test_what_was_sent_before_a_bot_is_removed_is_in_its_way() -> None:
     said = worker.settle(1)
     assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
     assert "b" in worker.core.directory.names
+
+
+def test_what_was_published_before_a_group_is_removed_is_in_its_way() -> None:
+    worker = with_backlog(0)
+    worker.say(b"b", Subscribe(request=5, channel="work", group="team"))
+    worker.commit()
+    worker.say(b"b", Unsubscribe(request=6, channel="work"))
+    worker.settle(2)
+    worker.say(b"s", remove(GroupOf("work", "team")))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.say(b"s", published(ToChannel(name="work")))
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    said = worker.settle(2)
+    assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
 
 
 def test_a_bot_that_could_not_be_removed_is_there() -> None:

@@ -14,6 +14,29 @@ WORLDS = 12
 WORLDS_WITH_EVENTS = (18, 28)
 STEPS = 1500
 
+STATES = {
+    "a client that holds what the worker forgot",
+    "level",
+    "behind",
+    "away",
+    "arrivals kept aside",
+    "overflow while reading",
+    "floors",
+    "delayed",
+    "nothing new, because much is delayed",
+    "a group with members",
+    "a group without members",
+    "a backlog being counted",
+    "a full mailbox",
+    "messages being removed that somebody waits for",
+    "a gap",
+    "scheduled",
+    "an id of several senders",
+    "an id of several senders, one of them delayed",
+    "full batch",
+    "dead letters",
+}
+
 
 @pytest.mark.parametrize("seed", [*range(WORLDS), *WORLDS_WITH_EVENTS])
 def test_known_worlds_keep_every_promise(seed: int) -> None:
@@ -35,12 +58,12 @@ def test_a_world_is_the_same_each_time() -> None:
     assert trace(5) != trace(6)
 
 
-def test_the_worlds_reach_every_state() -> None:
-    """What never happens in the simulation is not shown by it."""
-    simulation = Simulation(47)
+def _states(seed: int) -> set[str]:
+    """Return which of the states a world reaches."""
+    simulation = Simulation(seed)
     limits = simulation.settings.limits
     seen: set[str] = set()
-    for step in range(1, 40001):
+    for step in range(1, 10_001):
         simulation.step()
         if any(isinstance(question, Locate) for question, _ in simulation.questions):
             seen.add("a client that holds what the worker forgot")
@@ -80,25 +103,13 @@ def test_the_worlds_reach_every_state() -> None:
             seen.add("dead letters")
         if step % 1000 == 0:
             simulation.settle()
-    assert seen == {
-        "a client that holds what the worker forgot",
-        "level",
-        "behind",
-        "away",
-        "arrivals kept aside",
-        "overflow while reading",
-        "floors",
-        "delayed",
-        "nothing new, because much is delayed",
-        "a group with members",
-        "a group without members",
-        "a backlog being counted",
-        "a full mailbox",
-        "messages being removed that somebody waits for",
-        "a gap",
-        "scheduled",
-        "an id of several senders",
-        "an id of several senders, one of them delayed",
-        "full batch",
-        "dead letters",
-    }
+    return seen
+
+
+def test_the_worlds_reach_every_state() -> None:
+    """What never happens in the simulation is not shown by it."""
+    seen: set[str] = set()
+    for seed in range(47, 57):
+        if seen != STATES:
+            seen |= _states(seed)
+    assert seen == STATES
