@@ -40,6 +40,7 @@ ASKER = program("docs/requests.md", 'bot="visitor"')
 DIGESTER = program("docs/workflows.md", "run.approval")
 TAP = program("docs/protocol.md", "zmq.SUB")
 program("docs/protocol.md", "# echo_bot.py")  # tests/integration/test_wire_restart.py
+PLANNER = program("docs/keyed.md", 'bot="planner"')
 PROVED = program("docs/python.md", "pytest.fixture")
 
 
@@ -117,6 +118,12 @@ def test_the_guide_connects(posthouse: Posthouse) -> None:
     with start(posthouse, CONNECTING) as connecting:
         assert connecting.line().isdecimal()
         assert (connecting.exit_code(), connecting.errors()) == (0, "")
+
+
+def test_a_value_is_put_and_found(posthouse: Posthouse) -> None:
+    with start(posthouse, PLANNER) as planner:
+        assert re.fullmatch(r"small is revision \d+", planner.line())
+        assert (planner.exit_code(), planner.errors()) == (0, "")
 
 
 @pytest.mark.parametrize(
