@@ -295,7 +295,7 @@ class _RemoveJob(Job[Removed]):
         self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
-        """Take it out of memory, unless something came into its way."""
+        """Remove it from memory, unless something came into its way."""
         if answers[0].done:
             self._target.done(answers[0])
         else:

@@ -99,7 +99,7 @@ class Events:
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def _note(self, note: Note, moment: Moment) -> None:
-        """Tell of what operators are told, if somebody listens and it is an event."""
+        """Publish what operators are told, if somebody listens and it is an event."""
         if self._audience.wants(EVENTS_CHANNEL) and (event := self._event(note, moment.wall)) is not None:
             self._add(event)
 

@@ -63,7 +63,7 @@ class KeyedSweeping:
         self._due = due if self._due is None else min(self._due, due)
 
     def swept(self, swept: KeyedSwept) -> None:
-        """Tell those who watch what has ended, and wait for the next time."""
+        """Notify watchers of what has expired, and wait for the next time."""
         self._sweeping = False
         self.expect(0.0 if swept.more else _SWEEP_SECONDS)
         if swept.next_seconds is not None:
@@ -84,7 +84,7 @@ class _SweepJob(Job[KeyedSwept]):
         self._sweeping = sweeping
 
     def done(self, answers: Sequence[KeyedSwept], at: str) -> None:
-        """Tell what has ended."""
+        """Notify watchers of what has expired."""
         self._sweeping.swept(answers[0])
 
     def failed(self, code: Code, message: str) -> None:

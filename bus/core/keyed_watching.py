@@ -36,7 +36,7 @@ class KeyedWatching:
         return f"<KeyedWatching stores={len(self._watchers)}>"
 
     def watch(self, address: bytes, store: str) -> None:
-        """Tell the session at an address of the next change of a store."""
+        """Notify the session at an address of the next change of a store."""
         session = self._sessions.get(address)
         if session is None:
             return
@@ -69,7 +69,7 @@ class KeyedWatching:
         self.changed(stores)
 
     def changed(self, stores: Iterable[str]) -> None:
-        """Tell those who watch that these stores were changed, on disk."""
+        """Notify watchers that these stores were changed, on disk."""
         told: dict[Session, list[str]] = {}
         for store in stores:
             for session in list(self._watchers.get(store, ())):

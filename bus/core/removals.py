@@ -68,7 +68,7 @@ class Target:
         raise NotImplementedError
 
     def done(self, removed: Removed) -> None:
-        """Take out of memory what is removed on disk."""
+        """Remove from memory what is removed on disk."""
         raise NotImplementedError
 
     def keep(self) -> None:
@@ -92,7 +92,7 @@ class DeadLettersTarget(Target):
         return DiscardDeadLetters(self._mailbox.id, tuple(self._seqs))
 
     def prepare(self) -> DiscardDeadLetters:
-        """Take them out, so that nobody retries them meanwhile."""
+        """Remove them, so that nobody retries them meanwhile."""
         self._taken = self._mailbox.dead_letters.take_out(self._seqs)
         return DiscardDeadLetters(self._mailbox.id, tuple(self._taken))
 

@@ -48,7 +48,7 @@ class Samples:
         return f"<Samples {len(self._kept)}>"
 
     async def run(self) -> None:
-        """Take samples, until cancelled."""
+        """Sample the worker's status, until cancelled."""
         while True:
             try:
                 self.add(await (await self._upstream.bot()).status())
