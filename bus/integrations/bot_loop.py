@@ -40,7 +40,7 @@ class BotLoop:
         )
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function in the loop, from another thread. Raise RuntimeError in the loop's own, which would hang."""
+        """Run a function in the loop, from another thread; in the loop's own, raise RuntimeError."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

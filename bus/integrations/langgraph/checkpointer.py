@@ -73,6 +73,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     def __init__(self, bot: Bot, *, store: str = _STORE, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
+        self.bot = bot
         self._loop = BotLoop()
         self.kv = bot.kv(store)
         """Where everything is."""
@@ -183,7 +184,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         await self._loop.run(self._delete_thread, thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints that have one of these `run_id`s in their metadata, looking through all threads."""
+        """Delete checkpoints whose metadata have one of these values of `run_id`, looking through all threads."""
         self._loop.call(self._delete_for_runs, run_ids)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
