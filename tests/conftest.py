@@ -68,6 +68,7 @@ _FOLDERS = (
     "cli",
     "bench",
     "web",
+    "integrations",
     "integration",
     "client",
     "contract",

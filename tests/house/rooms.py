@@ -43,6 +43,7 @@ ROOMS = {
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.web": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.runs", "bus.secret_files", "bus.wire"},
+    "bus.integrations": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.runs", "bus.secret_files", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},

@@ -51,7 +51,7 @@ class CountingStore(bus.KeyedStore):
 @pytest.fixture
 async def kept(bot: bus.Bot, request: pytest.FixtureRequest) -> AsyncIterator[Checkpointer]:
     """A checkpointer in a store of the test's own."""
-    yield Checkpointer(bot, store=request.node.originalname)
+    return Checkpointer(bot, store=request.node.originalname)
 
 
 def at(thread: str = "t", namespace: str = "", id: str | None = None) -> Any:
@@ -306,6 +306,5 @@ async def test_a_program_with_a_loop_opens_one_too(worker: Worker) -> None:
 
 def test_nobody_there_is_said(worker: Worker) -> None:
     nowhere = {**connection(worker), "wait": 0.2}
-    with pytest.raises(bus.WorkerUnavailable):
-        with Checkpointer.from_conn_string("inproc://nobody", **nowhere):
-            raise AssertionError("it was opened")
+    with pytest.raises(bus.WorkerUnavailable), Checkpointer.from_conn_string("inproc://nobody", **nowhere):
+        raise AssertionError("it was opened")

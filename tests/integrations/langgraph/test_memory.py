@@ -26,7 +26,7 @@ MARGIN_SECONDS = 5
 
 @pytest.fixture
 async def memory(bot: bus.Bot, request: pytest.FixtureRequest) -> AsyncIterator[LangGraphStore]:
-    yield LangGraphStore(bot, store=request.node.originalname)
+    return LangGraphStore(bot, store=request.node.originalname)
 
 
 def keys(found: list[Any]) -> list[str]:
