@@ -3,7 +3,7 @@
 Owns the command. A thread is a talk: each checkpoint adds a message to a list, beside a document that never changes.
 What a graph does at each step is measured, `aput` and `aput_writes`; then the newest checkpoint is read, as at the
 beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take turns; the
-worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0 when the run is complete; how long anything took never decides.
+worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0 when the run is complete.
 
 Run as `python -m bench.savers`.
 """
@@ -16,21 +16,20 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 import msgspec
 import rich_click as click
-from langchain_core.messages import HumanMessage
-from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import bus
-from bus.integrations.langgraph import Checkpointer
 
 from . import machine
 from .processes import DATABASE, ROOT, Worker, data_folder
 from .words import fill_in
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
 
 __all__ = []
 
@@ -43,11 +42,11 @@ _READS = 20
 
 _SIDE_BY_SIDE = 8
 
-OURS, THEIRS = "posthouse", "SQLite saver"
+_OURS, _THEIRS = "posthouse", "SQLite saver"
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """Milliseconds of a step, of a step of several threads side by side, of reading the newest, and of each listed."""
+class _Measured(msgspec.Struct, frozen=True):
+    """Milliseconds of a step, alone and among several threads, of reading the newest, and of each that is listed."""
 
     step: float
     side_by_side: float
@@ -57,17 +56,20 @@ class Measured(msgspec.Struct, frozen=True):
     """On disk, of each checkpoint."""
 
 
-class Talk:
+class _Talk:
     """A thread, step by step."""
 
     def __init__(self, saver: BaseCheckpointSaver[str], thread: str) -> None:
         self._saver = saver
-        self._messages: list[HumanMessage] = []
+        self._messages: list[Any] = []
         self._versions: dict[str, Any] = {}
         self.config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
 
     async def step(self) -> None:
         """Do what a graph does at a step."""
+        from langchain_core.messages import HumanMessage
+        from langgraph.checkpoint.base import empty_checkpoint
+
         new = HumanMessage(_TEXT, id=f"{len(self._messages)}")
         changed = ["messages"] if self._messages else ["messages", "document"]
         if self._messages:
@@ -84,6 +86,8 @@ class Talk:
 
 @asynccontextmanager
 async def _ours() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+    from bus.integrations.langgraph import Checkpointer
+
     with Worker() as worker:
         async with bus.connect(worker.url, bot="graphs", max_in_flight=0) as bot:
             yield Checkpointer(bot), worker.folder / DATABASE
@@ -91,6 +95,8 @@ async def _ours() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
 
 @asynccontextmanager
 async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
     with data_folder() as folder:
         file = Path(folder, "checkpoints.db")
         async with aiosqlite.connect(file) as connection:
@@ -100,25 +106,25 @@ async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
             yield saver, file
 
 
-_SAVERS = {OURS: _ours, THEIRS: _theirs}
+_SAVERS = {_OURS: _ours, _THEIRS: _theirs}
 
 
-async def _measure(name: str, checkpoints: int) -> Measured:
+async def _measure(name: str, checkpoints: int) -> _Measured:
     async with _SAVERS[name]() as (saver, file):
-        warm = Talk(saver, "warm")
+        warm = _Talk(saver, "warm")
         for _ in range(5):
             await warm.step()
         before = _bytes(file)
-        talk = Talk(saver, "talk")
+        talk = _Talk(saver, "talk")
         step = await _milliseconds(*(talk.step() for _ in range(checkpoints))) / checkpoints
         kilobytes = (_bytes(file) - before) / checkpoints / 1000
         thread: Any = {"configurable": {"thread_id": "talk", "checkpoint_ns": ""}}
         newest = await _milliseconds(*(saver.aget_tuple(thread) for _ in range(_READS))) / _READS
         listed = await _milliseconds(_listed(saver, thread, checkpoints)) / checkpoints
-        talks = [Talk(saver, f"talk {n}") for n in range(_SIDE_BY_SIDE)]
+        talks = [_Talk(saver, f"talk {n}") for n in range(_SIDE_BY_SIDE)]
         steps = min(checkpoints, 50)
         side_by_side = await _milliseconds(_go_on(talks, steps)) / steps / _SIDE_BY_SIDE
-        return Measured(step, side_by_side, newest, listed, kilobytes)
+        return _Measured(step, side_by_side, newest, listed, kilobytes)
 
 
 async def _milliseconds(*coroutines: Any) -> float:
@@ -135,8 +141,8 @@ async def _listed(saver: BaseCheckpointSaver[str], thread: Any, checkpoints: int
     assert len(found[0].checkpoint["channel_values"]["messages"]) == checkpoints
 
 
-async def _go_on(talks: Sequence[Talk], steps: int) -> None:
-    async def go_on(talk: Talk) -> None:
+async def _go_on(talks: Sequence[_Talk], steps: int) -> None:
+    async def go_on(talk: _Talk) -> None:
         for _ in range(steps):
             await talk.step()
 
@@ -147,13 +153,13 @@ def _bytes(file: Path) -> int:
     return sum(each.stat().st_size for each in file.parent.glob(f"{file.name}*"))
 
 
-def _row(what: str, unit: str, found: dict[tuple[str, int], Measured], sizes: Sequence[int]) -> str:
-    cells = [f"{getattr(found[name, size], unit):.2f}" for size in sizes for name in (OURS, THEIRS)]
+def _row(what: str, unit: str, found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str:
+    cells = [f"{getattr(found[name, size], unit):.2f}" for size in sizes for name in (_OURS, _THEIRS)]
     return f"| {what} | {' | '.join(cells)} |"
 
 
-def _table(found: dict[tuple[str, int], Measured], sizes: Sequence[int]) -> str:
-    heads = [f"{name}, {size:,}" for size in sizes for name in (OURS, THEIRS)]
+def _table(found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str:
+    heads = [f"{name}, {size:,}" for size in sizes for name in (_OURS, _THEIRS)]
     facts = machine.facts()
     return "\n".join(
         [
@@ -177,10 +183,10 @@ def _table(found: dict[tuple[str, int], Measured], sizes: Sequence[int]) -> str:
 def main(rounds: int, sizes: Sequence[int], page: bool) -> None:
     """Measure LangGraph's checkpoints with posthouse, beside its own SQLite saver."""
     machine.pin()
-    turns: dict[tuple[str, int], list[Measured]] = {}
+    turns: dict[tuple[str, int], list[_Measured]] = {}
     for number in range(rounds):
         for size in sizes:
-            for name in (OURS, THEIRS)[:: 1 if number % 2 else -1]:
+            for name in (_OURS, _THEIRS)[:: 1 if number % 2 else -1]:
                 turns.setdefault((name, size), []).append(asyncio.run(_measure(name, size)))
     medians = {place: _median(each) for place, each in turns.items()}
     table = _table(medians, sizes)
@@ -189,9 +195,9 @@ def main(rounds: int, sizes: Sequence[int], page: bool) -> None:
         _PAGE.write_text(fill_in(_PAGE.read_text(encoding="utf-8"), {"savers": table}), encoding="utf-8")
 
 
-def _median(turns: Sequence[Measured]) -> Measured:
-    names = Measured.__struct_fields__
-    return Measured(*(statistics.median(getattr(turn, name) for turn in turns) for name in names))
+def _median(turns: Sequence[_Measured]) -> _Measured:
+    names = _Measured.__struct_fields__
+    return _Measured(*(statistics.median(getattr(turn, name) for turn in turns) for name in names))
 
 
 if __name__ == "__main__":

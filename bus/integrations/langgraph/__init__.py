@@ -1,9 +1,9 @@
-"""The extra `langgraph`: a LangGraph checkpointer and store that keep everything in the worker's keyed stores.
+"""The extra `langgraph`: a checkpointer and a store of LangGraph that keep everything in keyed stores."""
 
-from bus.integrations.langgraph import Checkpointer, LangGraphStore
-"""
-
-from .checkpointer import Checkpointer
-from .memory import LangGraphStore
+try:
+    from .checkpointer import Checkpointer
+    from .memory import LangGraphStore
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"{error}: pip install 'posthouse[langgraph]'", name=error.name) from error
 
 __all__ = ["Checkpointer", "LangGraphStore"]
