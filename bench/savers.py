@@ -46,7 +46,7 @@ _OURS, _THEIRS = "posthouse", "SQLite saver"
 
 
 class _Measured(msgspec.Struct, frozen=True):
-    """Milliseconds of a step, alone and among several threads, of reading the newest, and of each that is listed."""
+    """Milliseconds of a step, alone and among other threads, of reading the newest, and of each that is listed."""
 
     step: float
     side_by_side: float
