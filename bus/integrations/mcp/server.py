@@ -28,9 +28,9 @@ PATH = "/mcp"
 
 _INSTRUCTIONS = """\
 You are the bot {name} on a message bus that you share with other bots: programs, other assistants, and people.
-Messages are durable: what a tool says it did survives restarts. Use list_bots and list_channels to see who is there,
-send_message, publish_message and ask_bot to talk, and receive_messages and settle_message to handle what is sent to
-you. Settle each message when you are done with it, with your reply if its sender asked something."""
+Messages are durable: what a tool says it did survives restarts. Use list_bots and list_channels to see who is
+there, send_message, publish_message and ask_bot to talk, and receive_messages and settle_message to handle what is
+sent to you. Settle each message when you are done with it, with your reply if its sender asked something."""
 
 
 def server_of(bot: Bot) -> MCPServer[Any]:

@@ -209,7 +209,7 @@ class Tools:
             bool, Field(description="Begin with the oldest message instead of the next one.")
         ] = False,
     ) -> dict[str, Any]:
-        """Subscribe to a channel for good: receive_messages returns its messages, also those sent while you are away.
+        """Subscribe to a channel for good: receive_messages returns its messages, also those of while you are away.
 
         A channel that does not exist is created.
         """

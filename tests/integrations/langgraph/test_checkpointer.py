@@ -292,9 +292,9 @@ def test_a_program_without_a_loop_opens_one(worker: Worker) -> None:
         kept.put(at(), checkpoint("1", x=LARGE), {"source": "input"}, {"x": 1})
         [found] = kept.list(at())
         assert found.metadata == {"source": "input"}
-        with pytest.raises(ZeroDivisionError):
-            with Checkpointer.from_conn_string(worker.url, **connection(worker)):
-                1 / 0  # noqa: B018
+        opening = Checkpointer.from_conn_string(worker.url, **connection(worker))
+        with pytest.raises(ZeroDivisionError), opening:
+            1 / 0  # noqa: B018
     assert threading.active_count() == before
 
 

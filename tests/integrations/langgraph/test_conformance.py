@@ -1,4 +1,4 @@
-"""LangGraph's own suite of tests for checkpointers, complete: with the asynchronous methods, and with the others."""
+"""LangGraph's own tests for checkpointers, all of them: with the asynchronous methods, and with the others."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ class Assistant:
 
 @asynccontextmanager
 async def assistant(worker: Worker, name: str) -> AsyncIterator[Assistant]:
-    async with worker.connect(bot=name, max_in_flight=IN_FLIGHT_MAX, timeout=BOUND_SECONDS) as bot:
-        async with Client(server_of(bot)) as client:
-            yield Assistant(client, bot)
+    connected = worker.connect(bot=name, max_in_flight=IN_FLIGHT_MAX, timeout=BOUND_SECONDS)
+    async with connected as bot, Client(server_of(bot)) as client:
+        yield Assistant(client, bot)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ async def bob(own_worker: Worker) -> AsyncIterator[Assistant]:
 async def test_each_tool_is_described_for_a_model(alice: Assistant) -> None:
     tools = (await alice.client.list_tools()).tools
     assert {tool.name for tool in tools} == {
-        "send_message", "publish_message", "ask_bot", "receive_messages", "settle_message", "read_history", "list_bots",
-        "list_channels", "subscribe", "unsubscribe", "list_approvals", "answer_approval",
+        "send_message", "publish_message", "ask_bot", "receive_messages", "settle_message", "read_history",
+        "list_bots", "list_channels", "subscribe", "unsubscribe", "list_approvals", "answer_approval",
     }  # fmt: skip
     for tool in tools:
         assert len(tool.description or "") > 30
