@@ -98,9 +98,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
         The arguments besides `store` and `serde` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
-        return Opening(
-            lambda made: cls(made, store=store, serde=serde), url=url, bot=bot, max_in_flight=0, **options
-        )
+        options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
+        return Opening(lambda connected: cls(connected, store=store, serde=serde), **options)
 
     # ── What LangGraph calls ─────────────────────────────────────────────────────────────────────────────
 

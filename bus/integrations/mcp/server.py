@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
@@ -55,7 +56,7 @@ async def serve_http(
             allowed_hosts=[urlsplit(origin).netloc for origin in origins], allowed_origins=list(origins)
         ),
     )
-    await _Server(
+    http = _Server(
         uvicorn.Config(
             _WithToken(app, token),
             log_config=None,
@@ -65,7 +66,18 @@ async def serve_http(
             timeout_graceful_shutdown=1,
             ws="none",
         )
-    ).serve([listener])
+    )
+
+    async def serve() -> None:
+        with anyio.CancelScope(shield=True):  # it ends in order, and soon, when it is told to
+            await http.serve([listener])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            http.should_exit = True
 
 
 class _Server(uvicorn.Server):

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ...bot import Bot
 from ...client.message import Message
-from ...errors import BusError, ReplyTimeout
+from ...errors import BusError, NotInFlight, ReplyTimeout
 from ...runs.approvals import Answer
 from ...wire.frames import StoredMessage
 
@@ -185,16 +185,20 @@ class Tools:
             raise ToolError(
                 f"you do not hold a message with seq {seq}: receive_messages returns those that you may settle"
             )
-        if outcome == "ack":
-            if reply is not None:
-                await message.reply(reply, id=str(uuid.uuid5(_REPLIES, f"{self._bot.name}/{message.id}")))
-            await message.ack(confirm=True)
-        elif outcome == "nak":
-            await message.nak(delay_seconds, confirm=True)
-        elif outcome == "release":
-            await message.release(delay_seconds, confirm=True)
-        else:
-            await message.term(reason, confirm=True)
+        if reply is not None and outcome == "ack":
+            await message.reply(reply, id=str(uuid.uuid5(_REPLIES, f"{self._bot.name}/{message.id}")))
+        try:
+            if outcome == "ack":
+                await message.ack(confirm=True)
+            elif outcome == "nak":
+                await message.nak(delay_seconds, confirm=True)
+            elif outcome == "release":
+                await message.release(delay_seconds, confirm=True)
+            else:
+                await message.term(reason, confirm=True)
+        except NotInFlight:
+            del self._held[seq]  # somebody else has it
+            raise
         del self._held[seq]
         return {"unsettled": sorted(self._held)}
 
