@@ -126,5 +126,12 @@ WITH_PROTOCOLS |= {"store.moving.movable"}
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}
 """Which room alone imports them."""
 
-ENTRIES = {"worker", "bus.testing", "bus.integrations.pydantic_ai", "store.errors", "store.records", "store.repository"}
+ENTRIES = {
+    "worker",
+    "bus.testing",
+    "bus.integrations.pydantic_ai",
+    "store.errors",
+    "store.records",
+    "store.repository",
+}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
