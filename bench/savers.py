@@ -1,10 +1,10 @@
 """LangGraph's checkpoints with posthouse beside LangGraph's SQLite saver: threads of 10 and of 1,000 checkpoints.
 
 Owns the command. A thread is a talk: each checkpoint adds a message to a list, beside a document that never
-changes. What a graph does at each step is measured, `aput` and `aput_writes`; then the newest checkpoint is read, as
-at the beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take turns;
-the worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0 when the
-run is complete.
+changes. What a graph does at each step is measured, `aput` and `aput_writes`; then the newest checkpoint is read,
+as at the beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take
+turns; the worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0
+when the run is complete.
 
 Run as `python -m bench.savers`.
 """
