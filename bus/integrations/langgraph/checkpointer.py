@@ -23,11 +23,11 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     PendingWrite,
-    SerializerProtocol,
     get_checkpoint_id,
     get_checkpoint_metadata,
     writes_sort_key,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ...bot import Bot
 from ...errors import NotFound, RevisionConflict
@@ -354,8 +354,11 @@ class Checkpointer(BaseCheckpointSaver[str]):
                 await self.kv.put(key, row.encode(), expected=expected)
             except RevisionConflict:
                 found = await self.kv.get(key)
-                stored = None if found is None else WritesRow.decode(found.value)
-                row, expected = (written, 0) if found is None else (written.after(stored), found.revision)
+                if found is None:
+                    row, expected = written, 0  # it was deleted meanwhile
+                    continue
+                stored = WritesRow.decode(found.value)
+                row, expected = written.after(stored), found.revision
                 if row == stored:
                     return
             else:

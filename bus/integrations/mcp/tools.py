@@ -64,9 +64,8 @@ class Tools:
         """Add all of them to a server."""
         looks = ToolAnnotations(read_only_hint=True)
         changes = ToolAnnotations(read_only_hint=False, destructive_hint=False)
-        for tool in (self.read_history, self.list_bots, self.list_channels, self.list_approvals):
-            server.add_tool(_with_words(tool), annotations=looks)
-        for tool in (
+        looking = (self.read_history, self.list_bots, self.list_channels, self.list_approvals)
+        doing = (
             self.send_message,
             self.publish_message,
             self.ask_bot,
@@ -75,8 +74,10 @@ class Tools:
             self.subscribe,
             self.unsubscribe,
             self.answer_approval,
-        ):
-            server.add_tool(_with_words(tool), annotations=changes)
+        )
+        for hints, tools in ((looks, looking), (changes, doing)):
+            for tool in tools:
+                server.add_tool(_with_words(tool), annotations=hints)
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -49,7 +48,7 @@ class CountingStore(bus.KeyedStore):
 
 
 @pytest.fixture
-async def kept(bot: bus.Bot, request: pytest.FixtureRequest) -> AsyncIterator[Checkpointer]:
+async def kept(bot: bus.Bot, request: pytest.FixtureRequest) -> Checkpointer:
     """A checkpointer in a store of the test's own."""
     return Checkpointer(bot, store=request.node.originalname)
 
@@ -121,7 +120,8 @@ async def test_names_may_be_anything(kept: Checkpointer, id: str) -> None:
     assert found is not None
     assert found.config == at(thread, namespace, id)
     assert found.pending_writes == [(id * 90, "x", 2)]
-    assert [each.config async for each in kept.alist(at(thread))] == [found.config]
+    whole: Any = {"configurable": {"thread_id": thread}}
+    assert [each.config async for each in kept.alist(whole)] == [found.config]
     await kept.adelete_thread(thread)
     assert await kept.aget_tuple(at(thread, namespace)) is None
 

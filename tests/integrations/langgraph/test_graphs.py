@@ -29,6 +29,14 @@ class State(TypedDict):
     steps: Annotated[list[str], operator.add]
 
 
+def extend(before: list[str], writes: list[list[str]]) -> list[str]:
+    return [*before, *(each for write in writes for each in write)]
+
+
+class Deltas(TypedDict):
+    steps: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=4)]
+
+
 @pytest.fixture
 async def kept(own_worker: Worker) -> AsyncIterator[Checkpointer]:
     async with own_worker.connect(bot="graphs", max_in_flight=0) as bot:
@@ -152,12 +160,6 @@ async def test_graphs_within_graphs_have_their_own_checkpoints(shared: Checkpoin
 
 
 async def test_deltas_are_put_together(shared: Checkpointer) -> None:
-    def extend(before: list[str], writes: list[list[str]]) -> list[str]:
-        return [*before, *(each for write in writes for each in write)]
-
-    class Deltas(TypedDict):
-        steps: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=4)]
-
     builder = StateGraph(Deltas)
     builder.add_node("step", lambda state: {"steps": [str(len(state["steps"]))]})
     builder.add_edge(START, "step")
@@ -178,7 +180,7 @@ async def test_programs_without_a_loop_invoke_graphs(worker: Worker) -> None:
     builder.add_conditional_edges(START, lambda state: [Send("part", name) for name in "abc"], ["part"])
 
     def program() -> list[Any]:
-        opened = {"tap_url": worker.tap_url, "context": worker.context, "store": "without-a-loop"}
+        opened: dict[str, Any] = {"tap_url": worker.tap_url, "context": worker.context, "store": "without-a-loop"}
         with Checkpointer.from_conn_string(worker.url, **opened) as kept:
             graph = builder.compile(checkpointer=kept)
             graph.invoke({"steps": ["input"]}, at())

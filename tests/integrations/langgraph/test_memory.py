@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ MARGIN_SECONDS = 5
 
 
 @pytest.fixture
-async def memory(bot: bus.Bot, request: pytest.FixtureRequest) -> AsyncIterator[LangGraphStore]:
+async def memory(bot: bus.Bot, request: pytest.FixtureRequest) -> LangGraphStore:
     return LangGraphStore(bot, store=request.node.originalname)
 
 

@@ -50,9 +50,7 @@ async def until_recorded(url: str, id: str) -> None:
         async with bus.connect(url, bot="watcher", max_in_flight=0) as bot:
             while True:
                 logs = await bot.workflows.list_step_logs(id)
-                if [
-                    log for log in logs if "weather" in log.step_name and log.output and "Paris" in str(log.output)
-                ]:
+                if [log for log in logs if "call_tool" in log.step_name and "rains in Paris" in str(log.output)]:
                     return
                 await anyio.sleep(0.02)
 
