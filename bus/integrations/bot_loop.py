@@ -16,7 +16,7 @@ from anyio.from_thread import start_blocking_portal
 
 from ..bot import Bot, connect
 
-__all__ = ["BotLoop", "Opening"]
+__all__ = ["BotLoop", "BotOpening"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ async def _awaited(function: Callable[..., Awaitable[T]], args: tuple[Any, ...],
     return await function(*args, **kwargs)
 
 
-class Opening(Generic[T]):
+class BotOpening(Generic[T]):
     """Connects a bot, and makes something of it: `async with` in an event loop, `with` where there is none.
 
     For `with` it runs a loop in a thread of its own. `options` are arguments of `bus.connect`.
@@ -70,7 +70,7 @@ class Opening(Generic[T]):
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
-        return f"<Opening {self._make!r}>"
+        return f"<BotOpening {self._make!r}>"
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[T]:

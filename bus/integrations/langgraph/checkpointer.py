@@ -31,7 +31,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ...bot import Bot
 from ...errors import NotFound, RevisionConflict
-from ..bot_loop import BotLoop, Opening
+from ..bot_loop import BotLoop, BotOpening
 from .rows import (
     FORMAT,
     CheckpointRow,
@@ -93,13 +93,13 @@ class Checkpointer(BaseCheckpointSaver[str]):
         store: str = _STORE,
         serde: SerializerProtocol | None = None,
         **options: Any,
-    ) -> Opening[Checkpointer]:
+    ) -> BotOpening[Checkpointer]:
         """Connect a bot for a block: `with Checkpointer.from_conn_string() as checkpointer:`, or `async with`.
 
         The arguments besides `store` and `serde` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
         options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
-        return Opening(lambda connected: cls(connected, store=store, serde=serde), **options)
+        return BotOpening(lambda connected: cls(connected, store=store, serde=serde), **options)
 
     # ── What LangGraph calls ─────────────────────────────────────────────────────────────────────────────
 

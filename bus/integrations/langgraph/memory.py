@@ -32,7 +32,7 @@ from langgraph.store.base import (
 from ...bot import Bot
 from ...client.keyed import KeyedValue
 from ...errors import RevisionConflict
-from ..bot_loop import BotLoop, Opening
+from ..bot_loop import BotLoop, BotOpening
 
 __all__ = ["LangGraphStore"]
 
@@ -88,13 +88,13 @@ class LangGraphStore(BaseStore):
         store: str = _STORE,
         ttl: TTLConfig | None = None,
         **options: Any,
-    ) -> Opening[LangGraphStore]:
+    ) -> BotOpening[LangGraphStore]:
         """Connect a bot for a block: `with LangGraphStore.from_conn_string() as store:`, or `async with`.
 
         The arguments besides `store` and `ttl` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
         options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
-        return Opening(lambda connected: cls(connected, store=store, ttl=ttl), **options)
+        return BotOpening(lambda connected: cls(connected, store=store, ttl=ttl), **options)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: what is read first, and then what is put, of each key the last value."""

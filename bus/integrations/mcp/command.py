@@ -76,24 +76,23 @@ def mcp(link: Link, *, http: bool, host: str, port: int, token_file: str | None,
     With --http it listens on this machine only. For others, put a proxy with TLS before it, and name that with
     --origin.
     """
+    if http and token_file is None:
+        raise click.UsageError("--http needs --token-file: it says who may act as this bot")
+    if not http and (token_file is not None or origins):
+        raise click.UsageError("--token-file and --origin are for --http")
+    token = None if token_file is None else _token(token_file)
     try:
         from .server import server_of
+        from .tools import IN_FLIGHT_MAX
     except ImportError:
         show_error("the Model Context Protocol needs more packages: pip install 'posthouse[mcp]'")
         sys.exit(EXIT_CONFIG)
-    from .tools import IN_FLIGHT_MAX
-
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    if http:
-        if token_file is None:
-            raise click.UsageError("--http needs --token-file: it says who may act as this bot")
-        token = _token(token_file)
+    if token is not None:
         number = run(lambda: until_signal(lambda: _serve_http(link, host, port, token, origins)))
         if number not in (None, signal.SIGINT, signal.SIGTERM):
             sys.exit(EXIT_SIGNAL + number)
         return
-    if token_file is not None or origins:
-        raise click.UsageError("--token-file and --origin are for --http")
     # What reads standard input cannot be interrupted. An assistant ends it by closing that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
