@@ -39,8 +39,11 @@ FORMAT = 1
 INLINE_BYTES_MAX = 1024
 """Of a channel's value that is within each checkpoint: a piece of its own would take about as much."""
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 16 * 1024
 """Of a large value. Each step writes the last one anew, and each read asks for all of them."""
+
+PIECES_MAX = 64
+"""Of a value: a larger one has larger pieces, by a power of two, so that few change their places when it grows."""
 
 _HEAD_BYTES = 8
 """What is kept in front of the pieces: there is the length of a list, which changes when something is appended."""
@@ -153,9 +156,10 @@ def cut(typed: Typed, pieces: dict[bytes, bytes], *, version: str | float | None
     kind, data = typed
     if len(data) <= INLINE_BYTES_MAX:
         return KeptChannel(kind, data, (), version)
+    size = PIECE_BYTES << (len(data) // (PIECE_BYTES * PIECES_MAX)).bit_length()
     digests: list[bytes] = []
-    for at in range(_HEAD_BYTES, len(data), PIECE_BYTES):
-        piece = data[at : at + PIECE_BYTES]
+    for at in range(_HEAD_BYTES, len(data), size):
+        piece = data[at : at + size]
         digests.append(blake2b(piece, digest_size=16).digest())
         pieces[digests[-1]] = piece
     return KeptChannel(kind, data[:_HEAD_BYTES], tuple(digests), version)

@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from bus.integrations.langgraph import Checkpointer
-from bus.integrations.langgraph.rows import INLINE_BYTES_MAX, PIECE_BYTES, CheckpointRow
+from bus.integrations.langgraph.rows import INLINE_BYTES_MAX, PIECE_BYTES, PIECES_MAX, CheckpointRow
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +85,7 @@ async def test_a_value_that_does_not_change_is_kept_once(kept: Checkpointer) -> 
 
 
 async def test_what_is_appended_to_a_list_is_all_that_is_written(kept: Checkpointer) -> None:
-    talk = [f"{n:>100}" for n in range(2000)]  # three pieces, the last of which is not full
+    talk = [f"{n:>100}" for n in range(2000)]  # several pieces, the last of which is not full
     config = await kept.aput(at(), checkpoint("1", talk=talk), {}, {"talk": 1})
     before = set(await keys(kept, "p/"))
     assert len(before) == 1 + 2000 * 102 // PIECE_BYTES
@@ -95,6 +95,15 @@ async def test_what_is_appended_to_a_list_is_all_that_is_written(kept: Checkpoin
         found = await kept.aget_tuple(at(id=id))
         assert found is not None
         assert len(found.checkpoint["channel_values"]["talk"]) == length
+
+
+async def test_large_values_have_large_pieces(kept: Checkpointer) -> None:
+    book = "".join(f"{n:>100}" for n in range(100_000))
+    await kept.aput(at(), checkpoint("1", book=book), {}, {"book": 1})
+    assert PIECES_MAX // 2 < len(await keys(kept, "p/")) <= PIECES_MAX + 1
+    found = await kept.aget_tuple(at())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"book": book}
 
 
 async def test_reading_the_newest_takes_no_longer_in_a_long_thread(kept: Checkpointer) -> None:
