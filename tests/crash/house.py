@@ -77,7 +77,8 @@ class House:
             for number in range(workers):
                 directory = folder / f"worker-{number}"
                 directory.mkdir()
-                way = stack.enter_context(lay([node.port for node in nodes]))
+                way = lay([node.port for node in nodes])
+                stack.push(way)
                 worker = ForkedWorker(directory, CONFIGURATION + leadership, shared_nursery(), lie=lie)
                 way.lead(worker, USER)
                 stack.callback(worker.close)
