@@ -64,9 +64,9 @@ _HEAD = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": f"The wire of posthouse, protocol version {PROTOCOL_VERSION}",
     "description": (
-        "What a client sends (ClientFrame), what the worker sends (WorkerFrame), the value in an ok (Answers, by the "
-        "op of the request), and the arguments and values of calls (Calls). docs/protocol.md says what they mean. A "
-        "client ignores properties and ops of the worker that it does not know."
+        "What a client sends (ClientFrame), what the worker sends (WorkerFrame), the value in an ok (Answers, by "
+        "the op of the request), and the arguments and values of calls (Calls). docs/protocol.md says what they "
+        "mean. A client ignores properties and ops of the worker that it does not know."
     ),
 }
 

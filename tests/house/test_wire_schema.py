@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bus.wire.frames import RequestFrame
+
 from ..fuzz.mutations import CLIENT_FRAMES, WORKER_FRAMES
 from ..schema import ANSWERS, PATH, WITHOUT_VALUE, written
 from .test_protocol_page import ops
-from bus.wire.frames import RequestFrame
 
 SCHEMA = json.loads(PATH.read_text(encoding="utf-8"))
 

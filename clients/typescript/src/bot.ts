@@ -222,7 +222,7 @@ export class Bot {
    */
   ask<Op extends Question>(op: Op, fields: QuestionFields<Op>, options: CallOptions = {}): Promise<Answers[Op]> {
     const make = (request: number) => ({ ...fields, op, request }) as unknown as ClientFrame;
-    return this.#caller.ask<Answers[Op]>(`the question '${op}'`, make, options);
+    return this.#caller.ask<Answers[Op]>(`the request '${op}'`, make, options);
   }
 
   /** Make a call about workflows or keyed stores of docs/protocol.md, and return its value as it is on the wire. */

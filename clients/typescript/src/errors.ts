@@ -247,7 +247,7 @@ const BY_CODE: Partial<Record<string, Kind>> = {
   unsupported_protocol: UnsupportedProtocol,
 } satisfies Partial<Record<Code, Kind>>;
 
-/** Return the error that a worker reports: by the name in its details, otherwise by its code. */
+/** @internal Return the error that a worker reports: by the name in its details, otherwise by its code. */
 export function requestError(refusal: Refusal): RequestError {
   const kind = BY_NAME.get(refusal.details?.["error"]) ?? BY_CODE[refusal.code] ?? RequestError;
   return new kind(refusal);

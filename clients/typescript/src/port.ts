@@ -64,9 +64,8 @@ export class Port {
       for await (const [data] of this.#socket) {
         if (data !== undefined) this.#listener.heard(data);
       }
-    } catch (error) {
-      if (this.#socket.closed) return;
-      await this.#listener.broken("lost");
+    } catch {
+      if (!this.#socket.closed) await this.#listener.broken("lost");
     }
   }
 
@@ -92,8 +91,8 @@ export class Port {
           default:
         }
       }
-    } catch (error) {
-      if (!this.#socket.closed) throw error;
+    } catch {
+      if (!this.#socket.closed) await this.#listener.broken("lost");
     }
   }
 }
