@@ -28,8 +28,8 @@ import {
   type WorkerFrame,
 } from "./wire.js";
 
-const LINGER_MILLISECONDS = 1000;
 /* How long closing waits for frames to leave: enough for the last ones, not for a worker that is gone. */
+const LINGER_MILLISECONDS = 1000;
 
 /** What a bot does with what comes. */
 export interface Owner {

@@ -8,8 +8,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const TIMER_SECONDS_MAX = 2 ** 31 / 1000 - 1;
 /* A longer timer of Node's ends at once. */
+const TIMER_SECONDS_MAX = 2 ** 31 / 1000 - 1;
 
 /** Return the seconds of a clock that never goes back. */
 export function now(): number {

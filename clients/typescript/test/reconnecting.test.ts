@@ -134,8 +134,7 @@ void test("a worker that is silent is left, and one that says where to go is fol
   await worker.welcome({ heartbeat: 0.1, session_timeout: 0.5 });
   const bot = await connecting;
   assert.equal(bot.url, worker.url);
-  await worker.take("hello"); // after half a second in which it heard nothing; it is not answered
-  const { request: number } = await standby.take("hello"); // its own address has the next turn
+  const { request: number } = await standby.take("hello"); // after half a second of silence, the given address again
   await standby.send({ op: "error", request: number, ...elsewhere, details: { url: worker.url } });
   await worker.welcome();
   await worker.send({ op: "closing", url: standby.url });
