@@ -68,7 +68,7 @@ schema: $(BIN)/.installed
 	$(BIN)/python -m tests.schema
 
 typescript: $(BIN)/.installed
-	cd clients/typescript && npm ci --no-audit --no-fund && POSTHOUSE_PYTHON=$(abspath $(BIN)/python) npm test && npm pack
+	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && POSTHOUSE_PYTHON=$(abspath $(BIN)/python) npm test && npm pack
 
 STEPS ?= 200000
 simulate: $(BIN)/.installed

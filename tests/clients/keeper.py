@@ -63,7 +63,7 @@ class Keeper:
         secret, public = secret_text(bearer.secret), public_text(bearer.server)
         path = self._keys[bot] = worker.directory / f"{bot}.creds"
         write_credentials(path, Credentials(url=worker.command, bot=bot, secret=secret, worker=public))
-        return {"path": str(path), "secret": secret, "worker": public}
+        return {"path": str(path), "secret": secret, "public": bearer.public, "worker": public}
 
     async def _revoke(self, bot: str) -> None:
         def revoke(worker: KeyedWorker) -> None:

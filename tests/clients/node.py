@@ -27,14 +27,7 @@ _RUN_SECONDS = 180.0
 
 SOURCE = REPOSITORY / "clients" / "typescript"
 
-_NPM = (
-    "--no-audit",
-    "--no-fund",
-    "--no-update-notifier",
-    "--ignore-scripts",
-    "--prefer-offline",
-    "--loglevel=error",
-)
+_NPM = ("--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline", "--loglevel=error")
 
 _BLOCK = re.compile(
     r"(?:^<!-- given\n(?P<given>(?:(?!-->)[^\n]*\n)*)-->\n)?^```typescript\n(?P<code>.*?)^```$",
@@ -62,7 +55,7 @@ class Package:
         (folder / "docs").mkdir()
         shutil.copy(REPOSITORY / "docs" / "wire.schema.json", folder / "docs")
         shutil.copy(REPOSITORY / "LICENSE", folder)
-        self._npm("ci", folder=self._build)
+        self._npm("ci", "--ignore-scripts", folder=self._build)
         self._npm("pack", folder=self._build)  # which builds it before
         [self.archive] = self._build.glob("*.tgz")
         self._install()
@@ -70,7 +63,7 @@ class Package:
     def _install(self) -> None:
         self.home.mkdir()
         (self.home / "package.json").write_text('{"type": "module", "private": true}')
-        self._npm("install", str(self.archive), folder=self.home)
+        self._npm("install", "--ignore-scripts", str(self.archive), folder=self.home)
         shutil.copy(SOURCE / "tsconfig.json", self.home)
         shutil.copytree(SOURCE / "test", self.home / "test")
 

@@ -41,7 +41,7 @@ export class Parts {
         const answer = await (welcome && isLarge
           ? this.#send(request, Buffer.from(frame), welcome, exchange)
           : exchange.send(number, frame));
-        if (answer.op === "ok") return answer.value ?? {};
+        if (answer.op === "ok") return answer.value === undefined ? {} : answer.value;
         isLarge = true;
         return await read(answer, exchange);
       } catch (error) {

@@ -60,12 +60,15 @@ export class Port {
   }
 
   async #read(): Promise<void> {
-    try {
-      for await (const [data] of this.#socket) {
-        if (data !== undefined) this.#listener.heard(data);
+    while (!this.#socket.closed) {
+      let data: Buffer | undefined;
+      try {
+        [data] = await this.#socket.receive();
+      } catch {
+        if (!this.#socket.closed) await this.#listener.broken("lost");
+        return;
       }
-    } catch {
-      if (!this.#socket.closed) await this.#listener.broken("lost");
+      if (data !== undefined) this.#listener.heard(data);
     }
   }
 

@@ -26,6 +26,7 @@ export interface Received {
 export interface Key {
   readonly path: string;
   readonly secret: string;
+  readonly public: string;
   readonly worker: string;
 }
 
