@@ -68,6 +68,7 @@ _FOLDERS = (
     "cli",
     "bench",
     "web",
+    "clients",
     "integration",
     "client",
     "contract",
