@@ -69,6 +69,7 @@ _FOLDERS = (
     "bench",
     "web",
     "integrations",
+    "clients",
     "integration",
     "client",
     "contract",
