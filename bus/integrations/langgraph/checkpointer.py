@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,6 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    PendingWrite,
     get_checkpoint_id,
     get_checkpoint_metadata,
     writes_sort_key,
@@ -31,7 +30,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ...bot import Bot
 from ...errors import NotFound, RevisionConflict
-from ..bot_loop import BotLoop, BotOpening
+from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
 from .rows import (
     FORMAT,
     CheckpointRow,
@@ -80,6 +79,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self._threads = KeptThreads(self.kv)
         self._last: OrderedDict[tuple[str, str], CheckpointRow] = OrderedDict()
         """The last checkpoints that were put or read, of each namespace of a thread."""
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<Checkpointer {self.kv!r}>"
@@ -227,58 +227,77 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if row is None:
             return None
         self._remember(row)
-        return await self.tuple_of(row)
+        [found] = await self.tuples_of([row])
+        return found
 
     async def _row(self, thread: str, namespace: str, id: str) -> CheckpointRow | None:
         found = await self.kv.get(checkpoint_key(thread, namespace, id))
         return None if found is None else CheckpointRow.decode(found.value)
 
-    async def tuple_of(self, row: CheckpointRow) -> CheckpointTuple:
-        """Return a checkpoint with its values and writes."""
-        values, writes = await asyncio.gather(
-            self._load(row.thread, row.channels.values()), self._pending(row.thread, row.namespace, row.id)
+    async def tuples_of(self, rows: Sequence[CheckpointRow]) -> Sequence[CheckpointTuple]:
+        """Return checkpoints with their values and writes; what several have in common is read once."""
+        pieces, written = await asyncio.gather(
+            self._read_pieces({digest: row.thread for row in rows for digest in row.pieces()}),
+            self._read_writes(rows),
         )
+        of_writes = {
+            digest: row.thread
+            for row, writes in zip(rows, written, strict=True)
+            for each in writes
+            for digest in each.pieces() - pieces.keys()
+        }
+        pieces |= await self._read_pieces(of_writes)
+        return [self._tuple_of(row, writes, pieces) for row, writes in zip(rows, written, strict=True)]
+
+    async def _read_writes(self, rows: Sequence[CheckpointRow]) -> Sequence[Sequence[WritesRow]]:
+        return await asyncio.gather(*map(self._writes_of, rows))
+
+    async def _writes_of(self, row: CheckpointRow) -> Sequence[WritesRow]:
+        async with self._reads:
+            found = await self.kv.list(writes_key(row.thread, row.namespace, row.id))
+        return [WritesRow.decode(value.value) for value in found]
+
+    async def _read_pieces(self, threads: Mapping[bytes, str]) -> dict[bytes, bytes]:
+        """Return pieces by their digests; each is asked for in a thread that has it."""
+        found = await asyncio.gather(*(self._piece(thread, digest) for digest, thread in threads.items()))
+        return dict(zip(threads, found, strict=True))
+
+    async def _piece(self, thread: str, digest: bytes) -> bytes:
+        async with self._reads:
+            found = await self.kv.get(piece_key(thread, digest))
+        if found is None:
+            what = f"part of a value of thread {thread!r}, which was pruned or deleted while it was at work,"
+            raise NotFound(what, digest.hex())
+        piece: bytes = found.value
+        return piece
+
+    def _tuple_of(
+        self, row: CheckpointRow, written: Sequence[WritesRow], pieces: Mapping[bytes, bytes]
+    ) -> CheckpointTuple:
+        writes = [
+            (writes_sort_key(each.path, each.task, index), channel, kept)
+            for each in written
+            for index, (channel, kept) in each.writes.items()
+        ]
+        writes.sort(key=itemgetter(0))
+
+        def value_of(kept: KeptChannel) -> Any:
+            return self.serde.loads_typed(joined(kept, pieces))
+
         checkpoint: Checkpoint = self.serde.loads_typed(row.checkpoint)
-        checkpoint["channel_values"] = dict(zip(row.channels, values, strict=True))
+        checkpoint["channel_values"] = {channel: value_of(kept) for channel, kept in row.channels.items()}
         return CheckpointTuple(
             config=_config(row.thread, row.namespace, row.id),
             checkpoint=checkpoint,
             metadata=self.metadata_of(row),
             parent_config=None if row.parent is None else _config(row.thread, row.namespace, row.parent),
-            pending_writes=list(writes),
+            pending_writes=[(place[1], channel, value_of(kept)) for place, channel, kept in writes],
         )
 
     def metadata_of(self, row: CheckpointRow) -> CheckpointMetadata:
         """Return the metadata of a checkpoint."""
         metadata: CheckpointMetadata = self.serde.loads_typed(row.metadata)
         return metadata
-
-    async def _pending(self, thread: str, namespace: str, id: str) -> Sequence[PendingWrite]:
-        rows = [WritesRow.decode(found.value) for found in await self.kv.list(writes_key(thread, namespace, id))]
-        writes = [
-            (writes_sort_key(row.path, row.task, index), channel, kept)
-            for row in rows
-            for index, (channel, kept) in row.writes.items()
-        ]
-        writes.sort(key=itemgetter(0))
-        values = await self._load(thread, [kept for _, _, kept in writes])
-        return [(place[1], channel, value) for (place, channel, _), value in zip(writes, values, strict=True)]
-
-    async def _load(self, thread: str, channels: Collection[KeptChannel]) -> Sequence[Any]:
-        """Return values, after reading the pieces of all of them at once."""
-        digests = list({digest for kept in channels for digest in kept.pieces})
-        found = await asyncio.gather(*(self._piece(thread, digest) for digest in digests))
-        pieces = dict(zip(digests, found, strict=True))
-        return [self.serde.loads_typed(joined(kept, pieces)) for kept in channels]
-
-    async def _piece(self, thread: str, digest: bytes) -> bytes:
-        found = await self.kv.get(piece_key(thread, digest))
-        if found is None:
-            raise NotFound(
-                f"part of a value of thread {thread!r}, which was deleted while it was at work,", digest.hex()
-            )
-        piece: bytes = found.value
-        return piece
 
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -451,7 +470,7 @@ class _Listing:
             rows = rows[: self._left]
             self._left -= len(rows)
         self.is_over = len(page) < size or self._left == 0
-        return await asyncio.gather(*map(self._checkpointer.tuple_of, rows))
+        return await self._checkpointer.tuples_of(rows)
 
     def _matches(self, row: CheckpointRow) -> bool:
         if (self._id and row.id != self._id) or (self._before and row.id >= self._before):
