@@ -1,7 +1,7 @@
 """LangGraph's checkpoints in a keyed store of the worker.
 
-Owns what is written and read for each method of a checkpointer; `rows` has how it is kept. A checkpoint is one
-write, after the pieces of its large values, so that one that is there is whole.
+Owns what is written and read for each method of a checkpointer; `rows` has how it is kept. A checkpoint is written
+together with the pieces of its values, or after those that are too large for that: one that is there is whole.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ...bot import Bot
+from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
 from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from .listing import Listing
 from .rows import (
     FORMAT,
     CheckpointRow,
@@ -49,8 +51,8 @@ __all__ = ["Checkpointer"]
 
 _STORE = "langgraph"
 
-_PAGE_ROWS = 50
-"""Checkpoints of a list that are read at once, each with its values."""
+_COMMITTED_BYTES_MAX = 512 * 1024
+"""Of pieces that are put in one transaction with their row: they fit into a frame."""
 
 _REMEMBERED_MAX = 1000
 """Namespaces of threads whose last checkpoint is remembered, so that the next one need not read it."""
@@ -124,7 +126,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         `filter` has values that are to be in their metadata, and is applied here: all checkpoints that the config
         names are read, without the values of those that do not match.
         """
-        listing = _Listing(self, config, filter, before, limit)
+        listing = Listing(self, config, filter, before, limit)
         while not listing.is_over:
             yield from self._loop.call(listing.more)
 
@@ -137,7 +139,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Do what `list` does."""
-        listing = _Listing(self, config, filter, before, limit)
+        listing = Listing(self, config, filter, before, limit)
         while not listing.is_over:
             for found in await self._loop.run(listing.more):
                 yield found
@@ -322,7 +324,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if before is not None:
             for digest in before.pieces():
                 pieces.pop(digest, None)
-        await self._put_pieces(thread, pieces)
         row = CheckpointRow(
             format=FORMAT,
             thread=thread,
@@ -333,7 +334,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             metadata=self.serde.dumps_typed(get_checkpoint_metadata(config, metadata)),
             channels=channels,
         )
-        await self.kv.put(row.key, row.encode())
+        await self._put_whole(thread, pieces, row.key, row.encode())
         self._remember(row)
         return _config(thread, namespace, row.id)
 
@@ -348,8 +349,23 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if len(self._last) > _REMEMBERED_MAX:
             self._last.popitem(last=False)
 
-    async def _put_pieces(self, thread: str, pieces: Mapping[bytes, bytes]) -> None:
-        await asyncio.gather(*(self._put_piece(piece_key(thread, digest), data) for digest, data in pieces.items()))
+    async def _put_whole(
+        self, thread: str, pieces: Mapping[bytes, bytes], key: str, data: bytes, *, expected: int | None = None
+    ) -> None:
+        """Put a row together with the pieces that it needs, of which those without room are put before."""
+        changes = [KeyedChange(store=self.kv.name, key=key, value=data, expected=expected)]
+        room, before = _COMMITTED_BYTES_MAX, []
+        for digest, piece in pieces.items():
+            room -= len(piece)
+            if room >= 0:
+                changes.append(KeyedChange(store=self.kv.name, key=piece_key(thread, digest), value=piece))
+            else:
+                before.append(self._put_piece(piece_key(thread, digest), piece))
+        await asyncio.gather(*before)
+        if len(changes) > 1:
+            await self.bot.workflows.commit(values=changes)
+        else:
+            await self.kv.put(key, data, expected=expected)
 
     async def _put_piece(self, key: str, data: bytes) -> None:
         with suppress(RevisionConflict):  # it is there, and is the same
@@ -364,13 +380,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
             WRITES_IDX_MAP.get(channel, index): (channel, cut(self.serde.dumps_typed(value), pieces))
             for index, (channel, value) in enumerate(writes)
         }
-        await self._put_pieces(thread, pieces)
         key = writes_key(thread, namespace, config["configurable"]["checkpoint_id"], task_id)
         written = WritesRow(task_id, task_path, kept)
         row, expected = written, 0
         while True:
             try:
-                await self.kv.put(key, row.encode(), expected=expected)
+                await self._put_whole(thread, pieces, key, row.encode(), expected=expected)
             except RevisionConflict:
                 found = await self.kv.get(key)
                 if found is None:
@@ -432,53 +447,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
                 deltas = set(self.metadata_of(row).get("counters_since_delta_snapshot") or ())
             deltas -= row.channels.keys()
             row = rows.get(row.parent) if deltas and row.parent is not None else None
-
-
-class _Listing:
-    """A list that is read in portions. `is_over` says that there are no more."""
-
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        config: RunnableConfig | None,
-        filter: dict[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> None:
-        configurable = {} if config is None else config["configurable"]
-        thread, namespace = configurable.get("thread_id"), configurable.get("checkpoint_ns")
-        self._checkpointer = checkpointer
-        self._filter = filter or {}
-        self._id = configurable.get("checkpoint_id")
-        self._before = None if before is None else get_checkpoint_id(before)
-        self._left = limit
-        self._after: str | None = None
-        self._prefix = "c/" if thread is None else thread_prefix("c", str(thread), namespace)
-        if thread is not None and namespace is not None and self._before:
-            self._after = checkpoint_key(str(thread), namespace, self._before)
-        self.is_over = limit is not None and limit <= 0
-
-    async def more(self) -> Sequence[CheckpointTuple]:
-        """Return the next ones."""
-        is_chosen = self._filter or self._id
-        size = _PAGE_ROWS if self._left is None or is_chosen else min(_PAGE_ROWS, self._left)
-        page = await self._checkpointer.kv.list(self._prefix, after=self._after, limit=size)
-        rows = [row for row in (CheckpointRow.decode(value.value) for value in page) if self._matches(row)]
-        if page:
-            self._after = page[-1].key
-        if self._left is not None:
-            rows = rows[: self._left]
-            self._left -= len(rows)
-        self.is_over = len(page) < size or self._left == 0
-        return await self._checkpointer.tuples_of(rows)
-
-    def _matches(self, row: CheckpointRow) -> bool:
-        if (self._id and row.id != self._id) or (self._before and row.id >= self._before):
-            return False
-        if not self._filter:
-            return True
-        metadata: dict[str, Any] = {**self._checkpointer.metadata_of(row)}
-        return all(metadata.get(key) == wanted for key, wanted in self._filter.items())
 
 
 def _place(config: RunnableConfig) -> tuple[str, str]:
