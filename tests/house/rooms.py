@@ -129,6 +129,7 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 ENTRIES = {
     "worker",
     "bus.testing",
+    "bus.integrations.openai_agents",
     "bus.integrations.pydantic_ai",
     "store.errors",
     "store.records",
