@@ -76,7 +76,7 @@ async def test_those_who_add_at_once_lose_nothing(session: KeyedSession) -> None
     found = [item["content"] for item in await session.get_items()]
     assert sorted(found) == sorted(f"{n}{letter}" for n in range(8) for letter in ("", "b"))
     assert all(second == f"{first}b" for first, second in zip(found[::2], found[1::2], strict=True))
-    popped = await asyncio.gather(*(session.pop_item() for _ in range(16)))
+    popped: list[Any] = await asyncio.gather(*(session.pop_item() for _ in range(16)))
     assert sorted(item["content"] for item in popped) == sorted(found)
 
 
