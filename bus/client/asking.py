@@ -136,13 +136,16 @@ class Asking:
             if not page.more or not page.messages or len(messages) >= limit:
                 return msgspec.structs.replace(page, messages=messages)
 
-    async def sessions(self, *, bot: str | None = None) -> list[ListedSession]:
-        """List the sessions of a bot, by name or id, or of all whose mail this bot may read, the oldest first."""
+    async def sessions(self, *, bot: str | None = None, limit: int | None = None) -> list[ListedSession]:
+        """List the sessions of a bot, by name or id, or of all whose mail this bot may read, the oldest first.
+
+        With a `limit`, so many of them: those whose ids are the lowest.
+        """
         found: list[ListedSession] = []
         more = True
-        while more:
+        while more and (limit is None or len(found) < limit):
             after = found[-1].id if found else None
-            asked = SessionsQuery(request=0, bot=bot, after=after, limit=ANSWER_ITEMS_MAX)
+            asked = SessionsQuery(request=0, bot=bot, after=after, limit=_wanted(limit, found) or ANSWER_ITEMS_MAX)
             page = await self._caller.request("the sessions", partial(_numbered, asked), SessionList)
             found += page.sessions
             more = page.more and bool(page.sessions)

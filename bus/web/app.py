@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ..bot import Bot
 from ..errors import BindError
-from . import api, directory, entrance, letters, runs, talk, upkeep
+from . import api, directory, entrance, letters, mailboxes, now, removing, runs, talk, upkeep
 from .api_shapes import Problem, encoded
 from .connection import IDLE_SECONDS, TimedConnection
 from .guard import API, Guard
@@ -38,7 +38,7 @@ _CONNECTIONS_MAX = 500
 _END_SECONDS = 3
 _HEAD_BYTES_MAX = 32_768
 
-_PAGES = (directory, talk, letters, runs, upkeep)
+_PAGES = (now, directory, talk, mailboxes, letters, removing, runs, upkeep)
 
 _log = logging.getLogger("posthouse.web")
 
@@ -80,8 +80,8 @@ async def serving(
     async with anyio.create_task_group() as tasks:
         upstream = Upstream(own)
         site = Website(tickets, upstream, Upstreams(of_token, tasks), origins)
-        tasks.start_soon(upstream.run)
-        tasks.start_soon(site.samples.run)
+        for run in (upstream.run, site.samples.run, site.feed.run, site.upstreams.run):
+            tasks.start_soon(run)
         server = _server(site)
         async with anyio.create_task_group() as answering:
             answering.start_soon(server.serve, [listener])
