@@ -33,7 +33,7 @@ from .upstream import Upstream, Upstreams
 __all__ = ["bound", "serving"]
 
 _CONNECTIONS_MAX = 500
-"""Further ones are answered with 503: each takes a descriptor, and pages that are live stay open."""
+"""Further ones are answered with 503: each takes a descriptor, and live pages stay open."""
 
 _END_SECONDS = 3
 _HEAD_BYTES_MAX = 32_768
@@ -125,7 +125,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith(API):
         code = "not_found" if error.status_code == 404 else "bad_request"
-        problem = Problem(code=code, message=f"{error.detail}: {API}openapi.json names every way in")
+        problem = Problem(code=code, message=f"{error.detail}: {API}openapi.json describes all requests")
         return Response(encoded(problem), error.status_code, error.headers, "application/json")
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
 
@@ -136,4 +136,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return PlainTextResponse("this failed; the log of posthouse web says why\n", 500)
+    return PlainTextResponse("this failed: the log of posthouse web says why\n", 500)

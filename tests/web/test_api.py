@@ -372,7 +372,7 @@ def test_a_stream_begins_when_nothing_more_is_missed(site: Site, shop: dict[str,
 def test_a_listener_that_names_no_seq_is_refused(site: Site, shop: dict[str, str], last: str) -> None:
     headers = shop | {"Accept": "text/event-stream", "Last-Event-ID": last}
     answer = site.ask("/v1/channels/orders.live/messages", headers=headers)
-    assert (answer.status, "Last-Event-ID is a number" in problem(answer).message) == (400, True)
+    assert (answer.status, "Last-Event-ID must be a number" in problem(answer).message) == (400, True)
 
 
 # ── The document ─────────────────────────────────────────────────────────────────────────────────────────

@@ -71,8 +71,11 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
 
 
 def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Browser, site: Site) -> None:
-    site.worker.session("ghost").close()
-    browser.wait(lambda: "ghost vanished" in browser.text(".alarm"))
+    def vanishes() -> bool:
+        site.worker.session("ghost").close()
+        return "ghost vanished" in browser.text("section")
+
+    browser.wait(vanishes)
     [alarm] = [each for each in browser.all(".alarm") if "ghost vanished" in each.text]
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", alarm.text)
     browser.click(".alarm a[href='/bot?name=ghost']")

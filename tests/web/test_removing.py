@@ -99,9 +99,8 @@ def test_delayed_messages_are_listed_and_cancelled(browser: Browser, site: Site)
     assert SEEN.replace('"', '\\"')[:40] in rows[0]
     assert "critic" in rows[0]
     assert "much later" in rows[3]
-    boxes = browser.all("input[name=delayed]")
-    boxes[1].click()
-    boxes[3].click()
+    browser.click("tbody tr:nth-child(2) input")
+    browser.click("tbody tr:nth-child(4) input")
     browser.live()
     browser.click("button.danger")
     browser.see("Remove delayed messages?", "h1")
