@@ -26,7 +26,7 @@ from ..crash.nursery import ForkedWorker
 from ..integration.forked_worker import forked_worker
 from ..integration.wire import TIMEOUT_SECONDS
 
-BOTS, CHANNELS, VIEWERS = 300, 150, 15
+BOTS, CHANNELS, VIEWERS = 150, 150, 15
 
 MOST = {
     "/": 8,

@@ -54,13 +54,6 @@ def test_rates_are_those_between_samples() -> None:
     assert (disk.lines[0].last, disk.seconds) == (4096, 120)
 
 
-def test_growth_is_of_the_hour() -> None:
-    assert samples(Clock(), status(0, 7), status(0, 9)).grown("dead") == 2
-    assert samples(Clock(), status(0, 7, uptime_seconds=60), status(0, 9, uptime_seconds=65)).grown("dead") == 9
-    assert samples(Clock(), status(0, 7), None, status(0, 2, uptime_seconds=1)).grown("dead") == 2
-    assert samples(Clock()).grown("dead") == 0
-
-
 def test_samples_are_those_of_an_hour() -> None:
     clock = Clock()
     kept = samples(clock, *(status(number) for number in range(2000)))
