@@ -237,7 +237,7 @@ def _of_senders(present: Present) -> list[Alarm]:
 def _few(found: list[Alarm], others: str, to: str) -> list[Alarm]:
     """Return the newest of these, and how many others there are."""
     found = sorted(found, key=lambda alarm: alarm.at or "", reverse=True)
-    if len(found) <= _NAMED_MAX:
+    if len(found) <= _NAMED_MAX + 1:
         return found
     return [*found[:_NAMED_MAX], Alarm(f"{shown.amount(len(found) - _NAMED_MAX)} more {others}", to)]
 

@@ -45,13 +45,12 @@ class _Answer:
 
     async def renew(self, ask: Callable[[], Awaitable[Any]], clock: Callable[[], float]) -> None:
         """Ask again."""
-        began = clock()
-        self._value = self._error = None
+        began, value, fault = clock(), None, None
         try:
-            self._value = await ask()
+            value = await ask()
         except BusError as error:
-            self._error = error
-        self._at = clock()
+            fault = error
+        self._value, self._error, self._at = value, fault, clock()  # at once: a cancelled question changes nothing
         self._took = self._at - began
 
     def given(self) -> Any:

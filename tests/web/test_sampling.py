@@ -18,17 +18,17 @@ class Clock:
         return self.now
 
 
-def status(published: int, dead: int = 0, uptime_seconds: float = 2 * HOUR_SECONDS) -> WorkerStatus:
+def status(published: int) -> WorkerStatus:
     return WorkerStatus(
         started_at="2026-11-30T00:00:00.000000Z",
-        uptime_seconds=uptime_seconds,
+        uptime_seconds=2 * HOUR_SECONDS,
         epoch="e",
         last_seq=published,
         log_ahead_seconds=0,
         sessions=1,
         bots=1,
         channels=0,
-        counters={"published": published, "delivered": 0, "settled": 0, "dead": dead},
+        counters={"published": published, "delivered": 0, "settled": 0, "dead": 0},
         rates={},
         rate_limited=[],
         sizes={"database_bytes": 4096, "wal_bytes": 0},

@@ -111,6 +111,19 @@ async def test_who_leaves_while_asking_takes_nobody_along() -> None:
     assert (worker.asked, found) == (2, [2])
 
 
+async def test_a_question_that_was_cancelled_changes_nothing() -> None:
+    worker = Worker()
+    assert await worker.get() == 1
+    worker.now, worker.may = 1.0, anyio.Event()
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.get, 0.5)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+    assert worker.asked == 2
+    assert await worker.get() == 1
+
+
 async def test_after_an_action_nothing_from_before_counts() -> None:
     worker = Worker()
     await worker.get()
