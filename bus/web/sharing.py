@@ -45,7 +45,9 @@ class _Answer:
 
     async def renew(self, ask: Callable[[], Awaitable[Any]], clock: Callable[[], float]) -> None:
         """Ask again."""
-        began, value, fault = clock(), None, None
+        began = clock()
+        value: Any = None
+        fault: BusError | None = None
         try:
             value = await ask()
         except BusError as error:
