@@ -3,8 +3,9 @@
 Owns how often the worker is asked. Its rules:
 
 - Whoever asks while the same is being asked waits for that answer, errors included.
-- An answer counts for as long as who asks allows, and for twenty times as long as it took. So what is cheap is
-  nearly as it is now, what is costly is asked rarely, and a busy worker, which takes longer, is asked less.
+- An answer counts for as long as who asks allows, and for twenty times as long as it took, up to half a minute. So
+  what is cheap is nearly as it is now, what is costly is asked rarely, and a busy worker is asked less.
+- An error counts for as long as who asks allows: the next attempt may succeed.
 - After an action of a person nothing from before counts.
 """
 
@@ -21,7 +22,10 @@ from ..errors import BusError
 __all__ = ["Shared"]
 
 _TIMES = 20
-"""At most a twentieth of the time passes in asking the same."""
+"""About a twentieth of the time passes in asking the same."""
+
+_COSTLY_SECONDS_MAX = 30.0
+"""A question may have taken long only because the worker was restarted."""
 
 _KEPT_SECONDS = 10.0
 """After which an answer that nobody asks for is forgotten."""
@@ -41,7 +45,8 @@ class _Answer:
 
     def counts(self, now: float, seconds: float) -> bool:
         """Return True if it is not older than so many seconds, or was costly."""
-        return self._at is not None and now - self._at < max(seconds, _TIMES * self._took)
+        cost = 0.0 if self._error is not None else min(_TIMES * self._took, _COSTLY_SECONDS_MAX)
+        return self._at is not None and now - self._at < max(seconds, cost)
 
     async def renew(self, ask: Callable[[], Awaitable[Any]], clock: Callable[[], float]) -> None:
         """Ask again."""

@@ -222,10 +222,10 @@ async def test_a_head_is_believed_and_what_lies_below_it_is_read() -> None:
                 assert {tap.recv() for _ in range(2)} == {b"\x01channel/news\0", b"\x01head/news\0"}
                 for seq in (0, 0, 5):
                     tap.send_multipart([b"head/news\0", b'{"channel":"news","seq":%d}' % seq])
-                while wanted.get("before_seq") is None:  # the first look, and those of a silence
+                while wanted.get("after_seq") is None:  # the first look, and those of a silence
                     fake.send(op="ok", request=wanted["request"], value={"messages": [], "more": False})
                     wanted = await fake.receive("history")
-                assert wanted["before_seq"] == 6
+                assert wanted["after_seq"] == 0
                 fake.send(op="ok", request=wanted["request"], value={"messages": [MESSAGE], "more": False})
                 await fake.farewell()
         finally:

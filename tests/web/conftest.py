@@ -16,9 +16,10 @@ from .team import talk, working
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("web")
     (folder / "worker").mkdir()
-    with forked_worker(folder / "worker") as worker, Site(worker, folder / "page") as site:
-        site.play(talk)
-        with working(site):
+    with forked_worker(folder / "worker") as worker:
+        site = Site(worker, folder / "page")
+        site.play(talk)  # before the page listens, so that no event is between the messages
+        with site, working(site):
             yield site
 
 

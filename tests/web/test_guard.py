@@ -63,7 +63,7 @@ def test_every_answer_has_its_headers(site: Site, path: str) -> None:
 def test_a_name_that_another_site_gave_this_address_is_refused(site: Site, host: str) -> None:
     for path in ("/", "/login", "/static/page.js", "/v1/send"):
         answer = site.ask(path, headers={"Host": host} | site.login())
-        assert (answer.status, "name it with" in answer.text) == (403, True)
+        assert (answer.status, "to allow it" in answer.text) == (403, True)
 
 
 def test_the_page_has_the_names_of_this_machine(site: Site) -> None:

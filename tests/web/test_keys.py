@@ -54,15 +54,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def test_the_page_may_do_what_ops_may(house: House) -> None:
     site, anna = house.site, house.file("anna", "member")
 
-    async def gives_up() -> None:
+    async def gives_up() -> int:
         async with bus.connect(credentials=anna) as bot:
-            await bot.send("anna", "a letter")
+            sent = await bot.send("anna", "a letter")
             await (await bot.receive()).term("no")
+            return sent.seq
 
-    anyio.run(gives_up)
-    ann = site.login()
-    eventually(lambda: "a letter" in site.ask("/dead-letter?mailbox=anna&seq=1", headers=ann).text)
-    fields = {"form_token": form_token(site, ann), "mailbox": "anna", "seq": 1}
+    seq, ann = anyio.run(gives_up), site.login()
+    eventually(lambda: "a letter" in site.ask(f"/dead-letter?mailbox=anna&seq={seq}", headers=ann).text)
+    fields = {"form_token": form_token(site, ann), "mailbox": "anna", "seq": seq}
     assert site.post("/dead-letters/retry", fields, ann).headers["location"] == "/dead-letters?mailbox=anna"
     assert "1 dead letter put back" in site.ask("/", headers=ann).text
     for path in ("/remove", "/settings/reload"):

@@ -68,24 +68,30 @@ async def test_an_answer_counts_as_long_as_who_asks_allows() -> None:
 
 async def test_what_is_costly_is_asked_rarely() -> None:
     worker = Worker()
-    worker.takes = 3.0
+    worker.takes = 1.0
     await worker.get()
-    for worker.now in (10.0, 40.0, 62.0):
+    for worker.now in (10.0, 20.0):
         await worker.get()
         assert worker.asked == 1, "twenty times as long as it took have not passed"
-    worker.now = 63.0
+    worker.now, worker.takes = 21.0, 100.0
+    await worker.get()
+    assert (worker.asked, worker.now) == (2, 121.0)
+    worker.now = 150.0
     await worker.get()
     assert worker.asked == 2
+    worker.now = 151.0
+    await worker.get()
+    assert worker.asked == 3, "nothing is kept longer"
 
 
 async def test_an_error_is_shared_as_well() -> None:
     worker = Worker()
-    worker.fails = True
+    worker.fails, worker.takes = True, 5.0
     for _ in range(3):
         with pytest.raises(WorkerUnavailable):
             await worker.get()
     assert worker.asked == 1
-    worker.fails, worker.now = False, 2.0
+    worker.fails, worker.now = False, 7.0
     assert await worker.get() == 2
 
 
