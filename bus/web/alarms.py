@@ -30,7 +30,7 @@ from ..wire.answers import WorkerStatus
 from ..wire.frames import StoredMessage
 from . import shown
 
-__all__ = ["KEPT", "Alarm", "Box", "Heard", "Present", "alarms"]
+__all__ = ["KEPT", "Alarm", "Box", "HeardEvents", "Present", "alarms"]
 
 KEPT = timedelta(days=1)
 """For so long an event is told of, unless something ends it before."""
@@ -40,6 +40,9 @@ _SUBJECTS_MAX = 200
 
 _BACKLOG = 1000
 """Messages that wait in one mailbox, from which on it is told of."""
+
+_REASON_CHARACTERS = 60
+"""So much of the reason of a dead letter is told at once."""
 
 _NAMED_MAX = 10
 """Alarms of one kind, each of which names what it is about; the others are counted."""
@@ -83,7 +86,7 @@ class _Told(NamedTuple):
     event: WorkerEvent
 
 
-class Heard:
+class HeardEvents:
     """The events of the last day that may need a person, by what they are about."""
 
     def __init__(self) -> None:
@@ -95,7 +98,7 @@ class Heard:
         self.last_seq = 0
 
     def __repr__(self) -> str:
-        return f"<Heard up to {self.last_seq}>"
+        return f"<HeardEvents up to {self.last_seq}>"
 
     def hear(self, message: StoredMessage) -> None:
         """Take the next message of the events' channel; one that is not the worker's, or not known, is left out."""
@@ -140,7 +143,7 @@ def _put(kind: dict[str, _Told], subject: str | None, told: _Told | None) -> Non
         del kind[next(iter(kind))]
 
 
-def alarms(heard: Heard, present: Present) -> list[Alarm]:
+def alarms(heard: HeardEvents, present: Present) -> list[Alarm]:
     """Return what a person should look at, the most urgent kinds first, the newest of each kind first."""
     return [
         *_of_storage(heard, present),
@@ -152,7 +155,7 @@ def alarms(heard: Heard, present: Present) -> list[Alarm]:
     ]
 
 
-def _of_storage(heard: Heard, present: Present) -> list[Alarm]:
+def _of_storage(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
     for told in heard.full.values():
         assert isinstance(told.event, StorageFilled)
@@ -166,7 +169,7 @@ def _of_storage(heard: Heard, present: Present) -> list[Alarm]:
     return found
 
 
-def _of_vanished(heard: Heard, present: Present) -> list[Alarm]:
+def _of_vanished(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
     for bot, told in heard.vanished.items():
         box = present.boxes.get(bot)
@@ -177,20 +180,20 @@ def _of_vanished(heard: Heard, present: Present) -> list[Alarm]:
     return _few(found, "bots vanished", "/bots")
 
 
-def _of_dead_letters(heard: Heard, present: Present) -> list[Alarm]:
+def _of_dead_letters(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
     for box in present.boxes.values():
         if box.dead:
             told = heard.dead.get(box.name)
             text = f"{_count(box.dead, 'dead letter')} in {box.name}"
             if told is not None and isinstance(told.event, DeadLettersAdded) and told.event.listed:
-                text += f": {told.event.listed[0].reason[:80]}"
+                text += f": {shown.one_line(told.event.listed[0].reason, _REASON_CHARACTERS)}"
             to = shown.link("/dead-letters", mailbox=box.name)
             found.append(Alarm(text, to, None if told is None else told.at))
     return _few(found, "mailboxes have dead letters", "/dead-letters")
 
 
-def _of_mailboxes(heard: Heard, present: Present) -> list[Alarm]:
+def _of_mailboxes(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
     for bot, told in heard.filling.items():
         event, box = told.event, present.boxes.get(bot)
@@ -209,7 +212,7 @@ def _of_mailboxes(heard: Heard, present: Present) -> list[Alarm]:
     return _few(found, "mailboxes are full of messages", "/mailboxes")
 
 
-def _of_runs(heard: Heard, present: Present) -> list[Alarm]:
+def _of_runs(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
     if present.approvals:
         count = len(present.approvals)

@@ -14,7 +14,7 @@ from ..bot import Bot
 from ..errors import BusError, RequestError, UnknownChannel
 from ..model.records import EVENTS_CHANNEL
 from ..wire.frames import StoredMessage
-from .alarms import Heard
+from .alarms import HeardEvents
 from .upstream import Upstream
 
 __all__ = ["Feed"]
@@ -31,13 +31,13 @@ class Feed:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._heard = Heard()
+        self._heard = HeardEvents()
         self.fault: str | None = None
 
     def __repr__(self) -> str:
         return f"<Feed {self.fault or self._heard}>"
 
-    def heard(self) -> Heard:
+    def heard(self) -> HeardEvents:
         """Return the events that still count."""
         self._heard.forget(datetime.now(UTC))
         return self._heard
@@ -56,7 +56,7 @@ class Feed:
 
     async def _listen(self, bot: Bot) -> None:
         async with bot.watch(EVENTS_CHANNEL) as events:  # first, so that the worker publishes from now on
-            self._heard = Heard()  # the log may be another one
+            self._heard = HeardEvents()  # the log may be another one
             for event in reversed(await _past(bot)):
                 self._hear(event)
             self.fault = None

@@ -22,7 +22,7 @@ from bus.model.events import (
     StorageFilled,
 )
 from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME, WorkflowStepLog, parse_timestamp
-from bus.web.alarms import KEPT, Alarm, Box, Heard, Present, alarms
+from bus.web.alarms import KEPT, Alarm, Box, HeardEvents, Present, alarms
 from bus.wire.answers import RateLimited
 from bus.wire.frames import StoredMessage
 
@@ -47,7 +47,7 @@ def message(seq: int, event: EventBody, sender: str = WORKER_ID, **fields: Any) 
 
 
 def told(*events: EventBody, boxes: Sequence[Box] = (), **fields: Any) -> list[Alarm]:
-    heard = Heard()
+    heard = HeardEvents()
     for seq, event in enumerate(events, 1):
         heard.hear(message(seq, event))
     return alarms(heard, present(*boxes, **fields))
@@ -113,7 +113,7 @@ def test_runs_and_approvals_are_those_of_now() -> None:
 
 
 def test_full_storage_is_told_for_a_day() -> None:
-    heard = Heard()
+    heard = HeardEvents()
     heard.hear(message(1, StorageFilled(at=AT, since=AT)))
     [alarm] = alarms(heard, present())
     assert (alarm.text, alarm.at) == ("Storage was full from 2026-11-30 12:00:00 on, and messages were refused", AT)
@@ -124,7 +124,7 @@ def test_full_storage_is_told_for_a_day() -> None:
 
 
 def test_what_is_not_the_workers_or_not_known_is_left_out() -> None:
-    heard, event = Heard(), SessionVanished(at=AT, bot="ann", sessions=0)
+    heard, event = HeardEvents(), SessionVanished(at=AT, bot="ann", sessions=0)
     heard.hear(message(1, event, sender="id-of-eve"))
     heard.hear(message(2, event, message_type="session.dreamt"))
     heard.hear(message(3, event, body={"bot": 5}))
@@ -139,7 +139,7 @@ def test_many_of_a_kind_are_counted(count: int) -> None:
     found = told(boxes=boxes)
     assert len(found) == 11
     assert found[-1] == Alarm(f"{count - 10:,} more mailboxes have dead letters", "/dead-letters")
-    heard = Heard()
+    heard = HeardEvents()
     for seq in range(1, count + 1):
         heard.hear(message(seq, SessionVanished(at=AT, bot=f"bot-{seq - 1}", sessions=0)))
     assert len(heard.vanished) == min(count, 200)
@@ -147,5 +147,5 @@ def test_many_of_a_kind_are_counted(count: int) -> None:
 
 def test_senders_that_were_too_fast_are_named() -> None:
     fast = msgspec.structs.replace(status(0), rate_limited=[RateLimited("ann", None, 7, AT)], log_ahead_seconds=2.0)
-    texts = [alarm.text for alarm in alarms(Heard(), present()._replace(status=fast))]
+    texts = [alarm.text for alarm in alarms(HeardEvents(), present()._replace(status=fast))]
     assert texts == ["The worker's clock is 2.0 s behind the log", "7 messages of ann refused: sent too fast"]
