@@ -138,7 +138,7 @@ def test_a_page_asks_for_what_it_shows(crowded: ForkedWorker) -> None:
     async def look() -> tuple[int, int, int]:
         async with bus.connect(crowded.command, bot="author") as author:
             bots = await author.bots(part="bot-", limit=101)
-            channels = await author.channels(after="channel-149", limit=101)
+            channels = await author.channels(part="channel-", after="channel-149", limit=101)
             named = await author.bots(only=[each.id for each in bots[:3]])
             return len(bots), len(channels), len(named)
 
