@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel schema typescript simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
+.PHONY: help demo test fix lint types unit wheel schema typescript simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  durable runs beside DBOS, LangGraph and Restate; OPTIONS=--quick is short"
+	@echo "make bench-savers       LangGraph's checkpoints beside its own SQLite saver; OPTIONS='--rounds 1' is short"
 	@echo "make bench-engines      posthouse on PostgreSQL beside SQLite; OPTIONS='--rounds 1' is short"
 	@echo "make bench-handover     how long bots wait when one of two workers on PostgreSQL hands over"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
@@ -116,6 +117,9 @@ bench-waiting: $(BIN)/.installed
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
+bench-savers: $(BENCH)/.installed
+	$(BENCH)/python -m bench.savers $(OPTIONS)
 
 bench-engines: $(BIN)/.installed
 	$(BIN)/python -m bench.engines $(OPTIONS)

@@ -68,6 +68,7 @@ _FOLDERS = (
     "cli",
     "bench",
     "web",
+    "integrations",
     "clients",
     "integration",
     "client",
