@@ -47,7 +47,7 @@ class Tapping:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
 
     def has_listener(self, channel: str) -> bool:
-        """Return True if somebody listens to just this channel, whether the tap shows it or only the history does."""
+        """Return True if somebody listens to just this channel, even if the tap does not show it."""
         return channel_topic(channel) in self._topics
 
     def want(self, topic: bytes) -> None:
