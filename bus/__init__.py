@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
     from .client.draft import Draft
@@ -273,6 +274,8 @@ because a command or a store needs few of them. So each comes after those that i
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("posthouse")
     if name == "errors":
         return import_module(f".{name}", __name__)
     if name == "events":

@@ -35,8 +35,9 @@ import anyio.abc
 from ..errors import ENDED, NOT_NOW
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
-from .functions import is_async
+from .functions import check_handler
 from .home import Event, Home
+from .ids import checked_name
 from .inbox import Inbox
 from .lending import Slot, slot
 from .message import Message, was_cancelled
@@ -151,6 +152,10 @@ class Application:
         group: str | None = None,
     ) -> Callable[[_H], _H]:
         """Register a handler of a channel's messages."""
+        if not callable(channel):  # otherwise the parentheses are missing
+            checked_name("channel", channel)
+        if group is not None:
+            checked_name("group", group)
         wanted = _Subscription(start, echo, group)
         if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
@@ -162,8 +167,7 @@ class Application:
                 raise TypeError(f"write @bot.{decorator}(...) with parentheses")
 
         def register(handler: _H) -> _H:
-            if not is_async(handler):
-                raise TypeError(f"a handler must be an async function that takes a message, not {handler!r}")
+            check_handler(handler, "a handler", "a message")
             if key in self._handlers:
                 raise ValueError(f"there is already a handler for {key}")
             self._handlers[key] = handler

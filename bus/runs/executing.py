@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from ..client.functions import is_async
+from ..client.functions import check_handler
 from ..client.lending import waiting_for_reply
 from ..client.message import Message
 from ..client.wakes import Wakes
@@ -82,8 +82,7 @@ class RunFunctions:
         self, workflow: str, function: RunFunction, definition: WorkflowDefinition | None, lease_seconds: float
     ) -> None:
         """Register the function of a workflow."""
-        if not is_async(function):
-            raise TypeError(f"a function for runs must be an async function that takes a run, not {function!r}")
+        check_handler(function, "a function for runs", "a run")
         if definition is not None and workflow not in (definition.name, definition.id):
             raise ValueError(f"the definition is named {definition.name!r}, not {workflow!r}")
         if workflow in self._functions:

@@ -309,6 +309,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a step's output."""
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
+    tap: str | None = None
+    """Where the tap is. If it is bound to all addresses of its machine, its host is that of the client's connection."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):
