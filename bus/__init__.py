@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     __version__: str
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
-    from .client.draft import Draft
+    from .client.draft import Draft, Reply
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
+    from .client.middleware import Middleware
+    from .client.sending import Sending
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
         TooLarge,
         TooManyKeys,
         TooManySignals,
+        UnfitBody,
         UnknownBot,
         UnknownChannel,
         UnknownWorkflow,
@@ -184,6 +187,7 @@ __all__ = [
     "MalformedAnswer",
     "MayAnswer",
     "Message",
+    "Middleware",
     "NotFound",
     "NotInFlight",
     "Overlap",
@@ -191,6 +195,7 @@ __all__ = [
     "RecordDamaged",
     "Rejected",
     "Reloaded",
+    "Reply",
     "ReplyTimeout",
     "RequestError",
     "ResultTimeout",
@@ -216,6 +221,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "ScheduleStatus",
+    "Sending",
     "Signal",
     "SlotsTaken",
     "StepChanged",
@@ -230,6 +236,7 @@ __all__ = [
     "TooLarge",
     "TooManyKeys",
     "TooManySignals",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnknownWorkflow",
@@ -262,6 +269,8 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "client.sending",
+    "client.middleware",
     "client.keyed",
     "runs.calling",
     "runs.commits",

@@ -31,6 +31,7 @@ from .client.ids import checked_id, checked_name, chosen_id
 from .client.inbox import Inbox
 from .client.keyed import KeyedCaller, KeyedStore
 from .client.message import Message
+from .client.middleware import Middlewares
 from .client.removing import Removing
 from .client.replies import Replies
 from .client.sending import Sender
@@ -121,7 +122,8 @@ class Bot(Asking, Removing, Handlers):
         )
         caller = Caller(self._connection, endpoint.where, timeout)
         super().__init__(name, caller)
-        self._sender = Sender(caller)
+        self._middleware = Middlewares()
+        self._sender = Sender(caller, self._middleware)
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
@@ -129,13 +131,13 @@ class Bot(Asking, Removing, Handlers):
         """The keys of the worker's bots, for a bot that may manage them."""
         self.rights = BotRights(caller)
         """What bots may do, and the worker's configuration, for those who look after it."""
-        self.workflows = RemoteWorkflows(caller, self._settler)
+        self.workflows = RemoteWorkflows(caller, self._settler, self._middleware)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         self._keyed = KeyedCaller(caller)
         answer = partial(take_answer, self.workflows)
         self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
         own = {APPROVE: answer, REJECT: answer}
-        self._application = Application(self, self._inbox, own, self._run_functions)
+        self._application = Application(self, self._inbox, own, self._run_functions, self._middleware)
         self.gaps: list[Gap] = []
         """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 

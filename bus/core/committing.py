@@ -25,7 +25,7 @@ from ..model.rights import Action
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Publication, Refusal
 from .admission import Admission
 from .batches import Batches, Job
 from .directory import Directory
@@ -39,6 +39,9 @@ __all__ = ["Committing"]
 
 _LATER = ("result", "runs", "signals", "values")
 """Fields that earlier workers did not know. A commit without them has the digest that it had there."""
+
+_TRACED = frozenset({"traceparent", "tracestate", "baggage"})
+"""Headers of W3C's trace context. A commit that is sent again belongs to another span, and is still the same."""
 
 
 class Committing:
@@ -261,6 +264,7 @@ def _encode(commit: Commit) -> bytes:
     for name in _LATER:
         if content[name] is None or (content[name] == [] and name != "result"):
             del content[name]
+    content["messages"] = [_untraced(message) for message in commit.messages]
     try:
         encoded = encode(content)
     except RecursionError:
@@ -279,3 +283,10 @@ def _encode(commit: Commit) -> bytes:
         if fault is not None:
             raise Refusal(Code.BAD_REQUEST, fault)
     return encoded
+
+
+def _untraced(message: Publication) -> Publication:
+    if _TRACED.isdisjoint(message.headers):
+        return message
+    headers = {name: value for name, value in message.headers.items() if name not in _TRACED}
+    return msgspec.structs.replace(message, headers=headers)

@@ -5,8 +5,9 @@ Owns what a block collects, and that it is sent to the worker in one call with o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Unpack, cast
 
@@ -60,6 +61,11 @@ class CommittingWorkflows(Protocol):
         values: Sequence[KeyedChange] = (),
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
+
+    async def send_through(
+        self, drafts: Sequence[Draft], commit: Callable[[Sequence[Draft]], Awaitable[CommitResult]]
+    ) -> CommitResult:
+        """Commit messages after middleware has seen them, once, however often they are committed."""
 
 
 class RunCommit:
@@ -323,8 +329,10 @@ class RunCommit:
             self._refuse_result()
         runs = await self._runs()
 
-        async def commit() -> CommitResult:
-            committed = await cast("CommittingWorkflows", hold.workflows).commit(
+        workflows = cast("CommittingWorkflows", hold.workflows)
+
+        async def commit(messages: Sequence[Draft]) -> CommitResult:
+            committed = await workflows.commit(
                 id=commit_id,
                 run_id=recorder.run_id,
                 fence=hold.fence,
@@ -332,7 +340,7 @@ class RunCommit:
                 context=context if changed else None,
                 status=RunStatus.COMPLETED if self._completes else None,
                 result=recorder.result if self._completes else None,
-                messages=self._messages,
+                messages=messages,
                 acks=self._acks,
                 runs=runs,
                 signals=self._signals,
@@ -352,5 +360,7 @@ class RunCommit:
                     "other steps are still running while this commit completes the run: await them first"
                 )
             await recorder.close_left()
-            committed = await hold.record(commit)
+            committed = await workflows.send_through(
+                self._messages, lambda messages: hold.record(partial(commit, messages))
+            )
         self._output, self.seqs = row.output, committed.seqs

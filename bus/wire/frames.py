@@ -310,7 +310,7 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
     tap: str | None = None
-    """Where the tap is. If it is bound to all addresses of its machine, its host is that of the client's connection."""
+    """Where the tap is. If its host stands for all of its machine's, the client takes that to which it connected."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):
