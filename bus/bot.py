@@ -122,8 +122,8 @@ class Bot(Asking, Removing, Handlers):
         )
         caller = Caller(self._connection, endpoint.where, timeout)
         super().__init__(name, caller)
-        self._middleware = Middlewares()
-        self._sender = Sender(caller, self._middleware)
+        self._middleware = Middlewares(name)
+        self._sender = Sender(name, caller, self._middleware)
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
@@ -135,7 +135,7 @@ class Bot(Asking, Removing, Handlers):
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         self._keyed = KeyedCaller(caller)
         answer = partial(take_answer, self.workflows)
-        self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
+        self._run_functions = RunFunctions(self.workflows, self._connection.wakes, self._middleware)
         own = {APPROVE: answer, REJECT: answer}
         self._application = Application(self, self._inbox, own, self._run_functions, self._middleware)
         self.gaps: list[Gap] = []

@@ -70,6 +70,7 @@ _FOLDERS = (
     "web",
     "integration",
     "client",
+    "integrations",
     "contract",
     "postgresql",
     "store",

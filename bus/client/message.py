@@ -62,6 +62,11 @@ class Message(Delivered, Generic[B]):
         return self.stored.id
 
     @property
+    def bot(self) -> str:
+        """The name of the bot that it was delivered to."""
+        return self._sender.bot
+
+    @property
     def sender(self) -> str:
         """The name of the bot that sent it."""
         return self.stored.sender_bot_name

@@ -17,14 +17,17 @@ from .message import Message
 from .sending import Operation, Sending, SendNext
 from .waiting import Receipt
 
-__all__ = ["HandleNext", "Middleware", "Middlewares"]
+__all__ = ["ExecuteNext", "HandleNext", "Middleware", "Middlewares"]
+
+ExecuteNext = Callable[[Any], Awaitable[Any]]
+"""Calls the function of a workflow with an open run, and returns its value."""
 
 HandleNext = Callable[[Message], Awaitable[Any]]
 """Calls the handler, sends its reply, and returns its value."""
 
 
 class Middleware:
-    """Code around sending and around handling; override one method, or both, and `bot.use(…)` an object of it."""
+    """Code around what a bot sends, handles and executes: override what you need, and `bot.use(…)` an object."""
 
     async def send(self, sending: Sending, call_next: SendNext) -> Sequence[Receipt]:
         """Send messages by `call_next`, with changes if need be, and return what it returns.
@@ -35,18 +38,31 @@ class Middleware:
         return await call_next(sending)
 
     async def handle(self, message: Message, call_next: HandleNext) -> Any:
-        """Handle a message by `call_next`, and return what it returns: the handler's value, sent as a reply by then.
+        """Handle a message by `call_next`, and return what it returns: the handler's value, already a sent reply.
 
         It raises what the handler raises, and UnfitBody if the body is not of the handler's type. The message is
         settled after this, by what is raised here: so an error that is not raised again acks.
         """
         return await call_next(message)
 
+    def start(self, attributes: dict[str, str]) -> dict[str, str]:
+        """Return the attributes with which a run is started, if it is new: those that were given, and more."""
+        return attributes
+
+    async def execute(self, run: Any, call_next: ExecuteNext) -> Any:
+        """Execute a `bus.Run` by `call_next`, the function of its workflow, and return what it returns.
+
+        The run is open, and ends by what is returned or raised here. A run that a handler opens belongs to
+        `handle`.
+        """
+        return await call_next(run)
+
 
 class Middlewares:
     """The middleware of a bot."""
 
-    def __init__(self) -> None:
+    def __init__(self, bot: str) -> None:
+        self._bot = bot
         self._used: list[Middleware] = []
 
     def __bool__(self) -> bool:
@@ -70,10 +86,22 @@ class Middlewares:
         drafts = [msgspec.structs.replace(draft, id=chosen_id(draft.id)) for draft in drafts]
         for each in reversed(self._used):
             send = partial(each.send, call_next=send)
-        return await send(Sending(operation=operation, drafts=tuple(drafts)))
+        return await send(Sending(sender=self._bot, operation=operation, drafts=tuple(drafts)))
 
     async def handle(self, message: Message, handle: HandleNext) -> Any:
         """Handle a message through all middleware."""
         for each in reversed(self._used):
             handle = partial(each.handle, call_next=handle)
         return await handle(message)
+
+    def start(self, attributes: dict[str, str]) -> dict[str, str]:
+        """Return the attributes of a run that is to be started with these."""
+        for each in self._used:
+            attributes = each.start(attributes)
+        return attributes
+
+    async def execute(self, run: Any, execute: ExecuteNext) -> Any:
+        """Execute a run through all middleware."""
+        for each in reversed(self._used):
+            execute = partial(each.execute, call_next=execute)
+        return await execute(run)

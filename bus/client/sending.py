@@ -22,13 +22,15 @@ Operation = Literal["send", "publish", "request", "reply", "send_all", "commit"]
 class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that one call is about to send. Each has its id; a commit's are stored together, or not at all."""
 
+    sender: str
+    """The name of the bot."""
     operation: Operation
     drafts: tuple[Draft, ...]
 
     def with_headers(self, headers: Mapping[str, str]) -> Sending:
-        """Return the same with more headers on each message; those that a message has prevail."""
+        """Return the same with these headers on each message, in the place of those with the same names."""
         drafts = [
-            msgspec.structs.replace(draft, headers={**headers, **(draft.headers or {})}) for draft in self.drafts
+            msgspec.structs.replace(draft, headers={**(draft.headers or {}), **headers}) for draft in self.drafts
         ]
         return msgspec.structs.replace(self, drafts=tuple(drafts))
 
@@ -45,11 +47,16 @@ class Through(Protocol):
     async def send(self, operation: Operation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
         """Send messages by `send`, each with its id."""
 
+    def start(self, attributes: dict[str, str]) -> dict[str, str]:
+        """Return the attributes of a run that is to be started with these."""
+
 
 class Sender:
     """Sends messages on a bot's connection."""
 
-    def __init__(self, caller: Caller, through: Through) -> None:
+    def __init__(self, bot: str, caller: Caller, through: Through) -> None:
+        self.bot = bot
+        """The name of the bot that sends."""
         self._caller = caller
         self._through = through
 

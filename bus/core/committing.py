@@ -22,6 +22,7 @@ from ..mailbox.sessions import Session
 from ..model.records import RunStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..model.rights import Action
+from ..model.tracing import TRACED
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
@@ -39,9 +40,6 @@ __all__ = ["Committing"]
 
 _LATER = ("result", "runs", "signals", "values")
 """Fields that earlier workers did not know. A commit without them has the digest that it had there."""
-
-_TRACED = frozenset({"traceparent", "tracestate", "baggage"})
-"""Headers of W3C's trace context. A commit that is sent again belongs to another span, and is still the same."""
 
 
 class Committing:
@@ -286,7 +284,8 @@ def _encode(commit: Commit) -> bytes:
 
 
 def _untraced(message: Publication) -> Publication:
-    if _TRACED.isdisjoint(message.headers):
+    """Return a message without the headers of a trace: a commit that is sent again may belong to another span."""
+    if TRACED.isdisjoint(message.headers):
         return message
-    headers = {name: value for name, value in message.headers.items() if name not in _TRACED}
+    headers = {name: value for name, value in message.headers.items() if name not in TRACED}
     return msgspec.structs.replace(message, headers=headers)

@@ -20,6 +20,7 @@ from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
 from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from ..model.tracing import traced
 from ..model.values import SIGNAL_BYTES_MAX, same_json
 from ..wire.codec import encode
 from .children import Child, child_id
@@ -157,6 +158,7 @@ class RunCommit:
             workflow=workflow,
             input=recorder.value(input, "input", f"{self._step_id}/{what}"),
             concurrency_key=concurrency_key,
+            attributes=traced(recorder.run.attributes),
         )
         self._add_bytes(len(encode(child)))
         self._children[id] = child

@@ -310,7 +310,7 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
     tap: str | None = None
-    """Where the tap is. If its host stands for all of its machine's, the client takes that to which it connected."""
+    """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):

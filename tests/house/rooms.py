@@ -43,6 +43,7 @@ ROOMS = {
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.web": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.runs", "bus.secret_files", "bus.wire"},
+    "bus.integrations": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},
@@ -118,4 +119,5 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 """Which room alone imports them."""
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
+ENTRIES |= {"bus.integrations.opentelemetry"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
