@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from . import sync
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
     from .client.draft import Draft, Reply
@@ -253,6 +254,7 @@ __all__ = [
     "connect",
     "events",
     "step_threads",
+    "sync",
     "timestamp",
 ]
 
@@ -285,7 +287,7 @@ because a command or a store needs few of them. So each comes after those that i
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("posthouse")
-    if name == "errors":
+    if name in ("errors", "sync"):
         return import_module(f".{name}", __name__)
     if name == "events":
         return import_module(".model.events", __name__)

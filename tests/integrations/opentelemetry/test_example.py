@@ -8,7 +8,7 @@ from tests.cli.terminal import Posthouse
 __all__ = ["posthouse"]
 
 
-def test_a_request_is_traced(posthouse: Posthouse) -> None:  # noqa: F811
+def test_a_request_is_traced(posthouse: Posthouse) -> None:
     with posthouse.example("traced.py", PYTHONUNBUFFERED="1") as traced:
         lines = [traced.line() for _ in range(5)]
         assert (traced.exit_code(), traced.errors()) == (0, "")
