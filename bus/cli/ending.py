@@ -50,6 +50,7 @@ from .streams import (
 __all__ = [
     "Impossible",
     "ask",
+    "code_of",
     "first",
     "open_bot",
     "run",
@@ -85,7 +86,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     except* (BusError, Impossible, StoreFailure) as errors:
         error = first(errors)
         show_error(str(error))
-        code = _code_of(error)
+        code = code_of(error)
     except* OSError as errors:
         error = first(errors)
         assert isinstance(error, OSError)
@@ -112,7 +113,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 """The exit code of each error; of all others it is EXIT_REFUSED."""
 
 
-def _code_of(error: BaseException) -> int:
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a command that an error ended."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 

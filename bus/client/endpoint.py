@@ -35,7 +35,7 @@ from .credentials import Credentials, read_credentials, take_next
 from .greeting import mechanism_at
 from .route import Route
 
-__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "VARIABLE", "Endpoint"]
+__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "URL_VARIABLE", "VARIABLE", "Endpoint"]
 
 DEFAULT_URL = "tcp://127.0.0.1:7710"
 """The default address of a worker."""
@@ -45,6 +45,9 @@ DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
 
 VARIABLE = "POSTHOUSE_CREDENTIALS"
 """The environment variable with the name of a file of credentials."""
+
+URL_VARIABLE = "POSTHOUSE_URL"
+"""The one with the addresses of workers, for programs that name neither addresses nor credentials."""
 
 _UNFINISHED_MAX = 3
 """Handshakes in a row that end without a reason, before the reason is looked for: a worker that stops ends one."""
@@ -65,13 +68,15 @@ class Endpoint:
     ) -> None:
         """Read the credentials, or those that the environment names. Raise CredentialsError or AddressError."""
         urls, tap_urls = _listed(url), _listed(tap_url)
-        for each in (*urls, *tap_urls):
-            check_address(each)
+        if not urls and credentials is None:
+            urls = os.environ.get(URL_VARIABLE, "").split()
         is_inproc = any(_is_inproc(each) for each in urls)
         if credentials is None and not is_inproc:
             credentials = os.environ.get(VARIABLE) or None
         elif credentials is not None and is_inproc:
             raise AddressError(urls[0], "inproc has no handshakes, and so no keys")
+        for each in (*urls, *tap_urls):
+            check_address(each)
         self.path = None if credentials is None or isinstance(credentials, Credentials) else os.fspath(credentials)
         """The file of the credentials, if they came from one."""
         self.credentials: Credentials | None

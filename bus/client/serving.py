@@ -22,7 +22,7 @@ from .middleware import Middlewares
 from .service import Handler, OwnWork, Served, Service, StartPosition, Subscription
 from .typed import check_readable
 
-__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handling"]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handling", "Key"]
 
 _H = TypeVar("_H", bound=Handler)
 

@@ -5,7 +5,7 @@ Owns the decorators, and how serving begins and ends. What they do is in `client
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import anyio
@@ -15,7 +15,7 @@ from msgspec import UNSET
 from ..client.message import Message
 from ..client.middleware import Middleware, Middlewares
 from ..client.service import Handler, StartPosition
-from ..client.serving import CONCURRENCY, STOP_SECONDS, Application
+from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, Handling, Key
 from ..model.records import WorkflowDefinition
 from .decorating import StepDecorator, step_decorator, with_input
 from .executing import RunFunction, RunFunctions
@@ -121,6 +121,11 @@ class Handlers:
         returned value is sent only to the sender, as a reply. `body` is that of `on_message`.
         """
         return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group, body=body)
+
+    @property
+    def handlers(self) -> Mapping[Key, Handling]:
+        """The registered handlers, by channel and type."""
+        return self._application.handlers
 
     def use(self, middleware: Middleware) -> None:
         """Let an object of a `bus.Middleware` see what the bot sends, and what its handlers handle.

@@ -170,7 +170,7 @@ def test_errors_of_connecting_are_raised(worker: Worker) -> None:
 
 @pytest.fixture
 def in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    yield lambda: monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    return lambda: monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
 
 
 def test_it_is_refused_where_it_would_stop_a_loop(connect: Connects, in_a_notebook: Callable[[], None]) -> None:
