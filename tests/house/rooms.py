@@ -120,5 +120,5 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 """Which room alone imports them."""
 
 ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
-ENTRIES |= {"bus.integrations.opentelemetry"}
+ENTRIES |= {"bus.integrations.cloudevents", "bus.integrations.opentelemetry"}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""
