@@ -33,8 +33,9 @@ _NO_EXTENSIONS = ("data", "data_base64", "datacontenttype", "specversion")
 def to_cloudevent(message: Message[Any] | StoredMessage) -> dict[str, Any]:
     """Return a message as a CloudEvent, a dictionary that can be written as JSON.
 
-    The source is the sender, the type the `message_type`, the subject the channel or the bot that it was sent to, and
-    `sequence` its seq. A message that was an event before is that event, with its own id, source, subject and time.
+    The source is the sender, the type the `message_type`, the subject the channel or the bot that it was sent to,
+    and `sequence` its seq. A message that was an event before is that event, with its own id, source, subject and
+    time.
     """
     stored = message.stored if isinstance(message, Message) else message
     event: dict[str, Any] = {
@@ -63,8 +64,8 @@ def to_cloudevent(message: Message[Any] | StoredMessage) -> dict[str, Any]:
 def from_cloudevent(event: Mapping[str, Any], *, to: str | None = None, channel: str | None = None) -> Draft:
     """Return a CloudEvent as a message to a bot, or on a channel: `await bot.send_all([draft])`.
 
-    Its id is the event's, or one that is made of its source and id, which together are unique: an event that is sent
-    twice by the same bot is stored once. Raises ValueError for what is not a CloudEvent of version 1.
+    Its id is the event's, or one that is made of its source and id, which together are unique: an event that is
+    sent twice by the same bot is stored once. Raises ValueError for what is not a CloudEvent of version 1.
     """
     if (to is None) == (channel is None):
         raise ValueError("an event needs either a bot or a channel")
