@@ -32,21 +32,21 @@ from anyio.from_thread import BlockingPortal
 from . import bot as asynchronous
 from .client.draft import Draft, ReplyOptions, SendOptions
 from .client.keyed import KeyedValue
-from .client.message import Message as AsyncMessage
+from .client.message import Message
 from .client.service import StartPosition
 from .client.waiting import Receipt
 from .errors import ClosedError
 from .wire.answers import FoundMessage, ListedBot, ListedChannel, ListedDeadLetter, WorkerStatus
 from .wire.frames import StoredMessage
 
-__all__ = ["Bot", "KeyedStore", "Message", "connect"]
+__all__ = ["SyncBot", "SyncKeyedStore", "SyncMessage", "connect"]
 
 T = TypeVar("T")
 
 _Call = Callable[[asynchronous.Bot], Awaitable[T]]
 
 
-class Bot:
+class SyncBot:
     """A connected bot. Close it, or use it as a context manager; otherwise it is closed when the program ends.
 
     Ctrl-C during a call cancels the call and raises KeyboardInterrupt, and the bot stays connected. A process that
@@ -62,14 +62,14 @@ class Bot:
         atexit.register(self.close)
 
     def __repr__(self) -> str:
-        return f"<sync.Bot of {self._bot!r}>"
+        return f"<SyncBot of {self._bot!r}>"
 
     @property
     def name(self) -> str:
         """The bot's name."""
         return self._bot.name
 
-    def __enter__(self) -> Bot:
+    def __enter__(self) -> SyncBot:
         return self
 
     def __exit__(
@@ -122,9 +122,9 @@ class Bot:
         drafts = list(drafts)  # in this thread
         return self.call(lambda bot: bot.send_all(drafts))
 
-    def request(self, to: str, body: Any, **options: Any) -> Message:
+    def request(self, to: str, body: Any, **options: Any) -> SyncMessage:
         """Send a direct message and return the first reply to it, already settled. See `bus.Bot.request`."""
-        return Message(self.call(lambda bot: bot.request(to, body, **options)), self)
+        return SyncMessage(self.call(lambda bot: bot.request(to, body, **options)), self)
 
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,11 +138,11 @@ class Bot:
         """End a subscription; return False if there was none."""
         return self.call(lambda bot: bot.unsubscribe(channel))
 
-    def receive(self, *, timeout: float | None = None) -> Message:
+    def receive(self, *, timeout: float | None = None) -> SyncMessage:
         """Wait for the next message. Raise TimeoutError if none comes within `timeout` seconds (None: forever)."""
-        return Message(self.call(lambda bot: bot.receive(timeout=timeout)), self)
+        return SyncMessage(self.call(lambda bot: bot.receive(timeout=timeout)), self)
 
-    def messages(self, *, timeout: float | None = None) -> Iterator[Message]:
+    def messages(self, *, timeout: float | None = None) -> Iterator[SyncMessage]:
         """Iterate over messages as they arrive; it ends if none comes for `timeout` seconds (None: never)."""
         while True:
             try:
@@ -189,15 +189,15 @@ class Bot:
         """Return the worker's status."""
         return self.call(lambda bot: bot.status())
 
-    def kv(self, name: str) -> KeyedStore:
+    def kv(self, name: str) -> SyncKeyedStore:
         """Return a keyed store of the worker."""
-        return KeyedStore(name, self)
+        return SyncKeyedStore(name, self)
 
 
-class Message:
+class SyncMessage:
     """A delivered message, to be settled: `with message:` does that, as `async with` does for a `bus.Message`."""
 
-    def __init__(self, message: AsyncMessage, bot: Bot) -> None:
+    def __init__(self, message: Message, bot: SyncBot) -> None:
         self._message = message
         self._bot = bot
 
@@ -278,7 +278,7 @@ class Message:
         """Send a direct message that answers this one to its sender. This does not settle it."""
         return self._bot.call(lambda bot: self._message.reply(body, **options))
 
-    def __enter__(self) -> Message:
+    def __enter__(self) -> SyncMessage:
         return self
 
     def __exit__(
@@ -291,15 +291,15 @@ class Message:
             self._bot.call(lambda bot: self._message.__aexit__(kind, error, traceback))
 
 
-class KeyedStore:
+class SyncKeyedStore:
     """A keyed store of the worker; the methods are those of `bus.KeyedStore`."""
 
-    def __init__(self, name: str, bot: Bot) -> None:
+    def __init__(self, name: str, bot: SyncBot) -> None:
         self.name = name
         self._bot = bot
 
     def __repr__(self) -> str:
-        return f"<sync.KeyedStore {self.name!r}>"
+        return f"<SyncKeyedStore {self.name!r}>"
 
     def put(
         self, key: str, value: Any, *, expected: int | None = None, ttl: float | None = None, id: str | None = None
@@ -320,12 +320,12 @@ class KeyedStore:
         return self._bot.call(lambda bot: bot.kv(self.name).list(prefix, after=after, limit=limit))
 
 
-def connect(url: str | list[str] | None = None, *, bot: str | None = None, **options: Any) -> Bot:
+def connect(url: str | list[str] | None = None, *, bot: str | None = None, **options: Any) -> SyncBot:
     """Connect a bot, and return it when it has a session; the arguments are those of `bus.connect`.
 
     Waits for a worker for `wait` seconds (None: forever). Raises what entering a bot's context raises.
     """
-    return Bot(asynchronous.connect(url, bot=bot, **options))
+    return SyncBot(asynchronous.connect(url, bot=bot, **options))
 
 
 class _Loop:
@@ -336,7 +336,7 @@ class _Loop:
         self._bot = bot
         self._running: Future[BlockingPortal] = Future()
         self._connected: Future[None] = Future()
-        self._connecting = anyio.CancelScope()
+        self._connecting: anyio.CancelScope
         self._thread = threading.Thread(target=anyio.run, args=(self._run,), name="posthouse", daemon=True)
         self._thread.start()
         self.portal = self._running.result()
@@ -351,6 +351,7 @@ class _Loop:
 
     async def _run(self) -> None:
         async with BlockingPortal() as portal:
+            self._connecting = anyio.CancelScope()
             self._running.set_result(portal)
             try:
                 with self._connecting:

@@ -56,7 +56,7 @@ class Supervisor:
         self._count = count
         self._watched = watched
         self._processes: dict[int, anyio.abc.Process] = {}
-        self._stopping = False
+        self._stopped = anyio.Event()
         self._changes = 0
         self._changed = anyio.Event()
         self._code = 0
@@ -84,10 +84,10 @@ class Supervisor:
     async def _keep(self, number: int, pipe: int) -> None:
         """Start a process again and again, until there is no use, or everything stops."""
         failures = 0
-        while not self._stopping:
+        while not self._stopped.is_set():
             changes, began = self._changes, anyio.current_time()
             code = await self._ended(number, pipe, changes)
-            if self._stopping:
+            if self._stopped.is_set():
                 self._code = self._code or (0 if code == _TERMINATED else code)
                 return
             if self._changes != changes:
@@ -121,7 +121,7 @@ class Supervisor:
         )
         async with process:
             self._processes[number] = process
-            if self._stopping or self._changes != changes:  # it was started just then
+            if self._stopped.is_set() or self._changes != changes:  # it was started just then
                 _send(process, signal.SIGTERM)
             try:
                 code = await process.wait()
@@ -130,7 +130,7 @@ class Supervisor:
         return code if code >= 0 else EXIT_SIGNAL - code
 
     def _stop(self, number: signal.Signals) -> None:
-        self._stopping = True
+        self._stopped.set()
         self._changed.set()
         for process in self._processes.values():
             _send(process, number)
@@ -148,7 +148,7 @@ class Supervisor:
             await anyio.sleep(_LOOK_SECONDS)
             found = await anyio.to_thread.run_sync(python_files, folder)
             changed = sorted(path for path, _ in seen.items() ^ found.items())
-            if changed and not self._stopping:
+            if changed and not self._stopped.is_set():
                 seen = found
                 _logger.info("%s changed: starting again", changed[0].removeprefix(f"{folder}/"))
                 self._changes += 1

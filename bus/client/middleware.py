@@ -14,7 +14,7 @@ import msgspec
 from .draft import Draft
 from .ids import chosen_id
 from .message import Message
-from .sending import Operation, Sending, SendNext
+from .sending import Sending, SendNext, SendOperation
 from .waiting import Receipt
 
 __all__ = ["ExecuteNext", "HandleNext", "Middleware", "Middlewares"]
@@ -81,7 +81,7 @@ class Middlewares:
         """Take the middleware of another bot object, also what is added later."""
         self._used = other._used
 
-    async def send(self, operation: Operation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
+    async def send(self, operation: SendOperation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
         """Send messages through all middleware, each with its id."""
         drafts = [msgspec.structs.replace(draft, id=chosen_id(draft.id)) for draft in drafts]
         for each in reversed(self._used):

@@ -13,9 +13,9 @@ from .draft import Draft, payload
 from .ids import chosen_id
 from .waiting import Receipt, Ticket
 
-__all__ = ["Operation", "SendNext", "Sender", "Sending", "Through"]
+__all__ = ["SendNext", "SendOperation", "Sender", "Sending", "Through"]
 
-Operation = Literal["send", "publish", "request", "reply", "send_all", "commit"]
+SendOperation = Literal["send", "publish", "request", "reply", "send_all", "commit"]
 """The call by which messages are sent; that of a run is "commit" if they are sent in its transaction."""
 
 
@@ -24,7 +24,7 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
 
     sender: str
     """The name of the bot."""
-    operation: Operation
+    operation: SendOperation
     drafts: tuple[Draft, ...]
 
     def with_headers(self, headers: Mapping[str, str]) -> Sending:
@@ -44,7 +44,7 @@ class Through(Protocol):
 
     def __bool__(self) -> bool: ...
 
-    async def send(self, operation: Operation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
+    async def send(self, operation: SendOperation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
         """Send messages by `send`, each with its id."""
 
     def start(self, attributes: dict[str, str]) -> dict[str, str]:
@@ -80,7 +80,7 @@ class Sender:
         """Send messages, and return their receipts when all are on disk; see `Bot.send_all` and `send`."""
         return await self._send(drafts, due_at, "send_all")
 
-    async def _send(self, drafts: Iterable[Draft], due_at: float, operation: Operation) -> list[Receipt]:
+    async def _send(self, drafts: Iterable[Draft], due_at: float, operation: SendOperation) -> list[Receipt]:
         if not self._through:
             return await self._transmit(drafts, due_at)
         drafts = list(drafts)
@@ -119,7 +119,7 @@ class Sender:
         return receipts
 
 
-def _operation(draft: Draft) -> Operation:
+def _operation(draft: Draft) -> SendOperation:
     if draft.expects_reply:
         return "request"
     if draft.reply_to is not None:

@@ -20,7 +20,7 @@ Owns how many handlers run at once, how a message is settled when its handler en
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from datetime import datetime
@@ -40,7 +40,7 @@ from .lending import Slot, slot
 from .message import Message, never_fits, was_cancelled
 from .middleware import Middlewares
 
-__all__ = ["Handler", "OwnWork", "Served", "Service", "StartPosition", "Subscription", "Work"]
+__all__ = ["Handler", "OwnWork", "Served", "Service", "Serving", "StartPosition", "WantedSubscription"]
 
 Handler = Callable[[Message], Awaitable[Any]]
 
@@ -49,7 +49,7 @@ StartPosition = Literal["new", "all"] | int | datetime
 _logger = logging.getLogger("posthouse.client")
 
 
-class Subscription(NamedTuple):
+class WantedSubscription(NamedTuple):
     """How a bot subscribes to a channel when it starts."""
 
     start: StartPosition
@@ -88,17 +88,17 @@ class OwnWork(Protocol):
         """Do what has to be done before the bot serves."""
 
     async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
-        """Work until cancelled; `begin` calls a function in a handler's place."""
+        """Serving until cancelled; `begin` calls a function in a handler's place."""
 
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message that belongs to this work, or None."""
 
 
-class Work(Protocol):
+class Serving(Protocol):
     """What is served: which handler a message has, and what goes on beside."""
 
     own_work: OwnWork
-    subscriptions: Mapping[str, Subscription]
+    subscriptions: dict[str, WantedSubscription]
     """What the bot subscribes to when it begins to serve."""
     middleware: Middlewares
 
@@ -125,7 +125,7 @@ def _is_changed(before: Context) -> bool:
 class Service:
     """One period of serving, from connecting to the goodbye."""
 
-    def __init__(self, work: Work, bot: Served, inbox: Inbox, *, concurrency: int, stop_timeout: float) -> None:
+    def __init__(self, work: Serving, bot: Served, inbox: Inbox, *, concurrency: int, stop_timeout: float) -> None:
         self._work = work
         self._bot = bot
         self._inbox = inbox

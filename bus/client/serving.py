@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import anyio
 import anyio.abc
+import msgspec
 
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
@@ -19,10 +20,10 @@ from .ids import checked_name
 from .inbox import Inbox
 from .message import Message
 from .middleware import Middlewares
-from .service import Handler, OwnWork, Served, Service, StartPosition, Subscription
+from .service import Handler, OwnWork, Served, Service, StartPosition, WantedSubscription
 from .typed import check_readable
 
-__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handling", "Key"]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "HandlerKey", "Handling"]
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -33,7 +34,7 @@ STOP_SECONDS = 10.0
 """How long running handlers may take to finish; process supervisors commonly kill after 30 s or more."""
 
 
-class Key(NamedTuple):
+class HandlerKey(NamedTuple):
     """What a handler is for: a channel, or None for direct messages; a type, or None for any."""
 
     channel: str | None
@@ -44,7 +45,7 @@ class Key(NamedTuple):
         return f"{place}, {'any type' if self.message_type is None else f'message_type {self.message_type!r}'}"
 
 
-class Handling(NamedTuple):
+class Handling(msgspec.Struct, frozen=True):
     """A handler, and the type as which it takes the bodies of messages; None if it takes them as they are."""
 
     function: Handler
@@ -75,9 +76,9 @@ class Application:
         self.middleware = middleware
         self._bot = bot
         self._inbox = inbox
-        self._own = {Key(None, message_type): handler for message_type, handler in own.items()}
-        self.handlers: dict[Key, Handling] = {}
-        self.subscriptions: dict[str, Subscription] = {}
+        self._own = {HandlerKey(None, message_type): handler for message_type, handler in own.items()}
+        self.handlers: dict[HandlerKey, Handling] = {}
+        self.subscriptions: dict[str, WantedSubscription] = {}
         """What the bot subscribes to when it begins to serve."""
         self._service: Service | None = None
 
@@ -90,7 +91,7 @@ class Application:
 
     def on_message(self, message_type: str | None = None, *, body: Any = None) -> Callable[[_H], _H]:
         """Register a handler of direct messages."""
-        return self._handling(Key(None, message_type), "on_message", body)
+        return self._handling(HandlerKey(None, message_type), "on_message", body)
 
     def on_channel(
         self,
@@ -107,12 +108,12 @@ class Application:
             checked_name("channel", channel)
         if group is not None:
             checked_name("group", group)
-        wanted = Subscription(start, echo, group)
+        wanted = WantedSubscription(start, echo, group)
         if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
-        return self._handling(Key(channel, message_type), "on_channel", body)
+        return self._handling(HandlerKey(channel, message_type), "on_channel", body)
 
-    def _handling(self, key: Key, decorator: str, body: Any) -> Callable[[_H], _H]:
+    def _handling(self, key: HandlerKey, decorator: str, body: Any) -> Callable[[_H], _H]:
         for part in key:
             if part is not None and not isinstance(part, str):
                 raise TypeError(f"write @bot.{decorator}(...) with parentheses")
@@ -131,9 +132,9 @@ class Application:
 
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message, or None if there is none."""
-        key = Key(message.channel, message.message_type)
+        key = HandlerKey(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
-        return self.handlers.get(key) or own or self.handlers.get(Key(key.channel, None))
+        return self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
 
     async def serve(
         self,

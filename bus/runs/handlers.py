@@ -15,7 +15,7 @@ from msgspec import UNSET
 from ..client.message import Message
 from ..client.middleware import Middleware, Middlewares
 from ..client.service import Handler, StartPosition
-from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, Handling, Key
+from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, HandlerKey, Handling
 from ..model.records import WorkflowDefinition
 from .decorating import StepDecorator, step_decorator, with_input
 from .executing import RunFunction, RunFunctions
@@ -29,16 +29,15 @@ _H = TypeVar("_H", bound=Handler)
 _R = TypeVar("_R", bound=RunFunction)
 _W = TypeVar("_W", bound=Callable[[Run, Any], Awaitable[Any]])
 _B = TypeVar("_B")
-_B_contra = TypeVar("_B_contra", contravariant=True)
 _V = TypeVar("_V")
 
 
-class _Takes(Protocol[_B_contra]):
+class _Takes(Protocol[_B]):
     """Registers a handler of messages whose bodies are of a type."""
 
     def __call__(
-        self, handler: Callable[[Message[_B_contra]], Awaitable[_V]], /
-    ) -> Callable[[Message[_B_contra]], Awaitable[_V]]: ...
+        self, handler: Callable[[Message[_B]], Awaitable[_V]], /
+    ) -> Callable[[Message[_B]], Awaitable[_V]]: ...
 
 
 class Handlers:
@@ -123,7 +122,7 @@ class Handlers:
         return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group, body=body)
 
     @property
-    def handlers(self) -> Mapping[Key, Handling]:
+    def handlers(self) -> Mapping[HandlerKey, Handling]:
         """The registered handlers, by channel and type."""
         return self._application.handlers
 

@@ -221,7 +221,7 @@ async def test_a_commit_that_is_repeated_in_another_span_is_the_same(worker: Wor
     async with bot:
         first = await bot.workflows.commit(id=commit_id, messages=[draft])
         assert await bot.workflows.commit(id=commit_id, messages=[draft]) == first
-        other = msgspec.structs.replace(draft, headers={"lang": "de"})
+        other = msgspec.structs.replace(draft, headers={"tenant": "acme"})
         with pytest.raises(bus.Conflict):
             await bot.workflows.commit(id=commit_id, messages=[other])
         [stored] = await bot.history(between=("a", "a"))

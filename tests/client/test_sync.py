@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
@@ -22,7 +22,7 @@ class Connects:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
-    def __call__(self, name: str) -> bus.sync.Bot:
+    def __call__(self, name: str) -> bus.sync.SyncBot:
         worker = self._worker
         return bus.sync.connect(worker.url, bot=name, context=worker.context, tap_url=worker.tap_url)
 
@@ -169,12 +169,12 @@ def test_errors_of_connecting_are_raised(worker: Worker) -> None:
 
 
 @pytest.fixture
-def in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
 
 
 def test_it_is_refused_where_it_would_stop_a_loop(connect: Connects, in_a_notebook: Callable[[], None]) -> None:
-    async def sends(bot: bus.sync.Bot) -> int:
+    async def sends(bot: bus.sync.SyncBot) -> int:
         return bot.send("ada", 1).seq
 
     async def connects() -> None:

@@ -66,15 +66,15 @@ VALUES: list[tuple[Any, Any]] = [
 async def test_what_is_sent_is_taken_as_it_was(worker: Worker, kind: Any, value: Any) -> None:
     bot, handled = worker.connect(bot="planner"), Handled()
 
-    @bot.on_message("goal", body=kind)
     async def direct(message: bus.Message) -> Any:
         handled.note("direct", message.body)
         return message.body
 
-    @bot.on_channel("goals", body=kind)
     async def published(message: bus.Message) -> None:
         handled.note("published", message.body)
 
+    bot.on_message("goal", body=kind)(direct)
+    bot.on_channel("goals", body=kind)(published)
     async with worker.connect(bot="a") as a, serving(bot):
         reply = await a.request("planner", value, message_type="goal")
         assert reply.body_as(kind) == value
@@ -127,10 +127,10 @@ async def test_a_body_that_does_not_fit_is_a_dead_letter_that_says_where(
 ) -> None:
     bot, handled = impatient_worker.connect(bot="planner"), Handled()
 
-    @bot.on_message(body=kind)
     async def direct(message: bus.Message) -> None:
         handled.note("direct", message.body)
 
+    bot.on_message(body=kind)(direct)
     async with impatient_worker.connect(bot="a") as a, serving(bot):
         await a.send("planner", body)
         with anyio.fail_after(30):
@@ -200,11 +200,14 @@ async def test_a_reply_has_a_type_and_headers(worker: Worker) -> None:
         assert (await a.request("planner", 1, message_type="empty")).body is None
 
 
+async def takes_any(message: bus.Message) -> None: ...
+
+
 def test_a_type_that_cannot_be_read_is_refused_when_it_is_registered() -> None:
     bot = bus.Bot("a")
     for kind in (anyio.Event, list[anyio.Event]):
         with pytest.raises(TypeError, match="values of type Event cannot be read back from JSON"):
-            bot.on_message(body=kind)
+            bot.on_message(body=kind)(takes_any)
 
     def unknown() -> Callable[..., Any]:
         async def handler(message: bus.Message[Nowhere]) -> None: ...  # type: ignore[name-defined]  # noqa: F821

@@ -81,12 +81,12 @@ class Telemetry:
         return found
 
     @property
-    def metrics(self) -> dict[str, list[tuple[dict[str, Any], float]]]:
+    def metrics(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
         """The points of each metric: its attributes, and how often it was recorded, or its sum."""
         data = self._reader.get_metrics_data()
         return {
             metric.name: [
-                (dict(point.attributes or {}), getattr(point, "count", None) or getattr(point, "value", 0))
+                (dict(point.attributes or {}), vars(point).get("count", vars(point).get("value")))
                 for point in metric.data.data_points
             ]
             for resource in (data.resource_metrics if data else ())
@@ -101,8 +101,9 @@ def telemetry() -> Telemetry:
 
 
 def context_of(span: ReadableSpan) -> trace.SpanContext:
-    assert span.context is not None
-    return span.context
+    found: trace.SpanContext | None = span.context
+    assert found is not None
+    return found
 
 
 def parents(spans: list[ReadableSpan]) -> dict[str, str | None]:
