@@ -20,11 +20,10 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -97,14 +96,18 @@ class SyncBot:
                 " call bus.sync.connect here"
             )
         _check_loop()
+        called, portal = _Called(function, self._bot), self._loop.portal
         try:
-            future = self._loop.portal.start_task_soon(partial(_called, function, self._bot))
-        except RuntimeError:  # the portal is not running
-            raise ClosedError(f"bot {self.name!r} was closed") from None
-        try:
+            try:
+                future = portal.start_task_soon(called.run)
+            except RuntimeError:  # the portal is not running
+                raise ClosedError(f"bot {self.name!r} was closed") from None
             return future.result()
-        except BaseException:
-            future.cancel()
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C, perhaps before the future was returned
+            with suppress(RuntimeError):
+                portal.start_task_soon(called.cancel)
             raise
 
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
@@ -376,8 +379,22 @@ class _Loop:
         await self.portal.stop()
 
 
-async def _called(function: _Call[T], bot: asynchronous.Bot) -> T:
-    return await function(bot)
+class _Called(Generic[T]):
+    """One call in the bot's loop, which can be cancelled from the moment at which it was made."""
+
+    def __init__(self, function: _Call[T], bot: asynchronous.Bot) -> None:
+        self._function = function
+        self._bot = bot
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self) -> T:
+        with anyio.CancelScope() as self._scope:
+            return await self._function(self._bot)
+        raise CancelledError
+
+    async def cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 def _check_loop() -> None:

@@ -103,7 +103,8 @@ class _Schemas:
             raise NotImplementedError
         schema: dict[str, Any] = kind.model_json_schema(ref_template=_MODELS)  # type: ignore[attr-defined]
         self.found |= schema.pop("$defs", {})
-        return schema
+        self.found[kind.__name__] = schema
+        return {"$ref": _SCHEMAS.format(name=kind.__name__)}
 
 
 def _returned(function: Callable[..., Any]) -> Any:
