@@ -1,7 +1,7 @@
 """A greeter and a visitor in one trace, whose spans are printed when they end.
 
-Needs `pip install 'posthouse[opentelemetry]' opentelemetry-sdk`. In a program of yours, exporters of OpenTelemetry send
-the spans to Jaeger, Grafana or another service.
+Needs `pip install 'posthouse[opentelemetry]' opentelemetry-sdk`. In a program of yours, exporters of OpenTelemetry
+send the spans to Jaeger, Grafana or another service.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""Other libraries' worlds, over a bot: each module is an extra, and nothing else imports it."""
+"""What other libraries keep and do with the bus: an extra for each, imported by nobody but its user."""
