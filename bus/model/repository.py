@@ -297,7 +297,7 @@ class MessageLog(Protocol):
         """Return a message: a LogMessage, or one that is not due yet. Raise RecordDamaged if it is damaged."""
 
     async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
-        """Return messages that are not due yet, by when they are; damaged ones, which never are, are left out."""
+        """Return messages that are not due yet, in the order in which they will be; damaged ones are left out."""
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each of these channels."""
