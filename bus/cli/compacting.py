@@ -57,11 +57,11 @@ async def _give_back(bot: Bot, before: Compacted) -> Compacted:
     freed_bytes = 0
     with progress() as tell:
         while True:
+            tell(("giving room back", freed_bytes, before.free_bytes))
             done = await bot.compact()
             freed_bytes += done.freed_bytes
             if not done.free_bytes or freed_bytes >= before.free_bytes:
                 return msgspec.structs.replace(done, freed_bytes=freed_bytes)
-            tell(("giving room back", freed_bytes, before.free_bytes))
 
 
 async def _write_anew(bot: Bot, before: Compacted) -> Compacted:

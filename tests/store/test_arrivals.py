@@ -61,8 +61,9 @@ async def test_a_portion_of_the_list_costs_what_it_returns(path: Path, sender: s
     count, portion = 3000, 20
     async with open_store(str(path)) as store:
         await add(store.log, *(direct(f"{number:04}", "ann", "bob", due_at=at(50)) for number in range(count)))
-    async with StoreConnection(path) as connection:
-        reader, steps = Reader(connection), 0
+    connection, steps = StoreConnection(path), 0
+    async with connection:
+        reader = Reader(connection)
 
         def step() -> None:
             nonlocal steps

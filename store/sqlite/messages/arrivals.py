@@ -71,10 +71,14 @@ _IS_ANY_SCHEDULED = """
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All delayed messages."""
 
+# A comparison of both columns would go through all that are due at the first time.
 _LIST = f"""
+    SELECT {_COLUMNS}, rowid AS number FROM scheduled_messages
+    WHERE due_at = ?2 AND rowid > ?3 AND (?1 IS NULL OR sender_bot_id = ?1)
+    UNION ALL
     SELECT {_COLUMNS}, rowid FROM scheduled_messages
-    WHERE due_at IS NOT NULL AND (?1 IS NULL OR sender_bot_id = ?1) AND (due_at, rowid) > (?2, ?3)
-    ORDER BY due_at, rowid LIMIT ?4"""
+    WHERE due_at > ?2 AND (?1 IS NULL OR sender_bot_id = ?1)
+    ORDER BY due_at, number LIMIT ?4"""
 
 _PLACE = "SELECT rowid FROM scheduled_messages WHERE id = ? AND sender_bot_id = ? AND due_at = ?"
 
