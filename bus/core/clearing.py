@@ -211,7 +211,7 @@ class Clearing:
         elif found.is_refused(force=asked.frame.force):
             self._refuse_for(asked, found)
         elif (found.kind, found.name) in self._written or not target.begin():
-            self.refused(asked, Code.BUSY, f"{found.kind} {found.name} is being changed: repeat this")
+            self.refused(asked, Code.BUSY, _changing(found.kind, found.name))
         else:
             self._written.add((found.kind, found.name))
             self._batches.add(_RemoveJob(self, asked, target))
@@ -290,12 +290,17 @@ class _RemoveJob(Job[Removed]):
         self._target = target
 
     def begin(self) -> None:
-        """Decide what is removed, now that it is about to be written."""
+        """Decide what is removed, now that it is about to be written. What is gone meanwhile is not removed."""
+        if self._target.is_gone:
+            return
         what = self._target.prepare()
         self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Remove it from memory, unless something came into its way."""
+        if not answers:
+            self._clearing.failed(self._asked, Code.BUSY, _changing(self._target.kind, self._target.name))
+            return
         if answers[0].done:
             self._target.done(answers[0])
         else:
@@ -306,3 +311,7 @@ class _RemoveJob(Job[Removed]):
         """Keep everything."""
         self._target.keep()
         self._clearing.failed(self._asked, code, message)
+
+
+def _changing(kind: str, name: str) -> str:
+    return f"{kind} {name} is being changed: repeat this"
