@@ -314,7 +314,11 @@ def test_a_refusal_is_one_line_and_exit_code_1(posthouse: Posthouse) -> None:
     code, line = posthouse.refusal("send", "nobody", "x", "--as", "giver")
     assert code == 1
     assert line.startswith("posthouse: no bot named 'nobody' [unknown_bot]")
-    assert posthouse.refusal("history", "--channel", "nowhere")[0] == 1
+    assert line.endswith("; see 'posthouse bots'")
+    code, line = posthouse.refusal("history", "--channel", "nowhere")
+    assert (code, line.endswith("; see 'posthouse channels'")) == (1, True)
+    code, line = posthouse.refusal("mailbox", "nowhere/team")
+    assert (code, line.endswith("; see 'posthouse bots' and 'posthouse channels'")) == (1, True)
 
 
 def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:

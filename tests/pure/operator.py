@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from bus.wire.removing_frames import (
+    BotOf,
     ChannelOf,
     DeadLettersOf,
     DelayedMessage,
@@ -51,6 +52,8 @@ def _any_removable(chance: random.Random, promises: Promises) -> Removable:
         return SubscriptionOf(bot_id, channel)
     if promises.log.channels and chance.random() < 0.1:
         return ChannelOf(chance.choice(list(promises.log.channels)))
+    if chance.random() < 0.3:
+        return BotOf(chance.choice(list(promises.log.bots.values())).name)
     if groups and chance.random() < 0.2:
         return GroupOf(*chance.choice(groups))
     dead = list(promises.log.dead_letters)
