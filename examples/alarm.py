@@ -49,9 +49,7 @@ async def told(event: events.WorkerEvent | None) -> str | None:
         case events.ApprovalWaiting(run_id=run, step_id=step):
             return f"a run waits for a person: posthouse approve {run} {step}"
         case events.RunsCrashed(runs=count, listed=listed):
-            return (
-                f"{count} runs crashed, of {listed[0].workflow_name} among others: posthouse runs --status crashed"
-            )
+            return f"crashed runs: {count}, of {listed[0].workflow_name} first; posthouse runs --status crashed"
         case events.StorageFilled(since=since, at=at):
             return f"storage was full from {since} to {at}: make room before it is full again"
     return None
