@@ -135,7 +135,9 @@ class Enrolling:
     def enrol(self, address: bytes, request: Enrol, principal: Principal) -> None:
         """Handle an enrol frame. Raise Refusal if its key is no invitation, or was used or has expired."""
         if principal.purpose is not Purpose.ENROL:
-            raise _forbidden("your key is no invitation: enrol with the one that you were given", "enrol", "", "")
+            raise _forbidden(
+                "your key is not an invitation: enrol with the one that you were given", "enrol", "", ""
+            )
         self._require_lasting(principal, "enrol", principal.bot_name)
         public_key, wall = _public(request.public_key), self._turn.moment.wall
         invitation = self._keyring.get(principal.public_key)
@@ -348,7 +350,7 @@ class Enrolling:
     def require_admin(self, session: Session, action: str, what: str) -> None:
         """Raise Refusal unless a session's key may manage keys."""
         if session.principal is None or session.principal.purpose is not Purpose.ADMIN:
-            text = f"{action} needs a key of purpose 'admin', and that of bot {session.bot_name!r} is none"
+            text = f"{action} needs a key of purpose 'admin', and that of bot {session.bot_name!r} is not one"
             raise _forbidden(text, action, what, "purpose")
 
 
@@ -375,8 +377,8 @@ def _require_rotation(by: Principal, request: AddKeyFrame, replaced: Key | None,
     )
     if not (is_own and same):
         text = (
-            f"add_key needs a key of purpose 'admin', and that of bot {by.bot_name!r} is none: it may only replace"
-            " itself, by a key of the same purpose and roles"
+            f"add_key needs a key of purpose 'admin', and that of bot {by.bot_name!r} is not one: it may only"
+            " replace itself, by a key of the same purpose and roles"
         )
         raise _forbidden(text, "add_key", request.bot, "purpose")
 

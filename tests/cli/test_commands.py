@@ -49,7 +49,7 @@ def test_a_body_that_begins_like_json_and_is_none_is_refused(posthouse: Posthous
     for given, stdin in (("{n:6}", ""), ('["a]', ""), ('"a', ""), ("-", " {broken\n")):
         ended = posthouse.run("publish", "broken", given, "--as", "speaker", stdin=stdin)
         assert (ended.returncode, ended.stdout) == (2, "")
-        assert "begins like JSON, but is none" in " ".join(re.sub(r"[│╭╮╰╯─]", "", ended.stderr).split())
+        assert "begins like JSON, but is not valid" in " ".join(re.sub(r"[│╭╮╰╯─]", "", ended.stderr).split())
         posthouse.answer("publish", "broken", given, "--text", "--as", "speaker", stdin=stdin)
     posthouse.answer("publish", "broken", "5", "--text", "--as", "speaker")
     expected = ["{n:6}", '["a]', '"a', " {broken", "5"]
