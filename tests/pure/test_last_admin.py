@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 from typing import Any
 
 import pytest
 
+from bus.core.batches import Batch
 from bus.model.keys import Key, Purpose
-from bus.wire.frames import AddKeyFrame, Code, RemoveFrame, RevokeKeyFrame
+from bus.wire.frames import AddKeyFrame, Code, Hello, RemoveFrame, RevokeKeyFrame
 from bus.wire.removing_frames import BotOf
 
 from .keyed import ADMIN, KeyedWorker, public
@@ -154,3 +156,95 @@ def test_who_rotates_a_key_may_revoke_the_old_one_at_once_and_not_the_new_one() 
     race.end("admin", ADMIN, "revoked")
     race.finish()
     assert race.admins() == [public(9)]
+
+
+class World(Race):
+    """Bots that end each other's keys at random, while batches are written, fail, or are lost in a crash."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.chance = random.Random(seed)
+        self.batch: Batch | None = None
+        self.made = 100
+
+    def say_as_admin(self, frame: RevokeKeyFrame | AddKeyFrame) -> None:
+        """Let one of those who may manage keys say something, and leave."""
+        key = self.chance.choice(self.now_admins())
+        address = self.new_id().encode()
+        for said in (Hello(request=1, protocol=1), frame):
+            self.do(self.core.receive(address, said, self.moment, self.principal(key)))
+        self.do(self.core.unreachable(address, self.moment))
+
+    def now_admins(self) -> list[str]:
+        assert self.core.keyring is not None
+        return self.core.keyring.admins(self.moment.wall)
+
+    def any_key(self) -> tuple[str, str]:
+        """Return a key, and the name of its bot."""
+        keys = [key for key in self.log.keys.values() if key.public_key != REMOVER]
+        key = self.chance.choice(sorted(keys, key=lambda each: each.public_key))
+        return key.public_key, self.log.bots[key.bot_id].name
+
+    def new_key(self) -> str:
+        self.made += 1
+        return public(self.made)
+
+    def add(self) -> None:
+        bot = self.chance.choice(["admin", "ann", "bob"])
+        self.say_as_admin(AddKeyFrame(request=2, bot=bot, public_key=self.new_key(), purpose=Purpose.ADMIN))
+
+    def replace(self) -> None:
+        key, bot = self.any_key()
+        purpose = self.chance.choice([Purpose.BOT, Purpose.ADMIN])
+        new, grace = self.new_key(), self.chance.choice([0, 9])
+        self.say_as_admin(
+            AddKeyFrame(request=2, bot=bot, public_key=new, purpose=purpose, replaces=key, grace_seconds=grace)
+        )
+
+    def revoke(self) -> None:
+        key, bot = self.any_key()
+        self.say_as_admin(RevokeKeyFrame(request=2, bot=bot, public_key=self.chance.choice([key, None])))
+
+    def remove(self) -> None:
+        what = BotOf(self.chance.choice(["admin", "ann"]))
+        frame = RemoveFrame(request=2, id=self.new_id(), what=what, force=True)
+        self.do(self.core.receive(b"bob", frame, self.moment, self.principal(REMOVER)))
+
+    def take(self) -> None:
+        if self.batch is None and self.core.has_batch(self.moment):
+            self.batch = self.core.take_batch(self.moment)
+
+    def write(self) -> None:
+        if self.batch is not None:
+            batch, self.batch = self.batch, None
+            applied = self.log.apply(batch.changes)
+            if self.chance.random() < 0.05:
+                self.crash()
+            else:
+                self.do(self.core.applied(batch, applied, self.moment))
+
+    def fail(self) -> None:
+        if self.batch is not None:
+            batch, self.batch = self.batch, None
+            self.do(self.core.failed(batch, Code.STORAGE_FULL, "the disk is full", self.moment))
+
+    def crash(self) -> None:
+        self.batch = None
+        self.restart()
+        self.do(self.core.receive(b"bob", Hello(request=1, protocol=1), self.moment, self.principal(REMOVER)))
+
+    def pass_time(self) -> None:
+        self.now += 5
+        self.do(self.core.tick(self.moment))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_somebody_manages_keys_whatever_ends_at_the_same_time(seed: int) -> None:
+    world = World(seed)
+    steps = [world.add, world.replace, world.revoke, world.remove, world.remove, world.fail, world.pass_time]
+    steps += [world.take, world.write] * 4
+    for _ in range(400):
+        world.chance.choice(steps)()
+        lasting = [key for key in world.now_admins() if world.log.keys[key].replaced_by is None]
+        assert lasting, f"nobody may manage keys, with seed {seed}"
+    assert world.log.removals, "a world in which nobody is removed shows little"
