@@ -90,7 +90,7 @@ async def _groups(bot: Bot, given: _Given) -> Offers:
 
 
 async def _subscriptions(bot: Bot, given: _Given) -> Offers:
-    return [(each.channel, "a channel") for each in await bot.subscriptions(bot=given.get("bot"))]
+    return [(each.channel_name, "a channel") for each in await bot.subscriptions(bot=given.get("bot"))]
 
 
 async def _runs(bot: Bot, given: _Given) -> Offers:

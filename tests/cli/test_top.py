@@ -135,7 +135,7 @@ def completed(posthouse: Posthouse, *words: str) -> list[str]:
 async def _prepare_names(posthouse: Posthouse) -> None:
     async with bus.connect(posthouse.url, bot="completa", timeout=TIMEOUT_SECONDS) as bot:
         await bot.subscribe("completed-work", group="completed-team")
-        flow = bus.WorkflowDefinition(id="completed-flow-id", name="completed-flow")
+        flow = bus.WorkflowDefinition(id="completed-flow-id", name="completed-flow", owner=bus.GlobalOwner())
         await bot.workflows.save_definition(flow)
         times = bus.IntervalTimes(seconds=3600)
         await bot.workflows.save_schedule(

@@ -82,7 +82,7 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
                 "members": len(members),
                 "dead_letters": len(dead),
             }
-            tables = [(log.subscriptions, members), (log.dead_letters, dead), (log.mailboxes, [mailbox_id])]
+            tables: _Gone = [(log.subscriptions, members), (log.dead_letters, dead), (log.mailboxes, [mailbox_id])]
             return _in_use(nothing, counts), [*tables, (log.groups, [(channel, group)])]
         case CloseChannel(channel, groups):
             mailbox_ids = [each.unread.mailbox_id for each in groups]

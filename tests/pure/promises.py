@@ -480,8 +480,8 @@ class Promises:
         """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
         channel = stored.recipient_channel
         if channel is None:
-            bot = self.log.bots.get(stored.recipient_bot_id or "")
-            return [] if bot is None else [bot.name]
+            recipient = self.log.bots.get(stored.recipient_bot_id or "")
+            return [] if recipient is None else [recipient.name]
         owed: dict[str, None] = {}
         for (bot, name), subscription in self.subscribed.items():
             if name != channel or subscription.start_seq >= stored.seq:

@@ -359,7 +359,8 @@ def test_nobody_asks_as_a_bot_that_is_being_removed() -> None:
 
 def test_where_nothing_is_found_nothing_is_recorded() -> None:
     worker = with_backlog(0)
-    for id, what in enumerate([MailboxOf("b"), DeadLettersOf("b", [1]), SubscriptionOf("b", "news")], 1):
+    nothing: list[Removable] = [MailboxOf("b"), DeadLettersOf("b", [1]), SubscriptionOf("b", "news")]
+    for id, what in enumerate(nothing, 1):
         worker.say(b"s", remove(what, id=id))
         [answer] = answers(worker.settle(1))
         assert (answer["done"], sum(answer["counts"].values())) == (False, 0)
