@@ -35,9 +35,8 @@ def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
 def any_removal(chance: random.Random, promises: Promises, *, request: int, id: str) -> RemoveFrame:
     """Return a removal of something that is there."""
     what = _any_removable(chance, promises)
-    return RemoveFrame(
-        request=request, id=id, what=what, dry_run=chance.random() < 0.2, force=chance.random() < 0.5
-    )
+    force = chance.random() < (0.9 if isinstance(what, BotOf) else 0.5)  # nearly all of them have something
+    return RemoveFrame(request=request, id=id, what=what, dry_run=chance.random() < 0.2, force=force)
 
 
 def _any_removable(chance: random.Random, promises: Promises) -> Removable:

@@ -113,7 +113,7 @@ def _states(seed: int) -> set[str]:
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     seen: set[str] = set()
-    for seed in range(47, 57):
+    for seed in range(215, 225):
         if seen != STATES:
             seen |= _states(seed)
     assert seen == STATES
