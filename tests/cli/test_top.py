@@ -134,7 +134,7 @@ def completed(posthouse: Posthouse, *words: str) -> list[str]:
 
 async def _prepare_names(posthouse: Posthouse) -> None:
     async with bus.connect(posthouse.url, bot="completa", timeout=TIMEOUT_SECONDS) as bot:
-        await bot.subscribe("completed-work", group="completed-team")
+        await bot.subscribe("shifts", group="night")
         flow = bus.WorkflowDefinition(id="completed-flow-id", name="completed-flow", owner=bus.GlobalOwner())
         await bot.workflows.save_definition(flow)
         times = bus.IntervalTimes(seconds=3600)
@@ -153,8 +153,8 @@ def test_a_shell_completes_names(posthouse: Posthouse) -> None:
         (["publish", "compl"], ["completed-news"]),
         (["history", "--channel", "compl"], ["completed-news"]),
         (["mailbox", "compl"], ["completa"]),
-        (["remove", "group", "completed-work", ""], ["completed-team"]),
-        (["remove", "subscription", "completa", ""], ["completed-work"]),
+        (["remove", "group", "shifts", ""], ["night"]),
+        (["remove", "subscription", "completa", ""], ["shifts"]),
         (["workflows", "show", "compl"], ["completed-flow"]),
         (["runs", "--workflow", "compl"], ["completed-flow"]),
         (["schedules", "pause", "compl"], ["completed-hourly"]),
