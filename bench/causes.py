@@ -12,6 +12,9 @@ CAUSES: dict[str, str] = {
         "decoding, checking and delivering in the loop, under the interpreter lock, which the database's thread "
         "needs too"
     ),
+    "one to one, on PostgreSQL with a quorum, against SQLite": (
+        "worker, primary and two standbys share the two cores that SQLite's worker has to itself"
+    ),
     "publish, acknowledged, against SQLite alone": "decoding, checking, rows and checksums in the loop",
     "one to ten, against Redis that always syncs": "the loop makes and settles each of the ten deliveries",
     "one to one, the worker's processor time for a message, against the version before": (

@@ -206,7 +206,7 @@ class Clearing:
         elif found.is_refused(force=asked.frame.force):
             self._refuse_for(asked, found)
         elif (found.kind, found.name) in self._written or not target.begin():
-            raise Refusal(Code.BUSY, f"{found.kind} {found.name} is being changed: repeat this")
+            raise Refusal(Code.BUSY, _changing(found.kind, found.name))
         else:
             self._written.add((found.kind, found.name))
             self._batches.add(_RemoveJob(self, asked, target))
@@ -286,20 +286,29 @@ class _RemoveJob(Job[Removed]):
         self._target = target
 
     def begin(self) -> None:
-        """Decide what is removed, now that it is about to be written."""
+        """Decide what is removed, now that it is about to be written. What is gone meanwhile is not removed."""
+        if self._target.is_gone:
+            return
         what = self._target.prepare()
         self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Remove it from memory, unless something came into its way."""
+        if not answers:
+            self._clearing.failed(self._asked, Code.BUSY, _changing(self._target.kind, self._target.name))
+            return
         removed = answers[0]
         if removed.again or removed.is_refused(force=self._asked.frame.force):
             self._target.keep()
         else:
             self._target.done(removed)
-        self._clearing.removed(self._asked, answers[0])
+        self._clearing.removed(self._asked, removed)
 
     def failed(self, code: Code, message: str) -> None:
         """Keep everything."""
         self._target.keep()
         self._clearing.failed(self._asked, code, message)
+
+
+def _changing(kind: str, name: str) -> str:
+    return f"{kind} {name} is being changed: repeat this"

@@ -59,7 +59,12 @@ class Target(ABC):
 
     def begin(self) -> bool:
         """Begin to change it. Return False if somebody else does, or has removed it. `done` or `keep` follows."""
-        return True
+        return not self.is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether a mailbox of it was removed, or is about to be: one with its name would be another one."""
+        return any(mailbox.removed for mailbox in self.mailboxes)
 
     @abstractmethod
     def look(self) -> What:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bus.core.batches import Batch
 from bus.model.keys import Key
 from bus.wire.frames import (
@@ -277,6 +279,29 @@ def test_a_group_that_is_removed_twice_at_the_same_time_is_removed_once() -> Non
     assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
     [refused] = worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=6, force=True)) + worker.settle(2)
     assert refused["code"] == "not_found"
+
+
+@pytest.mark.parametrize("is_written", [True, False], ids=["while it is written", "before it is written"])
+def test_what_waits_in_a_group_that_is_removed_meanwhile_is_not_purged(is_written: bool) -> None:
+    worker = with_backlog(0)
+    for request in (Subscribe(request=5, channel="work", group="team"), Unsubscribe(request=6, channel="work")):
+        worker.say(b"b", request)
+        worker.commit()
+    worker.say(b"s", published(ToChannel(name="work")))
+    worker.commit()
+    purge = remove(MailboxOf("work/team"), id=2, request=5)
+    if is_written:
+        batch = on_its_way(worker, GroupOf("work", "team"))
+        worker.say(b"s", purge)
+        said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    else:
+        said = worker.say(b"s", remove(GroupOf("work", "team"), force=True)) + worker.say(b"s", purge)
+    said += worker.settle(3)
+    assert [(value["kind"], value["counts"]["waiting"]) for value in answers(said)] == [("group", 1)]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=7, channel="work", group="team", start="all"))
+    assert len(delivered(worker.settle(2))) == 1
 
 
 def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> None:
