@@ -208,9 +208,11 @@ scene("waiting ends by a signal, and by closing", async () => {
   await assert.rejects(waiter.ask("status", {}, { signal: aborted }), /of the caller/);
   await assert.rejects(connect({ bot: "x", url: keeper.url, signal: aborted }), /of the caller/);
   const receiving = assert.rejects(waiter.receive(), ClosedError);
-  const iterating = (async () => {
-    for await (const message of waiter.messages()) assert.fail(message.id);
-  })();
+  const iterate = async (signal?: AbortSignal) => {
+    for await (const message of waiter.messages(signal && { signal })) assert.fail(message.id);
+  };
+  await iterate(AbortSignal.timeout(50));
+  const iterating = iterate();
   await waiter.close();
   await Promise.all([receiving, iterating]);
   await assert.rejects(waiter.publish("x", 1), ClosedError);
