@@ -68,6 +68,7 @@ GROUPS = {
         "restore": "bus.cli.databases:restore",
         "restored": "bus.cli.databases:restored",
         "check": "bus.cli.databases:check",
+        "compact": "bus.cli.compacting:compact",
         "export": "bus.cli.exporting:export",
         "import": "bus.cli.importing:import_",
         "move": "bus.cli.moving:move",

@@ -86,7 +86,7 @@ class Application:
         return f"<Application of {self._bot.name!r} handlers={len(self.handlers)}>"
 
     def share(self, other: Application) -> None:
-        """Take the handlers and subscriptions of another application, also those that are added later."""
+        """Include the handlers and subscriptions of another application, also those that are added later."""
         self.handlers, self.subscriptions = other.handlers, other.subscriptions
 
     def on_message(self, message_type: str | None = None, *, body: Any = None) -> Callable[[_H], _H]:

@@ -77,6 +77,7 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "bus.web.alarms",
     "bus.web.plots",
     "bus.web.shown",
     "store.findings",
