@@ -27,6 +27,7 @@ from bus.model.repository import (
     Change,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -70,6 +71,7 @@ from bus.model.repository import (
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row, seal
 from .commits import Commits
+from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
@@ -123,6 +125,11 @@ _SURVEY_PART = "seq > ? AND seq <= ?"
 _SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
 
 _SEQ_MAX = (1 << 63) - 1
+
+_WHOLE = (
+    "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
+    " `posthouse compact --whole` does that, at a quiet hour"
+)
 
 
 class SqliteLog:
@@ -470,6 +477,17 @@ class SqliteLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Give some free pages of the file back to the system, or only say how many there are."""
+        done = await self._database.writer.run(partial(give_back, dry_run=dry_run))
+        if dry_run:
+            return done
+        if not done.in_portions:
+            raise Conflict(_WHOLE)
+        if not done.free_bytes:
+            await self._database.writer.between(shorten)
+        return done
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""
