@@ -106,10 +106,11 @@ def _states(seed: int) -> set[str]:
     return seen
 
 
+@pytest.mark.timeout(600)
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     seen: set[str] = set()
-    for seed in range(47, 57):
+    for seed in (54, 48, 47, *range(49, 54)):
         if seen != STATES:
             seen |= _states(seed)
     assert seen == STATES
