@@ -17,11 +17,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    from . import sync
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
-    from .client.draft import Draft
+    from .client.draft import Draft, Reply
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
+    from .client.middleware import Middleware
+    from .client.sending import Sending
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
         TooLarge,
         TooManyKeys,
         TooManySignals,
+        UnfitBody,
         UnknownBot,
         UnknownChannel,
         UnknownWorkflow,
@@ -183,6 +188,7 @@ __all__ = [
     "MalformedAnswer",
     "MayAnswer",
     "Message",
+    "Middleware",
     "NotFound",
     "NotInFlight",
     "Overlap",
@@ -190,6 +196,7 @@ __all__ = [
     "RecordDamaged",
     "Rejected",
     "Reloaded",
+    "Reply",
     "ReplyTimeout",
     "RequestError",
     "ResultTimeout",
@@ -215,6 +222,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "ScheduleStatus",
+    "Sending",
     "Signal",
     "SlotsTaken",
     "StepChanged",
@@ -229,6 +237,7 @@ __all__ = [
     "TooLarge",
     "TooManyKeys",
     "TooManySignals",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnknownWorkflow",
@@ -245,6 +254,7 @@ __all__ = [
     "connect",
     "events",
     "step_threads",
+    "sync",
     "timestamp",
 ]
 
@@ -261,6 +271,8 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "client.sending",
+    "client.middleware",
     "client.keyed",
     "runs.calling",
     "runs.commits",
@@ -273,7 +285,9 @@ because a command or a store needs few of them. So each comes after those that i
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
+    if name == "__version__":
+        return import_module("importlib.metadata").version("posthouse")
+    if name in ("errors", "sync"):
         return import_module(f".{name}", __name__)
     if name == "events":
         return import_module(".model.events", __name__)

@@ -42,7 +42,7 @@ from .query_frames import (
     Status,
     Subscriptions,
 )
-from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
+from .removing_frames import Compact, EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -57,6 +57,7 @@ __all__ = [
     "Closing",
     "Code",
     "Commit",
+    "Compact",
     "Credit",
     "DeadLetters",
     "DelayedQuery",
@@ -259,7 +260,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | DelayedQuery | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub | Compact
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
@@ -312,6 +313,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a step's output."""
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
+    tap: str | None = None
+    """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):

@@ -27,6 +27,7 @@ from bus.model.repository import (
     Change,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -70,6 +71,7 @@ from bus.model.repository import (
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row, seal
 from .commits import Commits
+from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
@@ -102,13 +104,15 @@ _CHANNEL_COUNTS = """
 _BETWEEN = """
     WHERE seq IN (
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
+            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
         UNION
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
-    ) ORDER BY seq DESC LIMIT ?4"""
+            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
+    ) ORDER BY seq {order} LIMIT ?5"""
 
-_CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_CHANNEL = "WHERE recipient_channel = ? AND seq > ? AND seq < ? ORDER BY seq {order} LIMIT ?"
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -121,6 +125,11 @@ _SURVEY_PART = "seq > ? AND seq <= ?"
 _SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
 
 _SEQ_MAX = (1 << 63) - 1
+
+_WHOLE = (
+    "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
+    " `posthouse compact --whole` does that, at a quiet hour"
+)
 
 
 class SqliteLog:
@@ -352,11 +361,13 @@ class SqliteLog:
         return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first."""
+        """Return a conversation in the order that is asked for."""
+        order = "DESC" if request.after_seq is None else "ASC"
         before = _SEQ_MAX if request.before_seq is None else request.before_seq
+        part = (request.after_seq or 0, before, request.limit)
         if request.between is not None:
-            return await fetch(self._questions, _BETWEEN, (*request.between, before, request.limit))
-        return await fetch(self._questions, _CHANNEL, (request.channel, before, request.limit))
+            return await fetch(self._questions, _BETWEEN.format(order=order), (*request.between, *part))
+        return await fetch(self._questions, _CHANNEL.format(order=order), (request.channel, *part))
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
         """Return the seqs of the thread of the message that is meant, newest first."""
@@ -466,6 +477,17 @@ class SqliteLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Give some free pages of the file back to the system, or only say how many there are."""
+        done = await self._database.writer.run(partial(give_back, dry_run=dry_run))
+        if dry_run:
+            return done
+        if not done.in_portions:
+            raise Conflict(_WHOLE)
+        if not done.free_bytes:
+            await self._database.writer.between(shorten)
+        return done
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""
