@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .client.draft import Draft
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
+    from .client.requesting import Answer, Question
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from .runs.run import Run
     from .wire.answers import (
         FoundMessage,
+        KeptMessage,
         KeyAdded,
         KeysRevoked,
         ListedBot,
@@ -133,6 +135,7 @@ __all__ = [
     "DEFAULT_TAP_URL",
     "DEFAULT_URL",
     "AddressError",
+    "Answer",
     "ApprovalTimedOut",
     "Bot",
     "BotConflict",
@@ -161,6 +164,7 @@ __all__ = [
     "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeptMessage",
     "KeyAdded",
     "KeyRefused",
     "KeyedChange",
@@ -186,6 +190,7 @@ __all__ = [
     "NotFound",
     "NotInFlight",
     "Overlap",
+    "Question",
     "Receipt",
     "RecordDamaged",
     "Rejected",
@@ -262,6 +267,7 @@ _MODULES = (
     "client.waiting",
     "client.message",
     "client.keyed",
+    "client.requesting",
     "runs.calling",
     "runs.commits",
     "runs.handle",

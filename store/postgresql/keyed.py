@@ -16,6 +16,8 @@ from bus.errors import ChangesForgotten, StoreError
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
+from bus.model.repository import LogMessage, Lot, Outcome
+from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
 from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
 from .server.database import Database
@@ -164,6 +166,27 @@ class PostgresqlKeyed:
             counts = dict(map(tuple, await connection.fetch(_COUNT, unknown)))
             self._counts.counted(dict.fromkeys(unknown, 0) | counts, now)
         return unit
+
+    async def _write_whole(self, transaction: Transaction, writes: Sequence[KeyedWrite]) -> None:
+        unit = await self.unit(transaction, writes)
+        unit.write_whole(writes)
+        await flush(transaction.connection, unit)
+
+    async def retain(
+        self, transaction: Transaction, lots: Sequence[Lot], added: Sequence[Outcome], timestamp: str
+    ) -> None:
+        """Write the last values of the channels to which lots were added, within a transaction."""
+        if writes := retained(lots, added, timestamp):
+            await self._write_whole(transaction, writes)
+
+    async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
+        """Return the last value of a channel, within a transaction."""
+        rows = await transaction.connection.fetch(_GET, RETAINED, channel, self._now(transaction))
+        return next(map(retained_message, keyed_values(map(tuple, rows))), None)
+
+    async def forget(self, transaction: Transaction, channel: str) -> None:
+        """Remove the last value of a channel, within a transaction."""
+        await self._write_whole(transaction, [forgotten(channel)])
 
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""

@@ -25,6 +25,7 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
+    CloseChannel,
     Committed,
     CommitWork,
     DeadLetter,
@@ -231,6 +232,7 @@ class PostgresLog:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, at)
                 await self._conversations.open(connection, stored(change, added), at)
+                await self._keyed.retain(transaction, lots, added, at)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change, at)
@@ -241,7 +243,10 @@ class PostgresLog:
             case Erase():
                 return await erase(transaction, change)
             case Remove():
-                return await remove_what(connection, change)
+                removed = await remove_what(connection, change)
+                if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+                    await self._keyed.forget(transaction, change.what.channel)
+                return removed
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -286,7 +291,10 @@ class PostgresLog:
             case AddChannel(channel):
                 await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
             case AddSubscription():
-                return await subscribe(transaction, change)
+                subscribed = await subscribe(transaction, change)
+                if not change.retained:
+                    return subscribed
+                return replace(subscribed, retained=await self._keyed.retained(transaction, change.channel))
             case RemoveSubscription():
                 return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
             case _:

@@ -7,7 +7,7 @@ wait together are carried out in one turn of the database's thread; a write alon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -17,6 +17,8 @@ from bus.errors import ChangesForgotten, StoreError
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
+from bus.model.repository import LogMessage, Lot, Outcome
+from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
 from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
 from .file.database import Database
@@ -143,11 +145,29 @@ class SqliteKeyed:
             self._counts.counted({store: keys}, now)
         return unit
 
+    async def retain(
+        self, transaction: Transaction, lots: Sequence[Lot], added: Sequence[Outcome], timestamp: str
+    ) -> None:
+        """Write the last values of the channels to which lots were added, within a transaction."""
+        if writes := retained(lots, added, timestamp):
+            transaction.body_bytes += sum(len(write.value or "") for write in writes)
+            await transaction.connection.run(partial(self.write_whole, writes))
+
+    async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
+        """Return the last value of a channel, within a transaction."""
+        found = self._found(await transaction.connection.execute_fetchall(_GET, (RETAINED, channel)))
+        return None if found is None else retained_message(found)
+
+    async def forget(self, transaction: Transaction, channel: str) -> None:
+        """Remove the last value of a channel, within a transaction."""
+        await transaction.connection.run(partial(self.write_whole, [forgotten(channel)]))
+
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""
-        rows = await self._database.read.execute_fetchall(_GET, (store, key))
-        now = self.now()
-        return next((found for found in keyed_values(rows, now) if found.state.has_value), None)
+        return self._found(await self._database.read.execute_fetchall(_GET, (store, key)))
+
+    def _found(self, rows: Iterable[Any]) -> StoredValue | None:
+        return next((found for found in keyed_values(rows, self.now()) if found.state.has_value), None)
 
     async def list_values(
         self, store: str, prefix: str, *, after: str | None, limit: int, bytes_max: int

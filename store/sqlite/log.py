@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from bus.errors import Conflict
-from bus.model.arriving import appended, are_due, settled, stored
+from bus.model.arriving import appended, are_plain, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -25,6 +27,7 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
+    CloseChannel,
     Committed,
     CommitWork,
     DeadLetter,
@@ -201,7 +204,7 @@ class SqliteLog:
 
     def _is_plain(self, change: Change) -> bool:
         if isinstance(change, AddMessages):
-            return are_due(change.lots) and not self._conversations.new_pairs(change.lots)
+            return are_plain(change.lots) and not self._conversations.new_pairs(change.lots)
         return isinstance(change, SaveMailbox | AddSecurityEvents)
 
     def _is_taint_decided(self, changes: Sequence[Change]) -> bool:
@@ -220,6 +223,7 @@ class SqliteLog:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, change.timestamp)
                 await self._conversations.open(connection, stored(change, added), change.timestamp)
+                await self._keyed.retain(transaction, lots, added, change.timestamp)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
@@ -230,7 +234,10 @@ class SqliteLog:
             case Erase():
                 return await erase(connection, change)
             case Remove():
-                return await remove_what(connection, change)
+                removed = await remove_what(connection, change)
+                if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+                    await self._keyed.forget(transaction, change.what.channel)
+                return removed
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -252,7 +259,10 @@ class SqliteLog:
                     (channel.name, channel.created_at, channel.created_by_bot_id),
                 )
             case AddSubscription():
-                return await self._subscribe(transaction, change)
+                subscribed = await self._subscribe(transaction, change)
+                if not change.retained:
+                    return subscribed
+                return replace(subscribed, retained=await self._keyed.retained(transaction, change.channel))
             case RemoveSubscription():
                 cursor = await connection.execute(
                     "DELETE FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
