@@ -11,6 +11,8 @@ from typing import Any
 from bus.errors import RecordDamaged
 from bus.model.keyed import StoredValue, ValueState
 from bus.model.keyed_unit import KeyedRow
+from bus.model.repository import FoundValue, SearchRequest
+from bus.model.searching import value_contains
 
 from .seals import is_sealed, seal
 
@@ -21,6 +23,7 @@ __all__ = [
     "KEYS_COUNT",
     "VALUED",
     "altered_keys",
+    "found_values",
     "keyed_values",
     "row_without_value",
     "sealed_row",
@@ -60,6 +63,16 @@ def keyed_values(rows: Iterable[Sequence[Any]], now: str | None = None) -> list[
             row = row.emptied(ValueState.EXPIRED)
         found.append(row.stored_value())
     return found
+
+
+def found_values(request: SearchRequest, rows: Iterable[Sequence[Any]]) -> list[FoundValue]:
+    """Return which rows of KEYED_VALUES have what is searched for; also damaged ones, which are to go as well."""
+    found = [KeyedRow(*columns[:-1]) for columns in rows]
+    return [
+        FoundValue(row.store, row.key, row.revision)
+        for row in found
+        if value_contains(request, row.stored_value(), row.store)
+    ]
 
 
 def altered_keys(rows: Iterable[Sequence[Any]]) -> list[str]:

@@ -48,7 +48,7 @@ from .changes import (
     group_mailbox_id,
     timestamp_of,
 )
-from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
+from .erasing import Delayed, Erase, Erased, ErasedValue, FoundContents, FoundRun, FoundValue, Removal, SearchRequest
 from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
@@ -121,9 +121,11 @@ __all__ = [
     "EndedRun",
     "Erase",
     "Erased",
+    "ErasedValue",
     "FindRequest",
     "FoundContents",
     "FoundRun",
+    "FoundValue",
     "Group",
     "HistoryRequest",
     "Key",

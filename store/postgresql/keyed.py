@@ -6,13 +6,14 @@ wait together are read with one statement and written with one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import chain
 
 import asyncpg
 
 from bus.errors import ChangesForgotten, StoreError
+from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
@@ -44,12 +45,12 @@ _COUNT = f"SELECT store, count(*) FROM keyed_values WHERE store = ANY($1::text[]
 # What was there is changed before the rest is inserted: a key has one last write.
 _FLUSH = f"""
     WITH gone AS (
-        UPDATE keyed_values AS old SET state = new.state, value = NULL, checksum = new.checksum
-        FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS new (revision, state, checksum)
+        UPDATE keyed_values AS old SET key = new.key, state = new.state, value = NULL, checksum = new.checksum
+        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS new (revision, key, state, checksum)
         WHERE old.revision = new.revision RETURNING old.revision)
     INSERT INTO keyed_values ({KEYED_COLUMNS})
-    SELECT * FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-        $11::text[], $12::text[], $13::text[], $14::bigint[])
+    SELECT * FROM unnest($5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::text[], $15::bigint[])
     WHERE (SELECT count(*) FROM gone) >= 0"""
 
 _COLUMNS = len(KEYED_COLUMNS.split(", "))
@@ -181,12 +182,28 @@ class PostgresqlKeyed:
 
     async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
         """Return the last value of a channel, within a transaction."""
+        return next(map(retained_message, await self._last_value(transaction, channel)), None)
+
+    async def _last_value(self, transaction: Transaction, channel: str) -> list[StoredValue]:
         rows = await transaction.connection.fetch(_GET, RETAINED, channel, self._now(transaction))
-        return next(map(retained_message, keyed_values(map(tuple, rows))), None)
+        return keyed_values(map(tuple, rows))
 
     async def forget(self, transaction: Transaction, channel: str) -> None:
         """Remove the last value of a channel, within a transaction."""
         await self._write_whole(transaction, [forgotten(channel)])
+
+    async def erase(
+        self, transaction: Transaction, change: Erase, seqs: Collection[int], channels: Iterable[str]
+    ) -> tuple[ErasedValue, ...]:
+        """Remove values within a transaction, and the last values of channels that are messages with these seqs."""
+        values = dict.fromkeys(change.values)
+        for channel in channels:
+            for last in await self._last_value(transaction, channel):
+                if retained_message(last).seq in seqs:
+                    values[FoundValue(RETAINED, channel, last.revision)] = None
+        writes = deletions(values, change.bot_id)
+        [outcomes] = await self._write_joined(transaction, [writes])
+        return erased_values(values, outcomes)
 
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""
@@ -259,7 +276,7 @@ async def flush(connection: asyncpg.Connection, unit: KeyedUnit) -> None:
     """Write what a unit changed."""
     replaced, added = unit.replaced, unit.added
     if replaced or added:
-        left = ([row.revision for row in replaced], [row.state for row in replaced])
+        left = ([row.revision for row in replaced], [row.key for row in replaced], [row.state for row in replaced])
         seals = [sealed_row(row)[-1] for row in replaced]
         columns = map(list, zip(*map(sealed_row, added), strict=True)) if added else ([] for _ in range(_COLUMNS))
         await connection.execute(_FLUSH, *left, seals, *columns)

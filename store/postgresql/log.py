@@ -241,7 +241,7 @@ class PostgresLog:
             case RemoveMessages():
                 return await remove_messages(transaction, change)
             case Erase():
-                return await erase(transaction, change)
+                return await erase(transaction, change, self._keyed)
             case Remove():
                 removed = await remove_what(connection, change)
                 if removed.done and not removed.again and isinstance(change.what, CloseChannel):

@@ -7,13 +7,14 @@ wait together are carried out in one turn of the database's thread; a write alon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from bus.errors import ChangesForgotten, StoreError
+from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
@@ -39,7 +40,7 @@ _LAST = "SELECT COALESCE(MAX(revision), 0) FROM keyed_values"
 
 _SAVE = f"INSERT OR REPLACE INTO keyed_values ({KEYED_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_EMPTY = "UPDATE keyed_values SET state = ?2, value = NULL, checksum = ?3 WHERE revision = ?1"
+_EMPTY = "UPDATE keyed_values SET key = ?2, state = ?3, value = NULL, checksum = ?4 WHERE revision = ?1"
 
 _REMOVE = "DELETE FROM keyed_values WHERE revision = ?"
 
@@ -155,12 +156,28 @@ class SqliteKeyed:
 
     async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
         """Return the last value of a channel, within a transaction."""
-        found = self._found(await transaction.connection.execute_fetchall(_GET, (RETAINED, channel)))
+        found = await self._last_value(transaction, channel)
         return None if found is None else retained_message(found)
+
+    async def _last_value(self, transaction: Transaction, channel: str) -> StoredValue | None:
+        return self._found(await transaction.connection.execute_fetchall(_GET, (RETAINED, channel)))
 
     async def forget(self, transaction: Transaction, channel: str) -> None:
         """Remove the last value of a channel, within a transaction."""
         await transaction.connection.run(partial(self.write_whole, [forgotten(channel)]))
+
+    async def erase(
+        self, transaction: Transaction, change: Erase, seqs: Collection[int], channels: Iterable[str]
+    ) -> tuple[ErasedValue, ...]:
+        """Remove values within a transaction, and the last values of channels that are messages with these seqs."""
+        values = dict.fromkeys(change.values)
+        for channel in channels:
+            last = await self._last_value(transaction, channel)
+            if last is not None and retained_message(last).seq in seqs:
+                values[FoundValue(RETAINED, channel, last.revision)] = None
+        writes = deletions(values, change.bot_id)
+        [outcomes] = await transaction.connection.run(partial(self._write_all, [writes], False))
+        return erased_values(values, outcomes)
 
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""
@@ -228,7 +245,8 @@ class SqliteKeyed:
 
 def _flush(connection: sqlite3.Connection, unit: KeyedUnit) -> None:
     """Write what a unit changed. Runs on the database's thread."""
-    connection.executemany(_EMPTY, [(row.revision, row.state, sealed_row(row)[-1]) for row in unit.replaced])
+    left = [(row.revision, row.key, row.state, sealed_row(row)[-1]) for row in unit.replaced]
+    connection.executemany(_EMPTY, left)
     connection.executemany(_SAVE, [sealed_row(row) for row in unit.added])
 
 

@@ -232,7 +232,7 @@ class SqliteLog:
             case RemoveMessages():
                 return await self._remove(transaction, change)
             case Erase():
-                return await erase(connection, change)
+                return await erase(transaction, change, self._keyed)
             case Remove():
                 removed = await remove_what(connection, change)
                 if removed.done and not removed.again and isinstance(change.what, CloseChannel):
