@@ -112,6 +112,7 @@ def _close_channel(log: FakeLog, change: Remove, what: CloseChannel, removed: Re
     for mailbox_id in mailboxes:
         log.mailboxes.pop(mailbox_id, None)
     log.channels.pop(what.channel, None)
+    log.keyed.forget(what.channel)
     return removed
 
 
