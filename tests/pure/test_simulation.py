@@ -12,7 +12,7 @@ from .simulation import Simulation, play
 
 WORLDS = 12
 WORLDS_WITH_EVENTS = (18, 28)
-WORLDS_WITH_VALUES = (9, 20, 31, 42)
+WORLDS_WITH_VALUES = (20, 31, 42)
 """Where bots share keyed values, and channels have a last value."""
 STEPS = 1500
 
