@@ -1,4 +1,4 @@
-"""Completion of names in a shell: bots, channels, mailboxes and runs, asked of the worker.
+"""Completion of names in a shell: bots, channels, mailboxes, runs and keys of values, asked of the worker.
 
 Owns these questions. They come from a key that somebody pressed: they end soon, and whatever goes wrong, nothing is
 completed.
@@ -19,13 +19,16 @@ from ..client.endpoint import VARIABLE
 from ..errors import BusError
 from .options import beside
 
-__all__ = ["complete_bots", "complete_channels", "complete_mailboxes", "complete_runs"]
+__all__ = ["complete_bots", "complete_channels", "complete_keys", "complete_mailboxes", "complete_runs"]
 
 _SECONDS = 1.0
 """How long somebody waits for a completion."""
 
 _RUNS_MAX = 100
 """Runs that are offered: the newest."""
+
+_KEYS_MAX = 50
+"""Keys of a store that are offered."""
 
 Offers = list[tuple[str, str]]
 """What may be meant, each with what it is."""
@@ -74,6 +77,16 @@ async def _mailboxes(bot: Bot) -> Offers:
 async def _runs(bot: Bot) -> Offers:
     runs = await bot.workflows.list_all_runs(limit=_RUNS_MAX)
     return [(run.id, f"{run.workflow_name}, {run.status}") for run in runs]
+
+
+def complete_keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the keys of the store that the command line names."""
+
+    async def keys(bot: Bot) -> Offers:
+        found = await bot.kv(str(context.params.get("store"))).list(incomplete, limit=_KEYS_MAX)
+        return [(each.key, f"revision {each.revision}") for each in found]
+
+    return _of(keys)(context, parameter, incomplete)
 
 
 complete_bots, complete_channels, complete_mailboxes, complete_runs = map(
