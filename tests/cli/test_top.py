@@ -133,12 +133,14 @@ def completed(posthouse: Posthouse, *words: str) -> list[str]:
 def test_a_shell_completes_names(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "completa")
     posthouse.answer("publish", "completed-news", "1", "--as", "completa")
+    posthouse.answer("kv", "put", "completed", "model/a", "1")
     for words, found in (
         (["mailb"], ["mailbox"]),
         (["send", "compl"], ["completa"]),
         (["publish", "compl"], ["completed-news"]),
         (["history", "--channel", "compl"], ["completed-news"]),
         (["mailbox", "compl"], ["completa"]),
+        (["kv", "get", "completed", "mo"], ["model/a"]),
     ):
         ending = time.monotonic() + TIMEOUT_SECONDS
         while (names := completed(posthouse, *words)) != found and time.monotonic() < ending:

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.wire.frames import Commit
+from bus.wire.frames import Commit, Subscribe, ToChannel
 from bus.wire.sending_frames import CommittedValue
 
+from ..pure.worker import published
 from .house import House, opened
 
 pytestmark = pytest.mark.anyio
@@ -78,3 +79,22 @@ async def test_a_commit_writes_only_where_its_bot_may(house: House) -> None:
     assert done["op"] == "ok"
     assert (await house.call("reader", "kv_get", kv="reader.own", key="a"))["value"] == 1
     assert await house.call("ann", "kv_get", kv="config", key="a") is None
+
+
+async def test_who_may_read_a_channel_reads_its_last_value(house: House) -> None:
+    await house.say("ann", published(ToChannel("news"), retain=True))
+    for bot in ("ann", "eve", "ops"):
+        assert (await house.call(bot, "retained", channel="news"))["body"] == 1
+    assert await house.refused("reader", "retained", channel="news") == "forbidden"
+    assert (await house.call("reader", "retained", channel="news"))["details"]["object"] == "channel:news"
+    [refused] = await house.say("reader", Subscribe(request=5, channel="news", retained=True))
+    assert refused["code"] == "forbidden"
+    [subscribed] = await house.say("eve", Subscribe(request=5, channel="news", retained=True))
+    assert subscribed["value"]["retained"]["body"] == 1
+
+
+async def test_who_may_not_publish_retains_nothing(house: House) -> None:
+    await house.say("ann", published(ToChannel("news"), retain=True))
+    [refused] = await house.say("reader", published(ToChannel("news"), retain=True, body=msgspec.Raw(b"2")))
+    assert refused["errors"][0]["code"] == "forbidden"
+    assert (await house.call("ann", "retained", channel="news"))["body"] == 1
