@@ -27,7 +27,6 @@ from .client.credentials import Credentials
 from .client.draft import Draft, PublishOptions, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
-from .client.ids import chosen_id
 from .client.inbox import Inbox
 from .client.keyed import KeyedCaller, KeyedStore
 from .client.message import Message
@@ -309,7 +308,13 @@ class Bot(Asking, Removing, Requesting, Handlers):
 
     @overload
     async def subscribe(
-        self, channel: str, *, start: _Start = ..., echo: bool = ..., group: str | None = ..., retained: Literal[True]
+        self,
+        channel: str,
+        *,
+        start: _Start = ...,
+        echo: bool = ...,
+        group: str | None = ...,
+        retained: Literal[True],
     ) -> KeptMessage | None: ...
 
     async def subscribe(

@@ -87,8 +87,8 @@ class Removing:
 
         At most 1,000 of each. An erased message keeps its place: its seq, id, sender, recipient, type and time. Its
         body is None, and it has no headers. Mailboxes that still wait for it pass over it, and their bots are told
-        of the gap. A delayed message is gone, and so is its id. Runs that have not ended are left, and named. A keyed
-        value is deleted if it still has that revision; the last value of a channel goes with its message.
+        of the gap. A delayed message is gone, and so is its id. Runs that have not ended are left, and named. A
+        keyed value is deleted if it still has that revision; the last value of a channel goes with its message.
 
         A record of it is kept for good, with who asked, and a `reference` of yours (a line of text that should name
         nobody). Repeating an `id` changes nothing more.

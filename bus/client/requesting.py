@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -100,7 +100,7 @@ class Requesting:
         Leaving the block ends those that are left, and a reply that comes later is an ordinary message. At most
         1,000 requests are open at once, and the timeout of a further one begins when it is sent.
         """
-        return Gathering(self, questions)
+        return Gathering(self._ask, questions)
 
     async def _ask(self, question: Question) -> Message:
         message_id = chosen_id(question.id)
@@ -119,8 +119,8 @@ class Requesting:
 class Gathering:
     """Requests that are made together; see `Requesting.gather`. It can be used once."""
 
-    def __init__(self, by: Requesting, questions: Sequence[Question]) -> None:
-        self._by = by
+    def __init__(self, ask: Callable[[Question], Awaitable[Message]], questions: Sequence[Question]) -> None:
+        self._ask = ask
         self._questions = list(questions)
         self._answered: deque[Answer] = deque()
         self._left = len(self._questions)
@@ -176,7 +176,7 @@ class Gathering:
     async def _one(self, index: int, question: Question, room: anyio.Semaphore) -> None:
         answer = Answer(index=index, question=question)
         try:
-            answer = msgspec.structs.replace(answer, reply=await self._by._ask(question))
+            answer = msgspec.structs.replace(answer, reply=await self._ask(question))
         except Exception as error:
             answer = msgspec.structs.replace(answer, error=error)
         finally:

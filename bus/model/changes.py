@@ -81,8 +81,8 @@ class AddChannel(msgspec.Struct, frozen=True):
 class AddSubscription(msgspec.Struct, frozen=True):
     """Subscribe a bot to an existing channel; `start_seq=None` means the log's end. Answered `Subscribed`.
 
-    With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start. With
-    `retained`, the last value of the channel is answered, too.
+    With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start.
+    With `retained`, the last value of the channel is answered, too.
     """
 
     bot_id: str

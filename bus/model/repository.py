@@ -48,7 +48,17 @@ from .changes import (
     group_mailbox_id,
     timestamp_of,
 )
-from .erasing import Delayed, Erase, Erased, ErasedValue, FoundContents, FoundRun, FoundValue, Removal, SearchRequest
+from .erasing import (
+    Delayed,
+    Erase,
+    Erased,
+    ErasedValue,
+    FoundContents,
+    FoundRun,
+    FoundValue,
+    Removal,
+    SearchRequest,
+)
 from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure

@@ -1,7 +1,7 @@
 """The last value of a channel: the message that was published with `retain` last, as a keyed value.
 
-Owns the store that has them, by the names of their channels, and the form of a value. A backend writes `retained` in
-the transaction in which the messages enter the log, so that there is never one without the other. A body of null
+Owns the store that has them, by the names of their channels, and the form of a value. A backend writes `retained`
+in the transaction in which the messages enter the log, so that there is never one without the other. A body of null
 clears the value. No client can name this store: names of stores begin with a letter or a digit.
 
 Pure.

@@ -109,7 +109,7 @@ def contains(request: SearchRequest, body: bytes, headers: bytes) -> bool:
 
 
 def value_contains(request: SearchRequest, value: StoredValue, store: str) -> bool:
-    """Return True if a keyed value has what is searched for. The last value of a channel is searched as a message."""
+    """Return True if a keyed value has what is searched for. The last value of a channel is a message."""
     if store == RETAINED:
         message = retained_message(value)
         if request.id is not None:

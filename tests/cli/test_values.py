@@ -16,7 +16,11 @@ def test_a_value_is_put_shown_and_deleted(posthouse: Posthouse) -> None:
     revision = int(put.removeprefix("revision "))
     assert posthouse.answer("kv", "get", "settings", "model") == '{"name":"small","n":1.5}\n'
     found = posthouse.json("kv", "get", "settings", "model")
-    assert (found["revision"], found["value"], found["is_deleted"]) == (revision, {"name": "small", "n": 1.5}, False)
+    assert (found["revision"], found["value"], found["is_deleted"]) == (
+        revision,
+        {"name": "small", "n": 1.5},
+        False,
+    )
     assert posthouse.json("kv", "put", "settings", "word", "plain text")["revision"] > revision
     assert posthouse.answer("kv", "get", "settings", "word") == '"plain text"\n'
     assert posthouse.answer("kv", "put", "settings", "in", "-", stdin="[1]\n").startswith("revision ")
@@ -45,7 +49,10 @@ def test_values_are_listed(posthouse: Posthouse) -> None:
         ("list/a", "lister", '{"key":"list/a"}'),
         ("list/b", "lister", '{"key":"list/b"}'),
     ]
-    assert [each["key"] for each in posthouse.json("kv", "list", "listed", "--after", "list/a")] == ["list/b", "other"]
+    assert [each["key"] for each in posthouse.json("kv", "list", "listed", "--after", "list/a")] == [
+        "list/b",
+        "other",
+    ]
     ended = posthouse.run("kv", "list", "listed", "--limit", "1")
     assert ended.stderr == "for later keys: --after list/a\n"
     assert posthouse.run("kv", "list", "listed", "nothing").stderr == "no values\n"

@@ -43,27 +43,26 @@ async def test_one_member_of_a_group_answers(worker: Worker) -> None:
 
 
 async def test_another_member_answers_if_the_first_one_vanishes(worker: Worker) -> None:
-    async with worker.connect(bot="asker") as asker, anyio.create_task_group() as tasks:
-        async with worker.connect(bot="two", max_in_flight=0) as two:
-            await two.subscribe("jobs", group="workers")
+    replies: list[bus.Message] = []
+    async with (
+        worker.connect(bot="asker") as asker,
+        worker.connect(bot="two", max_in_flight=0) as two,
+        anyio.create_task_group() as tasks,
+    ):
+        await two.subscribe("jobs", group="workers")
+
+        async def ask() -> None:
+            replies.append(await asker.request(channel="jobs", body=4, timeout=BOUND_SECONDS))
+
+        with anyio.fail_after(BOUND_SECONDS):
             async with worker.connect(bot="one") as one:
                 await one.subscribe("jobs", group="workers")
-                replies: list[bus.Message] = []
-
-                async def ask() -> None:
-                    replies.append(await asker.request(channel="jobs", body=4, timeout=BOUND_SECONDS))
-
                 tasks.start_soon(ask)
-                with anyio.fail_after(BOUND_SECONDS):
-                    await one.receive()
+                await one.receive()
             await two.set_credit(5)
-            with anyio.fail_after(BOUND_SECONDS):
-                message = await two.receive()
+            async with await two.receive() as message:
                 await message.reply("done")
-                await message.ack()
-                while not replies:
-                    await anyio.sleep(0.01)
-            assert (replies[0].body, replies[0].sender) == ("done", "two")
+    assert [(reply.body, reply.sender) for reply in replies] == [("done", "two")]
 
 
 async def test_a_channel_to_which_nobody_is_subscribed_says_so(worker: Worker) -> None:

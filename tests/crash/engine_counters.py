@@ -1,6 +1,7 @@
-"""Bots that count in a keyed store on an engine, whose nodes and workers fail: `python -m tests.crash.engine_counters`.
+"""Bots that count in a keyed store on an engine, while its nodes and workers fail.
 
-Owns the round: the faults are those of `failovers`, and what has to hold is in `counters`.
+Run as `python -m tests.crash.engine_counters`. Owns the round: the faults are those of `failovers`, and what has to
+hold is in `counters`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Workers that are broken on purpose: what the checker has to find, so that its silence means something.
 
 Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes`,
-`lies_of_runs`, `lies_of_time`, `lies_of_engines` and `lies_of_values` have the others). Each replaces a piece of the product's inside
-in a process that becomes a worker. They are switches of these tests, and the product knows nothing of them.
+`lies_of_runs`, `lies_of_time`, `lies_of_engines` and `lies_of_values` have the others). Each replaces a piece of
+the product's inside in a process that becomes a worker. They are switches of these tests, and the product knows
+nothing of them.
 """
 
 from __future__ import annotations

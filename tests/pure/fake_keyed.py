@@ -1,7 +1,7 @@
 """The keyed store in memory, for tests of the pure core: what writes do is `bus.model.keyed_unit`, as in a backend.
 
-A method gives other tasks a turn before and after it looks at the rows, and between looks where a backend looks more
-than once.
+A method gives other tasks a turn before and after it looks at the rows, and between looks where a backend looks
+more than once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 
 from bus.errors import ChangesForgotten, RevisionConflict, StoreError
 from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
-from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, ValueState, prefix_end
+from bus.model.keyed import (
+    ChangePage,
+    KeyedSwept,
+    KeyedWrite,
+    StoredValue,
+    SweepKeyed,
+    ValuePage,
+    ValueState,
+    prefix_end,
+)
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp
 from bus.model.repository import LogMessage, Lot, Outcome

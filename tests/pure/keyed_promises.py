@@ -100,7 +100,9 @@ class KeyedPromises:
             self._absent[key] = self.step
         if write.expected is not None and write.expected != found:
             if not isinstance(outcome, RevisionConflict) or outcome.revision != found:
-                raise Violation(f"{key} had revision {found}, not {write.expected}, and the outcome was {outcome!r}")
+                raise Violation(
+                    f"{key} had revision {found}, not {write.expected}, and the outcome was {outcome!r}"
+                )
             return
         if isinstance(outcome, StoreError):
             raise Violation(f"a write of {key}, which had revision {found}, was refused: {outcome!r}")

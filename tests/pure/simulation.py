@@ -368,9 +368,7 @@ class Simulation:
             count = self.random.choice([0, 1, 2])
             messages = [self.promises.note_sent(self._publication()) for _ in range(count)]
             values = self.keyed.values_of_commit()
-            commit = Commit(
-                request=self._number(), id=self._new_id(), messages=messages, acks=acks, values=values
-            )
+            commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
@@ -417,9 +415,7 @@ class Simulation:
                 self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
         connection.answers[number] = answered
-        request = Subscribe(
-            request=number, channel=channel, start=start, echo=echo, group=group, retained=retained
-        )
+        request = Subscribe(request=number, channel=channel, start=start, echo=echo, group=group, retained=retained)
         self._send(connection, request)
 
     def _unsubscribe(self) -> None:

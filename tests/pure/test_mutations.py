@@ -268,7 +268,9 @@ def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
 def puts_whatever_the_revision_is(patch: pytest.MonkeyPatch) -> None:
     """A put that is acknowledged without a look at the revision that it expects."""
     write = KeyedUnit.write
-    patch.setattr(KeyedUnit, "write", lambda self, asked: write(self, msgspec.structs.replace(asked, expected=None)))
+    patch.setattr(
+        KeyedUnit, "write", lambda self, asked: write(self, msgspec.structs.replace(asked, expected=None))
+    )
 
 
 def brings_expired_values_back(patch: pytest.MonkeyPatch) -> None:

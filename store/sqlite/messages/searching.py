@@ -176,9 +176,7 @@ async def _delayed(
     return FoundContents([], found, [], following, last_seq)
 
 
-async def _values(
-    reader: Reader, request: SearchRequest, needles: str, after: int, last_seq: int
-) -> FoundContents:
+async def _values(reader: Reader, request: SearchRequest, needles: str, after: int, last_seq: int) -> FoundContents:
     [[through]] = await reader.execute_fetchall(_LAST_VALUE, (after, _VALUES))
     if through is None:
         return FoundContents([], [], [], None, last_seq)

@@ -35,7 +35,9 @@ def kept(id: str, body: bytes = b'"x"', sender: str = "ann", name: str = "news",
 
 
 async def begin(log: MessageLog) -> None:
-    await log.apply([AddBot(bot("ann")), AddBot(bot("bob")), AddChannel(channel("news")), AddChannel(channel("other"))])
+    await log.apply(
+        [AddBot(bot("ann")), AddBot(bot("bob")), AddChannel(channel("news")), AddChannel(channel("other"))]
+    )
 
 
 async def last(log: MessageLog, name: str = "news") -> LogMessage | None:
