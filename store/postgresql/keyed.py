@@ -7,12 +7,13 @@ wait together are read with one statement and written with one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 
 import asyncpg
 
-from bus.errors import ChangesForgotten, StoreError
+from bus.errors import ChangesForgotten, RecordDamaged, StoreError
 from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
@@ -186,7 +187,9 @@ class PostgresqlKeyed:
 
     async def _last_value(self, transaction: Transaction, channel: str) -> list[StoredValue]:
         rows = await transaction.connection.fetch(_GET, RETAINED, channel, self._now(transaction))
-        return keyed_values(map(tuple, rows))
+        with suppress(RecordDamaged):  # which is told to who reads it alone, and must not stop a batch
+            return keyed_values(map(tuple, rows))
+        return []
 
     async def forget(self, transaction: Transaction, channel: str) -> None:
         """Remove the last value of a channel, within a transaction."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from bus.errors import ChangesForgotten, StoreError
+from bus.errors import ChangesForgotten, RecordDamaged, StoreError
 from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
@@ -160,7 +161,10 @@ class SqliteKeyed:
         return None if found is None else retained_message(found)
 
     async def _last_value(self, transaction: Transaction, channel: str) -> StoredValue | None:
-        return self._found(await transaction.connection.execute_fetchall(_GET, (RETAINED, channel)))
+        rows = await transaction.connection.execute_fetchall(_GET, (RETAINED, channel))
+        with suppress(RecordDamaged):  # which is told to who reads it alone, and must not stop a batch
+            return self._found(rows)
+        return None
 
     async def forget(self, transaction: Transaction, channel: str) -> None:
         """Remove the last value of a channel, within a transaction."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.core import checking
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -32,7 +33,7 @@ from bus.mailbox.sources import Sources
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
 from bus.model.repository import MailboxState, Released, each
-from bus.wire.frames import Published
+from bus.wire.frames import Publication, Published
 
 from .promises import Violation
 from .simulation import play
@@ -301,7 +302,12 @@ def keeps_a_part_of_a_refused_commit(patch: pytest.MonkeyPatch) -> None:
 
 def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     """A lot whose messages are retained as the first of its neighbours is."""
-    patch.setattr("bus.core.checking._are_alike", lambda one, other: one.recipient == other.recipient)
+    are_alike = checking._are_alike
+
+    def broken(one: Publication, other: Publication) -> bool:
+        return are_alike(one, msgspec.structs.replace(other, retain=one.retain))
+
+    patch.setattr(checking, "_are_alike", broken)
 
 
 def retains_repeats(patch: pytest.MonkeyPatch) -> None:
