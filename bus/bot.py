@@ -292,6 +292,10 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """Return a keyed store of the worker, for values that bots share; nothing is sent before it is used."""
         return KeyedStore(name, self._keyed)
 
+    async def kv_stores(self) -> list[str]:
+        """Return the names of the keyed stores that have values, and that this bot may read."""
+        return await self._keyed.stores()
+
     async def retained(self, channel: str) -> KeptMessage | None:
         """Return the last value of a channel: the message that was published with `retain` last; None without one.
 

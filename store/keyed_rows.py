@@ -17,6 +17,7 @@ from bus.model.searching import value_contains
 from .seals import is_sealed, seal
 
 __all__ = [
+    "BEFORE_NAMES",
     "CURRENT",
     "KEYED_COLUMNS",
     "KEYED_VALUES",
@@ -37,6 +38,9 @@ CURRENT = "state IN ('json', 'bytes', 'deleted', 'expired')"
 """The condition of the index of keys."""
 
 VALUED = f"{CURRENT} AND state IN ('json', 'bytes')"
+
+BEFORE_NAMES = "/"
+"""What is before all names of stores that clients can name, and after the others."""
 
 KEYS_COUNT = f"SELECT COUNT(*) FROM keyed_values WHERE {VALUED}"
 

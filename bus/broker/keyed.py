@@ -25,9 +25,11 @@ from ..wire.keyed_calls import (
     KeyedCall,
     KeyedWritten,
     ListChanges,
+    ListStores,
     ListValues,
     PutValue,
     StoreCall,
+    StoreNames,
 )
 from ..wire.limits import FRAME_ROOM_BYTES
 from ..wire.message_answers import KeptMessage
@@ -70,6 +72,8 @@ class KeyedAnswers:
             return outcome
         if isinstance(call, GetRetained):
             return await self._retained(ask, call.channel)
+        if isinstance(call, ListStores):
+            return await self._stores(ask, call)
         assert isinstance(call, StoreCall), "there are no others"
         self._require(ask, Action.READ, f"{KEYED_SCOPE}{call.store}")
         bytes_max = self._limits.frame_bytes_max - FRAME_ROOM_BYTES
@@ -88,6 +92,20 @@ class KeyedAnswers:
                 )
             case _:
                 raise AssertionError(call.method)
+
+    async def _stores(self, ask: Ask, call: ListStores) -> StoreNames:
+        """Return the names of stores that may be read."""
+        found: list[str] = []
+        after, access = call.after, self._core.permitting.access
+        while len(found) <= call.limit:
+            names = await self._store.list_stores(after, call.limit + 1)  # one more says that there are more
+            for name in names:
+                if ask.principal is None or access.may(ask.principal, Action.READ, f"{KEYED_SCOPE}{name}"):
+                    found.append(name)
+            if len(names) <= call.limit:
+                break
+            after = names[-1]
+        return StoreNames(found[: call.limit], len(found) > call.limit)
 
     async def _retained(self, ask: Ask, channel: str) -> KeptMessage | None:
         """Return the last value of a channel that may be read."""

@@ -1,4 +1,4 @@
-"""Completion of names in a shell: bots, channels, mailboxes, runs and keys of values, asked of the worker.
+"""Completion of names in a shell: bots, channels, mailboxes, runs, keyed stores and keys, asked of the worker.
 
 Owns these questions. They come from a key that somebody pressed: they end soon, and whatever goes wrong, nothing is
 completed.
@@ -19,7 +19,14 @@ from ..client.endpoint import VARIABLE
 from ..errors import BusError
 from .options import beside
 
-__all__ = ["complete_bots", "complete_channels", "complete_keys", "complete_mailboxes", "complete_runs"]
+__all__ = [
+    "complete_bots",
+    "complete_channels",
+    "complete_keys",
+    "complete_mailboxes",
+    "complete_runs",
+    "complete_stores",
+]
 
 _SECONDS = 1.0
 """How long somebody waits for a completion."""
@@ -89,6 +96,10 @@ def complete_keys(context: click.Context, parameter: click.Parameter, incomplete
     return _of(keys)(context, parameter, incomplete)
 
 
-complete_bots, complete_channels, complete_mailboxes, complete_runs = map(
-    _of, (_bots, _channels, _mailboxes, _runs)
+async def _stores(bot: Bot) -> Offers:
+    return [(store, "a keyed store") for store in await bot.kv_stores()]
+
+
+complete_bots, complete_channels, complete_mailboxes, complete_runs, complete_stores = map(
+    _of, (_bots, _channels, _mailboxes, _runs, _stores)
 )

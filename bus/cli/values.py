@@ -18,7 +18,7 @@ import rich_click as click
 from ..bot import Bot
 from ..client.keyed import KeyedValue
 from ..wire.limits import NUMBER_MAX
-from .completing import complete_keys
+from .completing import complete_keys, complete_stores
 from .console import Time, amount, json_line, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
@@ -27,7 +27,7 @@ from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
 
 __all__ = ["kv"]
 
-_store = click.argument("store", callback=name_of)
+_store = click.argument("store", callback=name_of, shell_complete=complete_stores)
 _key = click.argument("key", callback=not_empty, shell_complete=complete_keys)
 _prefix = click.argument("prefix", default="", shell_complete=complete_keys)
 _expected = click.option(
@@ -144,6 +144,17 @@ def list_values(link: Link, store: str, prefix: str, after: str | None, limit: i
     show_rows(columns, rows, nothing="no values", minor=("expires", "written", "by", "revision"))
     if len(found) == limit:
         note(f"for later keys: --after {found[-1].key}")
+
+
+@kv.command("stores")
+@asking
+def list_stores(link: Link) -> None:
+    """List the stores that have values."""
+    found = ask(link, lambda bot: bot.kv_stores())
+    if link.as_json:
+        show_json(found)
+    else:
+        show_rows(("store",), [(store,) for store in found], nothing="no stores")
 
 
 @kv.command("watch")

@@ -79,6 +79,16 @@ class KeyedCaller:
             self._room.leave(len(arguments))
         return read_result(call.method, value)
 
+    async def stores(self) -> list[str]:
+        """Return the names of the stores that have values."""
+        found: list[str] = []
+        more = True
+        while more:
+            page: calls.StoreNames = await self.call(calls.ListStores(after=found[-1] if found else ""))
+            found += page.stores
+            more = page.more
+        return found
+
     async def retained(self, channel: str) -> KeptMessage | None:
         """Return the last value of a channel."""
         found: KeptMessage | None = await self.call(calls.GetRetained(channel=channel))

@@ -24,9 +24,11 @@ __all__ = [
     "KeyedCall",
     "KeyedWritten",
     "ListChanges",
+    "ListStores",
     "ListValues",
     "PutValue",
     "StoreCall",
+    "StoreNames",
 ]
 
 Prefix = Annotated[str, Meta(max_length=KEY_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
@@ -104,6 +106,22 @@ class ListChanges(StoreCall, frozen=True, kw_only=True):
     wake: bool = False
 
 
+class StoreNames(msgspec.Struct, frozen=True):
+    """Names of stores in their order; `more` says that others follow."""
+
+    stores: list[str]
+    more: bool = False
+
+
+class ListStores(KeyedCall, frozen=True, kw_only=True):
+    """Asks for the names of stores that have values, after a name."""
+
+    method = "kv_stores"
+    answer = StoreNames
+    after: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")] = ""
+    limit: Limit = ANSWER_ITEMS_MAX
+
+
 class GetRetained(KeyedCall, frozen=True, kw_only=True):
     """Asks for the last value of a channel: the message that was published with `retain` last."""
 
@@ -112,4 +130,12 @@ class GetRetained(KeyedCall, frozen=True, kw_only=True):
     channel: Name
 
 
-KEYED_CALLS: tuple[type[Call], ...] = (PutValue, DeleteValue, GetValue, ListValues, ListChanges, GetRetained)
+KEYED_CALLS: tuple[type[Call], ...] = (
+    PutValue,
+    DeleteValue,
+    GetValue,
+    ListValues,
+    ListChanges,
+    ListStores,
+    GetRetained,
+)

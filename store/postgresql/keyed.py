@@ -21,7 +21,16 @@ from bus.model.records import later, parse_timestamp, timestamp
 from bus.model.repository import LogMessage, Lot, Outcome
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
-from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
+from ..keyed_rows import (
+    BEFORE_NAMES,
+    CURRENT,
+    KEYED_COLUMNS,
+    KEYED_VALUES,
+    VALUED,
+    keyed_values,
+    row_without_value,
+    sealed_row,
+)
 from .server.database import Database
 from .server.writer import Transaction
 
@@ -90,6 +99,15 @@ _CHANGES = _PORTION.format(
     order="revision",
     columns=KEYED_COLUMNS,
 )
+
+# Each step skips the keys of a store.
+_STORES = f"""
+    WITH RECURSIVE found (store) AS (
+        SELECT min(store) FROM keyed_values WHERE {VALUED} AND store > $1
+        UNION ALL
+        SELECT (SELECT min(store) FROM keyed_values WHERE {VALUED} AND store > found.store) FROM found
+        WHERE found.store IS NOT NULL)
+    SELECT store FROM found WHERE store IS NOT NULL LIMIT $2"""
 
 _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
@@ -242,6 +260,11 @@ class PostgresqlKeyed:
         rows = await self._database.read.fetch(sql, limit + 1, bytes_max, *values)
         found = keyed_values((row[:-1] for row in map(tuple, rows[:limit])), now)
         return found, bool(rows) and rows[0][_COLUMNS] > len(found)
+
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        """Return the names of stores."""
+        rows = await self._database.read.fetch(_STORES, max(after, BEFORE_NAMES), limit)
+        return [store for (store,) in rows]
 
     async def last_revision(self) -> int:
         """Return the revision of the last write."""

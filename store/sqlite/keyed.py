@@ -22,7 +22,16 @@ from bus.model.records import later, parse_timestamp, timestamp
 from bus.model.repository import LogMessage, Lot, Outcome
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
-from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
+from ..keyed_rows import (
+    BEFORE_NAMES,
+    CURRENT,
+    KEYED_COLUMNS,
+    KEYED_VALUES,
+    VALUED,
+    keyed_values,
+    row_without_value,
+    sealed_row,
+)
 from .file.database import Database
 from .file.writer import Transaction
 
@@ -51,6 +60,15 @@ _LIST = f"""
     {KEYED_VALUES} WHERE store = ?1 AND key >= ?2 AND key > ?3 AND (?4 IS NULL OR key < ?4) AND {VALUED}
         AND (expires_at IS NULL OR expires_at > ?5)
     ORDER BY key LIMIT ?6"""
+
+_STORES = f"""
+    WITH RECURSIVE found (store) AS (
+        SELECT MIN(store) FROM keyed_values WHERE {VALUED} AND store > ?1
+        UNION ALL
+        SELECT (SELECT MIN(store) FROM keyed_values WHERE {VALUED} AND store > found.store) FROM found
+        WHERE found.store IS NOT NULL)
+    SELECT store FROM found WHERE store IS NOT NULL LIMIT ?2"""
+"""Each step skips the keys of a store."""
 
 _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
@@ -212,6 +230,11 @@ class SqliteKeyed:
         if more or len(rows) > limit:
             return ChangePage(changes, changes[-1].revision, True)
         return ChangePage(changes, max(through, after), searched == _SEARCHED_MAX)
+
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        """Return the names of stores."""
+        values = (max(after, BEFORE_NAMES), limit)
+        return [store for (store,) in await self._database.read.execute_fetchall(_STORES, values)]
 
     async def last_revision(self) -> int:
         """Return the revision of the last write."""

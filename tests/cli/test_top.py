@@ -140,6 +140,7 @@ def test_a_shell_completes_names(posthouse: Posthouse) -> None:
         (["publish", "compl"], ["completed-news"]),
         (["history", "--channel", "compl"], ["completed-news"]),
         (["mailbox", "compl"], ["completa"]),
+        (["kv", "get", "compl"], ["completed"]),
         (["kv", "get", "completed", "mo"], ["model/a"]),
     ):
         ending = time.monotonic() + TIMEOUT_SECONDS

@@ -58,6 +58,12 @@ def test_values_are_listed(posthouse: Posthouse) -> None:
     assert posthouse.run("kv", "list", "listed", "nothing").stderr == "no values\n"
 
 
+def test_stores_are_listed(posthouse: Posthouse) -> None:
+    posthouse.answer("kv", "put", "a-store-of-mine", "a", "1")
+    assert "a-store-of-mine" in posthouse.answer("kv", "stores").splitlines()
+    assert "a-store-of-mine" in posthouse.json("kv", "stores")
+
+
 def test_bytes_are_written_as_they_are(posthouse: Posthouse) -> None:
     async def put() -> None:
         async with bus.connect(posthouse.url, bot="writer", timeout=TIMEOUT_SECONDS) as bot:

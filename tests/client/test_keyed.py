@@ -130,6 +130,12 @@ async def test_the_largest_values_are_stored_and_larger_ones_are_not(store_url: 
             assert [len(str(each.value)) for each in await kv.list()] == [BYTES_MAX - 2, 1]
 
 
+async def test_stores_have_names(store: bus.KeyedStore, bot: bus.Bot) -> None:
+    assert store.name not in await bot.kv_stores()
+    await store.put("a", 1)
+    assert store.name in await bot.kv_stores()
+
+
 async def test_a_value_expires(store: bus.KeyedStore) -> None:
     await store.put("a", 1, ttl=0.05)
     await store.put("b", 2, ttl=3600)

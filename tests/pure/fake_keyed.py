@@ -210,6 +210,10 @@ class FakeKeyed:
             return ChangePage(changes, changes[-1].revision, True)
         return ChangePage(changes, max(through, after))
 
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        await _Turn()
+        return sorted({row.store for row in self._valued() if row.store > max(after, "/")})[:limit]
+
     async def last_revision(self) -> int:
         await _Turn()
         return self.last

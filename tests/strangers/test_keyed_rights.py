@@ -55,6 +55,17 @@ async def test_a_role_reads_and_writes_what_it_names(house: House) -> None:
     assert answer["details"]["object"] == "kv:other"
 
 
+async def test_a_role_sees_the_stores_that_it_may_read(house: House) -> None:
+    for number, kv in enumerate(("config", "eve.own", "other", "reader.a", "reader.b")):
+        await house.call("ann", "kv_put", kv=kv, key="a", value=1, id=str(number))
+    assert (await house.call("reader", "kv_stores"))["stores"] == ["config", "reader.a", "reader.b"]
+    page = await house.call("reader", "kv_stores", limit=1)
+    assert page == {"stores": ["config"], "more": True}
+    page = await house.call("reader", "kv_stores", limit=2, after="config")
+    assert page == {"stores": ["reader.a", "reader.b"], "more": False}
+    assert (await house.call("deployer", "kv_stores"))["stores"] == []
+
+
 async def test_who_reads_all_writes_nothing(house: House) -> None:
     await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1")
     assert (await house.call("ops", "kv_get", kv="config", key="a"))["value"] == 1
