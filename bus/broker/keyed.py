@@ -99,9 +99,11 @@ class KeyedAnswers:
         after, access = call.after, self._core.permitting.access
         while len(found) <= call.limit:
             names = await self._store.list_stores(after, call.limit + 1)  # one more says that there are more
-            for name in names:
-                if ask.principal is None or access.may(ask.principal, Action.READ, f"{KEYED_SCOPE}{name}"):
-                    found.append(name)
+            found += [
+                name
+                for name in names
+                if ask.principal is None or access.may(ask.principal, Action.READ, f"{KEYED_SCOPE}{name}")
+            ]
             if len(names) <= call.limit:
                 break
             after = names[-1]

@@ -6,7 +6,7 @@ that everything else can happen in between, also the end of the worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +15,7 @@ from bus.broker.keyed import KeyedAnswers
 from bus.core.effects import Ask, Send
 from bus.errors import RequestError
 from bus.model.keyed import ChangePage, ValuePage
+from bus.model.repository import Change
 from bus.wire.calls import Call, decode_call
 from bus.wire.codec import encode, ok_frame
 from bus.wire.frames import ErrorFrame, Publication, Refusal, ToChannel, Workflow
@@ -91,6 +92,17 @@ class KeyedWorld:
     @property
     def is_busy(self) -> bool:
         return bool(self._running)
+
+    def passed(self) -> None:
+        """Something has happened."""
+        if self.is_one:
+            self.promises.step += 1
+            self.promises.look()
+
+    def note_changes(self, changes: Sequence[Change]) -> None:
+        """The log carried out a transaction."""
+        if self.is_one:
+            self.promises.note_changes(changes)
 
     # ── The bots ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -177,8 +177,7 @@ class Simulation:
         event = self.random.choices([event for event, _ in events], [weight for _, weight in events])[0]
         event()
         self.promises.check(self.core)
-        self.keyed.promises.step += 1
-        self.keyed.promises.look()
+        self.keyed.passed()
 
     def _pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -453,7 +452,7 @@ class Simulation:
     def _apply(self, batch: Batch) -> Applied:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
-        self.keyed.promises.note_changes(batch.changes)
+        self.keyed.note_changes(batch.changes)
         return applied
 
     def _refuse_batch(self) -> None:
