@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .client.draft import Draft
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
-    from .client.requesting import Answer, Question
+    from .client.requesting import Gathered, Inquiry
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -135,7 +135,6 @@ __all__ = [
     "DEFAULT_TAP_URL",
     "DEFAULT_URL",
     "AddressError",
-    "Answer",
     "ApprovalTimedOut",
     "Bot",
     "BotConflict",
@@ -156,9 +155,11 @@ __all__ = [
     "Fenced",
     "Forbidden",
     "FoundMessage",
+    "Gathered",
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "Inquiry",
     "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
@@ -190,7 +191,6 @@ __all__ = [
     "NotFound",
     "NotInFlight",
     "Overlap",
-    "Question",
     "Receipt",
     "RecordDamaged",
     "Rejected",

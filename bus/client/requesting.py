@@ -17,12 +17,12 @@ from .ids import chosen_id
 from .message import Message
 from .replies import Replies
 
-__all__ = ["Answer", "Gathering", "Question", "Requesting"]
+__all__ = ["Gathered", "Gathering", "Inquiry", "Requesting"]
 
 _REPLY_SECONDS = 30.0
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a bot, or to a channel: the fields are the arguments of `Bot.request`."""
 
     body: Any = None
@@ -34,14 +34,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Gathered(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a question: its `reply`, already settled, or the `error` that `Bot.request` would have raised.
 
     `index` is the place of the question among the others.
     """
 
     index: int
-    question: Question
+    question: Inquiry
     reply: Message | None = None
     error: Exception | None = None
 
@@ -83,15 +83,15 @@ class Requesting:
         Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
         request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
         """
-        question = Question(
+        question = Inquiry(
             body=body, to=to, channel=channel, timeout=timeout, message_type=message_type, headers=headers, id=id
         )
         return await self._ask(question)
 
-    def gather(self, questions: Sequence[Question]) -> Gathering:
+    def gather(self, questions: Sequence[Inquiry]) -> Gathering:
         """Make many requests together, each with its own timeout.
 
-        `await bot.gather(questions)` returns an `Answer` for each, in the order of the questions: nothing is raised
+        `await bot.gather(questions)` returns a `Gathered` for each, in the order of the questions: nothing is raised
         for a request without a reply. To have the answers as they come:
 
             async with bot.gather(questions) as answers:
@@ -102,7 +102,7 @@ class Requesting:
         """
         return Gathering(self._ask, questions)
 
-    async def _ask(self, question: Question) -> Message:
+    async def _ask(self, question: Inquiry) -> Message:
         message_id = chosen_id(question.id)
         draft = Draft(
             to=question.to,
@@ -119,10 +119,10 @@ class Requesting:
 class Gathering:
     """Requests that are made together; see `Requesting.gather`. It can be used once."""
 
-    def __init__(self, ask: Callable[[Question], Awaitable[Message]], questions: Sequence[Question]) -> None:
+    def __init__(self, ask: Callable[[Inquiry], Awaitable[Message]], questions: Sequence[Inquiry]) -> None:
         self._ask = ask
         self._questions = list(questions)
-        self._answered: deque[Answer] = deque()
+        self._answered: deque[Gathered] = deque()
         self._left = len(self._questions)
         self._more = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -130,10 +130,10 @@ class Gathering:
     def __repr__(self) -> str:
         return f"<Gathering questions={len(self._questions)} left={self._left}>"
 
-    def __await__(self) -> Generator[Any, Any, list[Answer]]:
+    def __await__(self) -> Generator[Any, Any, list[Gathered]]:
         return self._all().__await__()
 
-    async def _all(self) -> list[Answer]:
+    async def _all(self) -> list[Gathered]:
         async with self as answers:
             found = [answer async for answer in answers]
         return sorted(found, key=lambda answer: answer.index)
@@ -156,7 +156,7 @@ class Gathering:
     def __aiter__(self) -> Gathering:
         return self
 
-    async def __anext__(self) -> Answer:
+    async def __anext__(self) -> Gathered:
         if self._tasks is None:
             raise RuntimeError("await the requests, or use them as 'async with bot.gather(…) as answers:'")
         while not self._answered:
@@ -173,8 +173,8 @@ class Gathering:
             await room.acquire()
             tasks.start_soon(self._one, index, question, room)
 
-    async def _one(self, index: int, question: Question, room: anyio.Semaphore) -> None:
-        answer = Answer(index=index, question=question)
+    async def _one(self, index: int, question: Inquiry, room: anyio.Semaphore) -> None:
+        answer = Gathered(index=index, question=question)
         try:
             answer = msgspec.structs.replace(answer, reply=await self._ask(question))
         except Exception as error:

@@ -12,13 +12,14 @@ from datetime import datetime
 from itertools import chain
 
 import asyncpg
+import msgspec
 
 from bus.errors import ChangesForgotten, RecordDamaged, StoreError
 from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
-from bus.model.repository import LogMessage, Lot, Outcome
+from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
 from ..keyed_rows import (
@@ -199,9 +200,13 @@ class PostgresqlKeyed:
         if writes := retained(lots, added, timestamp):
             await self._write_whole(transaction, writes)
 
-    async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
-        """Return the last value of a channel, within a transaction."""
-        return next(map(retained_message, await self._last_value(transaction, channel)), None)
+    async def with_retained(
+        self, transaction: Transaction, change: AddSubscription, subscribed: Subscribed
+    ) -> Subscribed:
+        """Return a subscription with the last value of its channel, if that is asked for, within a transaction."""
+        for last in await self._last_value(transaction, change.channel) if change.retained else ():
+            return msgspec.structs.replace(subscribed, retained=retained_message(last))
+        return subscribed
 
     async def _last_value(self, transaction: Transaction, channel: str) -> list[StoredValue]:
         rows = await transaction.connection.fetch(_GET, RETAINED, channel, self._now(transaction))

@@ -48,6 +48,7 @@ from bus.model.repository import (
     ReleaseDue,
     Removal,
     Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -243,10 +244,7 @@ class PostgresLog:
             case Erase():
                 return await erase(transaction, change, self._keyed)
             case Remove():
-                removed = await remove_what(connection, change)
-                if removed.done and not removed.again and isinstance(change.what, CloseChannel):
-                    await self._keyed.forget(transaction, change.what.channel)
-                return removed
+                return await self._remove_what(transaction, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -292,14 +290,18 @@ class PostgresLog:
                 await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
             case AddSubscription():
                 subscribed = await subscribe(transaction, change)
-                if not change.retained:
-                    return subscribed
-                return replace(subscribed, retained=await self._keyed.retained(transaction, change.channel))
+                return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
                 return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
             case _:
                 assert_never(change)
         return None
+
+    async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
+        removed = await remove_what(transaction.connection, change)
+        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+            await self._keyed.forget(transaction, change.what.channel)
+        return removed
 
     async def _change_runs(
         self, transaction: Transaction, change: RecoverRuns | RemoveRuns | StartScheduled, at: str

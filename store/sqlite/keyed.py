@@ -14,12 +14,14 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import msgspec
+
 from bus.errors import ChangesForgotten, RecordDamaged, StoreError
 from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
-from bus.model.repository import LogMessage, Lot, Outcome
+from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
 from ..keyed_rows import (
@@ -173,10 +175,12 @@ class SqliteKeyed:
             transaction.body_bytes += sum(len(write.value or "") for write in writes)
             await transaction.connection.run(partial(self.write_whole, writes))
 
-    async def retained(self, transaction: Transaction, channel: str) -> LogMessage | None:
-        """Return the last value of a channel, within a transaction."""
-        found = await self._last_value(transaction, channel)
-        return None if found is None else retained_message(found)
+    async def with_retained(
+        self, transaction: Transaction, change: AddSubscription, subscribed: Subscribed
+    ) -> Subscribed:
+        """Return a subscription with the last value of its channel, if that is asked for, within a transaction."""
+        last = await self._last_value(transaction, change.channel) if change.retained else None
+        return subscribed if last is None else msgspec.structs.replace(subscribed, retained=retained_message(last))
 
     async def _last_value(self, transaction: Transaction, channel: str) -> StoredValue | None:
         rows = await transaction.connection.execute_fetchall(_GET, (RETAINED, channel))

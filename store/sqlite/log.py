@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-from msgspec.structs import replace
-
 from bus.errors import Conflict
 from bus.model.arriving import appended, are_plain, settled, stored
 from bus.model.repository import (
@@ -47,6 +45,7 @@ from bus.model.repository import (
     ReleaseDue,
     Removal,
     Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -234,10 +233,7 @@ class SqliteLog:
             case Erase():
                 return await erase(transaction, change, self._keyed)
             case Remove():
-                removed = await remove_what(connection, change)
-                if removed.done and not removed.again and isinstance(change.what, CloseChannel):
-                    await self._keyed.forget(transaction, change.what.channel)
-                return removed
+                return await self._remove_what(transaction, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -260,9 +256,7 @@ class SqliteLog:
                 )
             case AddSubscription():
                 subscribed = await self._subscribe(transaction, change)
-                if not change.retained:
-                    return subscribed
-                return replace(subscribed, retained=await self._keyed.retained(transaction, change.channel))
+                return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
                 cursor = await connection.execute(
                     "DELETE FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
@@ -289,6 +283,12 @@ class SqliteLog:
             case _:
                 assert_never(change)
         return None
+
+    async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
+        removed = await remove_what(transaction.connection, change)
+        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+            await self._keyed.forget(transaction, change.what.channel)
+        return removed
 
     async def _change_runs(
         self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns | StartScheduled

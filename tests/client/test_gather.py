@@ -74,9 +74,10 @@ async def test_a_channel_to_which_nobody_is_subscribed_says_so(worker: Worker) -
 
 async def test_somebody_or_somewhere_is_asked(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker:
-        for whom in ({}, {"to": "asker", "channel": "jobs"}):
-            with pytest.raises(ValueError, match="either a bot or a channel"):
-                await asker.request(body=1, **whom)
+        with pytest.raises(ValueError, match="either a bot or a channel"):
+            await asker.request(body=1)
+        with pytest.raises(ValueError, match="either a bot or a channel"):
+            await asker.request("asker", 1, channel="jobs")
 
 
 async def test_all_answers_come_in_the_order_of_the_questions(worker: Worker) -> None:
@@ -86,11 +87,11 @@ async def test_all_answers_come_in_the_order_of_the_questions(worker: Worker) ->
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(answer, twice)
-        questions = [bus.Question(to="twice", body=number, timeout=BOUND_SECONDS) for number in range(50)]
+        questions = [bus.Inquiry(to="twice", body=number, timeout=BOUND_SECONDS) for number in range(50)]
         questions += [
-            bus.Question(to="twice", body=None, timeout=0.05),
-            bus.Question(to="stranger", body=1),
-            bus.Question(body=1),
+            bus.Inquiry(to="twice", body=None, timeout=0.05),
+            bus.Inquiry(to="stranger", body=1),
+            bus.Inquiry(body=1),
         ]
         with anyio.fail_after(BOUND_SECONDS):
             answers = await asker.gather(questions)
@@ -106,7 +107,7 @@ async def test_all_answers_come_in_the_order_of_the_questions(worker: Worker) ->
 
 async def test_answers_are_taken_as_they_come(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker, worker.connect(bot="slow") as slow:
-        questions = [bus.Question(to="slow", body=number, timeout=BOUND_SECONDS) for number in range(3)]
+        questions = [bus.Inquiry(to="slow", body=number, timeout=BOUND_SECONDS) for number in range(3)]
         with anyio.fail_after(BOUND_SECONDS):
             async with asker.gather(questions) as answers:
                 messages = {message.body: message for message in [await slow.receive() for _ in questions]}
@@ -121,14 +122,14 @@ async def test_answers_are_taken_as_they_come(worker: Worker) -> None:
 
 async def test_an_error_of_the_block_leaves_it_as_it_is(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker, worker.connect(bot="silent"):
-        gathering = asker.gather([bus.Question(to="silent", body=1)])
+        gathering = asker.gather([bus.Inquiry(to="silent", body=1)])
         with pytest.raises(LookupError, match="mine"):
             async with gathering:
                 raise LookupError("mine")
         with pytest.raises(RuntimeError, match="gather them anew"):
             await gathering
         with pytest.raises(RuntimeError, match="async with"):
-            await anext(asker.gather([bus.Question(to="silent", body=1)]))
+            await anext(asker.gather([bus.Inquiry(to="silent", body=1)]))
 
 
 async def test_handlers_gather_while_others_work(worker: Worker) -> None:
@@ -136,7 +137,7 @@ async def test_handlers_gather_while_others_work(worker: Worker) -> None:
 
     @bot.on_message("ask")
     async def ask(message: bus.Message) -> list[int]:
-        questions = [bus.Question(to="leader", message_type="add", body=n, timeout=BOUND_SECONDS) for n in range(5)]
+        questions = [bus.Inquiry(to="leader", message_type="add", body=n, timeout=BOUND_SECONDS) for n in range(5)]
         return [answer.message().body for answer in await bot.gather(questions)]
 
     @bot.on_message("add")

@@ -127,7 +127,7 @@ def test_the_worker_counts_keys(store: Store) -> None:
 
 def publish(session: Session, channel: str, body: Any, **fields: Any) -> Frame:
     message = {"id": str(uuid.uuid4()), "recipient": {"type": "channel", "name": channel}, "body": body, **fields}
-    return session.ask("publish", messages=[message])
+    return session.try_publish(message)
 
 
 def retained(session: Session, channel: str) -> Any:
@@ -159,7 +159,7 @@ def test_the_last_value_of_a_channel_is_answered(shared: Worker, name: str) -> N
 def test_what_cannot_be_retained_is_refused(shared: Worker, name: str) -> None:
     session = shared.session(name)
     direct = {"id": str(uuid.uuid4()), "recipient": {"type": "direct", "bot": name}, "body": 1, "retain": True}
-    assert session.ask("publish", messages=[direct])["errors"][0]["code"] == "bad_request"
+    assert session.try_publish(direct)["errors"][0]["code"] == "bad_request"
     assert publish(session, name, 1, retain=True, delay=5)["errors"][0]["code"] == "bad_request"
     assert publish(session, name, 1, retain=True, delay=0)["seqs"] != [None]
     assert session.ask("workflow", call="retained", arguments={"channel": "no name"})["code"] == "bad_request"
@@ -172,7 +172,7 @@ def test_messages_of_one_frame_are_retained_each_as_it_says(shared: Worker, name
         {"id": str(uuid.uuid4()), "recipient": recipient, "body": number, "retain": number % 2 == 0}
         for number in range(6)
     ]
-    session.ask("publish", messages=messages)
+    session.publish(*messages)
     assert retained(session, name)["body"] == 4
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bus.errors import RevisionConflict, StoreError
 from bus.model.keyed import REPEAT_SECONDS, KeyedWrite, StoredValue
 from bus.model.records import later
-from bus.model.repository import AddMessages, Change, CloseChannel, CommitWork, Erase, Remove
+from bus.model.repository import Change, CloseChannel, Erase, Remove
 from bus.model.retaining import RETAINED
 
 from .fake_log import FakeLog
@@ -64,8 +64,8 @@ class KeyedPromises:
         self._floors: dict[Key, int] = {}
         """The highest revision of each key that anybody was told."""
         self._ids: dict[tuple[str | None, str], tuple[KeyedWrite, int, str]] = {}
-        self._last_values: dict[str, list[tuple[int, int | None]]] = {}
-        """What a channel retained, and since which end of the log: the seq of a message, or None."""
+        self._last_values: dict[str, list[tuple[int, int, int | None]]] = {}
+        """What a channel retained: the seq of a message, or None; first, between which ends of the log it began."""
         self._looked = 0
 
     # ── Writes, as they are carried out ──────────────────────────────────────────────────────────────────
@@ -188,41 +188,48 @@ class KeyedPromises:
 
     # ── Last values of channels ──────────────────────────────────────────────────────────────────────────
 
-    def note_changes(self, changes: Sequence[Change]) -> None:
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any]) -> None:
         """The log carried out a transaction."""
-        end = self._log.last_seq
-        for seq in range(self._looked + 1, end + 1):
+        begin, end = self._looked, self._log.last_seq
+        for change, answer in zip(changes, answers, strict=True):
+            if isinstance(change, Erase):
+                for channel, values in self._last_values.items():
+                    if values[-1][2] in self._log.erased:
+                        self._retain(channel, begin, end, None)
+            elif isinstance(change, Remove) and isinstance(change.what, CloseChannel) and answer.done:
+                self._retain(change.what.channel, begin, end, None)
+        for seq in range(begin + 1, end + 1):
             message = self._log.messages.get(seq)
             if message is not None and message.recipient_channel is not None:
                 is_cleared = message.body == b"null"
                 if is_cleared or message.body.startswith(RETAINED_MARK):
-                    self._retain(message.recipient_channel, None if is_cleared else seq)
+                    self._retain(message.recipient_channel, seq, seq, None if is_cleared else seq)
         self._looked = end
-        ended = any(isinstance(change, Erase) for change in changes) or any(
-            isinstance(change, Remove) and isinstance(change.what, CloseChannel) for change in changes
-        )
         for channel, values in self._last_values.items():
-            found = self._log.keyed.retained(channel)
-            seq = None if found is None else found.seq
-            if seq == values[-1][1]:
+            found, expected = self._log.keyed.retained(channel), values[-1][2]
+            if (None if found is None else found.seq) == expected:
                 continue
-            if not ended or seq is not None or not self._may_be_gone(channel, values[-1][1]):
-                raise Violation(f"{channel} has {seq} as its last value, and should have {values[-1][1]}")
-            self._retain(channel, None)
-        if any(isinstance(change, AddMessages | CommitWork) for change in changes):
-            self.look()
+            if found is not None or not self._may_have_ended_since(expected, changes):
+                raise Violation(f"{channel} has {found} as its last value, and should have {expected}")
+            self._retain(channel, begin, end, None)
+        self.look()
 
-    def _may_be_gone(self, channel: str, seq: int | None) -> bool:
-        return channel not in self._log.channels or seq in self._log.erased or seq not in self._log.messages
+    def _may_have_ended_since(self, seq: int | None, changes: Sequence[Change]) -> bool:
+        """Return True if a message that came with these changes may have ended with its channel since."""
+        closes = any(isinstance(change, Remove) and isinstance(change.what, CloseChannel) for change in changes)
+        return closes or seq in self._log.erased
 
-    def _retain(self, channel: str, seq: int | None) -> None:
-        self._last_values.setdefault(channel, [(0, None)]).append((self._log.last_seq, seq))
+    def _retain(self, channel: str, after: int, until: int, seq: int | None) -> None:
+        self._last_values.setdefault(channel, [(0, 0, None)]).append((after, until, seq))
 
     def check_subscribed(self, channel: str, start_seq: int, retained: int | None) -> None:
         """A bot that subscribed at the end of the log was told the last value of the channel."""
-        values = self._last_values.get(channel, [(0, None)])
-        before = [seq for end, seq in values if end < start_seq]
-        at_that_time = [*before[-1:], *(seq for end, seq in values if end == start_seq)]
+        at_that_time: list[int | None] = []
+        for after, until, seq in self._last_values.get(channel, [(0, 0, None)]):
+            if until < start_seq or after == until <= start_seq:
+                at_that_time = [seq]
+            elif after <= start_seq:
+                at_that_time.append(seq)
         if retained not in at_that_time:
             raise Violation(f"{channel} had one of {at_that_time} at {start_seq}, and {retained} was told")
 

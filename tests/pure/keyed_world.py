@@ -78,9 +78,11 @@ class KeyedWorld:
             return encode(ErrorFrame(code=error.code, message=str(error), request=query.request))
 
     def advance(self) -> None:
-        """Let something that is being answered go on."""
-        if not self._running:
-            return
+        """Let some of what is being answered go on."""
+        for _ in range(min(len(self._running), self._chance.choice([1, 3, 9]))):
+            self._advance_one()
+
+    def _advance_one(self) -> None:
         place = self._chance.randrange(len(self._running))
         ask, task = self._running[place]
         try:
@@ -88,6 +90,12 @@ class KeyedWorld:
         except StopIteration as done:
             del self._running[place]
             self._world._do([Send(ask.address, done.value)])
+
+    def read(self) -> None:
+        """Let a bot read all that it was sent."""
+        connection = self._world._pick(welcomed=False)
+        while connection is not None and connection.inbox:
+            self._world._take(connection, connection.inbox.pop(0))
 
     @property
     def is_busy(self) -> bool:
@@ -99,10 +107,10 @@ class KeyedWorld:
             self.promises.step += 1
             self.promises.look()
 
-    def note_changes(self, changes: Sequence[Change]) -> None:
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any]) -> None:
         """The log carried out a transaction."""
         if self.is_one:
-            self.promises.note_changes(changes)
+            self.promises.note_changes(changes, answers)
 
     # ── The bots ─────────────────────────────────────────────────────────────────────────────────────────
 

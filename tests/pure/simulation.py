@@ -23,7 +23,7 @@ from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Ask, Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import AddSubscription, Applied, Subscription, SurveyRequest, group_mailbox_id
+from bus.model.repository import AddSubscription, Applied, Subscription, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
     Ack,
@@ -50,26 +50,23 @@ from bus.wire.frames import (
     StartAt,
     Subscribe,
     Term,
-    ToBot,
-    ToChannel,
     Unsubscribe,
     Welcome,
 )
 
+from .authors import any_body, any_publication
 from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
+from .questions import Question, given, looked_up
 from .simulated_settings import BOTS, GROUPS, channels_of, settings_of
 
 __all__ = ["Simulation", "play"]
 
 _EXPIRY_BEATS = 12
 """So long that all values have expired that were put before."""
-
-Question = Read | Count | Survey | Locate
-"""What the core asks of the disk."""
 
 
 class Simulation:
@@ -171,8 +168,9 @@ class Simulation:
             (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
-            (self.keyed.act, 8 if self.keyed.is_one else 0),
-            (self.keyed.advance, 16 if self.keyed.is_one else 0),
+            (self.keyed.act, 25 if self.keyed.is_one else 0),
+            (self.keyed.advance, 30 if self.keyed.is_one else 0),
+            (self.keyed.read, 20 if self.keyed.is_one else 0),
         ]
         event = self.random.choices([event for event, _ in events], [weight for _, weight in events])[0]
         event()
@@ -221,11 +219,11 @@ class Simulation:
         if connection is None or self.core.full:
             return
         messages: list[Publication] = []
-        alike = self._publication()
+        alike = any_publication(self)
         like_the_first = self.random.choice([0.0, 0.9, 1.0])
         for _ in range(self.random.choice([1, 1, 2, 5, 9])):
             if self.random.random() < like_the_first:
-                body = self.keyed.body() if alike.retain else self._body()
+                body = self.keyed.body() if alike.retain else any_body(self.random)
                 publication = msgspec.structs.replace(alike, id=self._new_id(), body=body)
             elif (sent := self.promises.sent) and self.random.random() < 0.1:
                 # The same message again, or, by another bot, another one, with the same contents or with others.
@@ -233,36 +231,11 @@ class Simulation:
                 if len(messages) % 2:
                     publication = msgspec.structs.replace(alike, id=publication.id)
             else:
-                publication = self._publication()
+                publication = any_publication(self)
             messages.append(self.promises.note_sent(publication))
         number = self._number()
         self.pending_publishes[connection.address, number] = messages
         self._send(connection, Publish(request=number, messages=messages))
-
-    def _publication(self) -> Publication:
-        known = [bot.name for bot in self.core.directory.bots.values()]
-        to_bot = self.random.random() < 0.6
-        recipient: ToBot | ToChannel = (
-            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(self.channels))
-        )
-        reply_to = None
-        if self.log.messages and self.random.random() < 0.3:
-            answered = self.random.choice(list(self.log.messages.values())[-20:])
-            reply_to, recipient = answered.id, ToBot(bot=answered.sender_bot_name)
-        return self.keyed.publication(
-            Publication(
-                id=self._new_id(),
-                recipient=recipient,
-                body=self._body(),
-                reply_to=reply_to,
-                expects_reply=self.random.random() < 0.6,
-                ttl=self.random.choice([None] * 12 + [2.0, 20.0]),
-                delay=self.random.choice([None] * 8 + [0.0, 1.0, 8.0]),
-            )
-        )
-
-    def _body(self) -> msgspec.Raw:
-        return msgspec.Raw(b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200])))
 
     def _read_frame(self) -> None:
         waiting = [connection for connection in self.connections.values() if connection.inbox]
@@ -365,7 +338,7 @@ class Simulation:
             acks = self.random.sample(held, min(len(held), self.random.choice([0, 1, 2])))
             acks += [999_999] if self.random.random() < 0.05 else []
             count = self.random.choice([0, 1, 2])
-            messages = [self.promises.note_sent(self._publication()) for _ in range(count)]
+            messages = [self.promises.note_sent(any_publication(self)) for _ in range(count)]
             values = self.keyed.values_of_commit()
             commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot)
@@ -452,7 +425,7 @@ class Simulation:
     def _apply(self, batch: Batch) -> Applied:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
-        self.keyed.note_changes(batch.changes)
+        self.keyed.note_changes(batch.changes, applied.answers)
         return applied
 
     def _refuse_batch(self) -> None:
@@ -466,18 +439,7 @@ class Simulation:
         if unread:
             index = self.random.choice(unread)
             question = self.questions[index][0]
-            self.questions[index] = (question, self._read(question))
-
-    def _read(self, question: Question) -> Any:
-        match question:
-            case Read(request):
-                return self.log.read_page(request)
-            case Count(request):
-                return self.log.backlog(request)
-            case Survey(SurveyRequest() as survey):
-                return self.log.survey(survey)
-            case Locate():
-                return self.log.locate(question.seqs)
+            self.questions[index] = (question, looked_up(self.log, question))
 
     def _answer(self) -> None:
         read = [index for index, (_, answer) in enumerate(self.questions) if answer is not None]
@@ -485,15 +447,7 @@ class Simulation:
             self._give(*self.questions.pop(self.random.choice(read)))
 
     def _give(self, question: Question, answer: Any) -> None:
-        match question:
-            case Read(request):
-                self._do(self.core.page_read(request, answer, self._moment()))
-            case Count():
-                self._do(self.core.counted(question, answer, self._moment()))
-            case Survey():
-                self._do(self.core.surveyed(answer, self._moment()))
-            case Locate():
-                self._do(self.core.located(question, answer, self._moment()))
+        self._do(given(self.core, question, answer, self._moment()))
 
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
@@ -658,7 +612,7 @@ class Simulation:
                 self._do(self.core.applied(batch, self._apply(batch), self._moment()))
             while self.questions:
                 question, answer = self.questions.pop()
-                self._give(question, self._read(question) if answer is None else answer)
+                self._give(question, looked_up(self.log, question) if answer is None else answer)
 
 
 def play(seed: int, steps: int, *, settle_every: int = 500) -> Simulation:

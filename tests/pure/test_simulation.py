@@ -48,7 +48,7 @@ def test_known_worlds_keep_every_promise(seed: int) -> None:
 @pytest.mark.parametrize("seed", WORLDS_WITH_VALUES)
 def test_worlds_with_keyed_values_keep_every_promise(seed: int) -> None:
     world = play(seed, STEPS)
-    assert world.keyed.promises.answered > 60, "a world in which little happens shows little"
+    assert world.keyed.promises.answered > 20, "a world in which little happens shows little"
 
 
 def test_a_new_world_keeps_every_promise() -> None:

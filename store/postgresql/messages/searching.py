@@ -129,9 +129,9 @@ async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: in
         sql = _WITH_ID.format("seq", "bot_messages", f" AND body <> '' AND {condition}", "seq")
         seqs += [row[0] for row in await reader.fetch(sql, id, request.sender_bot_id)]
     runs = await _runs_named(reader, [id])
-    values = found_values(request, map(tuple, await reader.fetch(_LAST_VALUES, RETAINED, id)))
+    kept = found_values(request, map(tuple, await reader.fetch(_LAST_VALUES, RETAINED, id)))
     messages = [(seq, id) for seq in seqs]
-    return FoundContents(messages, [Delayed(*row) for row in delayed], runs, None, last_seq, values)
+    return FoundContents(messages, [Delayed(*row) for row in delayed], runs, None, last_seq, kept)
 
 
 async def _messages(

@@ -80,7 +80,7 @@ _LAST_VALUE = """
 
 _IN_VALUES = f"""
     {KEYED_VALUES} WHERE revision > ?2 AND revision <= ?3 AND {VALUED}
-        AND ({_has("key")} OR (state = 'json' AND {_has("value")}))
+        AND ({_has("keyed_values.key")} OR (state = 'json' AND {_has("keyed_values.value")}))
     ORDER BY revision LIMIT {_VALUES_FOUND_MAX}"""
 
 _LAST_VALUES = f"{KEYED_VALUES} WHERE store = ? AND {VALUED} AND instr(value, ?) ORDER BY revision"
@@ -132,9 +132,9 @@ async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: in
         sql = _WITH_ID.format("seq", "bot_messages", condition, "seq")
         seqs += [row[0] for row in await reader.execute_fetchall(sql, values)]
     runs = await _runs_named(reader, [id])
-    values = found_values(request, await reader.execute_fetchall(_LAST_VALUES, (RETAINED, id)))
+    kept = found_values(request, await reader.execute_fetchall(_LAST_VALUES, (RETAINED, id)))
     messages = [(seq, id) for seq in seqs]
-    return FoundContents(messages, [Delayed(*row) for row in delayed], runs, None, last_seq, values)
+    return FoundContents(messages, [Delayed(*row) for row in delayed], runs, None, last_seq, kept)
 
 
 async def _messages(
