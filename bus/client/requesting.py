@@ -91,8 +91,8 @@ class Requesting:
     def gather(self, questions: Sequence[Inquiry]) -> Gathering:
         """Make many requests together, each with its own timeout.
 
-        `await bot.gather(questions)` returns a `Gathered` for each, in the order of the questions: nothing is raised
-        for a request without a reply. To have the answers as they come:
+        `await bot.gather(questions)` returns a `Gathered` for each, in the order of the questions; nothing is
+        raised for a request without a reply. To have the answers as they come:
 
             async with bot.gather(questions) as answers:
                 async for answer in answers:
