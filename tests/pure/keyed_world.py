@@ -79,8 +79,9 @@ class KeyedWorld:
 
     def advance(self) -> None:
         """Let some of what is being answered go on."""
-        for _ in range(min(len(self._running), self._chance.choice([1, 3, 9]))):
-            self._advance_one()
+        if self._running:  # otherwise a world that is none takes its course
+            for _ in range(min(len(self._running), self._chance.choice([1, 3, 9]))):
+                self._advance_one()
 
     def _advance_one(self) -> None:
         place = self._chance.randrange(len(self._running))
