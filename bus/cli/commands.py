@@ -15,6 +15,7 @@ GROUPS = {
         "top": "bus.cli.top:top",
         "doctor": "bus.cli.doctor:doctor",
         "web": "bus.web.command:web",
+        "mcp": "bus.integrations.mcp.command:mcp",
         "reload": "bus.cli.rights:reload",
     },
     "Messages": {
@@ -67,6 +68,7 @@ GROUPS = {
         "restore": "bus.cli.databases:restore",
         "restored": "bus.cli.databases:restored",
         "check": "bus.cli.databases:check",
+        "compact": "bus.cli.compacting:compact",
         "export": "bus.cli.exporting:export",
         "import": "bus.cli.importing:import_",
         "move": "bus.cli.moving:move",

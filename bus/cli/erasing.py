@@ -22,7 +22,7 @@ from .console import Time, amount, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words
-from .streams import EXIT_REFUSED, note, plain, say
+from .streams import EXIT_REFUSED, note, plain, say, show_error
 
 __all__ = ["erase", "removals", "scrub"]
 
@@ -87,7 +87,8 @@ def erase(
     passes over it. Delayed messages are removed, and keyed values are deleted; of values that are bytes only the
     keys are searched. So are runs that have ended, with all their steps, if they contain
     the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
-    that began them, and it exits with 1: end them, and repeat the command.
+    that began them, and it exits with 1: end them, and repeat the command. So it does if ID is not there, or was
+    erased before.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.
@@ -108,6 +109,9 @@ def erase(
         return found, done
 
     found, done = ask(link, erased)
+    if message_id is not None and not (found.messages or found.delayed or found.runs or found.values):
+        show_error(f"nothing with the id {message_id} has contents: it was erased before, or never there")
+        sys.exit(EXIT_REFUSED)
     messages, delayed, runs, values = len(done.seqs), len(done.delayed), len(done.runs), len(done.values)
     if link.as_json:
         done_now = {"messages": messages, "delayed": delayed, "runs": runs, "values": values}

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ..model.compacting import Compacted
 from ..model.erasing import Delayed, Erased, FoundContents, FoundValue, Removal
 from ..model.removing import Removed
 from ..wire.answers import RemovalList, Scrubbed
@@ -16,6 +17,7 @@ from ..wire.removing_frames import (
     AtPath,
     BotOf,
     ChannelOf,
+    Compact,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
@@ -111,6 +113,19 @@ class Removing:
         waits for the end, however long it takes. It may be repeated.
         """
         await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give back a portion of the room that the database does not use; repeat it while there is more.
+
+        Others go on to write in between. With `dry_run`, only say how much room it is. With keys, it needs the
+        right `admin` on `erase`.
+
+        Raise Conflict if the database is PostgreSQL's, which does this by itself, or was made by an earlier version
+        and not written anew since (`scrub`). Raise LimitReached if another program reads the file, which cannot
+        become smaller before that is done: repeat this then.
+        """
+        asked = Compact(request=0, dry_run=dry_run)
+        return await self._caller.request("the compaction", partial(_numbered, asked), Compacted)
 
     async def discard_dead_letters(
         self,

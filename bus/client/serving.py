@@ -134,7 +134,7 @@ class Application:
         return f"<Application of {self._bot.name!r} handlers={len(self._handlers)}>"
 
     def share(self, other: Application) -> None:
-        """Take the handlers and subscriptions of another application, also those that are added later."""
+        """Include the handlers and subscriptions of another application, also those that are added later."""
         self._handlers, self.subscriptions = other._handlers, other.subscriptions
 
     def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:

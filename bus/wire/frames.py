@@ -42,7 +42,7 @@ from .query_frames import (
     Status,
     Subscriptions,
 )
-from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
+from .removing_frames import Compact, EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -57,6 +57,7 @@ __all__ = [
     "Closing",
     "Code",
     "Commit",
+    "Compact",
     "Credit",
     "DeadLetters",
     "DelayedQuery",
@@ -258,7 +259,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | DelayedQuery | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub | Compact
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

@@ -17,6 +17,7 @@ __all__ = [
     "AtPath",
     "BotOf",
     "ChannelOf",
+    "Compact",
     "DeadLettersOf",
     "DelayedMessage",
     "DelayedOf",
@@ -98,6 +99,13 @@ class Scrub(ClientFrame, frozen=True, tag="scrub"):
     """Asks that nothing of what was removed is left in the files of the database."""
 
     request: RequestId
+
+
+class Compact(ClientFrame, frozen=True, tag="compact"):
+    """Asks that a portion of the free room is given back to the system. A `dry_run` only says how much it is."""
+
+    request: RequestId
+    dry_run: bool = False
 
 
 _AnyMailbox = Annotated[str, Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 1)]

@@ -28,6 +28,7 @@ from bus.model.repository import (
     CloseChannel,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -101,6 +102,12 @@ from .server.writer import Alone, Transaction
 __all__ = ["PostgresLog", "RunChanges"]
 
 _ADD_BOT = "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES ($1, $2, $3, $4, $5)"
+
+_AUTOVACUUM = (
+    "PostgreSQL keeps this database compact by itself: its autovacuum lets free room be used again, and gives back"
+    " what is free at the ends of tables. `posthouse scrub` writes them anew, and gives the rest back: at a quiet"
+    " hour"
+)
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
@@ -323,7 +330,7 @@ class PostgresLog:
         return await questions.seq_before(self._database.questions, at, self._database.writer.last_seq)
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first."""
+        """Return a conversation in the order that is asked for."""
         return await questions.history(self._database.questions, request, self._database.writer.last_seq)
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
@@ -409,6 +416,10 @@ class PostgresLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Raise Conflict: this is PostgreSQL's to do."""
+        raise Conflict(_AUTOVACUUM)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""

@@ -28,6 +28,7 @@ from bus.model.repository import (
     CloseChannel,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -72,6 +73,7 @@ from bus.model.repository import (
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row, seal
 from .commits import Commits
+from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
@@ -91,6 +93,7 @@ from .messages.removals import note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
+from .messages.surveys import find_ids, locate, survey
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
@@ -104,25 +107,22 @@ _CHANNEL_COUNTS = """
 _BETWEEN = """
     WHERE seq IN (
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
+            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
         UNION
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
-    ) ORDER BY seq DESC LIMIT ?4"""
+            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
+    ) ORDER BY seq {order} LIMIT ?5"""
 
-_CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-
-_SURVEY = """
-    SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
-           LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
-    FROM bot_messages WHERE {where} ORDER BY seq"""
-_WITH_IDS = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
-    WHERE id IN (SELECT value FROM json_each(?)) AND copied = 0"""
-_SURVEY_PART = "seq > ? AND seq <= ?"
-_SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
+_CHANNEL = "WHERE recipient_channel = ? AND seq > ? AND seq < ? ORDER BY seq {order} LIMIT ?"
 
 _SEQ_MAX = (1 << 63) - 1
+
+_WHOLE = (
+    "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
+    " `posthouse compact --whole` does that, at a quiet hour"
+)
 
 
 class SqliteLog:
@@ -362,11 +362,13 @@ class SqliteLog:
         return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first."""
+        """Return a conversation in the order that is asked for."""
+        order = "DESC" if request.after_seq is None else "ASC"
         before = _SEQ_MAX if request.before_seq is None else request.before_seq
+        part = (request.after_seq or 0, before, request.limit)
         if request.between is not None:
-            return await fetch(self._questions, _BETWEEN, (*request.between, before, request.limit))
-        return await fetch(self._questions, _CHANNEL, (request.channel, before, request.limit))
+            return await fetch(self._questions, _BETWEEN.format(order=order), (*request.between, *part))
+        return await fetch(self._questions, _CHANNEL.format(order=order), (request.channel, *part))
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
         """Return the seqs of the thread of the message that is meant, newest first."""
@@ -384,17 +386,7 @@ class SqliteLog:
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Return a part of the log, without contents."""
-        channel, after, through = request.channel, request.after_seq, request.through_seq
-        if channel is None:
-            rows = await self._database.read.execute_fetchall(
-                f"{_SURVEY.format(where=_SURVEY_PART)} LIMIT ?", (after, through, request.messages_max)
-            )
-        else:
-            rows = await self._database.read.execute_fetchall(
-                f"{_SURVEY.format(where=f'recipient_channel = ? AND {_SURVEY_PART}')} LIMIT ?",
-                (channel, after, through, request.messages_max),
-            )
-        return [Surveyed(*row) for row in rows]
+        return await survey(self._database.read, request)
 
     async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
         """Return runs that have ended, in the order in which they did."""
@@ -402,15 +394,11 @@ class SqliteLog:
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom."""
-        rows = await self._database.read.execute_fetchall(
-            _SURVEY.format(where=_SURVEY_NAMED), (json.dumps(list(seqs)),)
-        )
-        return [Surveyed(*row) for row in rows]
+        return await locate(self._database.read, seqs)
 
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
-        rows = await self._database.read.execute_fetchall(_WITH_IDS, (json.dumps(list(ids)),))
-        return {row[0]: Surveyed(*row[1:]) for row in rows}
+        return await find_ids(self._database.read, ids)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
@@ -476,6 +464,17 @@ class SqliteLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Give some free pages of the file back to the system, or only say how many there are."""
+        done = await self._database.writer.run(partial(give_back, dry_run=dry_run))
+        if dry_run:
+            return done
+        if not done.in_portions:
+            raise Conflict(_WHOLE)
+        if not done.free_bytes:
+            await self._database.writer.between(shorten)
+        return done
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""

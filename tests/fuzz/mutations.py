@@ -188,6 +188,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "delayed", "request": 23, "sender": "a", "after": ["2026-01-01T00:00:00Z", ID % 1, ID % 2], "limit": 5},
     {"op": "removals", "request": 23, "after": 1, "limit": 5},
     {"op": "scrub", "request": 23},
+    {"op": "compact", "request": 23, "dry_run": False},
     {"op": "keys", "request": 24, "bot": "a", "limit": 5},
     {"op": "add_key", "request": 25, "bot": "a", "public_key": _KEY, "purpose": "bot", "roles": ["ops"],
      "label": "l", "expires_seconds": 9, "replaces": _KEY, "grace_seconds": 1},

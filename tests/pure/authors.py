@@ -9,6 +9,8 @@ import msgspec
 
 from bus.wire.frames import Publication, ToBot, ToChannel
 
+from .simulated_settings import BOTS
+
 if TYPE_CHECKING:
     from .simulation import Simulation
 
@@ -18,7 +20,7 @@ __all__ = ["any_body", "any_publication"]
 def any_publication(world: Simulation) -> Publication:
     """Return a message to a bot or on a channel; now and then a reply, one that expires, or one that waits."""
     chance = world.random
-    known = [bot.name for bot in world.core.directory.bots.values()]
+    known = [bot.name for bot in world.core.directory.bots.values()] or BOTS
     to_bot = chance.random() < 0.6
     recipient: ToBot | ToChannel = (
         ToBot(bot=chance.choice(known)) if to_bot else ToChannel(chance.choice(world.channels))

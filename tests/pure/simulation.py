@@ -245,8 +245,8 @@ class Simulation:
 
     def _take(self, connection: Connection, frame: bytes) -> None:
         match decode_worker_frame(frame):
-            case Welcome():
-                connection.welcomed = True
+            case Welcome(bot_id=bot_id):
+                connection.welcomed, connection.bot_id = True, bot_id
                 for repeat in connection.later:
                     repeat()
                 connection.later = []
@@ -270,7 +270,7 @@ class Simulation:
         messages = self.pending_publishes.pop((connection.address, published.request))
         for index, (sent, seq) in enumerate(zip(messages, published.seqs, strict=True)):
             scheduled = index in published.scheduled
-            self.promises.note_acknowledged(connection.bot, sent, seq, scheduled=scheduled)
+            self.promises.note_acknowledged(connection.bot_id, sent, seq, scheduled=scheduled)
 
     def _settle_some(self) -> None:
         holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
@@ -329,7 +329,7 @@ class Simulation:
             return
         if self.commits and self.random.random() < 0.3:
             commit, owner = self.random.choice(list(self.commits.values()))
-            if owner != connection.bot:
+            if owner != connection.bot_id:
                 return
             commit = msgspec.structs.replace(commit, request=self._number())
         else:
@@ -341,7 +341,7 @@ class Simulation:
             messages = [self.promises.note_sent(any_publication(self)) for _ in range(count)]
             values = self.keyed.values_of_commit()
             commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks, values=values)
-            self.commits[commit.id] = (commit, connection.bot)
+            self.commits[commit.id] = (commit, connection.bot_id)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
             (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
@@ -352,7 +352,7 @@ class Simulation:
                 return
             self.promises.note_confirmed(connection.bot, delivered)
             for publication, seq in zip(commit.messages, value["seqs"], strict=True):
-                self.promises.note_acknowledged(connection.bot, publication, seq, scheduled=seq is None)
+                self.promises.note_acknowledged(connection.bot_id, publication, seq, scheduled=seq is None)
 
         connection.answers[commit.request] = answered
         self._send(connection, commit)
@@ -382,7 +382,8 @@ class Simulation:
                 told = value.get("retained")
                 seq = None if told is None else told["seq"]
                 self.keyed.promises.check_subscribed(channel, value["start_seq"], seq)
-            if value is not None and self.wishes.get(key, 0) == wish and self.promises.is_subscribed(*key):
+            stands = connection.bot_id in self.log.bots and self.promises.is_subscribed(*key)
+            if value is not None and self.wishes.get(key, 0) == wish and stands:
                 start_seq = value["start_seq"]
                 self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
@@ -501,7 +502,7 @@ class Simulation:
     def _remove(self) -> None:
         """Let an operator remove something; now and then the same again."""
         connection = self._pick()
-        if connection is None:
+        if connection is None or not self.log.bots:
             return
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
