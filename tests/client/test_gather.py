@@ -67,8 +67,9 @@ async def test_another_member_answers_if_the_first_one_vanishes(worker: Worker) 
 
 async def test_a_channel_to_which_nobody_is_subscribed_says_so(worker: Worker) -> None:
     async with worker.connect(bot="asker") as asker:
+        stored = await asker.publish("deserted", 1)
         with pytest.raises(bus.ReplyTimeout, match="nobody is subscribed to deserted") as late:
-            await asker.request(channel="deserted", body=1, timeout=0.05)
+            await asker.request(channel="deserted", body=1, timeout=0.05, id=stored.id)
         assert (late.value.state, late.value.bot) == ("nobody", "deserted")
 
 
