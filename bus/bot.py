@@ -27,9 +27,11 @@ from .client.credentials import Credentials
 from .client.draft import Draft, PublishOptions, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
+from .client.ids import checked_id, checked_name
 from .client.inbox import Inbox
 from .client.keyed import KeyedCaller, KeyedStore
 from .client.message import Message
+from .client.middleware import Middlewares
 from .client.removing import Removing
 from .client.replies import Replies
 from .client.requesting import Requesting
@@ -90,8 +92,10 @@ class Bot(Asking, Removing, Requesting, Handlers):
 
         `credentials`, or a file of them, or the one that POSTHOUSE_CREDENTIALS names, say who the bot is, and where
         its worker; `url` and `tap_url` may still be other ways there. Without credentials the bot needs a name, and
-        the addresses are `DEFAULT_URL` and, for `watch`, `DEFAULT_TAP_URL`. Raises CredentialsError. Where several
-        workers stand in for each other, both may be lists, and the bot finds the worker that serves.
+        the address is `DEFAULT_URL`. That of the tap, for `watch`, is told by the worker, or else
+        `DEFAULT_TAP_URL`. Where several workers stand in for each other, both may be lists, and the bot finds the
+        worker that serves. Raises CredentialsError, AddressError, and InvalidValue for what cannot be a name, an id
+        or a credit.
 
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
         Entering the context waits for a worker for `wait` seconds; None means forever. `context` is the ZeroMQ
@@ -103,11 +107,11 @@ class Bot(Asking, Removing, Requesting, Handlers):
             if name is not None:
                 raise ValueError("a read-only session belongs to no bot: leave out its name")
             name = CONSOLE_NAME
-        name = endpoint.name_of(name)
+        name = checked_name("bot", endpoint.name_of(name))
         self._read_only, self._wait = read_only, wait
         self._has_context = context is not None
         self._made_in = os.getpid()
-        self._bot_id = bot_id
+        self._bot_id = None if bot_id is None else checked_id("bot_id", bot_id)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
@@ -121,7 +125,8 @@ class Bot(Asking, Removing, Requesting, Handlers):
         )
         caller = Caller(self._connection, endpoint.where, timeout)
         super().__init__(name, caller)
-        self._sender = Sender(caller)
+        self._middleware = Middlewares(name)
+        self._sender = Sender(name, caller, self._middleware)
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
@@ -129,13 +134,13 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """The keys of the worker's bots, for a bot that may manage them."""
         self.rights = BotRights(caller)
         """What bots may do, and the worker's configuration, for those who look after it."""
-        self.workflows = RemoteWorkflows(caller, self._settler)
+        self.workflows = RemoteWorkflows(caller, self._settler, self._middleware)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         self._keyed = KeyedCaller(caller)
         answer = partial(take_answer, self.workflows)
-        self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
+        self._run_functions = RunFunctions(self.workflows, self._connection.wakes, self._middleware)
         own = {APPROVE: answer, REJECT: answer}
-        self._application = Application(self, self._inbox, own, self._run_functions)
+        self._application = Application(self, self._inbox, own, self._run_functions, self._middleware)
         self.gaps: list[Gap] = []
         """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 
@@ -381,9 +386,13 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """
         return _Messages(self._inbox)
 
-    async def receive(self) -> Message:
-        """Wait for the next message and return it. Raise ClosedError when the bot is closed."""
-        return await self._inbox.receive()
+    async def receive(self, *, timeout: float | None = None) -> Message:
+        """Wait for the next message and return it.
+
+        Raise TimeoutError if none comes within `timeout` seconds (None: wait forever), and ClosedError when the bot
+        is closed.
+        """
+        return await (self._inbox.receive() if timeout is None else self._inbox.receive_within(timeout))
 
     def receive_nowait(self) -> Message | None:
         """Return the next message that has arrived, or None."""

@@ -11,6 +11,7 @@ GROUPS = {
     "Worker": {
         "serve": "worker:serve",
         "demo": "bus.demo.demo:demo",
+        "bot": "bus.cli.runner:bot",
         "status": "bus.cli.messages:status",
         "top": "bus.cli.top:top",
         "doctor": "bus.cli.doctor:doctor",

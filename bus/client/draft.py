@@ -6,7 +6,7 @@ Owns what an author can set on a message, and its bytes in a publish frame.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -16,7 +16,7 @@ from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "PublishOptions", "ReplyOptions", "SendOptions", "payload", "publication"]
+__all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -46,6 +46,17 @@ class PublishOptions(SendOptions, total=False):
 
     retain: bool
     """It becomes the last value of the channel, for those who subscribe later; a body of None clears that."""
+
+
+class Reply:
+    """What a handler returns if its reply is more than a body: `return bus.Reply(plan, message_type="plan")`."""
+
+    def __init__(self, body: Any, **options: Unpack[ReplyOptions]) -> None:
+        self.body = body
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.options}>"
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

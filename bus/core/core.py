@@ -138,8 +138,8 @@ class Core:
         )
         self._settling = Settling(self.directory, access, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
-        welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
-        self._opening = self._opened_by(welcoming)
+        self.welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
+        self._opening = self._opened_by(self.welcoming)
         keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""

@@ -26,6 +26,7 @@ __all__ = [
     "ReplyTimeout",
     "RequestError",
     "Revoked",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnsupportedProtocol",
@@ -84,6 +85,16 @@ class ReplyTimeout(BusError):
         self.message_id = message_id
         self.bot = bot
         self.state = state
+
+
+class UnfitBody(BusError, ValueError):
+    """The body of a message is not of the type as which it was read; `fault` says where, and what was expected."""
+
+    def __init__(self, message_id: str, type_name: str, fault: str) -> None:
+        super().__init__(f"the body does not fit {type_name}: {fault}")
+        self.message_id = message_id
+        self.type_name = type_name
+        self.fault = fault
 
 
 class MalformedAnswer(BusError):
