@@ -19,6 +19,7 @@ help:
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
 	@echo "make crash-patroni      break three nodes of PostgreSQL under Patroni and etcd, and the worker, for SECONDS (ten minutes)"
+	@echo "make move               move a log of MESSAGES (a million) to PostgreSQL and back, killed on the way"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
@@ -77,14 +78,18 @@ simulate: $(BIN)/.installed
 
 crash crash-postgresql: SECONDS ?= 3600
 crash crash-postgresql: JOBS = 1
-crash-postgresql: KIND = failovers
+crash-postgresql: KIND = failovers engine_counters
 crash crash-postgresql: $(BIN)/.installed
 	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND))
+	  $(if $(SEED),--seed $(SEED)) $(addprefix --kind ,$(KIND))
 
 crash-patroni: SECONDS ?= 600
 crash-patroni: $(BIN)/.installed
 	$(BIN)/python -m tests.crash.patroni_faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
+
+MESSAGES ?= 1000000
+move: $(BIN)/.installed
+	$(BIN)/python -m tests.moving --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 
 fuzz: SECONDS ?= 600
 fuzz: $(BIN)/.installed

@@ -55,6 +55,10 @@ CAUSES: dict[str, str] = {
         "in this run today's worker was compiled at each start, and the version before was not; with both "
         "compiled, a start takes as long"
     ),
+    "10,000 bots, all connected, against the version before": (
+        "a hello takes the worker 1.25 times the processor time: limits of connections are looked at, and its "
+        "welcome and its line in the log say more"
+    ),
     "10,000 bots, memory, against the version before": (
         "each connection has a pipe to the authenticator in ZeroMQ"
     ),

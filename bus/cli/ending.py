@@ -29,6 +29,8 @@ from ..errors import (
     KeyFileUnusable,
     Revoked,
     StoreFailure,
+    UnknownBot,
+    UnknownChannel,
     WorkerUnavailable,
 )
 from ..signals import received_signals
@@ -50,6 +52,7 @@ from .streams import (
 __all__ = [
     "Impossible",
     "ask",
+    "code_of",
     "first",
     "open_bot",
     "run",
@@ -84,8 +87,8 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         return anyio.run(work)
     except* (BusError, Impossible, StoreFailure) as errors:
         error = first(errors)
-        show_error(str(error))
-        code = _code_of(error)
+        show_error(_in_words(error))
+        code = code_of(error)
     except* OSError as errors:
         error = first(errors)
         assert isinstance(error, OSError)
@@ -112,7 +115,20 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 """The exit code of each error; of all others it is EXIT_REFUSED."""
 
 
-def _code_of(error: BaseException) -> int:
+def _in_words(error: BaseException) -> str:
+    """Return what an error says, and where to look for a name that nobody has."""
+    match error:
+        case UnknownChannel():
+            return f"{error}; see 'posthouse channels'"
+        case UnknownBot() if "group" in str(error):
+            return f"{error}; see 'posthouse bots' and 'posthouse channels'"
+        case UnknownBot():
+            return f"{error}; see 'posthouse bots'"
+    return str(error)
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a command that an error ended."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 

@@ -294,7 +294,7 @@ class Connection:
         if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
             _logger.warning("%d messages are no longer in flight for this bot: %s", len(lost), lost[:10])
         self.welcome, self.refusal = welcome, None
-        self._endpoint.welcomed()
+        self._endpoint.welcomed(welcome.tap)
         self._open = True
         self.sessions += 1
         self._outbox.take()
@@ -356,7 +356,7 @@ class Connection:
             self._beat()
 
     def note_progress(self, message_id: str) -> None:
-        """Tell the worker that work on a message was recorded, if it is held and was delivered before."""
+        """Notify the worker that work on a message was recorded, if it is held and was delivered before."""
         progress = self.deliveries.progress(message_id)
         if progress is not None and self.welcome is not None:
             self._transmit(encode(progress))

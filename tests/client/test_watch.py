@@ -15,6 +15,7 @@ import bus
 from bus.client.watch import Watch
 from bus.settings import Delivery, Settings
 from bus.testing import Worker
+from bus.wire.frames import StoredMessage
 from bus.wire.topics import channel_topic
 
 from .fake_worker import FakeWorker
@@ -58,6 +59,24 @@ async def test_everything_after_a_seq(worker: Worker, after: int) -> None:
             assert await take(watch, 500 - after) == list(range(after, 500))
             await publish(a, range(500, 502))
             assert await take(watch, 2) == [500, 501]
+
+
+async def test_a_long_log_is_read_in_its_order(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with worker.connect(bot="a") as a:
+        await publish(a, range(1000))
+        asked: list[dict[str, Any]] = []
+        history = a.history
+
+        async def counted(**query: Any) -> list[StoredMessage]:
+            asked.append(query)
+            return await history(**query)
+
+        monkeypatch.setattr(a, "history", counted)
+        async with a.watch("news", after=0) as watch:
+            assert await take(watch, 1) == [0]
+            assert len(asked) == 2, "its end, and the first messages"
+            assert await take(watch, 999) == list(range(1, 1000))
+            assert len(asked) <= 7
 
 
 async def test_after_a_seq_that_was_never_given(worker: Worker) -> None:
@@ -203,10 +222,10 @@ async def test_a_head_is_believed_and_what_lies_below_it_is_read() -> None:
                 assert {tap.recv() for _ in range(2)} == {b"\x01channel/news\0", b"\x01head/news\0"}
                 for seq in (0, 0, 5):
                     tap.send_multipart([b"head/news\0", b'{"channel":"news","seq":%d}' % seq])
-                while wanted.get("before_seq") is None:  # the first look, and those of a silence
+                while wanted.get("after_seq") is None:  # the first look, and those of a silence
                     fake.send(op="ok", request=wanted["request"], value={"messages": [], "more": False})
                     wanted = await fake.receive("history")
-                assert wanted["before_seq"] == 6
+                assert wanted["after_seq"] == 0
                 fake.send(op="ok", request=wanted["request"], value={"messages": [MESSAGE], "more": False})
                 await fake.farewell()
         finally:
@@ -313,8 +332,34 @@ async def test_a_watch_ends_with_its_bot(worker: Worker) -> None:
         await outliving.__aexit__(None, None, None)
 
 
-async def test_a_tap_that_is_none(worker: Worker) -> None:
-    async with worker.connect(bot="a", tap_url="nonsense") as a:
-        with pytest.raises(bus.AddressError):
-            async with a.watch("news"):
-                pass
+async def test_the_worker_names_its_tap(worker: Worker) -> None:
+    async with worker.connect(bot="a", tap_url=None) as a, a.watch("news") as watch:
+        assert a.tap_url == worker.tap_url
+        await a.publish("news", 1)
+        assert await take(watch, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "used"),
+    [
+        ("tcp://127.0.0.1:9", None, "tcp://127.0.0.1:9"),
+        ("tcp://0.0.0.0:9", None, "tcp://localhost:9"),
+        ("tcp://127.0.0.1:9", "tcp://127.0.0.1:8", "tcp://127.0.0.1:8"),
+        ("inproc://elsewhere", None, bus.DEFAULT_TAP_URL),
+        ("nonsense", None, bus.DEFAULT_TAP_URL),
+        (None, None, bus.DEFAULT_TAP_URL),
+    ],
+)
+async def test_what_a_program_says_of_the_tap_counts(told: str | None, given: str | None, used: str) -> None:
+    with FakeWorker("tcp://127.0.0.1:*") as fake:
+
+        async def serve() -> None:
+            await fake.welcome(**({} if told is None else {"tap": told}))
+            await fake.farewell()
+
+        url = fake.url.replace("127.0.0.1", "localhost")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve)
+                async with bus.connect(url, bot="b", tap_url=given) as bot:
+                    assert bot.tap_url == used

@@ -19,6 +19,8 @@ __all__ = ["INSTALL_SECONDS", "Package", "need_node"]
 
 NEEDED = "POSTHOUSE_NEEDS_NODE"
 
+NODE_VERSION_MIN = 20
+
 INSTALL_SECONDS = 240.0
 """npm with a registry: seconds, and minutes over a slow line."""
 
@@ -37,10 +39,18 @@ _BLOCK = re.compile(
 
 def need_node() -> None:
     """Skip the test where node or npm is missing, or let it fail where that must not be."""
-    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
-    if missing:
-        assert os.environ.get(NEEDED) != "1", f"{missing} are missing, and {NEEDED}=1 says that they must not be"
-        pytest.skip(f"{' and '.join(missing)} not installed")
+    reason = _missing()
+    if reason is not None:
+        assert os.environ.get(NEEDED) != "1", f"{reason}; {NEEDED}=1 says that these tests must not be skipped"
+        pytest.skip(reason)
+
+
+def _missing() -> str | None:
+    for name in ("node", "npm"):
+        if shutil.which(name) is None:
+            return f"{name} is not installed"
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return None if int(version[1:].split(".")[0]) >= NODE_VERSION_MIN else f"node is {version}, which is too old"
 
 
 class Package:

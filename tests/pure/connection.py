@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = ["Connection"]
@@ -15,6 +15,8 @@ class Connection:
         self.address = address
         self.bot = bot
         self.token = token
+        self.bot_id = ""
+        """The id of its bot, as it was welcomed: another one may have had its name before."""
         self.acking: dict[int, dict[tuple[str, int], int]] = {}
         """Acks whose confirmation is waited for, by request."""
         self.welcomed = False
@@ -27,3 +29,11 @@ class Connection:
         """What it says when it is welcome."""
         self.groups: dict[int, str | None] = {}
         """By which group each message was delivered."""
+
+    def held_groups(self, seqs: Iterable[int]) -> dict[str, list[int]]:
+        """Give those that groups delivered, by the group's name."""
+        found: dict[str, list[int]] = {}
+        for seq in seqs:
+            if (group := self.groups[seq]) is not None:
+                found.setdefault(group, []).append(seq)
+        return found

@@ -102,8 +102,10 @@ class Promises:
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def name(self, bot_id: str) -> str:
-        """Give a bot's name."""
-        return WORKER_NAME if bot_id == WORKER_ID else self.log.bots[bot_id].name
+        """Give a bot's name; a removed one has one that is nobody else's."""
+        if bot_id == WORKER_ID:
+            return WORKER_NAME
+        return self.log.bots[bot_id].name if bot_id in self.log.bots else f"removed {bot_id}"
 
     def key(self, mailbox_id: str) -> str:
         """Give a mailbox's key."""
@@ -116,9 +118,11 @@ class Promises:
             self.awaited.add(publication.id)
         return publication
 
-    def note_acknowledged(self, sender: str, publication: Publication, seq: int | None, *, scheduled: bool) -> None:
+    def note_acknowledged(
+        self, sender_bot_id: str, publication: Publication, seq: int | None, *, scheduled: bool
+    ) -> None:
         """A sender was told that its message is on disk."""
-        key = (publication.id, next(bot.id for bot in self.log.bots.values() if bot.name == sender))
+        key = (publication.id, sender_bot_id)
         if seq is None:
             if not scheduled:
                 return
@@ -171,6 +175,10 @@ class Promises:
                         self._note_closed(channel, group)
                 case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
                     self._note_closed(channel, group)
+                case Remove(kind="bot", name=name) if answer.done and not answer.again:
+                    for _, channel in [key for key in [*self.interests, *self.subscribed] if key[0] == name]:
+                        self._note_end(name, channel)
+                    self._note_gone(name)
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
@@ -181,6 +189,8 @@ class Promises:
     def _check_file(self) -> None:
         """What is on disk is sound, as `posthouse check` sees it."""
         for state in self.log.mailboxes.values():
+            if state.mailbox_id not in self.log.bots and tuple(state.mailbox_id.split("/")) not in self.log.groups:
+                raise Violation(f"the mailbox {state.mailbox_id} is on disk, and nobody has it")
             furthest = max([state.position, *state.floors.values()])
             if furthest > self.log.last_seq:
                 raise Violation(f"{self.key(state.mailbox_id)} is at {furthest}, beyond the end of the log")
@@ -230,10 +240,16 @@ class Promises:
         for (bot, other), interest in list(self.interests.items()):
             if (other, interest.group) == (channel, group):
                 self._note_end(bot, channel)
-        key = group_mailbox_id(channel, group)
+        self._note_gone(group_mailbox_id(channel, group))
+
+    def _note_gone(self, key: str) -> None:
+        """A mailbox is gone: nothing that was said of it is about the next one with its key."""
         self.want_again(key, list(self.written))
         self.delivered[key].clear()
+        self.gaps[key].clear()
         self.last_first.pop(key, None)
+        for found in (self.discarded, self._retried, self._came_though_dead):
+            found.difference_update([each for each in found if each[0] == key])
         self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
@@ -387,13 +403,19 @@ class Promises:
         handed_out = mailbox.sources.handed_out(None)
         early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
         waiting = Counter(
-            message.sender_bot_id
+            self._counted(message.sender_bot_id)
             for message in self.log.messages.values()
             if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
         )
-        counted = mailbox.backlog._waiting
-        if (counted.total, counted._of) != (waiting.total(), waiting):
+        counted, theirs = mailbox.backlog._waiting, Counter[str]()
+        for sender, count in counted._of.items():
+            theirs[self._counted(sender)] += count
+        if (counted.total, theirs) != (waiting.total(), waiting):
             raise Violation(f"{mailbox} counts {counted._of} waiting messages, and there are {waiting}")
+
+    def _counted(self, sender_bot_id: str) -> str:
+        """Give by whose id a message is counted: those of removed bots together."""
+        return sender_bot_id if sender_bot_id in {*self.log.bots, WORKER_ID} else ""
 
     def _check_removed(self, seqs: Iterable[int]) -> None:
         if self.settings.retention.remove_undelivered:
@@ -458,7 +480,8 @@ class Promises:
         """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
         channel = stored.recipient_channel
         if channel is None:
-            return [self.name(stored.recipient_bot_id or "")]
+            recipient = self.log.bots.get(stored.recipient_bot_id or "")
+            return [] if recipient is None else [recipient.name]
         owed: dict[str, None] = {}
         for (bot, name), subscription in self.subscribed.items():
             if name != channel or subscription.start_seq >= stored.seq:

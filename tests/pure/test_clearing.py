@@ -367,6 +367,36 @@ def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
     assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)
 
 
+def test_nobody_asks_as_a_bot_that_is_being_removed() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    frame = remove(BotOf("ann"), force=True)
+    worker.do(worker.core.receive(b"s", frame, worker.moment, worker.principal(ADMIN)))
+    worker.commit()
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    hello = Hello(request=1, protocol=1, read_only=True)
+    [refused] = worker.do(worker.core.receive(b"1", hello, worker.moment, worker.principal(ANN)))
+    assert refused["code"] == "busy"
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["done"] for value in answers(said)] == [True]
+
+
+def test_where_nothing_is_found_nothing_is_recorded() -> None:
+    worker = with_backlog(0)
+    nothing: list[Removable] = [MailboxOf("b"), DeadLettersOf("b", [1]), SubscriptionOf("b", "news")]
+    for id, what in enumerate(nothing, 1):
+        worker.say(b"s", remove(what, id=id))
+        [answer] = answers(worker.settle(1))
+        assert (answer["done"], sum(answer["counts"].values())) == (False, 0)
+    assert worker.log.removals == {}
+    worker.say(b"s", published(ToBot(bot="b")))
+    worker.settle(1)
+    worker.say(b"s", remove(MailboxOf("b")))
+    [answer] = answers(worker.settle(1))
+    assert (answer["done"], answer["again"], answer["counts"]) == (True, False, {"waiting": 1})
+
+
 def test_a_bot_with_the_last_key_that_may_manage_keys_is_not_removed() -> None:
     other = public(4)
     worker = KeyedWorker(Key(public_key=other, bot_id="id-of-bob", created_at="", roles=("admin",)))

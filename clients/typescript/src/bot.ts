@@ -1,5 +1,6 @@
 /** The API for a bot's author: a bot that sends, subscribes and receives. */
 import { readFileSync } from "node:fs";
+import { inspect } from "node:util";
 import { Caller } from "./caller.js";
 import { Connection, type Owner } from "./connection.js";
 import type { Credentials } from "./credentials.js";
@@ -185,7 +186,7 @@ export class Bot {
    * Iterate over messages as they arrive, each in one iterator: `for await (const message of bot.messages())`.
    *
    * First deliveries come in the order of the log. Settle each message; while it is held, the worker is told that it
-   * is being worked on. The iteration ends when the bot is closed, and may be left at any point.
+   * is being worked on. The iteration ends by the signal, or when the bot is closed, and may be left at any point.
    */
   async *messages<Body = Json>(
     options: { readonly signal?: AbortSignal } = {},
@@ -195,7 +196,7 @@ export class Bot {
       try {
         message = await this.receive<Body>(options);
       } catch (error) {
-        if (error instanceof ClosedError) return;
+        if (error instanceof ClosedError || options.signal?.aborted) return;
         throw error;
       }
       yield message;
@@ -244,6 +245,11 @@ export class Bot {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  [inspect.custom](): string {
+    const { failure, isOpen } = this.#connection;
+    return `<Bot '${this.name}' at ${this.url} ${failure ? "closed" : isOpen ? "open" : "connecting"}>`;
   }
 
   async #leave(): Promise<void> {

@@ -5,6 +5,7 @@
  * texts. It is not read if another user could have read or changed it. The secret is in no error.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats } from "node:fs";
+import { inspect } from "node:util";
 import { CredentialsError, InvalidKey } from "./errors.js";
 import { readPublic, readSecret } from "./keys.js";
 import { addressFault } from "./route.js";
@@ -46,7 +47,8 @@ export function readCredentials(path: string): Credentials {
     otherUrls: others,
   };
   checkCredentials(path, credentials);
-  return credentials;
+  const shown = `<Credentials of '${credentials.bot}' at ${credentials.url}>`;
+  return Object.defineProperty(credentials, inspect.custom, { value: () => shown });
 }
 
 /** Raise CredentialsError that names the field and what is wrong with it, without the secret. */

@@ -54,9 +54,10 @@ export class Inbox {
     });
   }
 
-  /** Fail those who wait, now and later: there will be no more messages. */
+  /** Fail those who wait, now and later. What nobody has received is no longer this session's. */
   close(failure: BusError): void {
     this.#failure = failure;
+    this.#messages.length = 0;
     for (const receiver of [...this.#receivers]) receiver.fail(failure);
   }
 }

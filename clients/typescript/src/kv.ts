@@ -8,7 +8,7 @@ import { ChangesForgotten } from "./errors.js";
 import type { Json } from "./frames.js";
 import { newId } from "./ids.js";
 import { pause, type CallOptions } from "./waiting.js";
-import { Limits, type Calls, type StoredValue } from "./wire.js";
+import { Limits, type Calls, type StoredValue, type ValuePage } from "./wire.js";
 
 /* How often who watches asks for changes if the worker says nothing: it should not have to. */
 const BACKSTOP_SECONDS = 30;
@@ -52,7 +52,7 @@ export interface ListOptions extends CallOptions {
 export interface WatchOptions {
   /** With the changes after this revision; by default with the values that are there. */
   readonly after?: number;
-  /** Ends the watch, with the signal's reason. */
+  /** Ends the watch. */
   readonly signal?: AbortSignal;
 }
 
@@ -154,20 +154,31 @@ export class KeyedStore {
    * come. It goes on after restarts of the worker, and misses nothing; if the bot was away for longer than a day, or
    * the worker goes on from a backup, it raises ChangesForgotten: watch again from the beginning then.
    */
-  async *watch<Value = Json>(prefix = "", options: WatchOptions = {}): AsyncGenerator<KeyedValue<Value>, never> {
-    const { signal } = options;
+  async *watch<Value = Json>(
+    prefix = "",
+    options: WatchOptions = {},
+  ): AsyncGenerator<KeyedValue<Value>, void, undefined> {
+    try {
+      for await (const page of this.#pages(prefix, options)) yield* page.map(read<Value>);
+    } catch (error) {
+      if (!options.signal?.aborted) throw error;
+    }
+  }
+
+  /** Iterate over what is there, and then over changes, page by page. */
+  async *#pages(prefix: string, { after, signal }: WatchOptions): AsyncGenerator<StoredValue[], never, undefined> {
     const patient = { timeoutSeconds: Infinity, signal };
     const kv = this.name;
     const { connection } = this.#calls.caller;
     const epoch = connection.welcome?.epoch;
-    let revision = options.after;
+    let revision = after;
     if (revision === undefined) {
-      for (let more = true, after: string | null = null; more; ) {
-        const page: Calls["kv_list"]["value"] = await this.#calls.call("kv_list", { kv, prefix, after }, patient);
+      for (let more = true, key: string | null = null; more; ) {
+        const page: ValuePage = await this.#calls.call("kv_list", { kv, prefix, after: key }, patient);
         revision ??= page.revision;
-        yield* page.values.map(read<Value>);
+        yield page.values;
         more = page.more ?? false;
-        after = page.values.at(-1)?.key ?? after;
+        key = page.values.at(-1)?.key ?? key;
       }
     }
     for (;;) {
@@ -177,11 +188,9 @@ export class KeyedStore {
       if (connection.welcome?.epoch !== epoch) {
         throw new ChangesForgotten({ code: "conflict", message: `the changes of '${kv}' are those of another log` });
       }
-      yield* page.changes.map(read<Value>);
+      yield page.changes;
       revision = page.revision;
-      if (page.more) continue;
-      await pause(BACKSTOP_SECONDS, woken, signal);
-      signal?.throwIfAborted();
+      if (!page.more) await pause(BACKSTOP_SECONDS, woken, signal);
     }
   }
 }

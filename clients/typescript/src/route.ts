@@ -95,7 +95,7 @@ export class Silence {
 export function addressFault(address: string): string | undefined {
   const [, scheme, rest] = /^(\w+):\/\/(.+)$/.exec(address) ?? [];
   if (scheme === "ipc") return undefined;
-  if (scheme !== "tcp" || rest === undefined) return "it does not begin with tcp:// or ipc://, or says nothing more";
+  if (scheme !== "tcp" || rest === undefined) return "it does not begin with tcp:// or ipc://";
   const [, port] = /^(?:\[[^\]\s]+\]|[^:\s/@]+):(\d{1,5})$/.exec(rest) ?? [];
   if (port === undefined) return "it is not a host and a port";
   return Number(port) >= 1 && Number(port) <= 65_535 ? undefined : `${port} is not a port`;

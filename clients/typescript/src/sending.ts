@@ -4,7 +4,7 @@ import { TooLarge } from "./errors.js";
 import { writeBody } from "./frames.js";
 import { isId, newId } from "./ids.js";
 import { Publisher, type Receipt } from "./publishing.js";
-import { now, within, type CallOptions } from "./waiting.js";
+import { within, type CallOptions } from "./waiting.js";
 import { Limits, type Publication } from "./wire.js";
 
 /** The options of a reply, beside its body. */
@@ -64,11 +64,6 @@ export class Sender {
     } finally {
       outgoing.isAbandoned = true;
     }
-  }
-
-  /** Return when a message that is sent now must have its receipt. */
-  until(options: CallOptions): number {
-    return now() + this.#caller.seconds(options);
   }
 }
 

@@ -191,6 +191,29 @@ scene("a request that is not answered says how far it got", async () => {
   await assert.rejects(aborted, /of the caller/);
 });
 
+scene("a question to a channel is answered by whoever has it", async () => {
+  const [asker, worker] = [await bot("boss"), await bot("hand")];
+  await worker.subscribe("jobs", { group: "hands" });
+  const asking = asker.request({ channel: "jobs" }, 7);
+  const job = await worker.receive<number>();
+  await job.handle(() => job.reply(job.body * 2));
+  const reply = await asking;
+  assert.deepEqual([reply.sender, reply.body], ["hand", 14]);
+});
+
+scene("credit bounds what is delivered", async () => {
+  const [sender, sink] = [await bot("source"), await bot("sink", { maxInFlight: 0 })];
+  await sender.send("sink", 1);
+  await sender.send("sink", 2);
+  await sink.setCredit(1);
+  const first = await sink.receive();
+  const second = sink.receive();
+  const { counts } = await sink.ask("mailbox", {});
+  assert.deepEqual([counts.in_flight, counts.waiting], [1, 1]);
+  await first.ack();
+  assert.equal((await second).body, 2);
+});
+
 scene("a request is repeated with its id", async () => {
   const [asker, oracle] = [await bot("patient"), await bot("oracle")];
   const id = newId();
@@ -208,9 +231,11 @@ scene("waiting ends by a signal, and by closing", async () => {
   await assert.rejects(waiter.ask("status", {}, { signal: aborted }), /of the caller/);
   await assert.rejects(connect({ bot: "x", url: keeper.url, signal: aborted }), /of the caller/);
   const receiving = assert.rejects(waiter.receive(), ClosedError);
-  const iterating = (async () => {
-    for await (const message of waiter.messages()) assert.fail(message.id);
-  })();
+  const iterate = async (signal?: AbortSignal) => {
+    for await (const message of waiter.messages(signal && { signal })) assert.fail(message.id);
+  };
+  await iterate(AbortSignal.timeout(50));
+  const iterating = iterate();
   await waiter.close();
   await Promise.all([receiving, iterating]);
   await assert.rejects(waiter.publish("x", 1), ClosedError);

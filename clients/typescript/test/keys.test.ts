@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { inspect } from "node:util";
 import {
   connect,
   CredentialsError,
@@ -44,6 +45,7 @@ void test("credentials are read as the Python client reads them", { timeout: 60_
   const { path, secret, worker } = await keeper.key("ben");
   const credentials = readCredentials(path);
   assert.deepEqual([credentials.bot, credentials.secret, credentials.worker], ["ben", secret, worker]);
+  assert.ok(!inspect(credentials).includes(secret));
   const text = readFileSync(path, "utf8");
   const refuse = async (content: string, reason: RegExp, mode = 0o600) => {
     writeFileSync(path, content);

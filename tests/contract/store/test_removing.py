@@ -86,7 +86,7 @@ async def test_delayed_messages_are_listed(log: MessageLog) -> None:
         ("b", "ann", 50), ("a", "eve", 50), ("a", "ann", 50), ("c", "ann", 40), ("d", "eve", 60),
     )]  # fmt: skip
     await add(log, *sent, direct("now", "ann", "bob"))
-    expected = [("c", "ann"), ("a", "ann"), ("a", "eve"), ("b", "ann"), ("d", "eve")]
+    expected = [("c", "ann"), ("b", "ann"), ("a", "eve"), ("a", "ann"), ("d", "eve")]
     found = await log.delayed(DelayedRequest(9))
     assert [(each.id, each.sender_bot_id) for each in found] == expected
     assert found[0] == sent[3]
@@ -95,6 +95,9 @@ async def test_delayed_messages_are_listed(log: MessageLog) -> None:
         rest = await log.delayed(DelayedRequest(2, after=after))
         assert [(each.id, each.sender_bot_id) for each in rest] == expected[place : place + 2]
     assert [each.id for each in await log.delayed(DelayedRequest(9, "eve"))] == ["a", "d"]
+    await remove(log, CancelDelayed("eve", ("a",)))
+    rest = await log.delayed(DelayedRequest(9, after=(at(50), "a", "eve")))
+    assert [(each.id, each.sender_bot_id) for each in rest] == [("b", "ann"), ("a", "ann"), ("d", "eve")]
 
 
 async def test_a_dry_run_removes_nothing(log: MessageLog) -> None:
@@ -131,6 +134,21 @@ async def test_the_record_names_who_and_what(store: Store) -> None:
     await store.log.scrub(at(20))
     [record] = await store.log.removals(0, 9)
     assert (record.removed, record.scrubbed_at, record.damaged) == (removed, at(20), False)
+
+
+async def test_where_nothing_is_found_nothing_is_recorded(store: Store) -> None:
+    await bury(store.log, 1)
+    nothing: list[What] = [
+        DiscardDeadLetters("bob", (7,)),
+        CancelDelayed("bob", ("x",)),
+        PurgeMailbox(page("bob", ("", 9)), 0),
+        EndSubscription("bob", "news", None),
+    ]
+    for what in nothing:
+        assert (await remove(store.log, what)).done is False
+    assert await store.log.removals(0, 9) == []
+    removed = await remove(store.log, DiscardDeadLetters("bob", (1,)))
+    assert (removed.seqs, removed.done, removed.again) == ((1,), True, False)
 
 
 @stores_only
@@ -172,7 +190,7 @@ async def test_a_subscription_is_ended(log: MessageLog) -> None:
     ):
         assert (await remove(log, what, id=f"would {counts}", dry_run=True)).counts == counts
         removed = await remove(log, what, id=f"do {counts}")
-        assert (removed.counts, removed.done) == (counts, True)
+        assert (removed.counts, removed.done) == (counts, counts["subscriptions"] > 0)
     left = {(each.bot_id, each.channel) for each in (await log.load()).subscriptions}
     assert left == {("ann", "work"), ("bob", "work"), ("eve", "work"), ("ann", "news")}
 
