@@ -104,9 +104,7 @@ class Application:
         body: Any = None,
     ) -> Callable[[_H], _H]:
         """Register a handler of a channel's messages."""
-        if (
-            isinstance(channel, str) and "*" not in channel
-        ):  # what has a wildcard is a pattern, and the worker's matter
+        if isinstance(channel, str) and "*" not in channel:  # with a wildcard it is a pattern
             checked_name("channel", channel)
         if group is not None:
             checked_name("group", group)
