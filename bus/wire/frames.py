@@ -140,6 +140,9 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """The messages delivered to it before and not settled, in the log of that `epoch`."""
     parked: Annotated[list[Seq], Meta(max_length=PARKED_MAX)] = []
     """Further ones, which are parked."""
+    held_groups: Annotated[dict[Name, list[Seq]], Meta(max_length=HELD_MAX)] | None = None
+    """By the name of a group, which of these were delivered by it. None: the client does not say, and a message is
+    taken for one of the mailbox by which it would come now."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
     """Its messages whose first replies it still awaits."""
     wakes: bool = False

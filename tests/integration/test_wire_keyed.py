@@ -115,6 +115,21 @@ def test_what_is_wrong_is_refused(store: Store, call: str, arguments: dict[str, 
     assert store.refusal(call, **arguments)["code"] == "bad_request"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"op":"workflow","call":"kv_put","arguments":{"kv":"k","key":"a","id":"1","value":"\xff"}',
+        b'"op":"commit","id":"00000000-0000-4000-8000-000000000001","values":[{"kv":"k","key":"a","value":"\xff"}]',
+    ],
+    ids=["put", "commit"],
+)
+def test_a_value_that_is_not_utf_8_is_refused(store: Store, text: bytes) -> None:
+    number = store.session.request_number()
+    store.session.send_raw(b'{"request":%d,%b}' % (number, text))
+    refused = store.session.receive_until("error", number)
+    assert (refused["code"], "UTF-8" in refused["message"]) == ("bad_request", True)
+
+
 def test_the_worker_counts_keys(store: Store) -> None:
     before = store.session.value("status")["sizes"]["kv_keys"]
     store.value("put", key="a", value=1, id="1")

@@ -186,7 +186,8 @@ class Simulation:
             parked = connection.parked = client.parked.intersection(client.unsettled)
             holds = [*(set(client.unsettled) - parked), *(seq for delivered in acking for _, seq in delivered)]
             known = {"epoch": "epoch", "holds": holds, "parked": sorted(parked)}
-            hello = msgspec.structs.replace(hello, token=client.token, **known)
+            groups = connection.held_groups([*holds, *parked])
+            hello = msgspec.structs.replace(hello, token=client.token, held_groups=groups, **known)
             connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
         self._send(connection, hello)
         return connection

@@ -110,6 +110,7 @@ def _states(seed: int) -> set[str]:
     return seen
 
 
+@pytest.mark.timeout(600)
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     seen: set[str] = set()
