@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
     from .client.middleware import Middleware
+    from .client.requesting import Gathered, Inquiry
     from .client.sending import Sending
     from .client.waiting import Receipt
     from .errors import (
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from .runs.run import Run
     from .wire.answers import (
         FoundMessage,
+        KeptMessage,
         KeyAdded,
         KeysRevoked,
         ListedBot,
@@ -158,14 +160,17 @@ __all__ = [
     "Fenced",
     "Forbidden",
     "FoundMessage",
+    "Gathered",
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "Inquiry",
     "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeptMessage",
     "KeyAdded",
     "KeyRefused",
     "KeyedChange",
@@ -274,6 +279,7 @@ _MODULES = (
     "client.sending",
     "client.middleware",
     "client.keyed",
+    "client.requesting",
     "runs.calling",
     "runs.commits",
     "runs.handle",

@@ -25,6 +25,7 @@ GROUPS = {
         "request": "bus.cli.messages:request",
         "listen": "bus.cli.messages:listen",
         "history": "bus.cli.messages:history",
+        "kv": "bus.cli.values:kv",
     },
     "Looking": {
         "message": "bus.cli.looking:message",

@@ -16,7 +16,7 @@ from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
+__all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -39,6 +39,13 @@ class SendOptions(ReplyOptions, total=False):
 
     reply_to: str | None
     """The id of the message that it answers."""
+
+
+class PublishOptions(SendOptions, total=False):
+    """The options of a message on a channel, beside its body."""
+
+    retain: bool
+    """It becomes the last value of the channel, for those who subscribe later; a body of None clears that."""
 
 
 class Reply:
@@ -65,6 +72,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     delay: float | None = None
     id: str | None = None
     expects_reply: bool = False
+    retain: bool = False
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
@@ -72,6 +80,8 @@ def publication(draft: Draft, message_id: str) -> Publication:
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message needs either a bot or a channel")
     _check_times(draft)
+    if draft.retain and (draft.channel is None or draft.delay):
+        raise ValueError("only what is published on a channel, without a delay, can be retained")
     recipient: ToBot | ToChannel
     if draft.to is None:
         recipient = ToChannel(_text("channel", draft.channel))
@@ -92,6 +102,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
         ttl=draft.ttl,
         delay=draft.delay,
         expects_reply=draft.expects_reply,
+        retain=draft.retain,
     )
 
 

@@ -49,7 +49,17 @@ from .changes import (
     timestamp_of,
 )
 from .compacting import Compacted
-from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
+from .erasing import (
+    Delayed,
+    Erase,
+    Erased,
+    ErasedValue,
+    FoundContents,
+    FoundRun,
+    FoundValue,
+    Removal,
+    SearchRequest,
+)
 from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
@@ -123,9 +133,11 @@ __all__ = [
     "EndedRun",
     "Erase",
     "Erased",
+    "ErasedValue",
     "FindRequest",
     "FoundContents",
     "FoundRun",
+    "FoundValue",
     "Group",
     "HistoryRequest",
     "Key",

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Unpack, cast
 import msgspec
 import uuid_utils
 
-from ..client.draft import Draft, ReplyOptions, SendOptions, publication
+from ..client.draft import Draft, PublishOptions, ReplyOptions, SendOptions, publication
 from ..client.ids import chosen_id
 from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
@@ -120,7 +120,7 @@ class RunCommit:
         """Send a direct message; the options are the fields of `bus.Draft`."""
         self.message(Draft(to=to, body=body, **options))
 
-    def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> None:
+    def publish(self, channel: str, body: Any, **options: Unpack[PublishOptions]) -> None:
         """Publish on a channel; the options are the fields of `bus.Draft`."""
         self.message(Draft(channel=channel, body=body, **options))
 

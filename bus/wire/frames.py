@@ -184,6 +184,8 @@ class Subscribe(ClientFrame, frozen=True, tag="subscribe"):
     start: Literal["new", "all"] | StartAt = "new"
     echo: bool = False
     group: Name | None = None
+    retained: bool = False
+    """Whether the last value of the channel is to be in the answer."""
 
 
 class Unsubscribe(ClientFrame, frozen=True, tag="unsubscribe"):

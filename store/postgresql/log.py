@@ -25,6 +25,7 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
+    CloseChannel,
     Committed,
     CommitWork,
     Compacted,
@@ -48,6 +49,7 @@ from bus.model.repository import (
     ReleaseDue,
     Removal,
     Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemoveRuns,
@@ -238,6 +240,7 @@ class PostgresLog:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, at)
                 await self._conversations.open(connection, stored(change, added), at)
+                await self._keyed.retain(transaction, lots, added, at)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change, at)
@@ -246,9 +249,9 @@ class PostgresLog:
             case RemoveMessages():
                 return await remove_messages(transaction, change)
             case Erase():
-                return await erase(transaction, change)
+                return await erase(transaction, change, self._keyed)
             case Remove():
-                return await remove_what(connection, change)
+                return await self._remove_what(transaction, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -293,12 +296,19 @@ class PostgresLog:
             case AddChannel(channel):
                 await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
             case AddSubscription():
-                return await subscribe(transaction, change)
+                subscribed = await subscribe(transaction, change)
+                return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
                 return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
             case _:
                 assert_never(change)
         return None
+
+    async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
+        removed = await remove_what(transaction.connection, change)
+        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+            await self._keyed.forget(transaction, change.what.channel)
+        return removed
 
     async def _change_runs(
         self, transaction: Transaction, change: RecoverRuns | RemoveRuns | StartScheduled, at: str

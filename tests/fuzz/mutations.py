@@ -100,6 +100,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "kv_get": {"kv": "settings", "key": "a/b"},
     "kv_list": {"kv": "settings", "prefix": "a/", "after": "a/a", "limit": 10},
     "kv_changes": {"kv": "settings", "prefix": "a/", "after": 5, "limit": 10, "wake": True},
+    "kv_stores": {"after": "a", "limit": 10},
+    "retained": {"channel": "news"},
     "save_schedule": {"schedule": _SCHEDULE},
     "get_schedule": {"schedule_id": "sched-1"},
     "list_schedules": {"workflow_id": "def-1", "limit": 5},

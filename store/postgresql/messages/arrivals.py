@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from bus.errors import RecordDamaged
-from bus.model.arriving import appended, are_due, fitting, waits, whole
+from bus.model.arriving import appended, are_due, are_plain, fitting, waits, whole
 from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
 from ...message_rows import checksum, in_log
@@ -79,7 +79,7 @@ class Arrivals:
 
     def are_simple(self, lots: Sequence[Lot]) -> bool:
         """Return True if lots are appended as they are, unless their senders used their ids before."""
-        return are_due(lots) and not self.waiting and self.taint.is_decided(lots)
+        return are_plain(lots) and not self.waiting and self.taint.is_decided(lots)
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
