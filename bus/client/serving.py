@@ -104,7 +104,7 @@ class Application:
         body: Any = None,
     ) -> Callable[[_H], _H]:
         """Register a handler of a channel's messages."""
-        if not callable(channel):  # otherwise the parentheses are missing
+        if isinstance(channel, str) and "*" not in channel:  # with a wildcard it is a pattern
             checked_name("channel", channel)
         if group is not None:
             checked_name("group", group)
@@ -134,7 +134,8 @@ class Application:
         """Return the handler of a message, or None if there is none."""
         key = HandlerKey(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
-        return self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
+        found = self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
+        return found.function if isinstance(found, Handling) and found.body is None else found
 
     async def serve(
         self,
