@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import rich_click as click
 
+from ...cli.console import show_json
 from ...cli.ending import Impossible, open_bot, run, until_signal
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
@@ -80,7 +81,7 @@ def mcp(link: Link, *, http: bool, host: str, port: int, token_file: str | None,
         raise click.UsageError("--http needs --token-file: it says who may act as this bot")
     if not http and (token_file is not None or origins):
         raise click.UsageError("--token-file and --origin are for --http")
-    token = None if token_file is None else _token(token_file)
+    token = None if token_file is None else _token(token_file, tell=not link.as_json)
     try:
         from .server import server_of
         from .tools import IN_FLIGHT_MAX
@@ -115,19 +116,23 @@ async def _serve_http(link: Link, host: str, port: int, token: str, origins: tup
             raise Impossible(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
         port = listener.getsockname()[1]
         here = [f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in dict.fromkeys([host, *_LOCAL])]
-        say(f"posthouse mcp is at {here[0]}{PATH}, as bot {bot.name}")
+        if link.as_json:
+            show_json({"url": f"{here[0]}{PATH}", "bot": bot.name})
+        else:
+            say(f"posthouse mcp is at {here[0]}{PATH}, as bot {bot.name}")
         await serve_http(server_of(bot), listener, token=token, origins=[*here, *origins])
 
 
-def _token(file: str) -> str:
-    """Return the token of a file, which is created if it does not exist."""
+def _token(file: str, *, tell: bool) -> str:
+    """Return the token of a file, which is created if it does not exist; `tell` says so."""
     try:
         try:
             token = read_secret_file(file, _TOKEN_BYTES_MAX).decode("ascii").strip()
         except FileNotFoundError:
             token = secrets.token_urlsafe(_TOKEN_BYTES)
             write_secret_file(file, f"{token}\n".encode())
-            say(f"a new token is in {file}")
+            if tell:
+                say(f"a new token is in {file}")
     except (OSError, NotSecret, UnicodeDecodeError) as error:
         fault = error.strerror if isinstance(error, OSError) else str(error)
         show_error(f"the token of {file} cannot be used: {fault}")
