@@ -7,6 +7,7 @@ without the extra, the command says how to get it.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -88,7 +89,7 @@ def mcp(link: Link, *, http: bool, host: str, port: int, token_file: str | None,
     except ImportError:
         show_error("the Model Context Protocol needs more packages: pip install 'posthouse[mcp]'")
         sys.exit(EXIT_CONFIG)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("posthouse.client").propagate = False  # commands show its warnings, and the SDK all others
     if token is not None:
         number = run(lambda: until_signal(lambda: _serve_http(link, host, port, token, origins)))
         if number not in (None, signal.SIGINT, signal.SIGTERM):
@@ -113,7 +114,8 @@ async def _serve_http(link: Link, host: str, port: int, token: str, origins: tup
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family)
         except OSError as error:
-            raise Impossible(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+            fault = os.strerror(error.errno or 0)
+            raise Impossible(f"cannot listen at {host}:{port}: {fault}; choose another --port") from None
         port = listener.getsockname()[1]
         here = [f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in dict.fromkeys([host, *_LOCAL])]
         if link.as_json:
