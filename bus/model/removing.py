@@ -8,6 +8,8 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from .pages import PageRequest
@@ -24,6 +26,7 @@ __all__ = [
     "RemoveBot",
     "Removed",
     "What",
+    "counted",
 ]
 
 
@@ -94,6 +97,27 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
+_WORDS = {
+    "waiting": ("waiting message", "waiting messages"),
+    "in_flight": ("message in flight", "messages in flight"),
+    "runs": ("open run", "open runs"),
+    "definitions": ("workflow", "workflows"),
+    "delayed": ("delayed message", "delayed messages"),
+}
+"""What is counted, for people, where its name does not say it."""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words: "1 waiting message, 2 members"."""
+    found: list[str] = []
+    for name, count in counts.items():
+        plural = name.replace("_", " ")
+        one, many = _WORDS.get(name, (plural.removesuffix("s"), plural))
+        if count:
+            found.append(f"{count:,} {one if count == 1 else many}")
+    return ", ".join(found)
+
+
 What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
 
 
@@ -144,3 +168,9 @@ class Removed(msgspec.Struct, frozen=True):
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""
         return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)
+
+    def refusal(self) -> str:
+        """Return what is in the way, and what to do about it."""
+        kept = counted({name: count for name, count in self.in_the_way.items() if name in KEPT})
+        remedy = f"end or remove {kept} first" if kept else "with force, these are removed as well"
+        return f"{self.kind} {self.name} has {counted(self.in_the_way)}: {remedy}"
