@@ -109,13 +109,13 @@ _WORDS = {
 
 def counted(counts: Mapping[str, int]) -> str:
     """Return counts in words: "1 waiting message, 2 members"."""
-    found: list[str] = []
-    for name, count in counts.items():
-        plural = name.replace("_", " ")
-        one, many = _WORDS.get(name, (plural.removesuffix("s"), plural))
-        if count:
-            found.append(f"{count:,} {one if count == 1 else many}")
-    return ", ".join(found)
+    return ", ".join(f"{count:,} {_words(name)[count != 1]}" for name, count in counts.items() if count)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """Return how one, and how several, of what is counted are called."""
+    plural = name.replace("_", " ")
+    return _WORDS.get(name, (plural.removesuffix("s"), plural))
 
 
 What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
@@ -171,6 +171,6 @@ class Removed(msgspec.Struct, frozen=True):
 
     def refusal(self) -> str:
         """Return what is in the way, and what to do about it."""
-        kept = counted({name: count for name, count in self.in_the_way.items() if name in KEPT})
-        remedy = f"end or remove {kept} first" if kept else "with force, these are removed as well"
+        kept = ", ".join(_words(name)[1] for name in self.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
         return f"{self.kind} {self.name} has {counted(self.in_the_way)}: {remedy}"
