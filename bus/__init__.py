@@ -17,11 +17,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    from . import sync
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
-    from .client.draft import Draft
+    from .client.draft import Draft, Reply
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
+    from .client.middleware import Middleware
+    from .client.requesting import Gathered, Inquiry
+    from .client.sending import Sending
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
         TooLarge,
         TooManyKeys,
         TooManySignals,
+        UnfitBody,
         UnknownBot,
         UnknownChannel,
         UnknownWorkflow,
@@ -112,6 +118,7 @@ if TYPE_CHECKING:
     from .runs.run import Run
     from .wire.answers import (
         FoundMessage,
+        KeptMessage,
         KeyAdded,
         KeysRevoked,
         ListedBot,
@@ -153,14 +160,17 @@ __all__ = [
     "Fenced",
     "Forbidden",
     "FoundMessage",
+    "Gathered",
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "Inquiry",
     "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeptMessage",
     "KeyAdded",
     "KeyRefused",
     "KeyedChange",
@@ -183,6 +193,7 @@ __all__ = [
     "MalformedAnswer",
     "MayAnswer",
     "Message",
+    "Middleware",
     "NotFound",
     "NotInFlight",
     "Overlap",
@@ -190,6 +201,7 @@ __all__ = [
     "RecordDamaged",
     "Rejected",
     "Reloaded",
+    "Reply",
     "ReplyTimeout",
     "RequestError",
     "ResultTimeout",
@@ -215,6 +227,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "ScheduleStatus",
+    "Sending",
     "Signal",
     "SlotsTaken",
     "StepChanged",
@@ -229,6 +242,7 @@ __all__ = [
     "TooLarge",
     "TooManyKeys",
     "TooManySignals",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnknownWorkflow",
@@ -245,6 +259,7 @@ __all__ = [
     "connect",
     "events",
     "step_threads",
+    "sync",
     "timestamp",
 ]
 
@@ -261,7 +276,10 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "client.sending",
+    "client.middleware",
     "client.keyed",
+    "client.requesting",
     "runs.calling",
     "runs.commits",
     "runs.handle",
@@ -273,7 +291,9 @@ because a command or a store needs few of them. So each comes after those that i
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
+    if name == "__version__":
+        return import_module("importlib.metadata").version("posthouse")
+    if name in ("errors", "sync"):
         return import_module(f".{name}", __name__)
     if name == "events":
         return import_module(".model.events", __name__)

@@ -44,6 +44,7 @@ from ..wire.frames import (
     Bots,
     Channels,
     Code,
+    Compact,
     DeadLetters,
     DelayedQuery,
     History,
@@ -64,7 +65,7 @@ from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
 from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
-from .removing import removals, search
+from .removing import compact, removals, search
 
 __all__ = ["Queries"]
 
@@ -150,7 +151,7 @@ class Queries:
                 bot = None if query.bot is None else self._bot(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(directory, self._log, query, bot=bot, page=page)
-            case Search() | Removals() | Scrub():
+            case Search() | Removals() | Scrub() | Compact():
                 _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
@@ -158,7 +159,7 @@ class Queries:
             case _:
                 assert_never(query)
 
-    async def _remove(self, query: Search | Removals | Scrub, sight: Sight) -> msgspec.Struct:
+    async def _remove(self, query: Search | Removals | Scrub | Compact, sight: Sight) -> msgspec.Struct:
         match query:
             case Search():
                 sender = None if query.sender is None else self._sender_id(query.sender, sight)
@@ -168,6 +169,8 @@ class Queries:
             case Scrub():
                 await self._log.scrub(self._moment().wall)
                 return Scrubbed()
+            case Compact():
+                return await compact(self._log, query)
 
     def _meant(self, bot_id: str, query: MessageQuery, sight: Sight) -> FindRequest | int:
         """Return which message is asked for, by its id or by its seq. Raise Refusal."""

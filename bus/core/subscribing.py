@@ -25,6 +25,7 @@ from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
 from .pausing import Pausing
+from .retaining import kept_message
 from .shares import Shares
 
 __all__ = ["Subscribing"]
@@ -179,7 +180,11 @@ class Subscribing:
             self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
             return
         start = SubscriptionStart(
-            subscribe.channel, subscribed.start_seq, created=subscribed.created, group=subscribed.group
+            subscribe.channel,
+            subscribed.start_seq,
+            created=subscribed.created,
+            group=subscribed.group,
+            retained=None if subscribed.retained is None else kept_message(subscribed.retained),
         )
         self._turn.answer(session.address, subscribe.request, start)
 
@@ -327,9 +332,9 @@ class _SubscribeJob(Job[Subscribed]):
         channel: Channel,
         mailbox: Mailbox | None,
     ) -> None:
-        since, bot_id = channel.created_at, session.bot_id
+        since, bot_id, echo, group = channel.created_at, session.bot_id, subscribe.echo, subscribe.group
         super().__init__(
-            changes=[AddSubscription(bot_id, channel.name, since, start_seq, subscribe.echo, subscribe.group)],
+            changes=[AddSubscription(bot_id, channel.name, since, start_seq, echo, group, subscribe.retained)],
             channels=[channel],
             mailboxes=[] if mailbox is None else [mailbox],
         )

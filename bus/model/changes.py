@@ -82,6 +82,7 @@ class AddSubscription(msgspec.Struct, frozen=True):
     """Subscribe a bot to an existing channel; `start_seq=None` means the log's end. Answered `Subscribed`.
 
     With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start.
+    With `retained`, the last value of the channel is answered, too.
     """
 
     bot_id: str
@@ -90,6 +91,7 @@ class AddSubscription(msgspec.Struct, frozen=True):
     start_seq: int | None = None
     echo: bool = False
     group: str | None = None
+    retained: bool = False
 
 
 class RemoveSubscription(msgspec.Struct, frozen=True):
@@ -343,12 +345,14 @@ class Released(msgspec.Struct, frozen=True):
 class Subscribed(msgspec.Struct, frozen=True):
     """A subscription; `created` is False if it existed before, perhaps in another `group`.
 
-    The start of a group's member is that of the group.
+    The start of a group's member is that of the group. `retained` is the last value of the channel, if it was asked
+    for and there is one.
     """
 
     start_seq: int
     created: bool
     group: str | None = None
+    retained: LogMessage | None = None
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -409,7 +413,10 @@ class HistoryRequest(msgspec.Struct, frozen=True):
 
 
 class DelayedRequest(msgspec.Struct, frozen=True):
-    """Which delayed messages to return: of one sender or all, after one by its `due_at`, id and sender."""
+    """Which delayed messages to return: of one sender or all, after one by its `due_at`, id and sender.
+
+    If that one does not wait any more, they begin with the first that is due at its time.
+    """
 
     limit: int
     sender_bot_id: str | None = None

@@ -154,12 +154,16 @@ class SubscriptionList(AnswerValue, frozen=True, omit_defaults=True):
 
 
 class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
-    """A bot's subscription after it subscribed; `created` says whether it is new."""
+    """A bot's subscription after it subscribed; `created` says whether it is new.
+
+    `retained` is the last value of the channel, if it was asked for and there is one.
+    """
 
     channel: str
     start_seq: int
     created: bool
     group: str | None = None
+    retained: KeptMessage | None = None
 
 
 class SubscriptionEnd(AnswerValue, frozen=True):

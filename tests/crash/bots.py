@@ -70,6 +70,8 @@ class Shape(msgspec.Struct, frozen=True):
     workers: int = 2
     visitors: int = 1
     undertakers: int = 1
+    packers: int = 0
+    """Only a file can be compacted."""
     channels: tuple[str, ...] = ("news", "fleeting", "ticks", "jobs")
     groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
     """Channels that are subscribed to in a group, with its name."""

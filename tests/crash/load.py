@@ -30,7 +30,7 @@ from .bots import (
     settle,
     subscribed,
 )
-from .errands import Reader, Sleeper, Undertaker, Visitor
+from .errands import Packer, Reader, Sleeper, Undertaker, Visitor
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 from .recorder import Recorder
@@ -109,6 +109,7 @@ class Load:
             (Worker, "worker", shape.workers),
             (Visitor, "visitor", shape.visitors),
             (Undertaker, "undertaker", shape.undertakers),
+            (Packer, "packer", shape.packers),
         ]
         for kind, name, count in singles:
             for number in range(count):
@@ -148,6 +149,11 @@ class Load:
         for bot in self._bots:
             if bot.failure is not None:
                 raise AssertionError(f"{bot} failed") from bot.failure
+
+    @property
+    def freed_bytes(self) -> int:
+        """How much the worker said that it gave back to the system."""
+        return sum(bot.freed_bytes for bot in self._bots if isinstance(bot, Packer))
 
     def stop(self) -> None:
         """Let the bots say goodbye, as far as there is a worker, and end."""
