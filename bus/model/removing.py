@@ -8,6 +8,8 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from .pages import PageRequest
@@ -18,6 +20,7 @@ __all__ = [
     "CloseChannel",
     "CloseGroup",
     "DiscardDeadLetters",
+    "EndPattern",
     "EndSubscription",
     "PurgeMailbox",
     "Remove",
@@ -53,11 +56,27 @@ class CancelDelayed(msgspec.Struct, frozen=True):
 
 
 class EndSubscription(msgspec.Struct, frozen=True):
-    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel.
+
+    With `passes_to`, it belongs to that pattern from now on, and nothing of it is dropped.
+    """
 
     bot_id: str
     channel: str
     waiting: PurgeMailbox | None
+    passes_to: str | None = None
+
+
+class EndPattern(msgspec.Struct, frozen=True):
+    """End a bot's subscription to a pattern, with those that came by it, but for those that are `passed`.
+
+    `waiting` is what waits of those that end, if they are the bot's own.
+    """
+
+    bot_id: str
+    pattern: str
+    waiting: PurgeMailbox | None
+    passed: Mapping[str, str] = {}
 
 
 class CloseGroup(msgspec.Struct, frozen=True):
@@ -94,7 +113,16 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
+What = (
+    DiscardDeadLetters
+    | PurgeMailbox
+    | CancelDelayed
+    | EndSubscription
+    | EndPattern
+    | CloseGroup
+    | CloseChannel
+    | RemoveBot
+)
 
 
 class Remove(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     Applied,
@@ -49,6 +50,7 @@ from bus.model.repository import (
     Remove,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
@@ -88,8 +90,9 @@ from .messages.removing import (
 )
 from .messages.rows import append_sql, columns_of, fetch
 from .messages.scrubbing import rewrite
-from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
+from .messages.sealed import mailbox_columns, save_mailboxes, save_sql
 from .messages.searching import search
+from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.incarnation import LogEnd, one_statement
@@ -102,9 +105,6 @@ _ADD_BOT = "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VA
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
-
-_UNSUBSCRIBE = """
-    DELETE FROM bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 RETURNING bot_id"""
 
 
 _IF_MOVED = "EXISTS (SELECT FROM moved)"
@@ -269,7 +269,9 @@ class PostgresLog:
         return None
 
     async def _change_directory(
-        self, transaction: Transaction, change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription
+        self,
+        transaction: Transaction,
+        change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription | AddPattern | RemovePattern,
     ) -> Any:
         connection = transaction.connection
         match change:
@@ -288,7 +290,11 @@ class PostgresLog:
             case AddSubscription():
                 return await subscribe(transaction, change)
             case RemoveSubscription():
-                return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
+                return await unsubscribe(connection, change)
+            case AddPattern():
+                return await add_pattern(transaction, change)
+            case RemovePattern():
+                return await remove_pattern(connection, change)
             case _:
                 assert_never(change)
         return None

@@ -11,11 +11,14 @@ from bus.model.repository import (
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     PurgeMailbox,
     Remove,
     RemoveBot,
     Removed,
+    RemovePattern,
+    RemoveSubscription,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +46,19 @@ def remove(log: FakeLog, change: Remove) -> Removed:
                 for key in keys:
                     del log.scheduled[key]
                 log.cancelled.update(keys)
-        case EndSubscription(bot_id, channel, waits):
-            there = int((bot_id, channel) in log.subscriptions)
+        case EndSubscription(bot_id, channel, waits, passes_to):
+            known = log.subscriptions.get((bot_id, channel))
+            there = int(known is not None and known.pattern is None)
             count = 0 if waits is None else waits.returned + sum(log.backlog(waits.unread).values())
             removed = replace(removed, counts={"subscriptions": there, "waiting": count})
             if removed.done:
-                log.subscriptions.pop((bot_id, channel), None)
+                log.unsubscribe(RemoveSubscription(bot_id, channel, passes_to))
+        case EndPattern(bot_id, pattern, waits, passed):
+            there = int((bot_id, pattern) in log.patterns)
+            count = 0 if waits is None else waits.returned + sum(log.backlog(waits.unread).values())
+            removed = replace(removed, counts={"subscriptions": there, "waiting": count})
+            if removed.done:
+                log.remove_pattern(RemovePattern(bot_id, pattern, passed))
         case CloseGroup():
             removed = _close_group(log, change, change.what, removed)
         case CloseChannel():
@@ -118,6 +128,7 @@ def _close_channel(log: FakeLog, change: Remove, what: CloseChannel, removed: Re
 def _remove_bot(log: FakeLog, change: Remove, what: RemoveBot, removed: Removed) -> Removed:
     id = what.bot_id
     subscriptions = [key for key in log.subscriptions if key[0] == id]
+    patterns = [key for key in log.patterns if key[0] == id]
     dead = [key for key in log.dead_letters if key[0] == id]
     keys = [name for name, key in log.keys.items() if key.bot_id == id]
     counts = {
@@ -127,6 +138,7 @@ def _remove_bot(log: FakeLog, change: Remove, what: RemoveBot, removed: Removed)
         "definitions": 0,
         "delayed": sum(id in (each.sender_bot_id, each.recipient_bot_id) for each in log.scheduled.values()),
         "subscriptions": len(subscriptions),
+        "patterns": len(patterns),
         "dead_letters": len(dead),
         "keys": len(keys),
     }
@@ -138,6 +150,8 @@ def _remove_bot(log: FakeLog, change: Remove, what: RemoveBot, removed: Removed)
         del log.subscriptions[key]
     for letter in dead:
         del log.dead_letters[letter]
+    for pattern in patterns:
+        del log.patterns[pattern]
     for name in keys:
         del log.keys[name]
     log.bots.pop(id, None)

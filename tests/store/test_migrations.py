@@ -34,7 +34,7 @@ MESSAGES = 1500
 
 
 _LATER = (
-    "house_move", "keyed_values", "keys", "removals", "security_events", "workflow_cancellations",
+    "bot_patterns", "house_move", "keyed_values", "keys", "removals", "security_events", "workflow_cancellations",
     "workflow_run_attributes", "workflow_schedules", "workflow_signals",
 )  # fmt: skip
 """Tables that are later than this migration."""

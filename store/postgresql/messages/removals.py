@@ -13,17 +13,21 @@ from bus.model.repository import (
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     PurgeMailbox,
     Removal,
     Remove,
     RemoveBot,
     Removed,
+    RemovePattern,
+    RemoveSubscription,
 )
 
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..server.reader import Reader
 from .pages import count_waiting
+from .subscriptions import remove_pattern, unsubscribe
 
 __all__ = ["ADD_REMOVAL", "REMOVALS", "note_scrub", "read_removals", "recorded", "remove_what"]
 
@@ -37,12 +41,13 @@ _DEAD_LETTERS = "mailbox_id = $1 AND seq = ANY($2::bigint[])"
 
 _DEAD_LETTERS_OF = "FROM dead_letters WHERE mailbox_id = $1"
 
-_SUBSCRIPTION = "bot_id = $1 AND channel_name = $2"
+_SUBSCRIPTION = "bot_id = $1 AND channel_name = $2 AND pattern IS NULL"
 
 _MEMBERS = "FROM bot_subscriptions WHERE channel_name = $1 AND group_name = $2"
 
 _OF_BOT = {
     "subscriptions": "FROM bot_subscriptions WHERE bot_id = $1",
+    "patterns": "FROM bot_patterns WHERE bot_id = $1",
     "dead_letters": _DEAD_LETTERS_OF,
     "keys": "FROM keys WHERE bot_id = $1",
 }
@@ -100,12 +105,20 @@ async def _remove(connection: asyncpg.Connection, change: Remove, nothing: Remov
             return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
         case PurgeMailbox():
             return msgspec.structs.replace(nothing, counts={"waiting": await _waiting(connection, change.what)})
-        case EndSubscription(bot_id, channel, waiting):
+        case EndSubscription(bot_id, channel, waiting, passes_to):
             there = await connection.fetchval(
                 f"SELECT COUNT(*) FROM bot_subscriptions WHERE {_SUBSCRIPTION}", bot_id, channel
             )
             if not change.dry_run:
-                await connection.execute(f"DELETE FROM bot_subscriptions WHERE {_SUBSCRIPTION}", bot_id, channel)
+                await unsubscribe(connection, RemoveSubscription(bot_id, channel, passes_to))
+            counts = {"subscriptions": there, "waiting": await _waiting(connection, waiting)}
+            return msgspec.structs.replace(nothing, counts=counts)
+        case EndPattern(bot_id, pattern, waiting, passed):
+            there = await connection.fetchval(
+                "SELECT COUNT(*) FROM bot_patterns WHERE bot_id = $1 AND pattern = $2", bot_id, pattern
+            )
+            if not change.dry_run:
+                await remove_pattern(connection, RemovePattern(bot_id, pattern, passed))
             counts = {"subscriptions": there, "waiting": await _waiting(connection, waiting)}
             return msgspec.structs.replace(nothing, counts=counts)
         case CloseGroup():
