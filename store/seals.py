@@ -119,7 +119,8 @@ def pattern_of(row: Sequence[Any]) -> PatternSubscription:
 
 def _numbers(subscription: Subscription | PatternSubscription) -> tuple[Any, ...]:
     """Return the fields with `echo` as a number, as the first backend stores it."""
-    return tuple(int(value) if isinstance(value, bool) else value for value in msgspec.structs.astuple(subscription))
+    values = msgspec.structs.astuple(subscription)
+    return tuple(int(value) if isinstance(value, bool) else value for value in values)
 
 
 def key_row(key: Key) -> tuple[Any, ...]:

@@ -33,6 +33,7 @@ import anyio
 import anyio.abc
 
 from ..errors import ENDED, NOT_NOW
+from ..model.patterns import WILDCARD, ChannelPattern
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
 from .functions import is_async
@@ -126,6 +127,7 @@ class Application:
         self._inbox = inbox
         self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
         self._handlers: dict[_Key, Handler] = {}
+        self._patterns: dict[str, ChannelPattern] = {}
         self.subscriptions: dict[str, _Subscription] = {}
         """What the bot subscribes to when it begins to serve."""
         self._service: _Service | None = None
@@ -136,6 +138,7 @@ class Application:
     def share(self, other: Application) -> None:
         """Take the handlers and subscriptions of another application, also those that are added later."""
         self._handlers, self.subscriptions = other._handlers, other.subscriptions
+        self._patterns = other._patterns
 
     def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
         """Register a handler of direct messages."""
@@ -154,6 +157,8 @@ class Application:
         wanted = _Subscription(start, echo, group)
         if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
+        if isinstance(channel, str) and WILDCARD in channel:
+            self._patterns[channel] = ChannelPattern(channel)
         return self._handling(_Key(channel, message_type), "on_channel")
 
     def _handling(self, key: _Key, decorator: str) -> Callable[[_H], _H]:
@@ -175,7 +180,16 @@ class Application:
         """Return the handler of a message, or None if there is none."""
         key = _Key(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
-        return self._handlers.get(key) or own or self._handlers.get(_Key(key.channel, None))
+        found = self._handlers.get(key) or own or self._handlers.get(_Key(key.channel, None))
+        return (
+            found if found is not None or key.channel is None else self._by_pattern(key.channel, key.message_type)
+        )
+
+    def _by_pattern(self, channel: str, message_type: str) -> Handler | None:
+        """Return the handler of the first pattern that matches a channel without one of its own, or None."""
+        names = (name for name, pattern in self._patterns.items() if pattern.matches(channel))
+        keys = (_Key(name, kind) for name in names for kind in (message_type, None))
+        return next((self._handlers[key] for key in keys if key in self._handlers), None)
 
     async def serve(
         self,

@@ -182,6 +182,7 @@ class Core:
             dispatch=self.dispatch,
             founding=self._founding,
             large=self.large,
+            matching=self._subscribing.matching,
             pausing=self._pausing,
             returning=self._returning,
             shares=self.shares,

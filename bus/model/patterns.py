@@ -9,7 +9,15 @@ Pure.
 
 from __future__ import annotations
 
-__all__ = ["BOT_PART", "GROUP_MARK", "WILDCARD", "ChannelPattern", "Pattern", "channel_pattern_fault", "pattern_fault"]
+__all__ = [
+    "BOT_PART",
+    "GROUP_MARK",
+    "WILDCARD",
+    "ChannelPattern",
+    "Pattern",
+    "channel_pattern_fault",
+    "pattern_fault",
+]
 
 BOT_PART = "$bot"
 """The part of a pattern that stands for the bot's own name."""

@@ -67,6 +67,7 @@ BUS = [
     "ListedDeadLetter",
     "ListedDelayed",
     "ListedKey",
+    "ListedPattern",
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",

@@ -61,8 +61,8 @@ MISSING = {
         SELECT channel_name || '/' || group_name FROM bot_subscriptions WHERE group_name IS NOT NULL EXCEPT
         {_GROUP_MAILBOXES}""",
     "pattern": """
-        SELECT pattern FROM bot_subscriptions AS it WHERE pattern IS NOT NULL AND NOT EXISTS
-            (SELECT FROM bot_patterns WHERE bot_patterns.bot_id = it.bot_id AND bot_patterns.pattern = it.pattern)""",
+        SELECT pattern FROM bot_subscriptions WHERE pattern IS NOT NULL
+            AND (bot_id, pattern) NOT IN (SELECT bot_id, pattern FROM bot_patterns)""",
     "mailbox": f"""
         (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
         EXCEPT SELECT id FROM mailboxes""",
