@@ -2,10 +2,10 @@
 
 Owns which channel a bot gets by which pattern. Its rules:
 
-- A channel reaches a bot by one subscription, and so a message once. The first one has it: a subscription by name, or
-  the oldest of the bot's patterns that match. When that ends, it passes to the oldest one that is left.
-- A pattern's start is one place in the log. The channels that are there when it is subscribed to begin at that place;
-  those that come later begin where they come.
+- A channel reaches a bot by one subscription, and so a message once. The first one has it: a subscription by name,
+  or the oldest of the bot's patterns that match. When that ends, it passes to the oldest one that is left.
+- A pattern's start is one place in the log. The channels that are there when it is subscribed to begin at that
+  place; those that come later begin where they come.
 - A new channel is subscribed to in the transaction that creates it. Publishing on a known channel asks nobody.
 - A bot gets by a pattern only what one of its keys may have.
 

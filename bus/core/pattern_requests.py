@@ -1,7 +1,7 @@
 """Subscribing to patterns, and ending that.
 
-Owns what a frame that names a pattern is answered. `matching` says which channels it brings. A change of a pattern is
-written in a batch of its own, so that it sees all channels that were created before.
+Owns what a frame that names a pattern is answered. `matching` says which channels it brings. A change of a pattern
+is written in a batch of its own, so that it sees all channels that were created before.
 
 Pure.
 """

@@ -170,7 +170,7 @@ class SubscriptionList(AnswerValue, frozen=True, omit_defaults=True):
 
     subscriptions: list[ListedSubscription]
     more: bool = False
-    patterns: list[ListedPattern] = []
+    patterns: list[ListedPattern] = msgspec.field(default_factory=list)
 
 
 class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):

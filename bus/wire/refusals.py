@@ -19,7 +19,8 @@ NAME_RULE = (
 )
 
 PATTERN_RULE = (
-    "a * stands for any characters between two dots, and ** as the last part for one part or more: orders.*, orders.**"
+    "a * stands for any characters between two dots, and ** as the last part for one part or more, as in orders.*"
+    " and orders.**"
 )
 
 ID_RULE = "an id is a UUID in lower case with hyphens"

@@ -69,6 +69,7 @@ class Shape(msgspec.Struct, frozen=True):
     sleepers: int = 1
     workers: int = 2
     visitors: int = 1
+    onlookers: int = 1
     undertakers: int = 1
     channels: tuple[str, ...] = ("news", "fleeting", "ticks", "jobs")
     groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)

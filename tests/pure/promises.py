@@ -41,6 +41,7 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
+from .patterned import left_out, owed_by_patterns
 from .placement import placement_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
@@ -73,6 +74,8 @@ class Promises:
         """Every message that was ever in the log."""
         self.subscribed: dict[tuple[str, str], Subscription] = {}
         """What was acknowledged as subscribed, by bot and channel; a repeated request changes no echo."""
+        self.patterns: dict[tuple[str, str], int] = {}
+        """The patterns that were acknowledged as subscribed, by bot, with their starts."""
         self.interests: dict[tuple[str, str], Subscription] = {}
         """What the core was told is subscribed."""
         self.delivered: defaultdict[str, set[int]] = defaultdict(set)
@@ -176,6 +179,7 @@ class Promises:
                 case _:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
+        self._note_what_patterns_did()
         self._check_file()
 
     def _check_file(self) -> None:
@@ -202,6 +206,30 @@ class Promises:
         # What lies after the start is wanted again, whatever was settled before.
         on_channel = (m.seq for m in self.written.values() if m.recipient_channel == change.channel)
         self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
+
+    def _note_what_patterns_did(self) -> None:
+        """Subscriptions that begin, end or begin anew without a change that names them."""
+        stands = {(self.name(each.bot_id), each.channel): each for each in self.log.subscriptions.values()}
+        for key in [key for key in self.interests if key not in stands]:
+            del self.interests[key]
+        for key, each in stands.items():
+            known = self.interests.get(key)
+            if known is None or (known.start_seq, known.echo, known.group) != (
+                each.start_seq,
+                each.echo,
+                each.group,
+            ):
+                of = (each.subscribed_at, None, each.echo, each.group)
+                self._note_subscription(AddSubscription(each.bot_id, each.channel, *of), each.start_seq)
+        if not self._removals:  # after one, what is missing comes with another transaction
+            for fault in left_out(self.log):
+                raise Violation(fault)
+
+    def note_pattern(self, bot: str, value: dict[str, Any]) -> None:
+        """A bot was told that it is subscribed to a pattern."""
+        bot_id = next(each.id for each in self.log.bots.values() if each.name == bot)
+        if (bot_id, value["channel"]) in self.log.patterns:
+            self.patterns[bot, value["channel"]] = value["start_seq"]
 
     def want_again(self, key: str, seqs: Iterable[int]) -> None:
         """Somebody asked for messages that may have been settled."""
@@ -421,6 +449,11 @@ class Promises:
         for key, seq in self._revived:
             if "/" not in key and not self._is_dead(key, seq) and not self._is_taken_out(key, seq):
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
+        for fault in left_out(self.log):
+            raise Violation(fault)
+        patterns = {(self.name(s.bot_id), s.pattern): s.start_seq for s in self.log.patterns.values()}
+        if wrong := [key for key, start_seq in self.patterns.items() if patterns.get(key) != start_seq]:
+            raise Violation(f"the subscriptions to patterns {wrong} were acknowledged and are gone, or others")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
             found = stands.get((bot, channel))
@@ -460,7 +493,8 @@ class Promises:
         if channel is None:
             return [self.name(stored.recipient_bot_id or "")]
         owed: dict[str, None] = {}
-        for (bot, name), subscription in self.subscribed.items():
+        brought = {(self.name(each.bot_id), channel): each for each in owed_by_patterns(self.log, channel)}
+        for (bot, name), subscription in (brought | self.subscribed).items():
             if name != channel or subscription.start_seq >= stored.seq:
                 continue
             if stored.seq in self.log.removed and stored.seq <= self._since[bot, name]:

@@ -59,7 +59,7 @@ from .connection import Connection
 from .fake_log import FakeLog
 from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
-from .simulated_settings import BOTS, GROUPS, channels_of, settings_of
+from .simulated_settings import BOTS, GROUPS, channels_of, patterns_of, settings_of
 
 __all__ = ["Simulation", "play"]
 
@@ -73,7 +73,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.settings, self.channels = settings_of(seed), channels_of(seed)
+        self.settings, self.channels, self.patterns = settings_of(seed), channels_of(seed), patterns_of(seed)
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
@@ -150,6 +150,8 @@ class Simulation:
             (self._park_some, 2),
             (self._subscribe, 4),
             (self._unsubscribe, 1),
+            (self._subscribe_to_pattern, 2 if self.patterns else 0),
+            (self._unsubscribe_from_pattern, 1 if self.patterns else 0),
             (self._take_batch, 10),
             (self._commit, 10),
             (self._look, 6),
@@ -401,6 +403,34 @@ class Simulation:
             self.wishes[key] = self.wishes.get(key, 0) + 1
             self.promises.subscribed.pop(key, None)
             self._send(connection, Unsubscribe(request=self._number(), channel=channel))
+
+    def _subscribe_to_pattern(self) -> None:
+        connection = self._pick()
+        if connection is None:
+            return
+        seq = self.random.randint(1, self.log.last_seq + 5)
+        starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
+        request = Subscribe(
+            request=self._number(),
+            channel=self.random.choice(self.patterns),
+            start=self.random.choice(starts),
+            echo=self.random.random() < 0.3,
+            group=self.random.choice([None, None, GROUPS[0]]),
+        )
+
+        def answered(value: Any) -> None:
+            if value is not None:
+                self.promises.note_pattern(connection.bot, value)
+
+        connection.answers[request.request] = answered
+        self._send(connection, request)
+
+    def _unsubscribe_from_pattern(self) -> None:
+        connection = self._pick()
+        if connection is not None:
+            pattern = self.random.choice(self.patterns)
+            self.promises.patterns.pop((connection.bot, pattern), None)
+            self._send(connection, Unsubscribe(request=self._number(), channel=pattern))
 
     def _take_batch(self) -> None:
         if self.batch is None and self.core.has_batch(self._moment()):
