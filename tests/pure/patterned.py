@@ -9,7 +9,7 @@ from bus.model.repository import Subscription
 
 from .fake_log import FakeLog
 
-__all__ = ["left_out", "owed_by_patterns"]
+__all__ = ["is_same", "left_out", "owed_by_patterns"]
 
 
 def left_out(log: FakeLog) -> Iterator[str]:
@@ -26,3 +26,8 @@ def left_out(log: FakeLog) -> Iterator[str]:
 def owed_by_patterns(log: FakeLog, channel: str) -> list[Subscription]:
     """Return the subscriptions to a channel that came by a pattern."""
     return [each for each in log.subscriptions.values() if each.channel == channel and each.pattern is not None]
+
+
+def is_same(one: Subscription, other: Subscription) -> bool:
+    """Tell whether two subscriptions mean the same for delivery."""
+    return (one.start_seq, one.echo, one.group) == (other.start_seq, other.echo, other.group)

@@ -26,6 +26,7 @@ from bus.model.repository import (
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     LogMessage,
     PageRequest,
@@ -41,7 +42,8 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
-from .patterned import left_out, owed_by_patterns
+from .file_faults import file_faults
+from .patterned import is_same, left_out, owed_by_patterns
 from .placement import placement_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
@@ -74,8 +76,10 @@ class Promises:
         """Every message that was ever in the log."""
         self.subscribed: dict[tuple[str, str], Subscription] = {}
         """What was acknowledged as subscribed, by bot and channel; a repeated request changes no echo."""
-        self.patterns: dict[tuple[str, str], int] = {}
-        """The patterns that were acknowledged as subscribed, by bot, with their starts."""
+        self.patterns: set[tuple[str, str]] = set()
+        """Bots and patterns whose subscription was acknowledged."""
+        self._is_operated = False
+        """Whether an operator has removed something: what a pattern brings again comes a little later."""
         self.interests: dict[tuple[str, str], Subscription] = {}
         """What the core was told is subscribed."""
         self.delivered: defaultdict[str, set[int]] = defaultdict(set)
@@ -146,6 +150,7 @@ class Promises:
         ):
             raise Violation(fault)
         self.written.update(self.log.messages)
+        self._is_operated |= any(isinstance(change, Remove) and not change.dry_run for change in changes)
         for change, answer in zip(changes, answers, strict=True):
             match change:
                 case AddSubscription() if answer.created:
@@ -174,26 +179,16 @@ class Promises:
                         self._note_closed(channel, group)
                 case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
                     self._note_closed(channel, group)
+                case Remove(what=EndPattern(bot_id, pattern)) if answer.done:
+                    self.patterns.discard((self.name(bot_id), pattern))
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         self._note_what_patterns_did()
-        self._check_file()
-
-    def _check_file(self) -> None:
-        """What is on disk is sound, as `posthouse check` sees it."""
-        for state in self.log.mailboxes.values():
-            furthest = max([state.position, *state.floors.values()])
-            if furthest > self.log.last_seq:
-                raise Violation(f"{self.key(state.mailbox_id)} is at {furthest}, beyond the end of the log")
-            for item in state.unsettled:
-                if item.seq not in self.log.messages:
-                    raise Violation(f"{self.key(state.mailbox_id)} owes {item.seq} on disk, and it is not there")
-        for mailbox_id, seq in self.log.dead_letters:
-            if seq not in self.log.messages:
-                raise Violation(f"{seq} is a dead letter of {self.key(mailbox_id)}, and it is not there")
+        for fault in file_faults(self.log, self.key):
+            raise Violation(fault)
 
     def _note_subscription(self, change: AddSubscription, start_seq: int) -> None:
         bot = self.name(change.bot_id)
@@ -208,28 +203,16 @@ class Promises:
         self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
 
     def _note_what_patterns_did(self) -> None:
-        """Subscriptions that begin, end or begin anew without a change that names them."""
+        """Subscriptions begin, end or begin anew without a change that names them."""
         stands = {(self.name(each.bot_id), each.channel): each for each in self.log.subscriptions.values()}
-        for key in [key for key in self.interests if key not in stands]:
+        for key in self.interests.keys() - stands.keys():
             del self.interests[key]
         for key, each in stands.items():
-            known = self.interests.get(key)
-            if known is None or (known.start_seq, known.echo, known.group) != (
-                each.start_seq,
-                each.echo,
-                each.group,
-            ):
+            if key not in self.interests or not is_same(self.interests[key], each):
                 of = (each.subscribed_at, None, each.echo, each.group)
                 self._note_subscription(AddSubscription(each.bot_id, each.channel, *of), each.start_seq)
-        if not self._removals:  # after one, what is missing comes with another transaction
-            for fault in left_out(self.log):
-                raise Violation(fault)
-
-    def note_pattern(self, bot: str, value: dict[str, Any]) -> None:
-        """A bot was told that it is subscribed to a pattern."""
-        bot_id = next(each.id for each in self.log.bots.values() if each.name == bot)
-        if (bot_id, value["channel"]) in self.log.patterns:
-            self.patterns[bot, value["channel"]] = value["start_seq"]
+        for fault in () if self._is_operated else left_out(self.log):
+            raise Violation(fault)
 
     def want_again(self, key: str, seqs: Iterable[int]) -> None:
         """Somebody asked for messages that may have been settled."""
@@ -265,8 +248,9 @@ class Promises:
         self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
-        """Tell whether a subscription is on disk."""
-        return any((self.name(id), name) == (bot, channel) for id, name in self.log.subscriptions)
+        """Tell whether a subscription by name is on disk."""
+        stands = (each for each in self.log.subscriptions.values() if each.pattern is None)
+        return any((self.name(each.bot_id), each.channel) == (bot, channel) for each in stands)
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""
@@ -451,9 +435,8 @@ class Promises:
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
         for fault in left_out(self.log):
             raise Violation(fault)
-        patterns = {(self.name(s.bot_id), s.pattern): s.start_seq for s in self.log.patterns.values()}
-        if wrong := [key for key, start_seq in self.patterns.items() if patterns.get(key) != start_seq]:
-            raise Violation(f"the subscriptions to patterns {wrong} were acknowledged and are gone, or others")
+        if gone := self.patterns - {(self.name(bot_id), pattern) for bot_id, pattern in self.log.patterns}:
+            raise Violation(f"the subscriptions to patterns {gone} were acknowledged and are gone")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
             found = stands.get((bot, channel))
