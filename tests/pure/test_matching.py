@@ -10,7 +10,7 @@ from bus.model.patterns import ChannelPattern, channel_pattern_fault
 from bus.model.records import EVENTS_CHANNEL
 from bus.settings import Limits, Settings
 from bus.wire.frames import Ack, Code, Commit, Publication, RemoveFrame, StartAt, Subscribe, ToChannel, Unsubscribe
-from bus.wire.removing_frames import GroupOf, Removable, SubscriptionOf
+from bus.wire.removing_frames import ChannelOf, GroupOf, Removable, SubscriptionOf
 
 from .ruled import RuledWorker
 from .worker import ID, Worker, delivered, published
@@ -181,8 +181,6 @@ def test_a_channel_that_was_removed_and_comes_again_begins_anew(worker: Worker) 
     worker.say(b"ann", Ack(seqs=[1], request=6))
     worker.commit()
     directory = worker.core.directory
-    from bus.wire.removing_frames import ChannelOf
-
     assert remove(worker, ChannelOf("orders.a"), force=True)["done"]
     assert "orders.a" not in directory.channels
     assert publish(worker, "orders.a") == [("orders.a", 2)], "and what was settled does not come again"
