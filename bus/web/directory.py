@@ -104,6 +104,7 @@ async def _bot(visit: Visit) -> Shown:
     values = {
         "bot": found,
         "subscriptions": await visit.bot.subscriptions(bot=found.name),
+        "patterns": await visit.bot.patterns(bot=found.name),
         "dead": await visit.bot.dead_letters(bot=found.name, limit=10),
     }
     return Shown("bot.html", values)
