@@ -102,8 +102,8 @@ def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
 
 def subscription_of(row: Sequence[Any]) -> Subscription:
     """Read what such a checksum covers, and the checksum."""
-    *values, _ = row
-    return Subscription(*values[:4], bool(values[4]), *values[5:])
+    bot_id, channel, subscribed_at, start_seq, echo, group, *patterns, _ = row
+    return Subscription(bot_id, channel, subscribed_at, start_seq, bool(echo), group, *patterns)
 
 
 def pattern_row(subscription: PatternSubscription) -> tuple[Any, ...]:
@@ -114,7 +114,8 @@ def pattern_row(subscription: PatternSubscription) -> tuple[Any, ...]:
 
 def pattern_of(row: Sequence[Any]) -> PatternSubscription:
     """Read such a row."""
-    return PatternSubscription(*row[:4], bool(row[4]), row[5])
+    bot_id, pattern, subscribed_at, start_seq, echo, group, _ = row
+    return PatternSubscription(bot_id, pattern, subscribed_at, start_seq, bool(echo), group)
 
 
 def _numbers(subscription: Subscription | PatternSubscription) -> tuple[Any, ...]:

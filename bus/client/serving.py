@@ -182,7 +182,9 @@ class Application:
         own = self._own.get(key) or self.own_work.handler_of(message)
         found = self._handlers.get(key) or own or self._handlers.get(_Key(key.channel, None))
         return (
-            found if found is not None or key.channel is None else self._by_pattern(key.channel, key.message_type)
+            found
+            if found is not None or key.channel is None
+            else self._by_pattern(key.channel, message.message_type)
         )
 
     def _by_pattern(self, channel: str, message_type: str) -> Handler | None:

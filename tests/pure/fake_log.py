@@ -330,8 +330,9 @@ class FakeLog:
         start_seq = self.last_seq if change.start_seq is None else change.start_seq
         if change.group is not None:
             start_seq = self._open_group(change.channel, change.group, start_seq)
-        of = (change.subscribed_at, start_seq, change.echo, change.group, change.pattern)
-        self.subscriptions[key] = Subscription(*key, *of)
+        self.subscriptions[key] = Subscription(
+            *key, change.subscribed_at, start_seq, change.echo, change.group, change.pattern
+        )
         return Subscribed(start_seq, created=True, group=change.group)
 
     def unsubscribe(self, change: RemoveSubscription) -> bool:

@@ -32,7 +32,7 @@ def unsubscribe(worker: Worker, bot: str, channel: str) -> bool:
 
 def publish(worker: Worker, *channels: str, by: str = "eve") -> list[tuple[str, int]]:
     """Publish on each channel, and return which messages were delivered, by channel and seq."""
-    if worker.core.directory.find_bot(by) is None:
+    if worker.core.sessions.get(by.encode()) is None:
         worker.hello(by)
     worker.say(by.encode(), published(*map(ToChannel, channels)))
     return came(worker.commit())
