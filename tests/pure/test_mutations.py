@@ -271,7 +271,7 @@ FAULTS: dict[Fault, int] = {
     removes_what_is_held: 1,
     hands_out_what_is_being_removed: 14,
     forgets_a_retry_of_a_channel_that_was_left: 35,
-    lies_beyond_the_end: 24,
+    lies_beyond_the_end: 50,
     tells_nobody_of_a_gap: 5,
     counts_only_what_comes: 0,
     repeats_replies_that_came_early: 4,
