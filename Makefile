@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
+.PHONY: help demo test fix lint types unit wheel schema typescript simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -13,14 +13,18 @@ help:
 	@echo "make unit               pytest: all of TESTS, JOBS at once (0: in one process), with OPTIONS, for instance"
 	@echo "                        make unit TESTS=tests/pure/test_rates.py OPTIONS='-k burst -x' JOBS=0"
 	@echo "make wheel              build the wheel, install it in a clean environment, and use it"
+	@echo "make schema             docs/wire.schema.json anew, from the frames in bus/wire"
+	@echo "make typescript         build, test and pack the TypeScript client (needs Node.js 20)"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
 	@echo "make crash-patroni      break three nodes of PostgreSQL under Patroni and etcd, and the worker, for SECONDS (ten minutes)"
+	@echo "make move               move a log of MESSAGES (a million) to PostgreSQL and back, killed on the way"
 	@echo "make fuzz               frames that break the core, looked for during SECONDS; OPTIONS=--keep renews the corpus"
 	@echo "make bench              posthouse beside other systems and what it is made of; OPTIONS=--quick is short"
 	@echo "make bench-stalled      what one stalled subscriber does to the others; OPTIONS=--quick is short"
 	@echo "make bench-checkpoints  durable runs beside DBOS, LangGraph and Restate; OPTIONS=--quick is short"
+	@echo "make bench-savers       LangGraph's checkpoints beside its own SQLite saver; OPTIONS='--rounds 1' is short"
 	@echo "make bench-engines      posthouse on PostgreSQL beside SQLite; OPTIONS='--rounds 1' is short"
 	@echo "make bench-handover     how long bots wait when one of two workers on PostgreSQL hands over"
 	@echo "make bench-keys         what keys cost the worker, beside a worker without"
@@ -62,6 +66,12 @@ unit: $(BIN)/.installed
 wheel: $(BIN)/.installed
 	$(BIN)/python -m tests.wheel
 
+schema: $(BIN)/.installed
+	$(BIN)/python -m tests.schema
+
+typescript: $(BIN)/.installed
+	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && POSTHOUSE_PYTHON=$(abspath $(BIN)/python) npm test && npm pack
+
 STEPS ?= 200000
 simulate: $(BIN)/.installed
 	$(BIN)/python -m tests.pure.simulation --steps $(STEPS) $(if $(SEED),--seed $(SEED))
@@ -76,6 +86,10 @@ crash crash-postgresql: $(BIN)/.installed
 crash-patroni: SECONDS ?= 600
 crash-patroni: $(BIN)/.installed
 	$(BIN)/python -m tests.crash.patroni_faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(OPTIONS)
+
+MESSAGES ?= 1000000
+move: $(BIN)/.installed
+	$(BIN)/python -m tests.moving --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 
 fuzz: SECONDS ?= 600
 fuzz: $(BIN)/.installed
@@ -103,6 +117,9 @@ bench-waiting: $(BIN)/.installed
 
 bench-checkpoints: $(BENCH)/.installed
 	$(BENCH)/python -m bench.checkpoints $(OPTIONS)
+
+bench-savers: $(BENCH)/.installed
+	$(BENCH)/python -m bench.savers $(OPTIONS)
 
 bench-engines: $(BIN)/.installed
 	$(BIN)/python -m bench.engines $(OPTIONS)

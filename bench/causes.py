@@ -12,6 +12,9 @@ CAUSES: dict[str, str] = {
         "decoding, checking and delivering in the loop, under the interpreter lock, which the database's thread "
         "needs too"
     ),
+    "one to one, on PostgreSQL with a quorum, against SQLite": (
+        "worker, primary and two standbys share the two cores that SQLite's worker has to itself"
+    ),
     "publish, acknowledged, against SQLite alone": "decoding, checking, rows and checksums in the loop",
     "one to ten, against Redis that always syncs": "the loop makes and settles each of the ten deliveries",
     "one to one, the worker's processor time for a message, against the version before": (
@@ -51,6 +54,10 @@ CAUSES: dict[str, str] = {
     "restart, ten million stored, against the version before": (
         "in this run today's worker was compiled at each start, and the version before was not; with both "
         "compiled, a start takes as long"
+    ),
+    "10,000 bots, all connected, against the version before": (
+        "a hello takes the worker 1.25 times the processor time: limits of connections are looked at, and its "
+        "welcome and its line in the log say more"
     ),
     "10,000 bots, memory, against the version before": (
         "each connection has a pipe to the authenticator in ZeroMQ"

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from .model.patterns import GROUP_MARK, pattern_fault
+from .model.records import EVENTS_CHANNEL
 from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
 from .settings_words import in_words
 from .wire.frames import is_name
@@ -216,7 +217,15 @@ _SHIPPED: Mapping[str, Role] = {
         operate=(OWN,),
         signal=(OWN,),
     ),
-    OPS_ROLE: Role(tap=("**",), read=(READ_ALL,), retry=("**",), operate=("**",), approve=("**",), signal=("**",)),
+    OPS_ROLE: Role(
+        subscribe=(EVENTS_CHANNEL,),
+        tap=("**",),
+        read=(READ_ALL,),
+        retry=("**",),
+        operate=("**",),
+        approve=("**",),
+        signal=("**",),
+    ),
     ADMIN_ROLE: Role(
         publish=("**",),
         send=("**",),

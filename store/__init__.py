@@ -124,7 +124,7 @@ def check_of(url: str) -> StoreCheck:
 
 
 async def begin_again(url: str) -> str:
-    """Give the log of an engine that was restored to an earlier moment a new epoch, and return it.
+    """Assign a new epoch to the log of an engine that was restored to an earlier moment; return it.
 
     Clients then forget the seqs that they knew, and whoever holds a run loses it. Raise ValueError,
     DatabaseUnusable, DatabaseNewer or StoreFailed as `open_store` does.

@@ -68,6 +68,8 @@ _FOLDERS = (
     "cli",
     "bench",
     "web",
+    "integrations",
+    "clients",
     "integration",
     "client",
     "contract",

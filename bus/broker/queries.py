@@ -13,7 +13,7 @@ import anyio.lowlevel
 import msgspec
 
 from ..core.core import Core
-from ..core.directory import ChannelEntry
+from ..core.directory import ChannelEntry, NameList
 from ..core.effects import Ask, Moment
 from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
@@ -230,22 +230,28 @@ class Queries:
         """Read in portions; one message more than was asked for says that there are more."""
         if query.thread is not None:
             request = self._find(bot_id, query.thread, query.sender, sight)
-            most = query.limit + 1 if sight.is_full else _THREAD_MAX  # some of it may have to be left out
+            is_newest = sight.is_full and query.after_seq is None  # otherwise some of it may have to be left out
+            most = query.limit + 1 if is_newest else _THREAD_MAX
             seqs = await self._log.thread(request, before_seq=query.before_seq, limit=most)
+            if query.after_seq is not None:
+                seqs = sorted(seq for seq in seqs if seq > query.after_seq)
             for some in _portions(seqs):
-                yield [message for message in await self._log.messages(some) if sight.reads(message)]
+                found = {message.seq: message for message in await self._log.messages(some)}
+                yield [found[seq] for seq in some if seq in found and sight.reads(found[seq])]
             return
-        part = HistoryRequest(limit=_PORTION, between=between, channel=query.channel, before_seq=query.before_seq)
+        part = HistoryRequest(_PORTION, between, query.channel, query.before_seq, query.after_seq)
         while True:
             portion = await self._log.history(part)
             yield portion
             if len(portion) < part.limit:
                 return
-            part = msgspec.structs.replace(part, before_seq=portion[-1].seq)
+            bound = "before_seq" if query.after_seq is None else "after_seq"
+            part = msgspec.structs.replace(part, **{bound: portion[-1].seq})
 
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
-        directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max)
-        for part in _portions(directory.bot_names.after(query.after)):
+        directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max, query.limit)
+        only = None if query.only is None else [bot.name for bot in map(directory.find_bot, query.only) if bot]
+        for part in _portions(_wanted(query, directory.bot_names, only)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
             bots = [directory.names[name] for name in part if name in directory.names and sight.sees_bot(name)]
             read = [directory.mailboxes[bot.id] for bot in bots if sight.reads_bot(bot.name)]
@@ -270,8 +276,9 @@ class Queries:
         )
 
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:
-        channels, page = self._core.directory.channels, AnswerPage(ListedChannel, self._frame_bytes_max)
-        for part in _portions(self._core.directory.channel_names.after(query.after)):
+        channels = self._core.directory.channels
+        page = AnswerPage(ListedChannel, self._frame_bytes_max, query.limit)
+        for part in _portions(_wanted(query, self._core.directory.channel_names, query.only)):
             seen = [name for name in part if name in channels and sight.sees_channel(name)]
             entries = [channels[name] for name in seen]
             counts = await self._log.channel_counts(seen)
@@ -282,7 +289,7 @@ class Queries:
                 if mailbox.group is not None and sight.sees_group(entry.channel.name, mailbox.group)
             ]
             waiting = await backlogs(self._core, self._log, groups)
-            if not page.add([_listed_channel(entry, counts, waiting) for entry in entries]):
+            if not page.add([_listed_channel(entry, counts, waiting, sight) for entry in entries]):
                 break
         return ChannelList(page.rows, page.more)
 
@@ -434,6 +441,12 @@ def _dead(dead: DeadLetter, message: LogMessage | None) -> DeadLetterAnswer[msgs
     )
 
 
+def _wanted(query: Bots | Channels, names: NameList, only: Iterable[str] | None) -> list[str]:
+    """Return the names that are asked for, in order; those of `only` may be no names."""
+    found = names.after(query.after) if only is None else _after(set(only), query.after)
+    return found if query.part is None else [name for name in found if query.part in name]
+
+
 def _after(names: Iterable[str], after: str | None) -> list[str]:
     """Return the names that follow one, in order."""
     return sorted(names if after is None else (name for name in names if name > after))
@@ -444,27 +457,28 @@ def _portions(rows: Sequence[R]) -> Iterator[Sequence[R]]:
         yield rows[start : start + _PORTION]
 
 
-def _listed_channel(entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int]) -> ListedChannel:
+def _listed_channel(
+    entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int], sight: Sight
+) -> ListedChannel:
     return ListedChannel(
         name=entry.channel.name,
         created_at=entry.channel.created_at,
         created_by_bot_id=entry.channel.created_by_bot_id,
         subscribers=len(entry.subscriptions),
         messages=counts[entry.channel.name],
-        groups=_groups(entry, backlogs),
+        groups=_groups(entry, backlogs, sight),
     )
 
 
-def _groups(entry: ChannelEntry, backlogs: Mapping[str, int]) -> list[ListedGroup]:
+def _groups(entry: ChannelEntry, backlogs: Mapping[str, int], sight: Sight) -> list[ListedGroup]:
     members = Counter(subscription.group for subscription in entry.subscriptions.values())
-    return [
-        ListedGroup(
-            group=mailbox.group,
-            members=members[mailbox.group],
-            backlog=backlogs[mailbox.id],
-            in_flight=sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions),
-            dead=len(mailbox.dead_letters.dead),
-        )
-        for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id)
-        if mailbox.group is not None and mailbox.id in backlogs
-    ]
+    found: list[ListedGroup] = []
+    for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id):
+        if mailbox.group is None or mailbox.id not in backlogs:
+            continue
+        in_flight = dead = None
+        if sight.reads_mailbox(mailbox):
+            in_flight = sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions)
+            dead = len(mailbox.dead_letters.dead)
+        found.append(ListedGroup(mailbox.group, members[mailbox.group], backlogs[mailbox.id], in_flight, dead))
+    return found

@@ -92,7 +92,7 @@ class RunWaking:
         waking.claimed(session, run_id)
 
     def tell(self, ask: Ask, call: Call, value: Any) -> None:
-        """Tell what a call changed, which is on disk, to those who wait for the run."""
+        """Notify those who wait for the run of what a call changed, which is on disk."""
         match call:
             case WatchRun() if value is None:
                 self._core.waking.not_found(ask.address, call.run_id)

@@ -15,6 +15,7 @@ GROUPS = {
         "top": "bus.cli.top:top",
         "doctor": "bus.cli.doctor:doctor",
         "web": "bus.web.command:web",
+        "mcp": "bus.integrations.mcp.command:mcp",
         "reload": "bus.cli.rights:reload",
     },
     "Messages": {

@@ -20,7 +20,7 @@ from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .completing import complete_channels, complete_mailboxes
 from .console import Time, amount, show_dead_letter, show_json, show_rows
-from .ending import ask
+from .ending import Impossible, ask
 from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
@@ -183,7 +183,8 @@ def discard(
 ) -> None:
     """Remove the dead letters SEQ for good, or those that an option chooses, or --all.
 
-    Their messages stay in the log. Several options choose what has all of it. Exits with 1 if SEQ is none.
+    Their messages stay in the log. Several options choose what has all of it. Exits with 1 if SEQ is none, or
+    nobody has the name of --bot or --channel.
     """
     options = (channel, reason, older_than)
     if everything == (bool(seqs) or any(option is not None for option in options)):
@@ -192,7 +193,12 @@ def discard(
     chosen = _Chosen(frozenset(seqs), channel, reason, before)
 
     async def discarded(asker: Bot) -> int:
-        found = [(name, await _choose(asker, name, chosen)) for name in await _names(asker, bot)]
+        if bot is not None:
+            found = [(bot, await _choose(asker, bot, chosen))]
+        else:
+            found = [(name, await _readable(asker, name, chosen)) for name in await _names(asker, None)]
+        if channel is not None and not any(theirs for _, theirs in found):
+            await _require_channel(asker, channel)
         return sum([await _discard(asker, name, theirs, how) for name, theirs in found])
 
     count = ask(link, discarded)
@@ -204,15 +210,26 @@ def discard(
         say(f"{amount(count, 'dead letter')} {'would be discarded' if how['dry_run'] else 'discarded'}")
 
 
+async def _require_channel(asker: Bot, name: str) -> None:
+    """Raise Impossible if there is no such channel. Dead letters of one that was removed stay."""
+    if all(channel.name != name for channel in await asker.channels()):
+        raise Impossible(f"no channel named {name!r}, and no dead letter of one; see 'posthouse channels'")
+
+
+async def _readable(asker: Bot, name: str, chosen: _Chosen) -> list[int]:
+    """Return the seqs of the chosen dead letters of a mailbox; none if it is gone, or may not be read."""
+    try:
+        return await _choose(asker, name, chosen)
+    except UnknownBot:
+        return []
+
+
 async def _choose(asker: Bot, name: str, chosen: _Chosen) -> list[int]:
-    """Return the seqs of the chosen dead letters of a mailbox, as far as they may be read."""
+    """Return the seqs of the chosen dead letters of a mailbox."""
     found: list[int] = []
     offset = 0
     while True:
-        try:
-            page = await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX, offset=offset)
-        except UnknownBot:
-            return found
+        page = await asker.dead_letters(bot=name, limit=ANSWER_ITEMS_MAX, offset=offset)
         found += [dead.seq for dead in page if chosen.has(dead)]
         offset += len(page)
         if len(page) < ANSWER_ITEMS_MAX:

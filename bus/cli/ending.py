@@ -29,6 +29,8 @@ from ..errors import (
     KeyFileUnusable,
     Revoked,
     StoreFailure,
+    UnknownBot,
+    UnknownChannel,
     WorkerUnavailable,
 )
 from ..signals import received_signals
@@ -84,7 +86,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         return anyio.run(work)
     except* (BusError, Impossible, StoreFailure) as errors:
         error = first(errors)
-        show_error(str(error))
+        show_error(_in_words(error))
         code = _code_of(error)
     except* OSError as errors:
         error = first(errors)
@@ -110,6 +112,18 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (StoreFailure, EXIT_OUTPUT),
 )
 """The exit code of each error; of all others it is EXIT_REFUSED."""
+
+
+def _in_words(error: BaseException) -> str:
+    """Return what an error says, and where to look for a name that nobody has."""
+    match error:
+        case UnknownChannel():
+            return f"{error}; see 'posthouse channels'"
+        case UnknownBot() if "group" in str(error):
+            return f"{error}; see 'posthouse bots' and 'posthouse channels'"
+        case UnknownBot():
+            return f"{error}; see 'posthouse bots'"
+    return str(error)
 
 
 def _code_of(error: BaseException) -> int:

@@ -20,7 +20,7 @@ from .console import Time, amount, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words
-from .streams import EXIT_REFUSED, note, plain, say
+from .streams import EXIT_REFUSED, note, plain, say, show_error
 
 __all__ = ["erase", "removals", "scrub"]
 
@@ -83,7 +83,8 @@ def erase(
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
     passes over it. Delayed messages are removed. So are runs that have ended, with all their steps, if they contain
     the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
-    that began them, and it exits with 1: end them, and repeat the command.
+    that began them, and it exits with 1: end them, and repeat the command. So it does if ID is not there, or was
+    erased before.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.
@@ -104,6 +105,9 @@ def erase(
         return found, done
 
     found, done = ask(link, erased)
+    if message_id is not None and not (found.messages or found.delayed or found.runs):
+        show_error(f"nothing with the id {message_id} has contents: it was erased before, or never there")
+        sys.exit(EXIT_REFUSED)
     messages, delayed, runs = len(done.seqs), len(done.delayed), len(done.runs)
     if link.as_json:
         done_now = {"messages": messages, "delayed": delayed, "runs": runs}

@@ -176,7 +176,7 @@ def _output(file: Path) -> Iterator[Callable[[bytes], object]]:
     try:
         file = file.resolve()
         if file.exists() and not _may_be_replaced(file):
-            raise DatabaseUnusable(f"{file} is there already, and is no export: name another file, or remove it")
+            raise DatabaseUnusable(f"{file} exists, and is not an export: name another file, or remove it")
         part = file.with_name(f"{file.name}.posthouse.part")
         with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as output:
             try:

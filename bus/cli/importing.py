@@ -135,7 +135,7 @@ def _read(line: bytes, number: int) -> Exported:
     try:
         message = checked(line)
     except ValueError as error:
-        raise DatabaseUnusable(f"line {number} is no message ({error}): export it again") from None
+        raise DatabaseUnusable(f"line {number} is not a message ({error}): export it again") from None
     names = (message.sender_bot_name, message.recipient_channel, message.recipient_bot_name)
     if is_importable(message) and not (is_id(message.id) and all(name is None or is_name(name) for name in names)):
         raise DatabaseUnusable(f"line {number} has an id or a name that no message can have")

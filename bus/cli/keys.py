@@ -61,7 +61,7 @@ _USE = f"bot {{bot}} connects with it (credentials=, --credentials, {VARIABLE})"
 
 @click.group("keys")
 def keys() -> None:
-    """Give bots keys, and take them away.
+    """Add keys to bots, list them, and revoke them.
 
     A worker with keys (mode = "keys") takes only bots whose key it knows. A bot's key is in a file of credentials.
     Managing keys needs credentials of an admin: those that the worker wrote beside its database at its first start

@@ -242,7 +242,7 @@ def _headers(context: click.Context, parameter: click.Parameter, value: Sequence
 def body_of(context: click.Context, parameter: click.Parameter, value: str) -> msgspec.Raw:
     """Return a text that is JSON byte for byte, or else the text as a JSON string.
 
-    A text that begins like JSON and is none is refused: mostly the shell has taken its quotes.
+    A text that begins like JSON and is not valid is refused: mostly the shell has taken its quotes.
     """
     value = value.removeprefix(_HIDDEN)
     try:
@@ -259,8 +259,8 @@ def body_of(context: click.Context, parameter: click.Parameter, value: str) -> m
         if encoded[:1] in (b"{", b"[", b'"'):
             way_out = ", or say --text to send it as text" if _IS_TEXT in context.meta else ""
             raise click.BadParameter(
-                f"{text.strip()[:_SHOWN_CHARACTERS]!r} begins like JSON, but is none: {error}. Put it into single"
-                f" quotes, so that the shell leaves it as it is{way_out}"
+                f"{text.strip()[:_SHOWN_CHARACTERS]!r} begins like JSON, but is not valid: {error}. Put it into"
+                f" single quotes, so that the shell leaves it as it is{way_out}"
             ) from None
     return msgspec.Raw(encode(text.removesuffix("\n") if value == "-" else text))
 

@@ -18,6 +18,7 @@ from ..errors import Conflict
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary
 from .checking import progress
+from .completing import complete_workflows
 from .console import show_json
 from .ending import ask
 from .finding import newest_runs
@@ -64,7 +65,12 @@ def _ended_at(run: RunSummary) -> str:
 @click.command()
 @click.option("--older-than", metavar="SPAN", type=TimeOption(), help="Runs that ended longer ago: 12h, 30d.")
 @click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Of each workflow, all but the newest N.")
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
+@click.option(
+    "--workflow",
+    metavar="NAME",
+    shell_complete=complete_workflows,
+    help="Only runs of this workflow, by name or id.",
+)
 @click.option(
     "--status",
     "statuses",

@@ -13,7 +13,13 @@ import msgspec
 import rich_click as click
 
 from ..model.removing import Removed
-from .completing import complete_mailboxes
+from .completing import (
+    complete_bots,
+    complete_channels,
+    complete_groups,
+    complete_mailboxes,
+    complete_subscriptions,
+)
 from .console import amount, show_json
 from .ending import ask
 from .options import Link, linked, mailbox_of, name_of
@@ -74,7 +80,11 @@ def purge(link: Link, mailbox: str, **how: Any) -> None:
     What is in flight is left, and comes again if it is not settled. So are dead letters, and delayed messages that
     are not due. The messages stay in the log: `posthouse history` shows them. The bots are told of a gap.
     """
-    tell(link, ask(link, lambda bot: bot.purge(mailbox, **how)))
+    removed = ask(link, lambda bot: bot.purge(mailbox, **how))
+    if link.as_json or removed.counts["waiting"]:
+        tell(link, removed)
+    else:
+        say(plain(f"nothing waits for {removed.name}"))
 
 
 _force = click.option("--force", is_flag=True, help="Remove also what is in the way.")
@@ -89,8 +99,8 @@ def remove() -> None:
 
 
 @remove.command("subscription")
-@click.argument("bot", metavar="BOT", callback=name_of)
-@click.argument("channel", metavar="CHANNEL", callback=name_of)
+@click.argument("bot", metavar="BOT", callback=name_of, shell_complete=complete_bots)
+@click.argument("channel", metavar="CHANNEL", callback=name_of, shell_complete=complete_subscriptions)
 @referenced
 @dry_run
 @linked("console")
@@ -101,14 +111,14 @@ def remove_subscription(link: Link, bot: str, channel: str, **how: Any) -> None:
     """
     removed = ask(link, lambda asker: asker.remove_subscription(bot, channel, **how))
     if not removed.counts["subscriptions"]:
-        show_error(f"{bot} is not subscribed to {channel}")
+        show_error(f"{bot} is not subscribed to {channel}; see 'posthouse subscriptions --bot {bot}'")
         sys.exit(EXIT_REFUSED)
     tell(link, removed)
 
 
 @remove.command("group")
-@click.argument("channel", metavar="CHANNEL", callback=name_of)
-@click.argument("group", metavar="GROUP", callback=name_of)
+@click.argument("channel", metavar="CHANNEL", callback=name_of, shell_complete=complete_channels)
+@click.argument("group", metavar="GROUP", callback=name_of, shell_complete=complete_groups)
 @_force
 @referenced
 @dry_run
@@ -123,7 +133,7 @@ def remove_group(link: Link, channel: str, group: str, **how: Any) -> None:
 
 
 @remove.command("bot")
-@click.argument("bot", metavar="BOT", callback=name_of)
+@click.argument("bot", metavar="BOT", callback=name_of, shell_complete=complete_bots)
 @_force
 @referenced
 @dry_run
@@ -139,7 +149,7 @@ def remove_bot(link: Link, bot: str, **how: Any) -> None:
 
 
 @remove.command("channel")
-@click.argument("channel", metavar="CHANNEL", callback=name_of)
+@click.argument("channel", metavar="CHANNEL", callback=name_of, shell_complete=complete_channels)
 @_force
 @referenced
 @dry_run

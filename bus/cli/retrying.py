@@ -13,7 +13,7 @@ from ..client.ids import chosen_id
 from ..errors import Conflict, InvalidTransition, NotFound, RequestError
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
-from .completing import complete_runs
+from .completing import complete_runs, complete_workflows
 from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run, newest_runs
@@ -70,7 +70,12 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
     shell_complete=complete_runs,
 )
 @click.option("--from", "from_step", metavar="STEP", help="Carry out this step again, and all that began after it.")
-@click.option("--workflow", metavar="NAME", help="All runs of this workflow that stopped, by name or id.")
+@click.option(
+    "--workflow",
+    metavar="NAME",
+    shell_complete=complete_workflows,
+    help="All runs of this workflow that stopped, by name or id.",
+)
 @click.option("--status", type=click.Choice([each.value for each in _STOPPED]), help="All that have this status.")
 @click.option("--error", metavar="TEXT", help="All whose error contains this text.")
 @click.option("--since", type=TimeOption(), help="All that started at this time or later.")

@@ -17,7 +17,7 @@ from ..bot import DEFAULT_TAP_URL, Bot
 from ..errors import InvalidTransition
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
-from .completing import complete_runs
+from .completing import complete_runs, complete_workflows
 from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
@@ -53,7 +53,12 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
 @click.option(
     "--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with this status."
 )
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow, by name or id.")
+@click.option(
+    "--workflow",
+    metavar="NAME",
+    shell_complete=complete_workflows,
+    help="Only runs of this workflow, by name or id.",
+)
 @click.option("--key", metavar="KEY", help="Only runs with this concurrency key.")
 @click.option(
     "--attribute",

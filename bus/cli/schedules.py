@@ -15,7 +15,7 @@ from ..bot import Bot
 from ..errors import NotFound
 from ..model.occurrences import CronTimes, IntervalTimes
 from ..model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
-from .completing import complete_bots
+from .completing import complete_bots, complete_schedules, complete_workflows
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_workflow, owner_name
@@ -26,7 +26,7 @@ __all__ = ["schedules"]
 
 _COLUMNS = ("schedule", "workflow", "times", "status", "next", "last", "fired", "skipped")
 
-_schedule_id = click.argument("schedule_id", metavar="SCHEDULE", callback=shown)
+_schedule_id = click.argument("schedule_id", metavar="SCHEDULE", callback=shown, shell_complete=complete_schedules)
 
 
 @click.group("schedules", invoke_without_command=True)
@@ -46,7 +46,12 @@ def schedules(context: click.Context, link: Link) -> None:
 
 
 @schedules.command("list")
-@click.option("--workflow", metavar="NAME", help="Only schedules of this workflow, by name or id.")
+@click.option(
+    "--workflow",
+    metavar="NAME",
+    shell_complete=complete_workflows,
+    help="Only schedules of this workflow, by name or id.",
+)
 @asking
 def show_list(link: Link, workflow: str | None) -> None:
     """List schedules: their times, when they start a run next, and how often they did."""
@@ -115,7 +120,7 @@ def _input(context: click.Context, parameter: click.Parameter, value: str | None
 
 @schedules.command("add", cls=WithText)
 @_schedule_id
-@click.argument("workflow", metavar="WORKFLOW", callback=shown)
+@click.argument("workflow", metavar="WORKFLOW", callback=shown, shell_complete=complete_workflows)
 @click.option("--cron", metavar="LINE", help='Minute, hour, day, month and weekday: "30 8 * * MON-FRI".')
 @click.option("--timezone", metavar="ZONE", help="Of the cron line, such as Europe/Berlin.  [default: UTC]")
 @click.option("--every", metavar="SPAN", callback=_every, help="Every so often instead: 90s, 30m, 12h or 7d.")

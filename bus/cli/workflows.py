@@ -16,6 +16,7 @@ from ..bot import Bot
 from ..model.filters import RunCounts
 from ..model.records import WorkflowDefinition
 from ..wire.refusals import refusal
+from .completing import complete_workflows
 from .console import show_facts, show_json, show_rows
 from .ending import ask
 from .finding import bot_names, find_workflow, owner_name
@@ -114,7 +115,7 @@ def _read_definition(file: BinaryIO) -> WorkflowDefinition:
 
 
 @workflows.command("show", cls=WithText)
-@click.argument("workflow", metavar="NAME|ID", callback=shown)
+@click.argument("workflow", metavar="NAME|ID", callback=shown, shell_complete=complete_workflows)
 @asking
 def show(link: Link, workflow: str) -> None:
     """Show a workflow, by name or id, and its steps. `--json` prints all of it, as it was saved."""

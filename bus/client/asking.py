@@ -75,18 +75,22 @@ class Asking:
         thread: str | None = None,
         sender: str | None = None,
         before_seq: int | None = None,
+        after_seq: int | None = None,
         limit: int = 50,
     ) -> list[StoredMessage]:
         """Return a conversation, newest first: of two bots, of a channel, or the thread of a message's id.
 
         `sender` is the name or id of the bot that sent that message, if several bots used its id. At most `limit`
-        messages; continue with `before_seq` of the last one.
+        messages; continue with `before_seq` of the last one. With `after_seq` it begins after that seq, oldest
+        first; then continue with `after_seq` of the last one.
         """
         found: list[StoredMessage] = []
         more = True
         while more and len(found) < limit:
-            if found:
+            if found and after_seq is None:
                 before_seq = found[-1].seq
+            elif found:
+                after_seq = found[-1].seq
             history = History(
                 request=0,
                 between=between,
@@ -94,6 +98,7 @@ class Asking:
                 thread=thread,
                 sender=sender,
                 before_seq=before_seq,
+                after_seq=after_seq,
                 limit=min(limit - len(found), ANSWER_ITEMS_MAX),
             )
             page = await self._caller.request(
@@ -132,35 +137,67 @@ class Asking:
             if not page.more or not page.messages or len(messages) >= limit:
                 return msgspec.structs.replace(page, messages=messages)
 
-    async def sessions(self, *, bot: str | None = None) -> list[ListedSession]:
-        """List the sessions of a bot, by name or id, or of all whose mail this bot may read, the oldest first."""
+    async def sessions(self, *, bot: str | None = None, limit: int | None = None) -> list[ListedSession]:
+        """List the sessions of a bot, by name or id, or of all whose mail this bot may read, the oldest first.
+
+        With a `limit`, so many of them: those whose ids are the lowest.
+        """
         found: list[ListedSession] = []
         more = True
-        while more:
+        while more and (limit is None or len(found) < limit):
             after = found[-1].id if found else None
-            asked = SessionsQuery(request=0, bot=bot, after=after, limit=ANSWER_ITEMS_MAX)
+            asked = SessionsQuery(request=0, bot=bot, after=after, limit=_wanted(limit, found) or ANSWER_ITEMS_MAX)
             page = await self._caller.request("the sessions", partial(_numbered, asked), SessionList)
             found += page.sessions
             more = page.more and bool(page.sessions)
         return sorted(found, key=lambda session: session.since)
 
-    async def bots(self) -> list[ListedBot]:
-        """List all bots, by name."""
+    async def bots(
+        self,
+        *,
+        only: Sequence[str] | None = None,
+        part: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[ListedBot]:
+        """List bots, by name: all, or those of at most 1,000 names or ids (`only`), with `part` in their names.
+
+        At most `limit`; continue with `after`, the name of the last one.
+        """
         found: list[ListedBot] = []
         more = True
-        while more:
-            bots = Bots(request=0, after=found[-1].name if found else None)
+        while more and (limit is None or len(found) < limit):
+            bots = Bots(
+                request=0,
+                after=found[-1].name if found else after,
+                only=None if only is None else list(only),
+                part=part,
+                limit=_wanted(limit, found),
+            )
             page = await self._caller.request("the bots", partial(_numbered, bots), BotList)
             found += page.bots
             more = page.more and bool(page.bots)
         return found
 
-    async def channels(self) -> list[ListedChannel]:
-        """List all channels."""
+    async def channels(
+        self,
+        *,
+        only: Sequence[str] | None = None,
+        part: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[ListedChannel]:
+        """List channels, by name, as `bots` lists bots."""
         found: list[ListedChannel] = []
         more = True
-        while more:
-            channels = Channels(request=0, after=found[-1].name if found else None)
+        while more and (limit is None or len(found) < limit):
+            channels = Channels(
+                request=0,
+                after=found[-1].name if found else after,
+                only=None if only is None else list(only),
+                part=part,
+                limit=_wanted(limit, found),
+            )
             page = await self._caller.request("the channels", partial(_numbered, channels), ChannelList)
             found += page.channels
             more = page.more and bool(page.channels)
@@ -268,6 +305,11 @@ class Asking:
     async def status(self) -> WorkerStatus:
         """Return the worker's status: counters, rates, sizes, versions."""
         return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
+
+
+def _wanted(limit: int | None, found: Sequence[object]) -> int | None:
+    """Return how many more rows to ask for."""
+    return None if limit is None else min(limit - len(found), ANSWER_ITEMS_MAX)
 
 
 def _numbered(query: Q, number: int) -> Q:

@@ -356,7 +356,7 @@ class Connection:
             self._beat()
 
     def note_progress(self, message_id: str) -> None:
-        """Tell the worker that work on a message was recorded, if it is held and was delivered before."""
+        """Notify the worker that work on a message was recorded, if it is held and was delivered before."""
         progress = self.deliveries.progress(message_id)
         if progress is not None and self.welcome is not None:
             self._transmit(encode(progress))

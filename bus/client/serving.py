@@ -136,7 +136,7 @@ class Application:
         return f"<Application of {self._bot.name!r} handlers={len(self._handlers)}>"
 
     def share(self, other: Application) -> None:
-        """Take the handlers and subscriptions of another application, also those that are added later."""
+        """Include the handlers and subscriptions of another application, also those that are added later."""
         self._handlers, self.subscriptions = other._handlers, other.subscriptions
         self._patterns = other._patterns
 

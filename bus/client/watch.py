@@ -3,12 +3,10 @@
 Owns the SUB socket, and the seq up to which everything was returned. Its rules:
 
 - The tap is never assumed to be complete. A message is taken from it only if its `prev_seq` has been seen; all
-  others
-  are read from the history, which has them, because the tap sends only committed messages.
+  others are read from the history, which has them, because the tap sends only committed messages.
 - The tap sends the channel's head periodically, which shows whether the last message was lost.
 - A tap that sends no head may not be connected yet, or belong to an older worker. So during silence the head is
-  looked
-  up in the history: soon at first, then every two seconds; if heads were sent before, only when they stop.
+  looked up in the history: soon at first, then every two seconds; if heads were sent before, only when they stop.
 - Missed messages are read in pages, oldest first, and at most one page is held.
 
 Runs on asyncio and trio. A cancelled wait loses nothing: the next one continues where it stopped.
@@ -72,8 +70,6 @@ class Watch:
         """Everything up to here is in `_ready`, was returned, or was sent before the watch began."""
         self._wanted = 0
         """If above `_last`, something up to here is missing."""
-        self._bounds: list[int] = []
-        """The upper ends of the pages still to be read, the oldest page last."""
         self._silences = 0
         self._hears_heads = False
         """Whether the tap sends heads."""
@@ -184,18 +180,10 @@ class Watch:
         return newest[0].seq if newest else 0
 
     async def _fill(self) -> None:
-        """Read the oldest page of what is missing.
-
-        The history is read backwards; newer pages passed on the way are only noted, and read again in their turn.
-        """
-        if not self._bounds:
-            self._bounds.append(self._wanted + 1)
-        while True:
-            before = self._bounds[-1]
-            page = await self._asking.history(channel=self._channel, before_seq=before, limit=_PAGE_MESSAGES)
-            if len(page) < _PAGE_MESSAGES or page[-1].seq <= self._last + 1:
-                break
-            self._bounds.append(page[-1].seq)
-        self._ready.extend(message for message in reversed(page) if message.seq > self._last)
-        self._last = before - 1
-        self._bounds.pop()
+        """Read the oldest page of what is missing, and perhaps of what came after it."""
+        page = await self._asking.history(channel=self._channel, after_seq=self._last, limit=_PAGE_MESSAGES)
+        self._ready.extend(page)
+        if page:
+            self._last = page[-1].seq
+        if len(page) < _PAGE_MESSAGES:  # there was no more when this was read
+            self._last = max(self._last, self._wanted)

@@ -130,8 +130,9 @@ class Clearing:
             case BotOf(name):
                 self._require(session)
                 bot = self._bot(session, name)
-                self._keep_an_admin(bot)
-                return BotTarget(bot, self._directory, self._subscribing, self._keyring)
+                leaver = BotTarget(bot, self._directory, self._subscribing, keyring=self._keyring, turn=self._turn)
+                leaver.keep_an_admin()  # a dry run says so, too
+                return leaver
             case ChannelOf(name):
                 self._require(session)
                 if name in self._directory.worker_channels:
@@ -168,20 +169,6 @@ class Clearing:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot named {name[:NAME_CHARACTERS_MAX]!r}")
         return bot
 
-    def _keep_an_admin(self, bot: BotRecord) -> None:
-        """Raise Refusal if nobody could manage keys without this bot, and those that are being removed."""
-        keyring = self._keyring
-        if keyring is None:
-            return
-        ending = {bot.id, *(leaving.id for leaving in self._directory.leaving.values())}
-        keys = (keyring.get(public_key) for public_key in keyring.admins(self._turn.moment.wall))
-        admins = {key.bot_id for key in keys if key is not None}
-        if bot.id in admins and admins <= ending:
-            text = (
-                f"bot {bot.name!r} has the last key that may manage keys: add another one of purpose 'admin' first"
-            )
-            raise Refusal(Code.CONFLICT, text)
-
     def _mailbox(self, session: Session, name: str) -> tuple[Mailbox, str]:
         """Return a mailbox that is seen, and its name."""
         mailbox = self._directory.find_mailbox(name)
@@ -203,15 +190,23 @@ class Clearing:
 
     def looked(self, asked: _Asked, found: Removed) -> None:
         """Go on with what was found: an earlier answer, what would be removed, or nothing to remove."""
+        try:
+            self._go_on(asked, found)
+        except Refusal as refusal:
+            self.refused(asked, refusal.code, refusal.message)
+
+    def _go_on(self, asked: _Asked, found: Removed) -> None:
         target = asked.target
-        if found.again or (asked.frame.dry_run and not isinstance(target, Refusal)):
+        if found.again:
             self._answer(asked, found)
         elif isinstance(target, Refusal):
-            self.refused(asked, target.code, target.message)
+            raise target
+        elif asked.frame.dry_run:
+            self._answer(asked, found)
         elif found.is_refused(force=asked.frame.force):
             self._refuse_for(asked, found)
         elif (found.kind, found.name) in self._written or not target.begin():
-            self.refused(asked, Code.BUSY, f"{found.kind} {found.name} is being changed: repeat this")
+            raise Refusal(Code.BUSY, _changing(found.kind, found.name))
         else:
             self._written.add((found.kind, found.name))
             self._batches.add(_RemoveJob(self, asked, target))
@@ -228,17 +223,18 @@ class Clearing:
     def removed(self, asked: _Asked, removed: Removed) -> None:
         """Note a removal that is on disk, and answer."""
         self._written.discard((removed.kind, removed.name))
-        if not removed.done:
+        if removed.is_refused(force=asked.frame.force):
             self._refuse_for(asked, removed)
             return
-        self._turn.note(
-            "removed",
-            address=asked.address,
-            removal=asked.frame.id,
-            kind=removed.kind,
-            name=removed.name,
-            **removed.counts,
-        )
+        if removed.done:
+            self._turn.note(
+                "removed",
+                address=asked.address,
+                removal=asked.frame.id,
+                kind=removed.kind,
+                name=removed.name,
+                **removed.counts,
+            )
         self._answer(asked, removed)
 
     def _answer(self, asked: _Asked, removed: Removed) -> None:
@@ -290,19 +286,29 @@ class _RemoveJob(Job[Removed]):
         self._target = target
 
     def begin(self) -> None:
-        """Decide what is removed, now that it is about to be written."""
+        """Decide what is removed, now that it is about to be written. What is gone meanwhile is not removed."""
+        if self._target.is_gone:
+            return
         what = self._target.prepare()
         self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Remove it from memory, unless something came into its way."""
-        if answers[0].done:
-            self._target.done(answers[0])
-        else:
+        if not answers:
+            self._clearing.failed(self._asked, Code.BUSY, _changing(self._target.kind, self._target.name))
+            return
+        removed = answers[0]
+        if removed.again or removed.is_refused(force=self._asked.frame.force):
             self._target.keep()
-        self._clearing.removed(self._asked, answers[0])
+        else:
+            self._target.done(removed)
+        self._clearing.removed(self._asked, removed)
 
     def failed(self, code: Code, message: str) -> None:
         """Keep everything."""
         self._target.keep()
         self._clearing.failed(self._asked, code, message)
+
+
+def _changing(kind: str, name: str) -> str:
+    return f"{kind} {name} is being changed: repeat this"

@@ -75,8 +75,6 @@ class Enrolling:
         self._end = end
         self._adding: dict[str, _AddJob] = {}
         """The keys that are on their way to the disk."""
-        self._revoking: Counter[str] = Counter()
-        """The keys whose revocation is."""
 
     def __repr__(self) -> str:
         return f"<Enrolling {self._keyring} adding={len(self._adding)}>"
@@ -137,7 +135,9 @@ class Enrolling:
     def enrol(self, address: bytes, request: Enrol, principal: Principal) -> None:
         """Handle an enrol frame. Raise Refusal if its key is no invitation, or was used or has expired."""
         if principal.purpose is not Purpose.ENROL:
-            raise _forbidden("your key is no invitation: enrol with the one that you were given", "enrol", "", "")
+            raise _forbidden(
+                "your key is not an invitation: enrol with the one that you were given", "enrol", "", ""
+            )
         self._require_lasting(principal, "enrol", principal.bot_name)
         public_key, wall = _public(request.public_key), self._turn.moment.wall
         invitation = self._keyring.get(principal.public_key)
@@ -201,6 +201,8 @@ class Enrolling:
         replaced = None if replaces is None else replaces.public_key
         changes.append(AddKey(key, replaced, replaced_until, self._to_forget(bot)))
         self._adding[key.public_key] = job = _AddJob(self, asker, bot, changes)
+        if replaced is not None and key.purpose is not Purpose.ADMIN:
+            self._keyring.demoting.add(replaced)
         self._batches.add(job)
 
     def _new_bots(self) -> dict[str, BotRecord]:
@@ -225,16 +227,16 @@ class Enrolling:
     ) -> None:
         if replaced is None or bot is None or replaced.bot_id != bot.id:
             raise Refusal(Code.NOT_FOUND, f"the key to replace is not one of bot {request.bot!r}")
-        ends = replaced.revoked_at is not None or replaced.public_key in self._revoking
+        ends = replaced.revoked_at is not None or replaced.public_key in self._keyring.revoking
         others = {job.key.public_key for job in self._adding.values() if job.replaces == replaced.public_key}
         if ends or not {replaced.replaced_by, *others} <= {None, public_key}:
             raise Refusal(Code.CONFLICT, "the key to replace was replaced or revoked before")
         if replaced.purpose is Purpose.ADMIN and _purpose(request, replaced) is not Purpose.ADMIN:
-            self._keep_an_admin([replaced.public_key])
+            self._keyring.keep_an_admin(self._turn.moment.wall, keys=[replaced.public_key])
 
     def added(self, job: _AddJob, answers: Sequence[Any]) -> None:
         """Enter a key that is on disk, and answer everybody who asked for it."""
-        del self._adding[job.key.public_key]
+        self._end_adding(job)
         if len(answers) > 1:  # the first is that of the new bot
             self._directory.add_bot(job.bot, MailboxState(job.bot.id, answers[0]), last_seq=answers[0])
         self._keyring.enter(job.key, forget=job.forget)
@@ -248,9 +250,14 @@ class Enrolling:
 
     def not_added(self, job: _AddJob, code: Code, message: str) -> None:
         """Refuse everybody who asked for a key that was not stored."""
-        del self._adding[job.key.public_key]
+        self._end_adding(job)
         for address, number in job.askers:
             self._turn.refuse(address, code, message, number)
+
+    def _end_adding(self, job: _AddJob) -> None:
+        del self._adding[job.key.public_key]
+        if job.replaces is not None:
+            self._keyring.demoting.discard(job.replaces)
 
     def _answer(self, asker: _Asker, key: Key, *, replaced_until: str | None) -> None:
         bot = self._directory.bots[key.bot_id]
@@ -281,22 +288,14 @@ class Enrolling:
             if public_key not in keys:
                 raise Refusal(Code.NOT_FOUND, f"this is not a key of bot {request.bot!r}")
             keys = [public_key]
-        self._keep_an_admin(keys)
-        self._revoking.update(keys)
-        self._batches.add(_RevokeJob(self, session, request, keys, self._turn.moment.wall))
-
-    def _keep_an_admin(self, ending: Sequence[str]) -> None:
-        """Raise Refusal if nobody could manage keys any more."""
-        demoted = {job.replaces for job in self._adding.values() if job.key.purpose is not Purpose.ADMIN}
-        admins = set(self._keyring.admins(self._turn.moment.wall)) - self._revoking.keys() - demoted
-        if admins and admins <= set(ending):
-            raise Refusal(
-                Code.CONFLICT, "this is the last key that may manage keys: add another one of purpose 'admin' first"
-            )
+        wall = self._turn.moment.wall
+        self._keyring.keep_an_admin(wall, keys=keys)
+        self._keyring.revoking.update(keys)
+        self._batches.add(_RevokeJob(self, session, request, keys, wall))
 
     def revoked(self, own: Session, request: RevokeKeyFrame, public_keys: Sequence[str], at: str) -> None:
         """End the sessions of keys whose revocation is on disk, and answer the request; its own session last."""
-        self._revoking -= Counter(public_keys)
+        self._keyring.revoking -= Counter(public_keys)
         revoked = self._keyring.revoke(public_keys, at)
         for public_key in revoked:
             self._turn.note("key_revoked", bot=request.bot, key=public_key, by=own.public_key)
@@ -311,7 +310,7 @@ class Enrolling:
         self, address: bytes, request: RevokeKeyFrame, public_keys: Sequence[str], code: Code, message: str
     ) -> None:
         """Refuse a revocation that was not stored."""
-        self._revoking -= Counter(public_keys)
+        self._keyring.revoking -= Counter(public_keys)
         self._turn.refuse(address, code, message, request.request)
 
     def expire(self) -> None:
@@ -345,13 +344,13 @@ class Enrolling:
 
     def _require_lasting(self, by: Principal, action: str, what: str) -> None:
         """Raise Refusal if the key of whoever asks is being revoked: what it adds would outlive it."""
-        if by.public_key in self._revoking:
+        if by.public_key in self._keyring.revoking:
             raise _forbidden("your key is being revoked", action, what, "revoked")
 
     def require_admin(self, session: Session, action: str, what: str) -> None:
         """Raise Refusal unless a session's key may manage keys."""
         if session.principal is None or session.principal.purpose is not Purpose.ADMIN:
-            text = f"{action} needs a key of purpose 'admin', and that of bot {session.bot_name!r} is none"
+            text = f"{action} needs a key of purpose 'admin', and that of bot {session.bot_name!r} is not one"
             raise _forbidden(text, action, what, "purpose")
 
 
@@ -378,8 +377,8 @@ def _require_rotation(by: Principal, request: AddKeyFrame, replaced: Key | None,
     )
     if not (is_own and same):
         text = (
-            f"add_key needs a key of purpose 'admin', and that of bot {by.bot_name!r} is none: it may only replace"
-            " itself, by a key of the same purpose and roles"
+            f"add_key needs a key of purpose 'admin', and that of bot {by.bot_name!r} is not one: it may only"
+            " replace itself, by a key of the same purpose and roles"
         )
         raise _forbidden(text, "add_key", request.bot, "purpose")
 

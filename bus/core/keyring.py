@@ -6,6 +6,8 @@ forgotten here when the transaction that does it has returned. Its rules:
 - A key that was revoked or has expired is nobody's, and stays so whatever happens to the clock. An invitation that
   was used, or has expired, is still recognised, so that whoever uses it again can be told.
 - What an unknown key is refused for is said to operators, and never to its peer.
+- Keys that are ending, by themselves or with their bot, are in `revoking`, `demoting` or `leaving` from the moment
+  that this is decided: the last key that may manage keys stays, whatever else is under way.
 
 Pure: the wall clock is an argument.
 """
@@ -13,12 +15,14 @@ Pure: the wall clock is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from ..model.keys import Key, Principal, Purpose
 from ..model.records import BotRecord
+from ..wire.frames import Code, Refusal
 
 __all__ = ["Keyring"]
 
@@ -45,6 +49,12 @@ class Keyring:
         self._used: dict[str, str] = {}
         self._tapping: set[str] = set()
         """Keys that came to the tap since it was opened."""
+        self.revoking: Counter[str] = Counter()
+        """Keys whose revocation is on its way to the disk."""
+        self.demoting: set[str] = set()
+        """Keys that are being replaced by one that manages no keys."""
+        self.leaving: set[str] = set()
+        """The ids of bots that are being removed with all their keys."""
         for key in keys:
             self.enter(key)
 
@@ -128,6 +138,21 @@ class Keyring:
             for public_key, principal in self._principals.items()
             if principal.purpose is Purpose.ADMIN and self._keys[public_key].is_valid(wall)
         ]
+
+    def keep_an_admin(self, wall: str, *, keys: Container[str] = (), bot_id: str | None = None) -> None:
+        """Raise Refusal if nobody could manage keys once these keys, or all keys of a bot, have ended as well.
+
+        Keys that are ending count as ended, and so do those that were replaced and are valid for a while.
+        """
+        lasting = [key for key in map(self._keys.__getitem__, self.admins(wall)) if not self._is_ending(key)]
+        if lasting and all(key.public_key in keys or key.bot_id == bot_id for key in lasting):
+            text = "this would end the last key that may manage keys: add another one of purpose 'admin' first"
+            raise Refusal(Code.CONFLICT, text)
+
+    def _is_ending(self, key: Key) -> bool:
+        name = key.public_key
+        replaced = key.replaced_by is not None or name in self.demoting
+        return replaced or name in self.revoking or key.bot_id in self.leaving
 
     def enter(self, key: Key, *, forget: Sequence[str] = ()) -> None:
         """Enter a key, or its new state; remove those to forget."""

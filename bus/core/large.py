@@ -68,7 +68,7 @@ class LargeFrames:
     # ── Frames of clients ────────────────────────────────────────────────────────────────────────────────
 
     def request(self, session: Session, request: PartFrame | ReadPart, turn: Turn) -> None:
-        """Take a part of a frame, or send one of an answer. Raise Refusal."""
+        """Receive a part of a frame, or send one of an answer. Raise Refusal."""
         now = turn.moment.now
         if isinstance(request, PartFrame):
             turn.answer(session.address, request.request, {"received": self.put(session, request, now)})

@@ -126,6 +126,8 @@ class Opening:
         """Open a session that only asks. Raise Refusal if it is invalid, or if there are too many."""
         if principal is not None:
             hello = _named(hello, principal)
+            if principal.bot_name in self._directory.leaving:
+                raise Refusal(Code.BUSY, f"bot {principal.bot_name!r} is being removed, with its keys")
         elif hello.bot is not None or hello.bot_id is not None:
             raise Refusal(Code.BAD_REQUEST, "a read-only session belongs to no bot: leave out bot and bot_id")
         before = self._sessions.get(address)

@@ -69,7 +69,7 @@ class Recovering:
         self._batches.add(_RecoverJob(self, change, start))
 
     def recovered(self, recovered: Recovered, started: Started) -> None:
-        """Tell the last holders, and who waits for the runs, and sweep again at once if there may be more."""
+        """Notify the last holders, and who waits for the runs; sweep again at once if there may be more."""
         self._dispatch.enter(*stored_lots([*recovered.messages, *started.messages]))
         for lost in recovered.runs:
             self._waking.happened(lost.run.id)

@@ -7,6 +7,7 @@ Pure.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
@@ -28,6 +29,7 @@ from ..model.repository import (
 from ..wire.frames import Code, Refusal
 from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
+from .effects import Turn
 from .keyring import Keyring
 from .pattern_requests import Passing
 from .scheduling import Scheduling
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 
-class Target:
+class Target(ABC):
     """Something to be removed. `mailboxes` are those whose state is saved with the removal."""
 
     kind: ClassVar[str]
@@ -61,23 +63,28 @@ class Target:
 
     def begin(self) -> bool:
         """Begin to change it. Return False if somebody else does, or has removed it. `done` or `keep` follows."""
-        return True
+        return not self.is_gone
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether a mailbox of it was removed, or is about to be: one with its name would be another one."""
+        return any(mailbox.removed for mailbox in self.mailboxes)
+
+    @abstractmethod
     def look(self) -> What:
         """Return what would be removed now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self) -> What:
         """Return what is removed: it is about to be written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self, removed: Removed) -> None:
         """Remove from memory what is removed on disk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self) -> None:
         """Undo `begin` and `prepare`: nothing was removed."""
-        raise NotImplementedError
 
 
 class DeadLettersTarget(Target):
@@ -347,7 +354,13 @@ class BotTarget(Target):
     alone = True
 
     def __init__(
-        self, bot: BotRecord, directory: Directory, subscribing: Subscribing, keyring: Keyring | None
+        self,
+        bot: BotRecord,
+        directory: Directory,
+        subscribing: Subscribing,
+        *,
+        keyring: Keyring | None,
+        turn: Turn,
     ) -> None:
         self._mailbox = directory.mailboxes[bot.id]
         super().__init__(bot.name, [])
@@ -355,13 +368,22 @@ class BotTarget(Target):
         self._directory = directory
         self._subscribing = subscribing
         self._keyring = keyring
+        self._turn = turn
+
+    def keep_an_admin(self) -> None:
+        """Raise Refusal if nobody could manage keys without its keys."""
+        if self._keyring is not None:
+            self._keyring.keep_an_admin(self._turn.moment.wall, bot_id=self._bot.id)
 
     def begin(self) -> bool:
-        """Let nobody know it any more, nor connect as it."""
+        """Let nobody know it any more, nor connect as it. Raise Refusal as `keep_an_admin`."""
         subscribing, id = self._subscribing, self._bot.id
         if id not in self._directory.bots or subscribing.sessions_of(id) or subscribing.is_changing(id):
             return False
+        self.keep_an_admin()
         self._directory.hide_bot(self._bot)
+        if self._keyring is not None:
+            self._keyring.leaving.add(id)
         return True
 
     def look(self) -> RemoveBot:
@@ -376,13 +398,17 @@ class BotTarget(Target):
 
     def done(self, removed: Removed) -> None:
         """Forget it."""
-        if self._keyring is not None and self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
-            self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
+        if self._keyring is not None:
+            self._keyring.leaving.discard(self._bot.id)
+            if self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
+                self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
         self._subscribing.forget_bot(self._bot)
 
     def keep(self) -> None:
         """Go on with it."""
         self._directory.show_bot(self._bot)
+        if self._keyring is not None:
+            self._keyring.leaving.discard(self._bot.id)
         self._mailbox.removed = False
         self._subscribing.dispatch.save_again([self._mailbox])
         self._subscribing.dispatch.touch(self._mailbox)

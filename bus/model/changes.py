@@ -361,12 +361,14 @@ class LogState(msgspec.Struct, frozen=True):
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):
-    """Which part of the log to return, newest first: either `between` or `channel`."""
+    """Which part of the log to return: either `between` or `channel`, newest first, or oldest first after a seq."""
 
     limit: int
     between: tuple[str, str] | None = None
     channel: str | None = None
     before_seq: int | None = None
+    after_seq: int | None = None
+    """If it is given, only later messages, oldest first."""
 
 
 class DelayedRequest(msgspec.Struct, frozen=True):

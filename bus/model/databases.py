@@ -125,7 +125,7 @@ class Databases(Protocol):
         """Put a copy of a backup in the place of a file; return its check, and where the old file is, if any."""
 
     async def begin_again(self, url: str) -> str:
-        """Give the log of an engine that was restored to an earlier moment a new epoch, and return it."""
+        """Assign a new epoch to the log of an engine that was restored to an earlier moment; return it."""
 
     async def house_key(self, url: str, noted: str | None = None) -> str | None:
         """Return the public key by which the workers at an engine are known; without one, note this one first."""

@@ -84,7 +84,7 @@ def checked_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     for name, value in attributes.items():
         for what, text in (("name", name), ("value", value)):
             if not isinstance(text, str):
-                raise InvalidValue("attributes", f"the {what} {text!r} is no text")
+                raise InvalidValue("attributes", f"the {what} {text!r} is not text")
             if not 1 <= len(text) <= ATTRIBUTE_CHARACTERS_MAX or not text.isprintable():
                 shown = f"{text[:64]!r} must have 1 to {ATTRIBUTE_CHARACTERS_MAX} printable characters"
                 raise InvalidValue("attributes", f"the {what} {shown}; put longer texts into the context")

@@ -129,7 +129,8 @@ class Remove(msgspec.Struct, frozen=True):
     """Remove something, of a `kind` and a `name` for its record. Answered `Removed`.
 
     Repeating an `id` changes nothing, and is answered as it was the first time. With `dry_run`, it is only answered
-    what would be done; and without `what`, whether the id was used before.
+    what would be done; and without `what`, whether the id was used before. Where nothing is found, nothing is
+    recorded.
     """
 
     id: str
@@ -144,6 +145,11 @@ class Remove(msgspec.Struct, frozen=True):
     force: bool = False
     """Whether to remove also what would be in the way."""
 
+    def carries_out(self, found: Removed) -> bool:
+        """Return True if what was found is to be removed, and recorded."""
+        is_there = isinstance(self.what, CloseGroup | CloseChannel | RemoveBot) or any(found.counts.values())
+        return is_there and not self.dry_run and not found.is_refused(force=self.force)
+
 
 class Removed(msgspec.Struct, frozen=True):
     """What a removal did, or would do: how many of each, the seqs of dead letters, the ids of delayed messages.
@@ -151,7 +157,7 @@ class Removed(msgspec.Struct, frozen=True):
     That of a bot has its id in `ids`: its messages, which stay, name it.
 
     `in_the_way` has those of the counts because of which nothing is removed without `force`. `done` is False if
-    nothing was changed. `again` says that it was done before.
+    nothing was changed, also because there was nothing. `again` says that it was done before.
     """
 
     kind: str

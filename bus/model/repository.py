@@ -288,7 +288,7 @@ class MessageLog(Protocol):
         """Return the last seq whose timestamp is before `at`, or 0 if there is none."""
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first. Raise RecordDamaged if a record is damaged."""
+        """Return a conversation in the order that is asked for. Raise RecordDamaged if a record is damaged."""
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
         """Return the seqs of a message's thread, newest first; none if the message is not in the log.

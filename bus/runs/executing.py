@@ -91,7 +91,7 @@ class RunFunctions:
         self._functions[workflow] = _Registered(workflow, function, definition, lease_seconds)
 
     def share(self, other: RunFunctions) -> None:
-        """Take the functions of another bot object, also those that are added later."""
+        """Include the functions of another bot object, also those that are added later."""
         self._functions = other._functions
 
     def handler_of(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:
@@ -157,7 +157,7 @@ class RunFunctions:
         *,
         resting: bool,
     ) -> None:
-        """Give those runs of a workflow to its function that are to be opened."""
+        """Pass the runs of a workflow that are to be opened to its function."""
         parts = [None] if run_ids is None else [
             run_ids[start : start + ANSWER_ITEMS_MAX] for start in range(0, len(run_ids), ANSWER_ITEMS_MAX)
         ]  # fmt: skip

@@ -169,7 +169,7 @@ class RemoteWorkflows(RemoteSignals):
         )
 
     def keep_time(self, timing: Timing) -> None:
-        """Take the clock of runs from `timing`, for tests in which time is moved."""
+        """Use the clock of `timing` for runs, for tests in which time is moved."""
         self._timing = timing
 
     @property

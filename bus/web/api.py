@@ -8,6 +8,7 @@ answer stores it once.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import anyio
@@ -19,7 +20,19 @@ from starlette.types import Receive, Scope, Send
 
 from ..bot import Bot
 from ..client.ids import chosen_id
-from ..errors import BusError, Forbidden, LimitReached, Portable, ReplyTimeout, RequestError
+from ..errors import (
+    AddressError,
+    BusError,
+    CredentialsError,
+    Forbidden,
+    HandshakeError,
+    KeyRefused,
+    KeysRequired,
+    LimitReached,
+    Portable,
+    ReplyTimeout,
+    RequestError,
+)
 from ..model.patterns import Pattern
 from ..wire.frames import is_name
 from ..wire.refusals import NAME_RULE, refusal
@@ -34,8 +47,9 @@ from .api_shapes import (
     Stored,
     as_read,
 )
+from .forms import BodyTooLarge, read_body
 from .openapi import document
-from .site import BodyTooLarge, Website, read_body
+from .site import Website
 from .statuses import http_status
 from .tickets import Token
 
@@ -49,13 +63,16 @@ _PAGE_MESSAGES = 50
 _PAGE_MESSAGES_MAX = 500
 
 _BEAT_SECONDS = 10.0
-"""How often a silent stream says that it lives, and looks whether its token still does."""
+"""How often a silent stream sends something, so that both ends notice a broken connection."""
+
+_CHECK_SECONDS = 2.0
+"""How often a stream looks whether its token is still valid: at most, and at least with each beat."""
 
 T = TypeVar("T")
 
 
 class _Failure(Portable):
-    """A request that is answered with an error of HTTP's."""
+    """A request that is answered with an error of this page."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -67,62 +84,75 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(msgspec.json.encode(value), status, headers, "application/json")
 
 
-def _refused(error: BusError, sent: str | None = None) -> Response:
-    """Answer with an error; `sent` is the id of a message that may be stored if the worker refused nothing."""
-    unknown = None if isinstance(error, RequestError) else sent
-    retry_after = error.retry_after if isinstance(error, RequestError) else None
-    fault = Problem(
-        code=error.code if isinstance(error, RequestError) else "no_reply" if _is_late(error) else "unavailable",
-        message=str(error),
-        retry=error.retry if isinstance(error, RequestError) else True,
-        retry_after=retry_after,
-        id=error.message_id if isinstance(error, ReplyTimeout) else unknown,
-        state=error.state if isinstance(error, ReplyTimeout) else "unknown" if unknown else None,
-    )
-    status = http_status(error)
-    headers = {"retry-after": str(int(retry_after or 0) + 1)} if status in (429, 503) else None
+def _refused(error: BusError, token: Token, sent: str | None = None) -> Response:
+    """Answer with an error; `sent` is the id of a message that may be stored if no worker said otherwise."""
+    status, message = http_status(error), str(error)
+    id: str | None = None
+    state: str | None = None
+    retry_after: float | None = None
+    match error:
+        case RequestError():
+            code, retry, retry_after = error.code, error.retry, error.retry_after
+        case ReplyTimeout():
+            code, retry, id, state = "no_reply", True, error.message_id, error.state
+        case KeyRefused():
+            status, code, retry = 401, "unauthorized", False
+            message = f"the worker refuses the key of bot {token.bot!r}: it was revoked, or has expired"
+        case KeysRequired():
+            code, retry = "misconfigured", False
+            message = (
+                f"the token {token.label!r} has no credentials, and the worker takes only bots with a key: end the"
+                " token, and add it again with --credentials"
+            )
+        case CredentialsError() | HandshakeError() | AddressError():
+            code, retry = "misconfigured", False
+            message = f"the token {token.label!r} is not set up correctly: see the log of posthouse web"
+        case _:
+            code, retry, id, state = "unavailable", True, sent, "unknown" if sent else None
+    fault = Problem(code=code, message=message, retry=retry, retry_after=retry_after, id=id, state=state)
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    if status in (429, 503):
+        headers["retry-after"] = str(int(retry_after or 0) + 1)
     return _json(ErrorAnswer(fault), status, headers)
-
-
-def _is_late(error: BusError) -> bool:
-    return isinstance(error, ReplyTimeout)
 
 
 def _endpoint(path: str, method: str, answer: Callable[[_Call], Awaitable[Response]]) -> Route:
     """Return a route for programs with a token; whatever goes wrong is answered in JSON."""
 
     async def endpoint(request: Request) -> Response:
+        site: Website = request.app.state.site
+        kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        token = await site.ticket(secret.strip(), Token) if kind.lower() == "bearer" else None
+        if token is None:
+            text = "send the header `Authorization: Bearer TOKEN`; posthouse web token add makes a token"
+            headers = {"www-authenticate": "Bearer"}
+            return _json(ErrorAnswer(Problem(code="unauthorized", message=text)), 401, headers)
         try:
-            return await answer(_Call(request))
+            return await answer(_Call(request, token, secret.strip()))
         except _Failure as failure:
-            headers = {"www-authenticate": "Bearer"} if failure.status == 401 else None
-            return _json(ErrorAnswer(failure.fault), failure.status, headers)
+            return _json(ErrorAnswer(failure.fault), failure.status)
         except BusError as error:
-            return _refused(error)
+            return _refused(error, token)
 
     return Route(path, endpoint, methods=[method])
 
 
 class _Call:
-    """A request of a program. Raises _Failure without a valid token."""
+    """A request of a program with a valid token."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, token: Token, secret: str) -> None:
         self.request = request
         self.site: Website = request.app.state.site
-        kind, _, self._secret = request.headers.get("authorization", "").partition(" ")
-        token = self.site.tickets.find(self._secret.strip(), Token) if kind.lower() == "bearer" else None
-        if token is None:
-            raise _Failure(401, "unauthorized", "send `Authorization: Bearer TOKEN`; posthouse web token makes one")
         self.token = token
+        self._secret = secret
 
-    @property
-    def is_valid(self) -> bool:
-        """Whether the token is still valid."""
-        return self.site.tickets.find(self._secret.strip(), Token) is not None
+    async def is_valid(self) -> bool:
+        """Return True if the token is still valid."""
+        return await self.site.ticket(self._secret, Token) is not None
 
-    async def bot(self) -> Bot:
-        """Return the bot as which it acts. Raise the error why there is none."""
-        return await self.site.upstreams.bot(self.token)
+    def bot(self) -> AbstractAsyncContextManager[Bot]:
+        """Return the bot as which it acts, for a block. Entering it raises the error why there is none."""
+        return self.site.upstreams.using(self.token)
 
     async def order(self, shape: type[T]) -> T:
         """Return what was sent. Raise _Failure."""
@@ -132,14 +162,14 @@ class _Call:
         except BodyTooLarge:
             raise _Failure(413, "too_large", f"a request has at most {_BODY_BYTES_MAX} bytes") from None
         except TimeoutError:
-            raise _Failure(408, "timeout", "the request came too slowly") from None
+            raise _Failure(408, "timeout", "the request was not received in time") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _Failure(400, "bad_request", refusal(error)) from None
 
     def require(self, action: str, name: str) -> None:
-        """Raise Forbidden if the token may not do something, and _Failure if the name is none."""
+        """Raise Forbidden if the token may not do something, and _Failure if the name is not valid."""
         if not is_name(name):
-            raise _Failure(400, "bad_request", f"{name[:200]!r} is not a name: {NAME_RULE}")
+            raise _Failure(400, "bad_request", f"{name[:200]!r} is not a valid name: {NAME_RULE}")
         for entry in self.token.allow:
             allowed, _, pattern = entry.partition(":")
             if allowed == action and Pattern(pattern).matches(name, self.token.bot):
@@ -150,16 +180,20 @@ class _Call:
 async def _send(call: _Call) -> Response:
     order = await call.order(SendOrder)
     call.require("send", order.to)
-    return await _stored((await call.bot()).send, order, "to")
+    async with call.bot() as bot:
+        return await _stored(call, bot.send, order, "to")
 
 
 async def _publish(call: _Call) -> Response:
     order = await call.order(PublishOrder)
     call.require("publish", order.channel)
-    return await _stored((await call.bot()).publish, order, "channel")
+    async with call.bot() as bot:
+        return await _stored(call, bot.publish, order, "channel")
 
 
-async def _stored(give: Callable[..., Awaitable[Any]], order: SendOrder | PublishOrder, where: str) -> Response:
+async def _stored(
+    call: _Call, give: Callable[..., Awaitable[Any]], order: SendOrder | PublishOrder, where: str
+) -> Response:
     fields = msgspec.structs.asdict(order)
     place, body = fields.pop(where), fields.pop("body")
     try:
@@ -168,7 +202,7 @@ async def _stored(give: Callable[..., Awaitable[Any]], order: SendOrder | Publis
     except (TypeError, ValueError) as error:
         raise _Failure(400, "bad_request", str(error)) from None
     except BusError as error:
-        return _refused(error, message_id)
+        return _refused(error, call.token, message_id)
     seq = None if receipt.scheduled else receipt.seq
     return _json(Stored(id=receipt.id, seq=seq, duplicate=receipt.duplicate, scheduled=receipt.scheduled))
 
@@ -176,37 +210,40 @@ async def _stored(give: Callable[..., Awaitable[Any]], order: SendOrder | Publis
 async def _request(call: _Call) -> Response:
     order = await call.order(RequestOrder)
     call.require("send", order.to)
-    bot = await call.bot()
-    try:
-        message_id = chosen_id(order.id)
-        reply = await bot.request(
-            order.to,
-            order.body,
-            timeout=order.timeout,
-            message_type=order.message_type,
-            headers=order.headers,
-            id=message_id,
-        )
-    except (TypeError, ValueError) as error:
-        raise _Failure(400, "bad_request", str(error)) from None
-    except BusError as error:
-        return _refused(error, message_id)
+    async with call.bot() as bot:
+        try:
+            message_id = chosen_id(order.id)
+            reply = await bot.request(
+                order.to,
+                order.body,
+                timeout=order.timeout,
+                message_type=order.message_type,
+                headers=order.headers,
+                id=message_id,
+            )
+        except (TypeError, ValueError) as error:
+            raise _Failure(400, "bad_request", str(error)) from None
+        except BusError as error:
+            return _refused(error, call.token, message_id)
     return _json(Replied(id=message_id, reply=as_read(reply.stored)))
 
 
 async def _channel(call: _Call) -> Response:
     channel = call.request.path_params["channel"]
     call.require("read", channel)
-    bot = await call.bot()
-    if "text/event-stream" not in call.request.headers.get("accept", ""):
-        limit = min(_number(call, "limit") or _PAGE_MESSAGES, _PAGE_MESSAGES_MAX)
-        found = await bot.history(channel=channel, before_seq=_number(call, "before"), limit=limit)
-        return _json(MessagePage(messages=[as_read(message) for message in found]))
-    if call.site.streams >= _STREAMS_MAX:
-        raise LimitReached("busy", f"at most {_STREAMS_MAX} programs listen at once")
+    before, after = _number(call, "before"), _number(call, "after")
+    is_stream = "text/event-stream" in call.request.headers.get("accept", "")
+    async with call.bot() as bot:
+        if not is_stream:
+            limit = min(_number(call, "limit") or _PAGE_MESSAGES, _PAGE_MESSAGES_MAX)
+            found = await bot.history(channel=channel, before_seq=before, after_seq=after, limit=limit)
+            return _json(MessagePage(messages=[as_read(message) for message in found]))
     last = _as_number("Last-Event-ID", call.request.headers.get("last-event-id") or None)
-    after = _number(call, "after") if last is None else last
-    return _Listening(call.site, _events(call, bot, channel, after))
+    if call.site.streams >= _STREAMS_MAX:
+        raise LimitReached("busy", f"at most {_STREAMS_MAX} programs may listen at once")
+    if call.request.method == "HEAD":
+        return Response(media_type="text/event-stream")
+    return _Listening(call.site, _events(call, channel, after if last is None else last))
 
 
 def _number(call: _Call, name: str) -> int | None:
@@ -217,16 +254,21 @@ def _as_number(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise _Failure(400, "bad_request", f"{name} is a number, not {text[:50]!r}")
+        raise _Failure(400, "bad_request", f"{name} must be a number, not {text[:50]!r}")
     return int(text)
 
 
-async def _events(call: _Call, bot: Bot, channel: str, after: int | None) -> AsyncIterator[bytes]:
+async def _events(call: _Call, channel: str, after: int | None) -> AsyncIterator[bytes]:
     """Yield the messages of a channel after a seq, or from now on, each with its seq as its id."""
     try:
-        async with bot.watch(channel, after=after) as messages:
+        async with call.bot() as bot, bot.watch(channel, after=after) as messages:
             yield b"retry: 2000\n\n"  # whoever has read this misses nothing from now on
-            while call.is_valid and not call.site.stopping.is_set():
+            checked_at = anyio.current_time()
+            while not call.site.stopping.is_set():
+                if anyio.current_time() - checked_at >= _CHECK_SECONDS:
+                    if not await call.is_valid():
+                        return
+                    checked_at = anyio.current_time()
                 with anyio.move_on_after(_BEAT_SECONDS) as silence:
                     message = as_read(await anext(messages))
                 if silence.cancelled_caught:

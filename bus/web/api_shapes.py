@@ -1,4 +1,4 @@
-"""What programs send to `/v1/` and get back, as in its OpenAPI document.
+"""Requests to `/v1/` and their answers, as in its OpenAPI document.
 
 Pure.
 """
@@ -31,7 +31,7 @@ _Seconds = Annotated[float, Meta(description="Seconds.")]
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all messages have. The body may be any JSON value."""
+    """The fields of every message. The body may be any JSON value."""
 
     body: msgspec.Raw
     message_type: str = "message"
@@ -58,7 +58,7 @@ class PublishOrder(_Order, frozen=True, kw_only=True):
 
 
 class RequestOrder(_Order, frozen=True, kw_only=True):
-    """A direct message to a bot, whose first reply is the answer. It waits for at most `timeout` seconds."""
+    """A direct message to a bot, answered with the first reply, for which it waits at most `timeout` seconds."""
 
     to: str
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
@@ -97,13 +97,13 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a channel, the newest first. Continue with `before` of the last one, if it is full."""
+    """Messages of a channel, newest first; with `after`, oldest first. Continue at the last one, if it is full."""
 
     messages: list[ReadMessage]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a request was not carried out: a code of the protocol, or one of HTTP.
+    """Why a request was not carried out: a code of the protocol, or one of this server.
 
     With `retry`, the same request may succeed later, after `retry_after` seconds if that is known. `state` is what
     became of the message `id`: of a request without a reply, or "unknown" if no worker said whether it is stored.
@@ -119,18 +119,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """An answer that is an error."""
+    """An error as an answer."""
 
     error: Problem
 
 
 def encoded(problem: Problem) -> bytes:
-    """Return the body of an answer that is an error."""
+    """Return the body of an error's answer."""
     return msgspec.json.encode(ErrorAnswer(problem))
 
 
 def as_read(message: StoredMessage) -> ReadMessage:
-    """Return a message as programs get it."""
+    """Return a message as programs see it."""
     return ReadMessage(
         seq=message.seq,
         id=message.id,

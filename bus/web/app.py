@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ..bot import Bot
 from ..errors import BindError
-from . import api, directory, entrance, letters, runs, talk, upkeep
+from . import api, directory, entrance, letters, mailboxes, now, removing, runs, talk, upkeep
 from .api_shapes import Problem, encoded
 from .connection import IDLE_SECONDS, TimedConnection
 from .guard import API, Guard
@@ -33,12 +33,12 @@ from .upstream import Upstream, Upstreams
 __all__ = ["bound", "serving"]
 
 _CONNECTIONS_MAX = 500
-"""Further ones are answered with 503: each takes a descriptor, and pages that are live stay open."""
+"""Further ones are answered with 503: each takes a descriptor, and live pages stay open."""
 
 _END_SECONDS = 3
 _HEAD_BYTES_MAX = 32_768
 
-_PAGES = (directory, talk, letters, runs, upkeep)
+_PAGES = (now, directory, talk, mailboxes, letters, removing, runs, upkeep)
 
 _log = logging.getLogger("posthouse.web")
 
@@ -80,8 +80,8 @@ async def serving(
     async with anyio.create_task_group() as tasks:
         upstream = Upstream(own)
         site = Website(tickets, upstream, Upstreams(of_token, tasks), origins)
-        tasks.start_soon(upstream.run)
-        tasks.start_soon(site.samples.run)
+        for run in (upstream.run, site.samples.run, site.feed.run, site.upstreams.run):
+            tasks.start_soon(run)
         server = _server(site)
         async with anyio.create_task_group() as answering:
             answering.start_soon(server.serve, [listener])
@@ -125,7 +125,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith(API):
         code = "not_found" if error.status_code == 404 else "bad_request"
-        problem = Problem(code=code, message=f"{error.detail}: {API}openapi.json names every way in")
+        problem = Problem(code=code, message=f"{error.detail}: {API}openapi.json describes all requests")
         return Response(encoded(problem), error.status_code, error.headers, "application/json")
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
 
@@ -136,4 +136,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return PlainTextResponse("this failed; the log of posthouse web says why\n", 500)
+    return PlainTextResponse("this failed: the log of posthouse web says why\n", 500)

@@ -55,7 +55,7 @@ def _origin(context: click.Context, parameter: click.Parameter, value: tuple[str
     metavar="URL",
     multiple=True,
     callback=_origin,
-    help="What browsers call it behind a proxy with TLS, as https://posthouse.example.org; may be repeated.",
+    help="Its address for browsers, if a proxy is in front: https://posthouse.example.org. Repeatable.",
 )
 @click.option(
     "--tap", metavar="ADDRESS", callback=address_of, help="The worker's tap, if it is not at the default."
@@ -75,10 +75,10 @@ def web(
 ) -> None:
     """Serve a page that shows and operates a worker, and HTTP for programs without ZeroMQ.
 
-    It is a client of the worker like any other, as the bot `web`. People log in by a link, which lets one in once:
-    `posthouse web link NAME` prints it. Programs use tokens: `posthouse web token add`.
+    It is a client of the worker like any other, as the bot `web`. People log in with a link that works once:
+    `posthouse web link NAME` prints one. Programs use tokens: `posthouse web token add`.
 
-    It listens on this machine only. For others, put a proxy with TLS before it, and name that with --origin.
+    It listens on this machine only. For others, put a proxy with TLS in front, and name its address with --origin.
     """
     if context.invoked_subcommand is not None:
         return
@@ -90,7 +90,7 @@ def web(
     if host not in _LOCAL and not any(each.startswith("https:") for each in origins):
         raise click.UsageError(
             f"--host {host} would show everything to a network without TLS: let it listen on 127.0.0.1, put a proxy"
-            " with TLS before it, and name that with --origin https://…"
+            " with TLS in front, and name its address with --origin https://…"
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     tickets = open_folder(folder)
@@ -135,9 +135,9 @@ def _tell(link: Link, tickets: Tickets, origin: str) -> None:
     say(f"posthouse web is at {origin}")
     if sys.stdout.isatty():
         secret = tickets.issue(_invitation(tickets, getpass.getuser(), _LINK_SECONDS, read_only=False))
-        say(f"log in, once within ten minutes: {_address(origin, secret)}")
+        say(f"log in once, within ten minutes: {_address(origin, secret)}")
     else:
-        say("log in with a link of: posthouse web link NAME")
+        say("to log in, print a link: posthouse web link NAME")
 
 
 def _invitation(tickets: Tickets, person: str, lasts: float, *, read_only: bool) -> LoginLink:
@@ -150,21 +150,21 @@ def _address(origin: str, secret: str) -> str:
 
 @web.command("link")
 @click.argument("person", metavar="NAME", callback=name_of)
-@click.option("--read-only", is_flag=True, help="It lets NAME look, and change nothing.")
+@click.option("--read-only", is_flag=True, help="NAME can look, and change nothing.")
 @click.option(
     "--ttl", type=seconds, metavar="SECONDS", default=_LINK_SECONDS, show_default=True, help="How long it is valid."
 )
 @folder_option
 def link_command(person: str, read_only: bool, ttl: float, folder: Path) -> None:
-    """Print a link with which NAME logs in, once.
+    """Print a link with which NAME can log in, once.
 
-    What is done with that log-in is recorded under NAME. It ends after twelve hours, or under Settings.
+    What is done with that log-in is recorded under NAME. It ends after twelve hours, or in Settings.
     """
     tickets = open_folder(folder)
     origin = tickets.origin()
     if origin is None:
         show_error(
-            f"no page was started with the folder {tickets.folder}: name that of posthouse web with --folder"
+            f"no page was started with the folder {tickets.folder}: name the one of posthouse web with --folder"
         )
         sys.exit(EXIT_REFUSED)
     say(_address(origin, issued(tickets, _invitation(tickets, person, ttl, read_only=read_only))))

@@ -1,7 +1,7 @@
-"""A connection of a browser or a program: it ends if no whole head of a request comes in time.
+"""A connection of a browser or a program: it is closed if the head of a request is not complete in time.
 
-The server itself bounds only the time between two requests, and counts it until their first byte. Without this, a
-few hundred connections that say nothing, of whoever reaches the page, would keep everybody else away for good.
+The server itself limits only the time between two requests, up to the first byte of the second one. Without this, a
+few hundred silent connections, of anybody who reaches the page, would keep everybody else away for good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HEAD_SECONDS = 20.0
 
 
 class TimedConnection(H11Protocol):
-    """A connection that is not waited for without end."""
+    """A connection with a limit to how long it may be silent."""
 
     _head: asyncio.TimerHandle | None = None
 

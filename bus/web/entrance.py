@@ -1,19 +1,20 @@
-"""Coming in and leaving, and the files that need no log-in.
+"""Logging in and out, and the files that need no log-in.
 
 A link is shown by a page first, and used up by a form: what only looks at links, as a mail program does, ends none.
 """
 
 from __future__ import annotations
 
-import hmac
 from pathlib import Path
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from .site import Website, read_form
+from .forms import read_form
+from .site import NOT_YOURS, Website
 
 __all__ = ["ROUTES"]
 
@@ -28,21 +29,20 @@ async def _ask(request: Request) -> Response:
 async def _log_in(request: Request) -> Response:
     site: Website = request.app.state.site
     form = await read_form(request)
-    link = site.tickets.use_up(form["link"])
+    link = await anyio.to_thread.run_sync(site.tickets.use_up, form["link"])
     if link is not None:
-        return await site.welcome(link)
-    fault = "This link was used before, or has expired."
+        return await site.welcome(link, request.headers["origin"])
+    fault = "This link was already used, or has expired."
     return HTMLResponse(site.render("outside.html", {"secret": None, "fault": fault}), 403)
 
 
 async def _log_out(request: Request) -> Response:
     site: Website = request.app.state.site
-    visit = site.visit(request)
+    visit = await site.visit(request)
     if visit is not None:
-        form = await read_form(request)
-        if not hmac.compare_digest(form["form_token"].encode(), visit.form_token.encode()):
-            return PlainTextResponse("this form is not of your log-in: load the page again\n", 403)
-        site.tickets.end_secret(visit.secret)
+        if not visit.sent(await read_form(request)):
+            return PlainTextResponse(f"{NOT_YOURS}\n", 403)
+        await anyio.to_thread.run_sync(site.tickets.end_secret, visit.secret)
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(site.cookie, httponly=True, samesite="strict")
     return answer

@@ -20,7 +20,7 @@ folder_option = click.option(
     show_default=True,
     envvar="POSTHOUSE_WEB_FOLDER",
     show_envvar=True,
-    help="Where log-ins and tokens are kept, as hashes; for its owner alone.",
+    help="Where log-ins and tokens are stored, as hashes; for its owner only.",
 )
 
 

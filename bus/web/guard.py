@@ -1,7 +1,7 @@
-"""What each request has to pass, and what each answer carries: the defence of the page against other pages.
+"""Checks of every request, and headers of every answer: the defence of the page against other sites.
 
-Owns the headers. A request must name this site (`Host`, against names that another site lets point here), and one
-that changes something must come from it (`Origin`). A browser may load and run only what this site has as files.
+Owns the headers. A request must name this site (`Host`, against names of other sites that point here), and one that
+changes something must come from it (`Origin`). A browser may load and run only files of this site.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .api_shapes import Problem, encoded
 __all__ = ["API", "Guard"]
 
 API = "/v1/"
-"""Where programs come in, with a token and no cookie; they are no browsers, and have no Origin."""
+"""The prefix of addresses for programs, which send a token and no cookie, and need no Origin."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -39,7 +39,7 @@ _SAFE = {"GET", "HEAD"}
 
 
 class Guard:
-    """The middleware around everything. `origins` are where browsers find the page, as `http://127.0.0.1:7780`."""
+    """The middleware around everything. `origins` are the addresses of the page, such as `http://127.0.0.1:7780`."""
 
     def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
         self._app = app
@@ -67,13 +67,13 @@ class Guard:
         """Return why a request is refused, or None."""
         headers = Headers(scope=scope)
         if headers.get("host", "").lower() not in self._hosts:
-            return "this page is not found at that host; name it with: posthouse web --origin URL"
+            return "this page is not served under that name; to allow it: posthouse web --origin URL"
         origin = headers.get("origin")
         if origin is None and (scope["method"] in _SAFE or scope["path"].startswith(API)):
             return None
         if origin is not None and (origin in self._origins or scope["method"] in _SAFE):
             return None
-        return "a request from another site changes nothing here"
+        return "requests from another site are refused"
 
 
 def _refusal(path: str, fault: str) -> Response:

@@ -1,4 +1,4 @@
-"""The OpenAPI document of `/v1/`: what programs may ask, made of the shapes that are decoded and encoded.
+"""The OpenAPI document of `/v1/`, made of the shapes that are decoded and encoded.
 
 Pure.
 """
@@ -26,18 +26,19 @@ __all__ = ["document"]
 _REF = "#/components/schemas/{name}"
 
 _ERRORS = {
-    "400": "It is not as described here, or the worker refuses the body.",
-    "401": "There is no valid token.",
+    "400": "The request is not valid, or the worker refuses the body.",
+    "401": "The token is missing or not valid, or the worker refuses the key of its bot.",
     "403": "The token, or the rights of its bot, do not allow it.",
-    "404": "There is no such bot.",
-    "409": "It contradicts what is stored.",
-    "413": "It is too large.",
+    "404": "The bot does not exist.",
+    "409": "The request contradicts what is stored.",
+    "413": "The request is too large.",
     "429": "A mailbox is full, or the sender is too fast: try again later, with the same id.",
+    "500": "The token is not set up correctly: see the log of posthouse web.",
     "503": "No worker answers: try again, with the same id.",
     "507": "The worker's disk is full.",
 }
 
-_READ_ERRORS = ("400", "401", "403", "404", "429", "503")
+_READ_ERRORS = ("400", "401", "403", "404", "429", "500", "503")
 
 
 @cache
@@ -106,16 +107,15 @@ def _listen() -> dict[str, Any]:
         "summary": "Read a channel, or listen to it",
         "description": (
             "With `Accept: text/event-stream`, each message is an event with its seq as `id`, and a ReadMessage as"
-            " `data`: those after the seq in `Last-Event-ID` or `after`, or else from now on. Browsers'"
-            " EventSource and others send `Last-Event-ID` when they connect again, so that none is missed or"
-            " repeated."
+            " `data`: those after the seq in `Last-Event-ID` or `after`, or else from now on. Clients for"
+            " server-sent events send `Last-Event-ID` when they reconnect, so that none is missed or repeated."
         ),
         "parameters": [
             {"name": "channel", "in": "path", "required": True, "schema": {"type": "string"}},
             _parameter("before", "query", number, "Only messages before this seq."),
             _parameter("limit", "query", limit, "How many messages."),
-            _parameter("after", "query", number, "Listen after this seq."),
-            _parameter("Last-Event-ID", "header", number, "The same, and goes before it."),
+            _parameter("after", "query", number, "Only messages after this seq, oldest first."),
+            _parameter("Last-Event-ID", "header", number, "The same for events; it takes precedence."),
         ],
         "responses": answers,
     }

@@ -17,36 +17,45 @@ from ..model.records import RunStatus, WorkflowRun
 from ..runs.approvals import Answer
 from ..runs.replay import deadline_of
 from . import shown
-from .site import Done, Form, Shown, Visit, action, link, page
-from .talk import known_names
+from .forms import Form
+from .site import Done, Look, Shown, Visit, action, page
 from .timeline import timeline
 
 __all__ = ["ROUTES"]
 
 _RUNS = 50
 _STEPS_MAX = 500
-_APPROVALS_MAX = 100
+_APPROVALS_MAX = 20
+"""The oldest: the run of each is another question to the worker."""
+
+_SUGGESTED = 200
+"""Names of workflows that are suggested in a field."""
+
+_SUGGESTED_SECONDS = 30.0
 
 _ENDED = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 
 
-async def _runs(visit: Visit) -> Shown:
-    status, workflow = visit.asked("status"), visit.asked("workflow")
+async def _runs(look: Look) -> Shown:
+    status, workflow = look.asked("status"), look.asked("workflow")
+    workflows = look.bot.workflows
     known = {each.value for each in RunStatus}
     where = RunFilter(status=RunStatus(status) if status in known else None, workflow=workflow)
     try:
-        found = await visit.bot.workflows.list_all_runs(limit=_RUNS, where=where, after=visit.asked("after"))
+        found = await workflows.list_all_runs(limit=_RUNS, where=where, after=look.asked("after"))
     except NotFound:  # no such workflow
         found = []
-    older = link("/runs", status=status, workflow=workflow, after=found[-1].id) if len(found) == _RUNS else None
+    older = None
+    if len(found) == _RUNS:
+        older = shown.link("/runs", status=status, workflow=workflow, after=found[-1].id)
     values = {
         "runs": found,
         "older": older,
         "status": status or "",
         "workflow": workflow or "",
         "statuses": sorted(known),
-        "names": await known_names(visit.bot),
-        "workflows": sorted({each.name for each in await visit.bot.workflows.list_definitions()})[:200],
+        "names": await look.names(each.holder for each in found if each.holder),
+        "workflows": await look.site.shared.get("workflows", lambda: _workflows(look), seconds=_SUGGESTED_SECONDS),
         "seconds": {
             each.id: shown.seconds_between(each.started_at, each.completed_at, datetime.now(UTC))
             for each in found
@@ -56,15 +65,17 @@ async def _runs(visit: Visit) -> Shown:
     return Shown("runs.html", values)
 
 
-async def _found_run(visit: Visit, run_id: str) -> WorkflowRun:
-    run = await visit.bot.workflows.get_run(run_id)
-    if run is None:
+async def _workflows(look: Look) -> list[str]:
+    return sorted({each.name for each in await look.bot.workflows.list_definitions()})[:_SUGGESTED]
+
+
+async def _run(look: Look) -> Shown:
+    run_id, workflows = look.asked("id") or "", look.bot.workflows
+    found = await workflows.get_run(run_id)
+    if found is None:
         raise NotFound("run", run_id)
-    return run
-
-
-async def _run(visit: Visit) -> Shown:
-    view = await read_view(visit.bot, await _found_run(visit, visit.asked("id") or ""))
+    lease = await workflows.get_lease(run_id)
+    view = await read_view(look.bot, found, await look.names([] if lease is None else [lease.holder]))
     run, now = view.run, datetime.now(UTC)
     values = {
         "view": view,
@@ -77,7 +88,6 @@ async def _run(visit: Visit) -> Shown:
         "left_out": max(0, len(view.steps) - _STEPS_MAX),
         "step_ids": list(dict.fromkeys(each.step_id for each in view.steps))[-_STEPS_MAX:],
         "can": _possible(run),
-        "new_id": visit.chosen_id(run.id),
     }
     return Shown("run.html", values)
 
@@ -111,7 +121,7 @@ async def _resume(visit: Visit, form: Form) -> Done:
 async def _moved(visit: Visit, run_id: str, status: RunStatus, error: str | None) -> Done:
     run = await visit.bot.workflows.update_run_status(run_id, status, error)
     meaning = "it goes on when a bot claims it" if status == RunStatus.PENDING else "Resume lets it go on"
-    return Done(f"run {run.id} is {run.status}: {meaning}", link("/run", id=run.id))
+    return Done(f"run {run.id} is {run.status}: {meaning}", shown.link("/run", id=run.id))
 
 
 async def _cancel(visit: Visit, form: Form) -> Done:
@@ -120,26 +130,28 @@ async def _cancel(visit: Visit, form: Form) -> Done:
     text = f"run {run.id} is cancelled"
     if run.status != RunStatus.CANCELLED:
         text = f"run {run.id} is to be cancelled: its program may clean up until {shown.clock(run.cancel_by)}"
-    return Done(text, link("/run", id=run.id))
+    return Done(text, shown.link("/run", id=run.id))
 
 
 async def _retry(visit: Visit, form: Form) -> Done:
     run = await visit.bot.workflows.retry_run(form["run"], form["step"] or None)
     await revive(visit.bot, run.id)
-    return Done(f"run {run.id} is pending: it goes on when a bot opens it", link("/run", id=run.id))
+    return Done(f"run {run.id} is pending: it goes on when a bot opens it", shown.link("/run", id=run.id))
 
 
 async def _fork(visit: Visit, form: Form) -> Done:
-    run = await visit.bot.workflows.fork_run(form["run"], form["new_id"], form["step"] or None)
-    return Done(f"this run begins with the steps of {form['run']}", link("/run", id=run.id))
+    new_id = form.chosen_id("fork", form["run"], form["step"])
+    run = await visit.bot.workflows.fork_run(form["run"], new_id, form["step"] or None)
+    return Done(f"this run is a fork of {form['run']}, with its steps so far", shown.link("/run", id=run.id))
 
 
 # ── Approvals ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _approvals(visit: Visit) -> Shown:
-    steps = await visit.bot.workflows.list_waiting_approvals(limit=_APPROVALS_MAX)
-    runs = {id: await visit.bot.workflows.get_run(id) for id in dict.fromkeys(step.run_id for step in steps)}
+async def _approvals(look: Look) -> Shown:
+    workflows = look.bot.workflows
+    steps = await workflows.list_waiting_approvals(limit=_APPROVALS_MAX)
+    runs = {id: await workflows.get_run(id) for id in dict.fromkeys(step.run_id for step in steps)}
     values = {
         "steps": [(step, runs[step.run_id], deadline_of(step)) for step in steps],
         "more": len(steps) == _APPROVALS_MAX,

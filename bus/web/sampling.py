@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import pairwise
 
 import anyio
 import msgspec
@@ -59,14 +58,6 @@ class Samples:
     def add(self, status: WorkerStatus | None) -> None:
         """Keep a sample of now."""
         self._kept.append(_Sample(self._clock(), status))
-
-    def grown(self, counter: str) -> int:
-        """Return by how much a counter has grown within the hour, as far as it is known."""
-        found = [each.status for each in self._kept if each.status is not None]
-        values = [each.counters.get(counter, 0) for each in found]
-        if found and found[0].uptime_seconds < _HOUR_SECONDS:
-            values.insert(0, 0)  # all that the worker has counted is of this hour
-        return sum(b - a if b >= a else b for a, b in pairwise(values))
 
     def plots(self) -> list[Plot]:
         """Return the plots of the hour; rates are those between two samples."""

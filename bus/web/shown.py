@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -23,6 +24,7 @@ __all__ = [
     "block",
     "body",
     "clock",
+    "link",
     "one_line",
     "seconds_between",
     "size",
@@ -45,6 +47,12 @@ class Text(NamedTuple):
 
     text: str
     left_out: int
+
+
+def link(path: str, **parameters: Any) -> str:
+    """Return an address of this site, with those of the parameters that are not None."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
 def visible(text: Any, *, lines: bool = False) -> str:
@@ -85,7 +93,7 @@ def one_line(value: Any, characters: int = _LINE_CHARACTERS_MAX) -> str:
 
 
 def clock(text: str | None) -> str:
-    """Return a time of the bus to the second; an author's text that is no time is unchanged."""
+    """Return a time of the bus to the second; an author's text that is not a time is unchanged."""
     try:
         return "" if text is None else f"{parse_timestamp(text):%Y-%m-%d %H:%M:%S}"
     except ValueError:
@@ -93,7 +101,7 @@ def clock(text: str | None) -> str:
 
 
 def seconds_between(begin: str | None, end: str | None, now: datetime) -> float | None:
-    """Return the seconds between two times, the second of which may not have come yet; None if they are none."""
+    """Return the seconds between two times, the second of which may be missing: then it is now. None if unknown."""
     try:
         if begin is None:
             return None
@@ -121,7 +129,7 @@ def span(seconds: float | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Return a number with its thousands apart; a hyphen for one that is not told."""
+    """Return a number with its thousands apart; a hyphen for one that is not known."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:,.1f}"

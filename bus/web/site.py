@@ -1,7 +1,8 @@
-"""One page and its visits: who asks, over which connection, and how an answer is rendered.
+"""Pages and their visits: who asks, over which connection, and how an answer is rendered.
 
-Owns the cookie, the token in each form, and the notes that a person sees once. Pages and actions are plain
-functions of a visit; the routes around them check the log-in, so that none can forget it.
+Owns the cookie, the token in each form, and the notes that a person sees once. A page is a plain function of what
+is asked, and shared by all who look at it; an action is one of a visit. The routes around them check the log-in, so
+that none can forget it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ import hashlib
 import hmac
 import logging
 import re
-import secrets
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlencode, urlsplit
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 import anyio
 import jinja2
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -29,24 +27,17 @@ from starlette.types import Receive, Scope, Send
 from ..bot import Bot
 from ..errors import BusError
 from . import shown
+from .feed import Feed
+from .forms import Form, new_nonce, number, read_form
 from .sampling import Samples
+from .sharing import Shared
 from .statuses import http_status
-from .tickets import Login, LoginLink, Tickets
+from .tickets import Login, LoginLink, Tickets, Token
 from .upstream import Upstream, Upstreams
 
-__all__ = [
-    "BodyTooLarge",
-    "Done",
-    "Form",
-    "Shown",
-    "Visit",
-    "Website",
-    "action",
-    "link",
-    "page",
-    "read_body",
-    "read_form",
-]
+__all__ = ["NOT_YOURS", "Done", "Look", "Shown", "Visit", "Website", "action", "page"]
+
+NOT_YOURS = "this form is from another log-in: load the page again"
 
 _LOGIN_TIME = timedelta(hours=12)
 """A working day."""
@@ -57,12 +48,20 @@ _NONCE = "page"
 _SEEN = "seen"
 """The one with the digest of what it shows at first."""
 
-_FORM_BYTES_MAX = 65_536
-_BODY_SECONDS = 20.0
 _LIVE_SECONDS = 2.0
 _LIVE_MAX = 50
-"""Pages that are kept up to date at the same time; each asks the worker every two seconds."""
+"""Pages that are kept up to date at the same time: each is rendered every two seconds."""
 _BEAT_LOOKS = 8
+
+_NEWS_SECONDS = 1.5
+"""How old an answer of the worker may be that a live page shows."""
+
+_LOADED_SECONDS = 0.2
+"""The same for a page that is loaded: a person may look at what was just done elsewhere."""
+
+_NAMES_MAX = 10_000
+
+T = TypeVar("T", Login, LoginLink, Token)
 
 _log = logging.getLogger("posthouse.web")
 
@@ -75,14 +74,17 @@ class Shown(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What an action did, in a sentence, and the page to go on to."""
+    """What an action did, in a sentence that is empty if it only leads on, and the page to go on to."""
 
     text: str
     to: str
 
 
-class BodyTooLarge(Exception):
-    """A request's body has more bytes than it may have."""
+class _FormKeys(NamedTuple):
+    """What each form of a page carries: the token of the log-in, and which page it is on."""
+
+    token: str
+    page: str
 
 
 class Website:
@@ -93,6 +95,9 @@ class Website:
         self.upstream = upstream
         self.upstreams = upstreams
         self.samples = Samples(upstream)
+        self.feed = Feed(upstream)
+        self.shared = Shared()
+        self._names: dict[str, str] = {}
         self.origins = tuple(origins)
         """Where browsers find the page; links name the first."""
         self.began_at = datetime.now(UTC)
@@ -113,20 +118,41 @@ class Website:
         )
         for name in ("amount", "block", "body", "clock", "one_line", "size", "span", "visible"):
             self._templates.filters[name] = getattr(shown, name)
-        self._templates.globals["link"] = link
+        self._templates.globals["link"] = shown.link
         self._templates.globals["parts"] = self._templates.get_template("parts.html").module
 
     def __repr__(self) -> str:
         return f"<Website {self.origins[0]}>"
 
-    def visit(self, request: Request) -> Visit | None:
+    async def ticket(self, secret: str, kind: type[T]) -> T | None:
+        """Return the valid ticket of that kind with a secret: its file is read in a thread."""
+        return await anyio.to_thread.run_sync(self.tickets.find, secret, kind)
+
+    async def visit(self, request: Request) -> Visit | None:
         """Return the visit of a person who is logged in."""
         secret = request.cookies.get(self.cookie, "")
-        login = self.tickets.find(secret, Login)
+        login = await self.ticket(secret, Login)
         return None if login is None else Visit(self, request, login, secret)
 
-    async def welcome(self, given: LoginLink) -> Response:
-        """Let a person in who used a link up."""
+    async def look(self, request: Request, show: Callable[[Look], Awaitable[Shown]], seconds: float) -> Shown:
+        """Return what a page shows, at most so old unless it is costly, for all who look at it. Raise BusError."""
+        given = [each for each in request.query_params.multi_items() if each[0] not in (_NONCE, _SEEN)]
+
+        async def ask() -> Shown:
+            return await show(Look(self, await self.upstream.bot(), given))
+
+        return await self.shared.get((request.url.path, *given), ask, seconds=seconds)
+
+    async def names(self, bot: Bot, ids: Iterable[str]) -> dict[str, str]:
+        """Return names of bots by their ids, those of these bots among them unless they were removed."""
+        missing = sorted({id for id in ids if id not in self._names})
+        if missing:
+            found = {each.id: each.name for each in await bot.bots(only=missing)}
+            self._names = found if len(self._names) + len(found) > _NAMES_MAX else self._names | found
+        return self._names
+
+    async def welcome(self, given: LoginLink, origin: str) -> Response:
+        """Let a person in who used a link up, at one of the addresses of this page."""
         ticket = Login(person=given.person, read_only=given.read_only, **self.tickets.times(_LOGIN_TIME))
         secret = await anyio.to_thread.run_sync(self.tickets.issue, ticket)
         _log.info("%s logged in", given.person)
@@ -137,7 +163,7 @@ class Website:
             max_age=int(_LOGIN_TIME.total_seconds()),
             httponly=True,
             samesite="strict",
-            secure=self.origins[0].startswith("https:"),
+            secure=origin.startswith("https:"),
         )
         return answer
 
@@ -172,6 +198,34 @@ class Website:
                 await self.stopping.wait()
 
 
+class Look:
+    """What a page is asked for, by its parameters, and the page's bot, connected: the same whoever asks."""
+
+    def __init__(self, site: Website, bot: Bot, parameters: Sequence[tuple[str, str]]) -> None:
+        self.site = site
+        self.bot = bot
+        self._parameters = parameters
+
+    def __repr__(self) -> str:
+        return f"<Look {self._parameters}>"
+
+    def asked(self, name: str) -> str | None:
+        """Return a parameter of the address; None if it is missing or empty."""
+        return next((value for each, value in self._parameters if each == name), None) or None
+
+    def all(self, name: str) -> list[str]:
+        """Return all parameters of a name."""
+        return [value for each, value in self._parameters if each == name]
+
+    def asked_number(self, name: str) -> int | None:
+        """Return a parameter that is a number; None if it is not one."""
+        return number(self.asked(name) or "")
+
+    async def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return names of bots by their ids; see `Website.names`."""
+        return await self.site.names(self.bot, ids)
+
+
 class Visit:
     """A request of a person who is logged in."""
 
@@ -180,9 +234,9 @@ class Visit:
         self.request = request
         self.login = login
         self.secret = secret
-        self.nonce = request.query_params.get(_NONCE) or secrets.token_urlsafe(12)
+        self.nonce = request.query_params.get(_NONCE) or new_nonce()
         self.bot: Bot
-        """The page's bot, connected, for a page or an action."""
+        """The page's bot, connected, for an action."""
 
     def __repr__(self) -> str:
         return f"<Visit {self.login.person} {self.request.url.path}>"
@@ -198,31 +252,14 @@ class Visit:
         """What each form of this log-in carries, so that no other site can send one."""
         return hashlib.sha256(f"form {self.secret}".encode()).hexdigest()
 
+    def sent(self, form: Form) -> bool:
+        """Return True if a form is from a page of this log-in."""
+        return hmac.compare_digest(form["form_token"].encode(), self.form_token.encode())
+
     @property
     def may_act(self) -> bool:
         """Whether the person may change something."""
         return not self.login.read_only
-
-    def chosen_id(self, what: str) -> str:
-        """Return an id for something that a form of this page creates: the same while the page is open.
-
-        So sending it twice creates one.
-        """
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.nonce} {what}"))
-
-    def asked(self, name: str) -> str | None:
-        """Return a parameter of the address; None if it is missing or empty."""
-        return self.request.query_params.get(name) or None
-
-    def asked_number(self, name: str) -> int | None:
-        """Return a parameter that is a number; None if it is none."""
-        text = self.asked(name) or ""
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-    async def seeing(self, show: Callable[[Visit], Awaitable[Shown]]) -> Shown:
-        """Return what a page shows, with a bot that is connected. Raise BusError."""
-        self.bot = await self.site.upstream.bot()
-        return await show(self)
 
     def render(self, what: Shown, block: str | None = None) -> str:
         """Render a page for this person."""
@@ -241,74 +278,23 @@ class Visit:
             "live": None,
             "person": self.login.person,
             "may_act": self.may_act,
-            "form_token": self.form_token,
-            "now": datetime.now(UTC),
+            "form": _FormKeys(self.form_token, self.nonce),
         }
 
 
-class Form:
-    """The fields that a person sent."""
-
-    def __init__(self, fields: Mapping[str, list[str]]) -> None:
-        self._fields = fields
-
-    def __getitem__(self, name: str) -> str:
-        """Return a field; an empty text if it is missing."""
-        return self._fields.get(name, [""])[0]
-
-    def all(self, name: str) -> list[str]:
-        """Return all fields of a name."""
-        return self._fields.get(name, [])
-
-    def numbers(self, name: str) -> list[int]:
-        """Return those of them that are numbers."""
-        return [int(text) for text in self.all(name) if text.isascii() and text.isdigit() and len(text) < 19]
-
-
-def link(path: str, **parameters: Any) -> str:
-    """Return an address of this site, with those of the parameters that are not None."""
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
-
-
-async def read_body(request: Request, bytes_max: int) -> bytes:
-    """Return a request's body. Raise BodyTooLarge, or TimeoutError if it comes too slowly."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > bytes_max:
-        raise BodyTooLarge
-    found = bytearray()
-    with anyio.fail_after(_BODY_SECONDS):
-        async for part in request.stream():
-            found += part
-            if len(found) > bytes_max:
-                raise BodyTooLarge
-    return bytes(found)
-
-
-async def read_form(request: Request) -> Form:
-    """Return the fields of a request. Raise HTTPException if they are too large, or come too slowly."""
-    try:
-        data = await read_body(request, _FORM_BYTES_MAX)
-    except BodyTooLarge:
-        raise HTTPException(413, f"a form has at most {_FORM_BYTES_MAX} bytes") from None
-    except TimeoutError:
-        raise HTTPException(408, "the form came too slowly") from None
-    return Form(parse_qs(data.decode("utf-8", "replace"), keep_blank_values=True))
-
-
-def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = True) -> Route:
+def page(path: str, show: Callable[[Look], Awaitable[Shown]], *, live: bool = True) -> Route:
     """Return the route of a page. If it is live, who asks for events gets its block `live` when that changes."""
 
     async def answer(request: Request) -> Response:
         site: Website = request.app.state.site
-        visit = site.visit(request)
+        visit = await site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
         if live and "text/event-stream" in request.headers.get("accept", ""):
             return _watched(site, request, show)
-        note = site.take_note(visit.secret)
+        note = site.take_note(visit.secret) if request.method == "GET" else None
         try:
-            what = await visit.seeing(show)
+            what = await site.look(request, show, _LOADED_SECONDS)
         except BusError as error:
             return visit.failure(error)
         again = None
@@ -321,16 +307,18 @@ def page(path: str, show: Callable[[Visit], Awaitable[Shown]], *, live: bool = T
     return Route(path, answer, methods=["GET"])
 
 
-def _watched(site: Website, request: Request, show: Callable[[Visit], Awaitable[Shown]]) -> Response:
+def _watched(site: Website, request: Request, show: Callable[[Look], Awaitable[Shown]]) -> Response:
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
     if site.watchers >= _LIVE_MAX:
-        return PlainTextResponse("too many pages are watched\n", 503)
+        return PlainTextResponse(f"{_LIVE_MAX} live pages are open: close one of them\n", 503)
 
     async def look() -> str | None:
-        visit = site.visit(request)
+        visit = await site.visit(request)
         if visit is None:
             return None
         try:
-            return visit.render(await visit.seeing(show), "live")
+            return visit.render(await site.look(request, show, _NEWS_SECONDS), "live")
         except BusError as error:
             return site.render("fault.html", {"text": str(error)})
 
@@ -363,23 +351,27 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Done]]) -> Route:
 
     async def answer(request: Request) -> Response:
         site: Website = request.app.state.site
-        visit = site.visit(request)
+        visit = await site.visit(request)
         if visit is None:
             return RedirectResponse("/login", 303)
         form = await read_form(request)
-        if not hmac.compare_digest(form["form_token"].encode(), visit.form_token.encode()):
-            return PlainTextResponse("this form is not of your log-in: load the page again\n", 403)
+        if not visit.sent(form):
+            return PlainTextResponse(f"{NOT_YOURS}\n", 403)
         if not visit.may_act:
-            return PlainTextResponse("your log-in may only look\n", 403)
+            return PlainTextResponse("your log-in is read-only: it may look, and change nothing\n", 403)
         try:
             visit.bot = await site.upstream.bot()
-            outcome = await act(visit, form)
+            try:
+                outcome = await act(visit, form)
+            finally:
+                site.shared.forget()
         except BusError as error:
             _log.info("%s: %s: refused: %s", visit.login.person, request.url.path, shown.visible(error))
             site.note(visit.secret, "fault", str(error))
             return RedirectResponse(_back(request), 303)
-        _log.info("%s: %s: %s", visit.login.person, request.url.path, shown.visible(outcome.text))
-        site.note(visit.secret, "done", outcome.text)
+        if outcome.text:
+            _log.info("%s: %s: %s", visit.login.person, request.url.path, shown.visible(outcome.text))
+            site.note(visit.secret, "done", outcome.text)
         return RedirectResponse(outcome.to, 303)
 
     return Route(path, answer, methods=["POST"])

@@ -1,11 +1,11 @@
-"""The status of HTTP that each error has.
+"""The HTTP status of each error.
 
 Pure.
 """
 
 from __future__ import annotations
 
-from ..errors import BusError, ReplyTimeout, RequestError
+from ..errors import AddressError, BusError, CredentialsError, HandshakeError, ReplyTimeout, RequestError
 
 __all__ = ["http_status"]
 
@@ -13,6 +13,7 @@ _STATUSES = {
     "unknown_bot": 404,
     "unknown_channel": 404,
     "not_found": 404,
+    "revoked": 401,
     "forbidden": 403,
     "conflict": 409,
     "id_conflict": 409,
@@ -25,11 +26,13 @@ _STATUSES = {
     "storage_full": 507,
     "internal": 500,
 }
-"""By the codes of the protocol; all others are faults of who asks."""
+"""By the codes of the protocol. All others are errors of the client."""
 
 
 def http_status(error: BusError) -> int:
-    """Return the status of an answer that is an error."""
+    """Return the status with which an error is answered."""
     if isinstance(error, RequestError):
         return _STATUSES.get(error.code, 400)
+    if isinstance(error, CredentialsError | HandshakeError | AddressError):
+        return 500
     return 504 if isinstance(error, ReplyTimeout) else 503

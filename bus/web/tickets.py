@@ -1,8 +1,8 @@
-"""Who may come in: one-time links, log-ins and tokens, each a file in the folder of the page.
+"""Access to the page: one-time links, log-ins and tokens, each a file in the folder of the page.
 
-Owns the folder. A file is named by the SHA-256 of its secret, which is in no file, so that whoever reads the
-folder can not come in; and what is removed is ended at once. A link is used up by removing its file, which one of
-two that try at the same time can do.
+Owns the folder. A file is named by the SHA-256 of its secret, which is not stored, so that reading the folder gives
+no access; removing a file ends it at once. A link is used up by removing its file: of two who try at the same time,
+one succeeds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands `posthouse web token`: letting programs in, and ending that."""
+"""The commands `posthouse web token`: access for programs, and ending it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rules(context: click.Context, parameter: click.Parameter, value: Sequence[s
 
 @click.group("token")
 def token() -> None:
-    """Let programs send, publish, request and listen by HTTP, and end that."""
+    """Let programs send, publish, request and listen over HTTP."""
 
 
 @token.command("add")
@@ -53,16 +53,16 @@ def token() -> None:
     "--credentials",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="The credentials of that bot, for a worker with keys. They stay where they are.",
+    help="The credentials of that bot, for a worker with keys. The file stays where it is.",
 )
-@click.option("--expires", type=seconds, metavar="SPAN", help="After which it is no longer valid, as 90d.")
+@click.option("--expires", type=seconds, metavar="SPAN", help="How long it is valid, such as 90d.")
 @folder_option
 def add(
     label: str, bot: str, allow: tuple[str, ...], credentials: str | None, expires: float | None, folder: Path
 ) -> None:
-    """Print a new token, once: only its hash is kept.
+    """Print a new token, once: only its hash is stored.
 
-    The worker's rights for the bot hold as well. The program sends it as `Authorization: Bearer TOKEN`.
+    The worker's rights for the bot apply as well. The program sends it as `Authorization: Bearer TOKEN`.
     """
     tickets = open_folder(folder)
     if any(each.label == label for _, each in tickets.listed(Token)):
@@ -71,7 +71,7 @@ def add(
     times = tickets.times(None if expires is None else timedelta(seconds=expires))
     path = None if credentials is None else os.path.abspath(credentials)
     say(issued(tickets, Token(label=label, bot=bot, credentials=path, allow=allow, **times)))
-    note("this is shown once: give it to the program, and keep it nowhere else")
+    note("this is shown once: give it to the program, and store it nowhere else")
 
 
 @token.command("list")
@@ -94,7 +94,7 @@ def list_tokens(as_json: bool, folder: Path) -> None:
 @click.argument("label", metavar="LABEL", callback=name_of)
 @folder_option
 def end(label: str, folder: Path) -> None:
-    """End a token: it is refused from now on, and what listens with it ends within seconds."""
+    """End a token: it is refused from now on, and streams that use it end within seconds."""
     tickets = open_folder(folder)
     ended = [tickets.end(name) for name, each in tickets.listed(Token) if each.label == label]
     if not any(ended):

@@ -1,13 +1,14 @@
 """Connections of the page to the worker: its own, and one for each bot of a token.
 
-Owns their lives. A connection that fails, because its key has ended for instance, is opened anew; meanwhile,
-whoever asks is told why there is none.
+Owns their lives. A connection that fails, because its key has ended for instance, is opened anew; meanwhile, a
+request is told why there is none.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.abc
@@ -24,7 +25,10 @@ _WAIT_SECONDS = 5.0
 """How long a request waits for the first connection, and for an answer: whoever looks at a page waits with it."""
 
 _BOTS_MAX = 100
-"""Bots of tokens that are connected: each is a session at the worker."""
+"""Bots of tokens that are connected at once: each is a session at the worker."""
+
+_IDLE_SECONDS = 60.0
+"""After which the session of a bot ends that no program uses: opening it again takes a moment."""
 
 _log = logging.getLogger("posthouse.web")
 
@@ -65,7 +69,7 @@ class Upstream:
         self._tried.set()
 
     async def bot(self) -> Bot:
-        """Return the connected bot; at first, wait for it a little. Raise the error why there is none."""
+        """Return the connected bot; at first, wait for it briefly. Raise the error why there is none."""
         with anyio.move_on_after(_WAIT_SECONDS):
             await self._tried.wait()
         if self._connected is None:
@@ -73,23 +77,85 @@ class Upstream:
         return self._connected
 
 
-class Upstreams:
-    """The connections for tokens, by bot: opened when they are first asked for."""
+class _Used:
+    """The connection of a bot of tokens, and who uses it."""
 
-    def __init__(self, make: Callable[[Token], Bot], tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.users = 0
+        self.used_at = anyio.current_time()
+        self._scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Stay connected, until ended or cancelled."""
+        with self._scope:
+            await self.upstream.run()
+
+    def end(self) -> None:
+        """End the session of the bot."""
+        self._scope.cancel()
+
+
+_Key = tuple[str, str | None]
+"""The bot of a token, and its file of credentials."""
+
+
+class Upstreams:
+    """The connections for tokens, by bot: opened when they are first asked for, and ended when they are idle.
+
+    So the session of a bot ends soon after its last token did.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Token], Bot],
+        tasks: anyio.abc.TaskGroup,
+        *,
+        idle_seconds: float = _IDLE_SECONDS,
+        bots_max: int = _BOTS_MAX,
+    ) -> None:
         self._make = make
         self._tasks = tasks
-        self._found: dict[tuple[str, str | None], Upstream] = {}
+        self._idle_seconds = idle_seconds
+        self._bots_max = bots_max
+        self._found: dict[_Key, _Used] = {}
 
     def __repr__(self) -> str:
         return f"<Upstreams {len(self._found)}>"
 
-    async def bot(self, token: Token) -> Bot:
-        """Return the bot as which a token acts. Raise LimitReached, or the error why there is none."""
+    async def run(self) -> None:
+        """End connections that are idle, until cancelled."""
+        while True:
+            await anyio.sleep(self._idle_seconds / 4)
+            for key in self._idle(self._idle_seconds):
+                self._found.pop(key).end()
+
+    @asynccontextmanager
+    async def using(self, token: Token) -> AsyncIterator[Bot]:
+        """Use the bot as which a token acts within a block. Raise LimitReached, or the error why there is none."""
         key = (token.bot, token.credentials)
-        if key not in self._found:
-            if len(self._found) == _BOTS_MAX:
-                raise LimitReached("busy", f"at most {_BOTS_MAX} bots use tokens of one page")
-            self._found[key] = Upstream(lambda: self._make(token))
-            self._tasks.start_soon(self._found[key].run)
-        return await self._found[key].bot()
+        used = self._found.get(key)
+        if used is None:
+            used = self._open(key, token)
+        used.users += 1
+        try:
+            yield await used.upstream.bot()
+        finally:
+            used.users -= 1
+            used.used_at = anyio.current_time()
+
+    def _open(self, key: _Key, token: Token) -> _Used:
+        if len(self._found) >= self._bots_max:
+            idle = self._idle(0)
+            if not idle:
+                raise LimitReached("busy", f"at most {self._bots_max} bots of tokens are connected at once")
+            self._found.pop(idle[0]).end()
+        used = self._found[key] = _Used(Upstream(lambda: self._make(token)))
+        self._tasks.start_soon(used.run)
+        return used
+
+    def _idle(self, seconds: float) -> list[_Key]:
+        """Return those that nobody has used for so many seconds, the longest unused first."""
+        until = anyio.current_time() - seconds
+        idle = [key for key, used in self._found.items() if not used.users and used.used_at <= until]
+        return sorted(idle, key=lambda key: self._found[key].used_at)

@@ -191,9 +191,11 @@ def _read_z85(text: str) -> bytes:
         for place, character in enumerate(text[start : start + 5], start + 1):
             digit = _Z85.find(character)
             if digit < 0:
-                raise InvalidKey(f"this is no public key (php_…), nor one in Z85: character {place} is in neither")
+                raise InvalidKey(
+                    f"this is not a public key (php_…), nor one in Z85: character {place} is in neither"
+                )
             number = number * 85 + digit
         if number >= 2**32:
-            raise InvalidKey("this is no public key (php_…), nor one in Z85")
+            raise InvalidKey("this is not a public key (php_…), nor one in Z85")
         key += number.to_bytes(4, "big")
     return key

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from .fields import ClientFrame, Id, Name, QueryLimit, RequestId, Seq
-from .limits import NAME_CHARACTERS_MAX, NUMBER_MAX
+from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, NUMBER_MAX
 
 __all__ = [
     "Audit",
@@ -40,6 +40,8 @@ class History(ClientFrame, frozen=True, tag="history"):
     sender: str | None = None
     """Whose message the thread's is, by name or id, if several bots used the id."""
     before_seq: Seq | None = None
+    after_seq: Seq | None = None
+    """If it is given, only later messages, oldest first."""
     limit: QueryLimit = 50
 
 
@@ -53,17 +55,25 @@ class MessageQuery(ClientFrame, frozen=True, tag="message"):
 
 
 class Bots(ClientFrame, frozen=True, tag="bots"):
-    """Asks for bots, by name: those after a name, or all."""
+    """Asks for bots, by name: all, or those that fulfil everything that is given."""
 
     request: RequestId
     after: Name | None = None
+    only: Annotated[list[_Text], Meta(max_length=ANSWER_ITEMS_MAX)] | None = None
+    """Those with these names or ids."""
+    part: _Text | None = None
+    """Those with this in their names."""
+    limit: QueryLimit | None = None
 
 
 class Channels(ClientFrame, frozen=True, tag="channels"):
-    """Asks for channels, by name: those after a name, or all."""
+    """Asks for channels, by name, as for bots."""
 
     request: RequestId
     after: Name | None = None
+    only: Annotated[list[_Text], Meta(max_length=ANSWER_ITEMS_MAX)] | None = None
+    part: _Text | None = None
+    limit: QueryLimit | None = None
 
 
 class Subscriptions(ClientFrame, frozen=True, tag="subscriptions"):

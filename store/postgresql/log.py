@@ -319,7 +319,7 @@ class PostgresLog:
         return await questions.seq_before(self._database.questions, at, self._database.writer.last_seq)
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first."""
+        """Return a conversation in the order that is asked for."""
         return await questions.history(self._database.questions, request, self._database.writer.last_seq)
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:

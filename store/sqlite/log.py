@@ -103,13 +103,15 @@ _CHANNEL_COUNTS = """
 _BETWEEN = """
     WHERE seq IN (
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
+            WHERE sender_bot_id = ?1 AND recipient_bot_id = ?2 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
         UNION
         SELECT seq FROM (SELECT seq FROM bot_messages
-            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq < ?3 ORDER BY seq DESC LIMIT ?4)
-    ) ORDER BY seq DESC LIMIT ?4"""
+            WHERE sender_bot_id = ?2 AND recipient_bot_id = ?1 AND seq > ?3 AND seq < ?4
+            ORDER BY seq {order} LIMIT ?5)
+    ) ORDER BY seq {order} LIMIT ?5"""
 
-_CHANNEL = "WHERE recipient_channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_CHANNEL = "WHERE recipient_channel = ? AND seq > ? AND seq < ? ORDER BY seq {order} LIMIT ?"
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -310,11 +312,13 @@ class SqliteLog:
         return int(next(iter(rows))[0])
 
     async def history(self, request: HistoryRequest) -> list[LogMessage]:
-        """Return a conversation, newest first."""
+        """Return a conversation in the order that is asked for."""
+        order = "DESC" if request.after_seq is None else "ASC"
         before = _SEQ_MAX if request.before_seq is None else request.before_seq
+        part = (request.after_seq or 0, before, request.limit)
         if request.between is not None:
-            return await fetch(self._questions, _BETWEEN, (*request.between, before, request.limit))
-        return await fetch(self._questions, _CHANNEL, (request.channel, before, request.limit))
+            return await fetch(self._questions, _BETWEEN.format(order=order), (*request.between, *part))
+        return await fetch(self._questions, _CHANNEL.format(order=order), (request.channel, *part))
 
     async def thread(self, request: FindRequest, *, before_seq: int | None, limit: int) -> list[int]:
         """Return the seqs of the thread of the message that is meant, newest first."""

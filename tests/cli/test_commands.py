@@ -49,7 +49,7 @@ def test_a_body_that_begins_like_json_and_is_none_is_refused(posthouse: Posthous
     for given, stdin in (("{n:6}", ""), ('["a]', ""), ('"a', ""), ("-", " {broken\n")):
         ended = posthouse.run("publish", "broken", given, "--as", "speaker", stdin=stdin)
         assert (ended.returncode, ended.stdout) == (2, "")
-        assert "begins like JSON, but is none" in " ".join(re.sub(r"[│╭╮╰╯─]", "", ended.stderr).split())
+        assert "begins like JSON, but is not valid" in " ".join(re.sub(r"[│╭╮╰╯─]", "", ended.stderr).split())
         posthouse.answer("publish", "broken", given, "--text", "--as", "speaker", stdin=stdin)
     posthouse.answer("publish", "broken", "5", "--text", "--as", "speaker")
     expected = ["{n:6}", '["a]', '"a', " {broken", "5"]
@@ -314,7 +314,11 @@ def test_a_refusal_is_one_line_and_exit_code_1(posthouse: Posthouse) -> None:
     code, line = posthouse.refusal("send", "nobody", "x", "--as", "giver")
     assert code == 1
     assert line.startswith("posthouse: no bot named 'nobody' [unknown_bot]")
-    assert posthouse.refusal("history", "--channel", "nowhere")[0] == 1
+    assert line.endswith("; see 'posthouse bots'")
+    code, line = posthouse.refusal("history", "--channel", "nowhere")
+    assert (code, line.endswith("; see 'posthouse channels'")) == (1, True)
+    code, line = posthouse.refusal("mailbox", "nowhere/team")
+    assert (code, line.endswith("; see 'posthouse bots' and 'posthouse channels'")) == (1, True)
 
 
 def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:

@@ -190,6 +190,7 @@ def test_dead_letters_are_discarded_by_what_they_are(posthouse: Posthouse) -> No
         posthouse.answer("dead-letters", "discard", *chosen, "--dry-run") == "2 dead letters would be discarded\n"
     )
     assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--older-than", "7d")["discarded"] == 0
+    posthouse.answer("publish", "news", "hello", "--as", "author")
     assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--channel", "news")["discarded"] == 0
     told = posthouse.answer("dead-letters", "discard", *chosen, "--reference", "ticket 9")
     assert told == "2 dead letters discarded\n"

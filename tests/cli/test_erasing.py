@@ -90,6 +90,8 @@ def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:
     assert posthouse.json("scrub") == {"scrubbed": True}
     assert posthouse.json("removals")[-1]["scrubbed_at"] is not None
     assert in_files(posthouse, "only@example.org") == []
+    code, line = posthouse.refusal("erase", sent["id"])
+    assert (code, "erased before, or never there" in line) == (1, True)
 
 
 def test_a_run_that_has_not_ended_is_named_and_left(posthouse: Posthouse) -> None:

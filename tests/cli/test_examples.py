@@ -1,13 +1,18 @@
-"""The digest of examples/: it is published once, however its bot ends in the middle of it."""
+"""The programs of examples/: a digest is published once, however its bot ends, and an alarm is told to a person."""
 
 from __future__ import annotations
 
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from .terminal import Posthouse, Running
+import bus
+
+from .terminal import TIMEOUT_SECONDS, Posthouse, Running
 
 RETURN_SECONDS = 90.0
 """The longest until a killed bot's message and run are to be had again: session_timeout and lease are 15 s each."""
@@ -85,3 +90,28 @@ def test_a_digest_goes_on_where_its_bot_ended(posthouse: Posthouse, number: sign
         stop(editor)
     assert digests(posthouse, channel) == ["Ada found a moth. Ben went home."]
     assert posthouse.json("dead-letters", "list", "--bot", "editor") == []
+
+
+# ── The alarm ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def give_up(url: str, name: str) -> None:
+    """Make a dead letter of a bot."""
+    async with bus.connect(url, bot=name, timeout=TIMEOUT_SECONDS) as giver:
+        await giver.send(name, 1)
+        await (await giver.receive()).term("no such order", confirm=True)
+
+
+def test_an_alarm_is_told_to_a_person(posthouse: Posthouse, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    notify = f"{sys.executable} -c 'import sys; open(sys.argv[1], \"a\").write(sys.stdin.read())' {told}"
+    with posthouse.example("alarm.py", NOTIFY=notify, GRACE_SECONDS="0.1") as alarm:
+        posthouse.wait_until(lambda: "alarm" in posthouse.run("subscriptions", "--bot", "alarm").stdout)
+        with posthouse.example("greeter.py") as greeter:
+            posthouse.wait_until(lambda: "visitors" in posthouse.run("subscriptions", "--bot", "greeter").stdout)
+            greeter.kill()
+        anyio.run(give_up, posthouse.url, "giver")
+        gone = "greeter is gone: restart it, or remove it with 'posthouse remove bot greeter'"
+        dead = "dead letters of giver: 1 (no such order); posthouse dead-letters list --bot giver"
+        posthouse.wait_until(lambda: told.exists() and {gone, dead} <= {*told.read_text().splitlines()})
+        stop(alarm)

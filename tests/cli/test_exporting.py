@@ -308,7 +308,7 @@ def test_a_file_that_is_not_whole_changes_nothing(exported: Path, tmp_path: Path
     file, database = tmp_path / "broken.jsonl", tmp_path / "new.db"
     for text, words in (
         (b"".join(most), "its last line is missing, so it was cut off"),
-        (whole[:-10], "is no message"),
+        (whole[:-10], "is not a message"),
         (b"".join([*most[:-1], last]), "its lines are not those that were written"),
         (whole.replace(b'"a":"b"', b'"a":"c"', 1), "its lines are not those that were written"),
         (whole + most[1], "it has lines after its last one"),
@@ -353,7 +353,7 @@ def test_an_export_replaces_nothing_but_an_export(exported: Path, tmp_path: Path
     before = database.read_bytes()
     for file in (database, tmp_path / "pipe"):
         code, line = refusal("export", file, "--database", database)
-        assert (code, "is there already, and is no export" in line) == (78, True)
+        assert (code, "exists, and is not an export" in line) == (78, True)
     assert database.read_bytes() == before
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..integrations.extras import needs
 from ..snippets import PAGES, ROOT, snippets
 from .terminal import TIMEOUT_SECONDS, Posthouse, Running
 
@@ -42,6 +43,7 @@ TAP = program("docs/protocol.md", "zmq.SUB")
 program("docs/protocol.md", "# echo_bot.py")  # tests/integration/test_wire_restart.py
 PLANNER = program("docs/keyed.md", 'bot="planner"')
 PROVED = program("docs/python.md", "pytest.fixture")
+GRAPH = program("docs/integrations/langgraph.md", "ainvoke")
 
 
 def test_every_program_is_run() -> None:
@@ -185,3 +187,11 @@ def test_the_test_of_the_guide_passes(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert "2 passed" in ended.stdout, ended.stdout
+
+
+def test_a_graph_keeps_its_state(posthouse: Posthouse) -> None:
+    needs("langgraph.graph")
+    for _ in range(2):
+        with start(posthouse, GRAPH) as running:
+            assert running.line() == "{'n': 2}"
+            assert running.exit_code() == 0, running.errors()

@@ -25,8 +25,33 @@ def test_a_mailbox_is_purged(posthouse: Posthouse) -> None:
     assert len(posthouse.json("history", "--between", "author", "sleeper")) == 3
 
 
-def test_nobody_is_not_purged(posthouse: Posthouse) -> None:
-    assert posthouse.refusal("purge", "nobody-at-all")[0] == 1
+def test_names_that_nobody_has_are_refused(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "lonely")
+    for command in (
+        ("purge", "nobody-at-all"),
+        ("delayed", "cancel", "--all", "--sender", "nobody-at-all"),
+        ("dead-letters", "discard", "--all", "--bot", "nobody-at-all"),
+        ("dead-letters", "discard", "--channel", "nobody-at-all"),
+        ("dead-letters", "retry", "--all", "--bot", "nobody-at-all"),
+        ("remove", "bot", "nobody-at-all", "--dry-run"),
+        ("remove", "channel", "nobody-at-all", "--dry-run"),
+        ("remove", "group", "nobody-at-all", "team", "--dry-run"),
+        ("remove", "subscription", "nobody-at-all", "news", "--dry-run"),
+        ("remove", "subscription", "lonely", "nobody-at-all", "--dry-run"),
+    ):
+        code, line = posthouse.refusal(*command)
+        assert (code, "nobody-at-all" in line) == (1, True), command
+
+
+def test_where_there_is_nothing_to_remove_nothing_is_recorded(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "lonely")
+    before = len(posthouse.json("removals"))
+    assert posthouse.answer("purge", "lonely") == "nothing waits for lonely\n"
+    assert posthouse.json("purge", "lonely")["done"] is False
+    told = posthouse.answer("dead-letters", "discard", "--all", "--bot", "lonely")
+    assert told == "0 dead letters discarded\n"
+    assert posthouse.answer("delayed", "cancel", "--all", "--sender", "lonely") == "0 delayed messages cancelled\n"
+    assert len(posthouse.json("removals")) == before
 
 
 def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
+import bus
 from bus.cli.commands import COMMANDS, GROUPS
 from worker import main
 
@@ -130,15 +132,32 @@ def completed(posthouse: Posthouse, *words: str) -> list[str]:
     return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
 
+async def _prepare_names(posthouse: Posthouse) -> None:
+    async with bus.connect(posthouse.url, bot="completa", timeout=TIMEOUT_SECONDS) as bot:
+        await bot.subscribe("shifts", group="night")
+        flow = bus.WorkflowDefinition(id="completed-flow-id", name="completed-flow", owner=bus.GlobalOwner())
+        await bot.workflows.save_definition(flow)
+        times = bus.IntervalTimes(seconds=3600)
+        await bot.workflows.save_schedule(
+            bus.WorkflowSchedule(id="completed-hourly", workflow_id=flow.id, times=times)
+        )
+
+
 def test_a_shell_completes_names(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "completa")
     posthouse.answer("publish", "completed-news", "1", "--as", "completa")
+    anyio.run(_prepare_names, posthouse)
     for words, found in (
         (["mailb"], ["mailbox"]),
         (["send", "compl"], ["completa"]),
         (["publish", "compl"], ["completed-news"]),
         (["history", "--channel", "compl"], ["completed-news"]),
         (["mailbox", "compl"], ["completa"]),
+        (["remove", "group", "shifts", ""], ["night"]),
+        (["remove", "subscription", "completa", ""], ["shifts"]),
+        (["workflows", "show", "compl"], ["completed-flow"]),
+        (["runs", "--workflow", "compl"], ["completed-flow"]),
+        (["schedules", "pause", "compl"], ["completed-hourly"]),
     ):
         ending = time.monotonic() + TIMEOUT_SECONDS
         while (names := completed(posthouse, *words)) != found and time.monotonic() < ending:

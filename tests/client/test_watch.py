@@ -15,6 +15,7 @@ import bus
 from bus.client.watch import Watch
 from bus.settings import Delivery, Settings
 from bus.testing import Worker
+from bus.wire.frames import StoredMessage
 from bus.wire.topics import channel_topic
 
 from .fake_worker import FakeWorker
@@ -58,6 +59,24 @@ async def test_everything_after_a_seq(worker: Worker, after: int) -> None:
             assert await take(watch, 500 - after) == list(range(after, 500))
             await publish(a, range(500, 502))
             assert await take(watch, 2) == [500, 501]
+
+
+async def test_a_long_log_is_read_in_its_order(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with worker.connect(bot="a") as a:
+        await publish(a, range(1000))
+        asked: list[dict[str, Any]] = []
+        history = a.history
+
+        async def counted(**query: Any) -> list[StoredMessage]:
+            asked.append(query)
+            return await history(**query)
+
+        monkeypatch.setattr(a, "history", counted)
+        async with a.watch("news", after=0) as watch:
+            assert await take(watch, 1) == [0]
+            assert len(asked) == 2, "its end, and the first messages"
+            assert await take(watch, 999) == list(range(1, 1000))
+            assert len(asked) <= 7
 
 
 async def test_after_a_seq_that_was_never_given(worker: Worker) -> None:
@@ -203,10 +222,10 @@ async def test_a_head_is_believed_and_what_lies_below_it_is_read() -> None:
                 assert {tap.recv() for _ in range(2)} == {b"\x01channel/news\0", b"\x01head/news\0"}
                 for seq in (0, 0, 5):
                     tap.send_multipart([b"head/news\0", b'{"channel":"news","seq":%d}' % seq])
-                while wanted.get("before_seq") is None:  # the first look, and those of a silence
+                while wanted.get("after_seq") is None:  # the first look, and those of a silence
                     fake.send(op="ok", request=wanted["request"], value={"messages": [], "more": False})
                     wanted = await fake.receive("history")
-                assert wanted["before_seq"] == 6
+                assert wanted["after_seq"] == 0
                 fake.send(op="ok", request=wanted["request"], value={"messages": [MESSAGE], "more": False})
                 await fake.farewell()
         finally:

@@ -162,12 +162,14 @@ async def test_what_is_no_timeout_is_refused(
 # ── Cancel scopes ────────────────────────────────────────────────────────────────────────────────────────
 
 
-CALLS: dict[str, Callable[[Run], Awaitable[Any]]] = {
-    "approval": lambda run: run.approval("call"),
-    "sleep": lambda run: run.sleep("call", 1000),
-    "long sleep": lambda run: run.sleep("call", 1),
-    "step": lambda run: run.step("call", anyio.sleep_forever),
-    "unannounced step": lambda run: run.step("call", anyio.sleep_forever, announce=False),
+Body = Callable[[], Awaitable[None]]
+
+CALLS: dict[str, Callable[[Run, Body], Awaitable[Any]]] = {
+    "approval": lambda run, _: run.approval("call"),
+    "sleep": lambda run, _: run.sleep("call", 1000),
+    "long sleep": lambda run, _: run.sleep("call", 1),
+    "step": lambda run, body: run.step("call", body),
+    "unannounced step": lambda run, body: run.step("call", body, announce=False),
 }
 
 
@@ -176,14 +178,31 @@ async def test_a_call_that_a_scope_ended_is_left_again(
     programs: Programs, workflow: WorkflowDefinition, name: str
 ) -> None:
     """Even if the answer has come, the time has passed, or the function would return by now."""
-    seen, paths = Seen(), list[list[str]]()
+    seen, paths, called = Seen(), list[list[str]](), anyio.Event()
+
+    async def stay() -> None:
+        called.set()
+        await anyio.sleep_forever()
+
+    async def has_begun() -> bool:
+        return called.is_set() if "step" in name else bool(await programs.rows("call"))
+
+    async def leave(scope: anyio.CancelScope) -> None:
+        await programs.until(has_begun)
+        scope.cancel()
 
     async def body(run: Run) -> None:
         path: list[str] = []
         paths.append(path)
-        with anyio.move_on_after(0.1):
-            await CALLS[name](run)
-            path.append("done")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                if len(paths) == 1:
+                    tasks.start_soon(leave, scope)
+                else:
+                    scope.deadline = anyio.current_time() + 0.1
+                await CALLS[name](run, stay)
+                path.append("done")
+                tasks.cancel_scope.cancel()
         await run.step("fallback", seen.double, 1)
         path.append("left")
 
@@ -240,7 +259,7 @@ async def test_a_call_that_the_end_of_the_program_cancelled_goes_on(
     async def execute() -> None:
         async with programs.open() as run:
             reached.set()
-            await CALLS[name](run)
+            await CALLS[name](run, anyio.sleep_forever)
 
     with anyio.fail_after(BOUND_SECONDS):
         async with anyio.create_task_group() as tasks:

@@ -191,10 +191,10 @@ class Stage:
         """Cut the worker that leads off from the nodes until another one leads, and mend that."""
         fence, number = self.house.fence, self.house.leader
         self.mark("worker cut off")
-        self.house.relays[number].cut()
+        self.house.ways[number].cut()
         self.house.wait_for_leader(fence)
         self.work()
-        self.house.relays[number].mend()
+        self.house.ways[number].mend()
 
     def declare_dead(self) -> None:
         """Let another worker lead while the one that does is well."""

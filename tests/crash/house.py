@@ -1,7 +1,7 @@
 """A house on an engine: three nodes of PostgreSQL with a quorum, workers, and the way of each worker to the nodes.
 
 Owns who is the primary and who leads, how each is brought back, and where its files lie. A worker reaches the nodes
-only by its own relay, so that it alone can be cut off.
+only by its own cable and relay, so that it alone can be cut off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..postgresql.cluster import USER, Node
 from ..postgresql.promotion import WAITED_FOR, promote
 from .load import CONFIGURATION
 from .nursery import ForkedWorker, shared_nursery
-from .relay import Relay
+from .relay import Cable, Relay, lay
 
 __all__ = ["WORKERS", "House"]
 
@@ -68,7 +68,7 @@ class House:
     ) -> None:
         self.nodes = tuple(nodes)
         self.primary = nodes[0]
-        self.relays: list[Relay] = []
+        self.ways: list[Cable | Relay] = []
         self.workers: list[ForkedWorker] = []
         self.lie = lie
         self._stack = ExitStack()
@@ -77,11 +77,12 @@ class House:
             for number in range(workers):
                 directory = folder / f"worker-{number}"
                 directory.mkdir()
-                relay = stack.enter_context(Relay([node.port for node in nodes]))
+                way = lay([node.port for node in nodes])
+                stack.push(way)
                 worker = ForkedWorker(directory, CONFIGURATION + leadership, shared_nursery(), lie=lie)
-                worker.engine = relay.url(USER)
+                way.lead(worker, USER)
                 stack.callback(worker.close)
-                self.relays.append(relay)
+                self.ways.append(way)
                 self.workers.append(worker)
             for node in nodes:
                 node.configure(WAITED_FOR)
@@ -97,8 +98,8 @@ class House:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for relay in self.relays:
-            relay.mend()
+        for way in self.ways:
+            way.mend()
         for worker in self.workers:
             if not worker.has_ended():
                 worker.signal(signal.SIGCONT)

@@ -1,8 +1,9 @@
 """Workers that are broken on purpose: what the checker has to find, so that its silence means something.
 
 Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes`,
-`lies_of_runs`, `lies_of_time` and `lies_of_engines` have the others). Each replaces a piece of the product's inside
-in a process that becomes a worker. They are switches of these tests, and the product knows nothing of them.
+`lies_of_runs`, `lies_of_removals`, `lies_of_time` and `lies_of_engines` have the others). Each replaces a piece of
+the product's inside in a process that becomes a worker. They are switches of these tests, and the product knows
+nothing of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from store.sqlite.workflows.runs import Runs
 
 from .lies_of_engines import TELLERS_OF_ENGINES
 from .lies_of_mailboxes import TELLERS, replace
+from .lies_of_removals import TELLERS_OF_REMOVALS
 from .lies_of_runs import TELLERS_OF_RUNS
 from .lies_of_time import TELLERS_OF_TIME
 
@@ -292,6 +294,7 @@ def _neighbour(dispatch: Dispatch, session: Session, seq: int) -> Session | None
 
 _TELLERS: dict[str, Callable[[], None]] = {
     **TELLERS,
+    **TELLERS_OF_REMOVALS,
     **TELLERS_OF_RUNS,
     **TELLERS_OF_TIME,
     **TELLERS_OF_ENGINES,

@@ -7,24 +7,32 @@ address that exists only at the far end of the cable, so nothing of the machine'
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ..integration.wire_worker import SERVE, Process, Worker
 
-__all__ = ["INSECURE", "Namespace", "NamespacedWorker", "why_not"]
+__all__ = ["INSECURE", "Namespace", "NamespacedWorker", "enter", "why_not"]
 
 INSECURE = "[listen]\ninsecure = true\n"
 """For the worker's configuration: nobody but the tests can reach the address that it binds."""
 
 _PREFIX = "posthouse-"
+_FILES = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
+"""From sched.h: what kind of namespace the calling thread enters."""
 _COMMAND_SECONDS = 20
+
+_numbers = count()
+"""Of the namespaces of this process."""
 
 
 def _ip(*arguments: str) -> None:
@@ -47,15 +55,26 @@ def why_not() -> str | None:
         return f"there can be no network namespace: {error}"
 
 
+def enter(file: Path) -> None:
+    """Move this thread, and the processes that it will fork, into a namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns", str(file))
+    finally:
+        os.close(descriptor)
+
+
 class Namespace:
     """See the module. `near` and `far` are the addresses at the cable's ends; the far one is inside."""
 
     def __init__(self) -> None:
-        pid = os.getpid()
-        self.name = f"{_PREFIX}{pid}"
-        self._near, self._far = f"ph{pid}n", f"ph{pid}f"
+        pid, number = os.getpid(), next(_numbers)
+        self.name = f"{_PREFIX}{pid}-{number}"
+        self._near, self._far = f"ph{pid}n{number}", f"ph{pid}f{number}"
         # One of 16384 networks of four addresses, by the process: tests may run side by side.
-        net = (pid % 2**14) << 2
+        net = ((pid + 4093 * number) % 2**14) << 2
         self.near, self.far = (f"10.213.{net >> 8}.{(net & 255) + each}" for each in (1, 2))
 
     def __repr__(self) -> str:
@@ -86,6 +105,11 @@ class Namespace:
         """Take everything away; the cable goes with the namespace, unless it was never put into it."""
         for command in (("link", "del", self._near), ("netns", "del", self.name)):
             subprocess.run(["ip", *command], capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+
+    @property
+    def file(self) -> Path:
+        """What a process opens to `enter` it."""
+        return _FILES / self.name
 
     def pull(self, *, far: bool = False) -> None:
         """Pull the cable out: at the near end, where senders are told, or at the far end, where nobody is."""

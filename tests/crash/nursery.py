@@ -7,7 +7,8 @@ has one thread.
 Run as a program it takes one JSON object a line: `start` with arguments, a folder, a log, and null or a lie that
 breaks the worker on purpose (see `lies`), answered with the process id; `wait` for one with a time, answered with
 its exit code, or null where it still runs. It ends when its input does, and all its children with it. With `start`,
-`program` names a module that is run instead of the worker, as `python -m` does.
+`program` names a module that is run instead of the worker, as `python -m` does, and `namespace` the file of the
+network namespace that the child enters first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..integration.wire_worker import REPOSITORY, Process, Worker
+from .namespace import enter
 
 __all__ = ["ForkedWorker", "Nursery", "forked", "shared_nursery"]
 
@@ -132,12 +134,16 @@ class ForkedWorker(Worker):
 
     def __init__(self, directory: Path, configuration: str, nursery: Nursery, *, lie: str | None = None) -> None:
         super().__init__(directory, configuration)
+        self.namespace: Path | None = None
+        """The network that it starts in, if it is another one."""
         self._nursery = nursery
         self._lie = lie
 
     def _spawn(self, arguments: Sequence[str]) -> Process:
-        where = {"directory": str(self.directory), "log": str(self._log)}
-        return _Child(self._nursery, self._nursery.ask(start=["serve", *arguments], lie=self._lie, **where))
+        question = {"lie": self._lie, "directory": str(self.directory), "log": str(self._log)}
+        if self.namespace is not None:
+            question["namespace"] = str(self.namespace)
+        return _Child(self._nursery, self._nursery.ask(start=["serve", *arguments], **question))
 
 
 # ── The program ──────────────────────────────────────────────────────────────────────────────────────────
@@ -174,6 +180,8 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     os.dup2(log, 2)
     os.close(log)
     os.chdir(question["directory"])
+    if "namespace" in question:
+        enter(Path(question["namespace"]))
     import worker
     from bus.broker.log_stream import LogStream
 

@@ -1,7 +1,12 @@
-"""The way from one worker to the nodes of its engine, as a process: `python -m tests.crash.relay PORT…`.
+"""The way from one worker to the nodes of its engine: a relay, and where it can be, a cable that ends at it.
 
-Owns a port of its own for each of theirs, which it prints, and every byte between. If it is stopped, its worker is
-cut off as by a pulled cable: nobody is told, and what was sent lies in between. If it goes on, all of that arrives.
+A relay is a process, `python -m tests.crash.relay HOST PORT…`. It owns a port of its own for each of the nodes,
+which it prints, and every byte between. If it is stopped, its worker is cut off: nobody is told, and what was sent
+lies in between. If it goes on, all of that arrives.
+
+With a cable, the worker is in a network of its own, from which nothing but the relay can be reached. It is cut off
+when the cable is pulled, and what was sent is lost and sent again, as between machines. Bots reach that worker by
+sockets in the file system, which networks do not divide.
 """
 
 from __future__ import annotations
@@ -12,13 +17,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from ..integration.wire_worker import REPOSITORY
+from .namespace import Namespace, why_not
+from .nursery import ForkedWorker
 
-__all__ = ["Relay"]
+__all__ = ["Cable", "Relay", "lay"]
 
 _HOST = "127.0.0.1"
 _READ_BYTES_MAX = 65536
@@ -27,8 +34,9 @@ _READ_BYTES_MAX = 65536
 class Relay:
     """The process. It ends with the one that started it, even while it is cut."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
-        program = [sys.executable, "-m", "tests.crash.relay", *map(str, ports)]
+    def __init__(self, ports: Sequence[int], host: str = _HOST) -> None:
+        self.host = host
+        program = [sys.executable, "-m", "tests.crash.relay", host, *map(str, ports)]
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
         )
@@ -51,7 +59,11 @@ class Relay:
 
     def url(self, database: str) -> str:
         """Return the URL by which a worker reaches the nodes this way."""
-        return f"postgresql://postgres@{','.join(f'{_HOST}:{port}' for port in self.ports)}/{database}"
+        return f"postgresql://postgres@{','.join(f'{self.host}:{port}' for port in self.ports)}/{database}"
+
+    def lead(self, worker: ForkedWorker, database: str) -> None:
+        """Let a worker, from its next start on, go this way."""
+        worker.engine = self.url(database)
 
     def cut(self) -> None:
         """Let nothing through."""
@@ -62,6 +74,46 @@ class Relay:
         os.kill(self._process.pid, signal.SIGCONT)
 
 
+class Cable:
+    """A worker's own network, and its cable to a relay."""
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        with ExitStack() as stack:
+            self._namespace = stack.enter_context(Namespace())
+            self._relay = stack.enter_context(Relay(ports, self._namespace.near))
+            self._stack = stack.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<Cable {self._namespace} {self._relay}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def lead(self, worker: ForkedWorker, database: str) -> None:
+        """Let a worker, from its next start on, live in this network."""
+        worker.engine = self._relay.url(database)
+        worker.namespace = self._namespace.file
+        worker.command, worker.tap = (f"ipc://{worker.directory / name}" for name in ("command", "tap"))
+
+    def cut(self) -> None:
+        """Pull the cable."""
+        self._namespace.pull()
+
+    def mend(self) -> None:
+        """Put the cable in again."""
+        self._namespace.plug()
+
+
+def lay(ports: Sequence[int]) -> Cable | Relay:
+    """Return a new way to nodes: with a cable, where there can be namespaces."""
+    return Relay(ports) if why_not() else Cable(ports)
+
+
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(_READ_BYTES_MAX):
@@ -70,7 +122,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-async def _serve(ports: Sequence[int]) -> None:
+async def _serve(host: str, ports: Sequence[int]) -> None:
     async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(_HOST, port)
@@ -85,10 +137,10 @@ async def _serve(ports: Sequence[int]) -> None:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
             await relay(port, reader, writer)
 
-        servers.append(await asyncio.start_server(accept, _HOST, 0))
+        servers.append(await asyncio.start_server(accept, host, 0))
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)  # noqa: T201
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve([int(port) for port in sys.argv[1:]]))
+    asyncio.run(_serve(sys.argv[1], [int(port) for port in sys.argv[2:]]))

@@ -43,6 +43,15 @@ ROOMS = {
     },
     "bus.demo": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.wire"},
     "bus.web": {"bus.bot", "bus.cli", "bus.client", "bus.model", "bus.runs", "bus.secret_files", "bus.wire"},
+    "bus.integrations": {
+        "bus.bot",
+        "bus.cli",
+        "bus.client",
+        "bus.model",
+        "bus.runs",
+        "bus.secret_files",
+        "bus.wire",
+    },
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
     "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},
@@ -67,6 +76,7 @@ PURE_TOO = {
     "bus.client.forgotten",
     "bus.client.route",
     "bus.runs.replay",
+    "bus.web.alarms",
     "bus.web.plots",
     "bus.web.shown",
     "store.findings",
@@ -117,5 +127,12 @@ WITH_PROTOCOLS |= {"store.moving.movable"}
 DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "asyncpg": "store.postgresql"}
 """Which room alone imports them."""
 
-ENTRIES = {"worker", "bus.testing", "store.errors", "store.records", "store.repository"}
+ENTRIES = {
+    "worker",
+    "bus.testing",
+    "bus.integrations.pydantic_ai",
+    "store.errors",
+    "store.records",
+    "store.repository",
+}
 """What nothing in the house has to import: the process, and what others import (docs/python.md)."""

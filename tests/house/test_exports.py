@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -231,8 +232,19 @@ def test_exports_are_complete_and_in_order(modules: dict[str, ast.Module]) -> No
     assert {name: faults for name, tree in modules.items() if (faults := export_faults(tree))} == {}
 
 
+def may_be_missing(name: str) -> bool:
+    """Return True for a module whose library is not installed, unless everything has to be, as for `.ci/run`."""
+    if not name.startswith("bus.integrations.") or "POSTHOUSE_NEEDS_EXTRAS" in os.environ:
+        return False
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return True
+    return False
+
+
 def test_exported_names_exist(modules: dict[str, ast.Module]) -> None:
-    imported = map(importlib.import_module, modules)
+    imported = [importlib.import_module(name) for name in modules if not may_be_missing(name)]
     missing = {(each.__name__, name) for each in imported for name in each.__all__ if not hasattr(each, name)}
     assert missing == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from importlib import metadata
@@ -28,3 +29,9 @@ def test_the_changelog_begins_with_the_version() -> None:
     )
     assert newest is not None
     assert newest[1] == VERSION
+
+
+def test_the_typescript_client_has_the_same_version() -> None:
+    for name in ("package.json", "package-lock.json"):
+        package = json.loads((ROOT / "clients" / "typescript" / name).read_text(encoding="utf-8"))
+        assert package["version"] == VERSION, f"set it in clients/typescript/{name}"

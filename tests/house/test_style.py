@@ -66,14 +66,21 @@ POSTGRESQL_MIGRATIONS = {
 }
 """The same of the other backend."""
 
+CLIENT = ROOT / "clients" / "typescript"
+
 SOURCES = [
     ROOT / "worker.py",
     *sorted(
         path
         for folder in ("bus", "store", "tests", "bench", "examples")
-        for suffix in ("*.py", "*.sql", "*.mjs")
+        for suffix in ("*.py", "*.sql")
         for path in (ROOT / folder).rglob(suffix)
-        if "node_modules" not in path.parts
+    ),
+    *sorted(
+        path
+        for place in ("scripts/*.mjs", "src/*.ts", "test/*.ts")
+        for path in CLIENT.glob(place)
+        if path.name != "wire.ts"  # generated
     ),
 ]
 
@@ -83,7 +90,9 @@ CODE = [
     if path.suffix == ".py" and path.relative_to(ROOT).parts[0] not in ("tests", "examples")
 ]
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md"), *CLIENT.glob("*.md")]
+)
 
 
 def _name(path: Path) -> str:

@@ -45,6 +45,28 @@ def test_history_is_read_page_by_page(shared: Worker, name: str) -> None:
     assert session.code("history", channel=f"{name}-nothing") == "unknown_channel"
 
 
+def test_history_is_read_from_where_one_stopped(shared: Worker, name: str) -> None:
+    session = shared.session(name)
+    first = to_channel(name, 0)
+    session.publish(first, *(to_channel(name, number, reply_to=first["id"]) for number in range(1, 7)))
+    for query in ({"channel": name}, {"thread": first["id"]}):
+        found: list[Any] = []
+        page = session.value("history", **query, limit=3, after_seq=0)
+        assert bodies(page["messages"]) == [0, 1, 2]
+        while page["more"]:
+            found += bodies(page["messages"])
+            page = session.value("history", **query, limit=3, after_seq=page["messages"][-1]["seq"])
+        assert [*found, *bodies(page["messages"])] == [0, 1, 2, 3, 4, 5, 6]
+        last = page["messages"][-1]["seq"]
+        assert session.history(**query, after_seq=last) == []
+        assert bodies(session.history(**query, after_seq=last - 3, before_seq=last)) == [4, 5]
+    pair = {"between": [name, f"{name}-bob"]}
+    other = shared.session(f"{name}-bob")
+    other.publish(to_bot(name, "b1"))
+    session.publish(to_bot(f"{name}-bob", "a1"), to_bot(f"{name}-bob", "a2"))
+    assert bodies(session.history(**pair, after_seq=0, limit=2)) == ["b1", "a1"]
+
+
 def test_history_gives_fifty_unless_asked_for_more(shared: Worker, name: str) -> None:
     session = shared.session(name)
     session.publish(*(to_channel(name, number) for number in range(60)))
@@ -131,6 +153,28 @@ def test_channels_are_listed(shared: Worker, name: str) -> None:
     assert (loud["created_by_bot_id"], loud["subscribers"], loud["messages"]) == (first.bot_id, 2, 2)
     assert (quiet["created_by_bot_id"], quiet["subscribers"], quiet["messages"]) == (second.bot_id, 1, 0)
     assert TIME.fullmatch(loud["created_at"])
+
+
+def test_some_bots_and_channels_are_listed(shared: Worker, name: str) -> None:
+    ids = {each: shared.session(f"{name}-{each}").bot_id for each in ("ann", "bob", "cleo")}
+    session = shared.session(f"{name}-dan")
+    for channel in ("north", "south", "west"):
+        session.publish(to_channel(f"{name}-{channel}", 1))
+
+    def named(op: str, **query: Any) -> tuple[list[str], bool]:
+        value = session.value(op, **query)
+        return [each["name"].removeprefix(f"{name}-") for each in value[op]], value.get("more", False)
+
+    assert named("bots", only=[f"{name}-cleo", ids["ann"], "nobody", ids["ann"]]) == (["ann", "cleo"], False)
+    assert named("bots", part=name, limit=2) == (["ann", "bob"], True)
+    assert named("bots", part=name, limit=2, after=f"{name}-bob") == (["cleo", "dan"], False)
+    assert named("bots", part=f"{name}-c") == (["cleo"], False)
+    assert named("bots", only=[]) == ([], False)
+    assert named("channels", only=[f"{name}-west", f"{name}-east", f"{name}-north"]) == (["north", "west"], False)
+    assert named("channels", part=f"{name}-", limit=1) == (["north"], True)
+    assert named("channels", part=name, after=f"{name}-north", limit=5) == (["south", "west"], False)
+    for fields in ({"limit": 0}, {"only": ["x"] * 1001}, {"only": [5]}, {"part": "x" * 300}):
+        assert session.code("bots", **fields) == session.code("channels", **fields) == "bad_request"
 
 
 def test_subscriptions_are_listed(shared: Worker, name: str) -> None:

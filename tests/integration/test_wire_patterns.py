@@ -1,4 +1,4 @@
-"""Subscriptions to patterns on the wire: new channels join, each message comes once, and all of it outlives a kill."""
+"""Subscriptions to patterns on the wire: new channels join, a message comes once, and all of it outlives a kill."""
 
 from __future__ import annotations
 

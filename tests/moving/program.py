@@ -1,16 +1,20 @@
-"""Moves a store in small portions, and kills itself at one of the moments at which it tells how far it is.
+"""Moves a store, and kills itself at one of the moments at which it tells how far it is.
 
-    python -m tests.moving.program SOURCE TARGET PART DONE
+    python -m tests.moving.program SOURCE TARGET PART DONE [PORTION]
 
 PART and DONE are what `store.moving.mover.move` tells: the kill comes once it has told as much of that part, or
-more.
+more. PORTION is how many rows are moved at a time, if it is not what users have.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from unittest.mock import patch
 
 import anyio
@@ -18,22 +22,45 @@ import anyio
 from store import site_of
 from store.moving.mover import move
 
-PORTION = 7
+__all__ = ["killed"]
+
+_REPOSITORY = Path(__file__).parents[2]
 
 
-async def main(source: str, target: str, part: str, done: int) -> None:
+def killed(source: str, target: str, part: str, done: int, *, portion: int | None = None) -> bool:
+    """Move in another process that is killed at a moment; return False if it never came."""
+    command = [sys.executable, "-m", "tests.moving.program", source, target, part, str(done)]
+    if portion is not None:
+        command.append(str(portion))
+    ended = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=False)
+    if ended.returncode == -signal.SIGKILL:
+        return True
+    assert ended.returncode == 0, ended.stderr
+    return False
+
+
+async def _main(source: str, target: str, part: str, done: int, portions: Sequence[int]) -> None:
     """Move, and die on the way."""
 
     def tell(reached: tuple[str, int, int | None]) -> None:
         if reached[0] == part and reached[1] >= done:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with (
-        patch("store.sqlite.moving.PORTION_ROWS_MAX", PORTION),
-        patch("store.postgresql.moving.PORTION_ROWS_MAX", PORTION),
-    ):
+    with ExitStack() as stack:
+        for portion in portions:
+            for backend in ("sqlite", "postgresql"):
+                stack.enter_context(patch(f"store.{backend}.moving.PORTION_ROWS_MAX", portion))
         await move(site_of(source), site_of(target), tell)
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), backend_options={"use_uvloop": True})
+    _source, _target, _part, _done, *_portions = sys.argv[1:]
+    anyio.run(
+        _main,
+        _source,
+        _target,
+        _part,
+        int(_done),
+        [int(portion) for portion in _portions],
+        backend_options={"use_uvloop": True},
+    )

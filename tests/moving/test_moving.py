@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from ..contract.furnished import LATE, furnish, inventory
 from ..contract.samples import ANN, BOB, step
 from ..contract.store.samples import add, direct, page, read_page, release, work
 from ..store.test_migrations import MESSAGES, fill, older
+from . import program
 
 pytestmark = pytest.mark.anyio
 
@@ -73,13 +71,8 @@ async def look(place: str) -> Standing:
 
 
 def killed(source: str, target: str, part: str, done: int) -> bool:
-    """Move in another process that is killed at a moment; return False if it never came."""
-    command = [sys.executable, "-m", "tests.moving.program", source, target, part, str(done)]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
-    if ended.returncode == -signal.SIGKILL:
-        return True
-    assert ended.returncode == 0, ended.stderr
-    return False
+    """Move in small portions in another process that is killed at a moment; return False if it never came."""
+    return program.killed(source, target, part, done, portion=7)
 
 
 async def furnished(place: str) -> dict[str, Any]:

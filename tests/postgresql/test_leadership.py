@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import asyncpg
@@ -14,10 +15,13 @@ from msgspec.structs import replace
 
 from bus.errors import DatabaseNewer, OwnershipLost
 from bus.model.leadership import Candidate, Leader, Sighting
+from bus.model.repository import StoreWatch
 from store.postgresql.server import catalog
 from store.postgresql.server.connecting import SCHEMA
 from store.postgresql.server.database import Database, open_database
 from store.postgresql.server.election import PostgresqlElection
+from store.postgresql.server.obstacles import clear_way
+from store.postgresql.server.primary import Primary
 from store.postgresql.server.tenure import PostgresqlTenure
 from store.postgresql.server.writer import Transaction
 
@@ -163,6 +167,37 @@ async def test_a_session_that_is_silent_within_a_statement_holds_up_nobody_who_t
                 assert await channels(database) == ["a"]
     finally:
         silent.terminate()
+
+
+async def test_a_command_that_is_silent_is_left_alone(postgresql_url: str) -> None:
+    async with leading(postgresql_url, ANN):
+        pass
+    ended = anyio.Event()
+
+    def warn(text: str) -> None:
+        assert "was ended" in text
+        ended.set()
+
+    async def connect(name: str) -> asyncpg.Connection:
+        settings = {"search_path": SCHEMA, "application_name": name}
+        return await asyncpg.connect(postgresql_url, server_settings=settings)
+
+    worker, command, held_up = [await connect(name) for name in ("posthouse", "posthouse check", "posthouse")]
+    try:
+        for silent in (worker, command):
+            await silent.execute("BEGIN; LOCK TABLE workers IN SHARE MODE")
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                watch = StoreWatch(warn=warn, wal_warning_bytes=1)
+                way = partial(clear_way, Primary(postgresql_url), held_up.get_server_pid(), 0.0, watch)
+                tasks.start_soon(way)
+                tasks.start_soon(held_up.execute, "BEGIN; LOCK TABLE workers IN EXCLUSIVE MODE")
+                await ended.wait()
+                assert await command.fetchval("SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock'") > 0
+                tasks.cancel_scope.cancel()
+    finally:
+        for connection in (worker, command, held_up):
+            connection.terminate()
 
 
 async def test_a_busy_loop_delays_no_renewal(postgresql_url: str) -> None:

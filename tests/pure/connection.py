@@ -15,6 +15,8 @@ class Connection:
         self.address = address
         self.bot = bot
         self.token = token
+        self.bot_id = ""
+        """The id of its bot, as it was welcomed: another one may have had its name before."""
         self.acking: dict[int, dict[tuple[str, int], int]] = {}
         """Acks whose confirmation is waited for, by request."""
         self.welcomed = False

@@ -1,17 +1,22 @@
-"""What a simulated log has on disk is sound, as `posthouse check` sees it."""
+"""What a simulated log has on disk is sound, as `posthouse check` sees it, and mailboxes count what waits there."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+
+from bus.mailbox.mailbox import Mailbox
 
 from .fake_log import FakeLog
 
-__all__ = ["file_faults"]
+__all__ = ["backlog_faults", "file_faults"]
 
 
 def file_faults(log: FakeLog, key: Callable[[str], str]) -> Iterator[str]:
     """Say what is wrong; `key` gives the name of a mailbox."""
     for state in log.mailboxes.values():
+        if state.mailbox_id not in log.bots and tuple(state.mailbox_id.split("/")) not in log.groups:
+            yield f"the mailbox {state.mailbox_id} is on disk, and nobody has it"
         furthest = max([state.position, *state.floors.values()])
         if furthest > log.last_seq:
             yield f"{key(state.mailbox_id)} is at {furthest}, beyond the end of the log"
@@ -21,3 +26,19 @@ def file_faults(log: FakeLog, key: Callable[[str], str]) -> Iterator[str]:
     for mailbox_id, seq in log.dead_letters:
         if seq not in log.messages:
             yield f"{seq} is a dead letter of {key(mailbox_id)}, and it is not there"
+
+
+def backlog_faults(mailbox: Mailbox, log: FakeLog) -> Iterator[str]:
+    """Say whether a mailbox counts other messages than those that wait."""
+    if mailbox.group is not None or not mailbox.backlog.known:
+        return
+    handed_out = mailbox.sources.handed_out(None)
+    early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
+    waiting = Counter(
+        message.sender_bot_id
+        for message in log.messages.values()
+        if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
+    )
+    counted = mailbox.backlog._waiting
+    if (counted.total, counted._of) != (waiting.total(), waiting):
+        yield f"{mailbox} counts {counted._of} waiting messages, and there are {waiting}"

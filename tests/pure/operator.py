@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from bus.wire.removing_frames import (
+    BotOf,
     ChannelOf,
     DeadLettersOf,
     DelayedMessage,
@@ -34,9 +35,8 @@ def any_erasure(chance: random.Random, log: FakeLog) -> EraseFrame:
 def any_removal(chance: random.Random, promises: Promises, *, request: int, id: str) -> RemoveFrame:
     """Return a removal of something that is there."""
     what = _any_removable(chance, promises)
-    return RemoveFrame(
-        request=request, id=id, what=what, dry_run=chance.random() < 0.2, force=chance.random() < 0.5
-    )
+    force = chance.random() < (0.9 if isinstance(what, BotOf) else 0.5)  # nearly all of them have something
+    return RemoveFrame(request=request, id=id, what=what, dry_run=chance.random() < 0.2, force=force)
 
 
 def _any_removable(chance: random.Random, promises: Promises) -> Removable:
@@ -51,6 +51,8 @@ def _any_removable(chance: random.Random, promises: Promises) -> Removable:
         return SubscriptionOf(bot_id, channel)
     if promises.log.channels and chance.random() < 0.1:
         return ChannelOf(chance.choice(list(promises.log.channels)))
+    if chance.random() < 0.3:
+        return BotOf(chance.choice(list(promises.log.bots.values())).name)
     if groups and chance.random() < 0.2:
         return GroupOf(*chance.choice(groups))
     dead = list(promises.log.dead_letters)

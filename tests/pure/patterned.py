@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bus.model.patterns import ChannelPattern
-from bus.model.repository import Subscription
+from bus.model.repository import AddSubscription, Subscription
 
 from .fake_log import FakeLog
 
-__all__ = ["is_same", "left_out", "owed_by_patterns"]
+__all__ = ["changed_by_patterns", "left_out", "owed_by_patterns"]
 
 
 def left_out(log: FakeLog) -> Iterator[str]:
@@ -28,6 +28,19 @@ def owed_by_patterns(log: FakeLog, channel: str) -> list[Subscription]:
     return [each for each in log.subscriptions.values() if each.channel == channel and each.pattern is not None]
 
 
-def is_same(one: Subscription, other: Subscription) -> bool:
-    """Tell whether two subscriptions mean the same for delivery."""
+def changed_by_patterns(
+    log: FakeLog, interests: dict[tuple[str, str], Subscription], name: Callable[[str], str]
+) -> list[AddSubscription]:
+    """Remove interests that ended, and return those that began without a change that names them."""
+    stands = {(name(each.bot_id), each.channel): each for each in log.subscriptions.values()}
+    for key in interests.keys() - stands.keys():
+        del interests[key]
+    return [
+        AddSubscription(each.bot_id, each.channel, each.subscribed_at, each.start_seq, each.echo, each.group)
+        for key, each in stands.items()
+        if key not in interests or not _is_same(interests[key], each)
+    ]
+
+
+def _is_same(one: Subscription, other: Subscription) -> bool:
     return (one.start_seq, one.echo, one.group) == (other.start_seq, other.echo, other.group)

@@ -8,7 +8,7 @@ A mailbox has a key here: the name of its bot, or `channel/group`.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,8 +42,8 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
-from .file_faults import file_faults
-from .patterned import is_same, left_out, owed_by_patterns
+from .file_faults import backlog_faults, file_faults
+from .patterned import changed_by_patterns, left_out, owed_by_patterns
 from .placement import placement_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
@@ -109,8 +109,10 @@ class Promises:
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def name(self, bot_id: str) -> str:
-        """Give a bot's name."""
-        return WORKER_NAME if bot_id == WORKER_ID else self.log.bots[bot_id].name
+        """Give a bot's name; a removed one has one that is nobody else's."""
+        if bot_id == WORKER_ID:
+            return WORKER_NAME
+        return self.log.bots[bot_id].name if bot_id in self.log.bots else f"removed {bot_id}"
 
     def key(self, mailbox_id: str) -> str:
         """Give a mailbox's key."""
@@ -123,9 +125,11 @@ class Promises:
             self.awaited.add(publication.id)
         return publication
 
-    def note_acknowledged(self, sender: str, publication: Publication, seq: int | None, *, scheduled: bool) -> None:
+    def note_acknowledged(
+        self, sender_bot_id: str, publication: Publication, seq: int | None, *, scheduled: bool
+    ) -> None:
         """A sender was told that its message is on disk."""
-        key = (publication.id, next(bot.id for bot in self.log.bots.values() if bot.name == sender))
+        key = (publication.id, sender_bot_id)
         if seq is None:
             if not scheduled:
                 return
@@ -181,12 +185,20 @@ class Promises:
                     self._note_closed(channel, group)
                 case Remove(what=EndPattern(bot_id, pattern)) if answer.done:
                     self.patterns.discard((self.name(bot_id), pattern))
+                case Remove(kind="bot", name=name) if answer.done and not answer.again:
+                    for _, channel in [key for key in [*self.interests, *self.subscribed] if key[0] == name]:
+                        self._note_end(name, channel)
+                    self._note_gone(name)
+                    self.patterns = {key for key in self.patterns if key[0] != name}
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
-        self._note_what_patterns_did()
+        for interest in changed_by_patterns(self.log, self.interests, self.name):
+            self._note_subscription(interest, interest.start_seq or 0)
+        for fault in () if self._is_operated else left_out(self.log):
+            raise Violation(fault)
         for fault in file_faults(self.log, self.key):
             raise Violation(fault)
 
@@ -201,18 +213,6 @@ class Promises:
         # What lies after the start is wanted again, whatever was settled before.
         on_channel = (m.seq for m in self.written.values() if m.recipient_channel == change.channel)
         self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
-
-    def _note_what_patterns_did(self) -> None:
-        """Subscriptions begin, end or begin anew without a change that names them."""
-        stands = {(self.name(each.bot_id), each.channel): each for each in self.log.subscriptions.values()}
-        for key in self.interests.keys() - stands.keys():
-            del self.interests[key]
-        for key, each in stands.items():
-            if key not in self.interests or not is_same(self.interests[key], each):
-                of = (each.subscribed_at, None, each.echo, each.group)
-                self._note_subscription(AddSubscription(each.bot_id, each.channel, *of), each.start_seq)
-        for fault in () if self._is_operated else left_out(self.log):
-            raise Violation(fault)
 
     def want_again(self, key: str, seqs: Iterable[int]) -> None:
         """Somebody asked for messages that may have been settled."""
@@ -241,10 +241,16 @@ class Promises:
         for (bot, other), interest in list(self.interests.items()):
             if (other, interest.group) == (channel, group):
                 self._note_end(bot, channel)
-        key = group_mailbox_id(channel, group)
+        self._note_gone(group_mailbox_id(channel, group))
+
+    def _note_gone(self, key: str) -> None:
+        """A mailbox is gone: nothing that was said of it is about the next one with its key."""
         self.want_again(key, list(self.written))
         self.delivered[key].clear()
+        self.gaps[key].clear()
         self.last_first.pop(key, None)
+        for found in (self.discarded, self._retried, self._came_though_dead):
+            found.difference_update([each for each in found if each[0] == key])
         self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
@@ -380,7 +386,8 @@ class Promises:
             self._check_memory(mailbox)
             for fault in placement_faults(mailbox):
                 raise Violation(f"{mailbox}: {fault}")
-            self._check_backlog(mailbox)
+            for fault in backlog_faults(mailbox, self.log):
+                raise Violation(fault)
             if mailbox.timed and mailbox not in core.dispatch._timed:
                 raise Violation(f"{mailbox} has deadlines, and nobody looks at them")
         if core.last_seq > self.log.last_seq:
@@ -392,20 +399,6 @@ class Promises:
             raise Violation(f"{mailbox} keeps {waiting} messages in memory")
         if not mailbox.sessions and (waiting or any(item.envelope for _, item in mailbox.outstanding.items())):
             raise Violation(f"{mailbox} is away and keeps messages in memory")
-
-    def _check_backlog(self, mailbox: Mailbox) -> None:
-        if mailbox.group is not None or not mailbox.backlog.known:
-            return
-        handed_out = mailbox.sources.handed_out(None)
-        early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
-        waiting = Counter(
-            message.sender_bot_id
-            for message in self.log.messages.values()
-            if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
-        )
-        counted = mailbox.backlog._waiting
-        if (counted.total, counted._of) != (waiting.total(), waiting):
-            raise Violation(f"{mailbox} counts {counted._of} waiting messages, and there are {waiting}")
 
     def _check_removed(self, seqs: Iterable[int]) -> None:
         if self.settings.retention.remove_undelivered:
@@ -474,7 +467,8 @@ class Promises:
         """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
         channel = stored.recipient_channel
         if channel is None:
-            return [self.name(stored.recipient_bot_id or "")]
+            recipient = self.log.bots.get(stored.recipient_bot_id or "")
+            return [] if recipient is None else [recipient.name]
         owed: dict[str, None] = {}
         brought = {(self.name(each.bot_id), channel): each for each in owed_by_patterns(self.log, channel)}
         for (bot, name), subscription in (brought | self.subscribed).items():

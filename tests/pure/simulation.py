@@ -227,7 +227,7 @@ class Simulation:
         self.send(connection, Publish(request=number, messages=messages))
 
     def _publication(self) -> Publication:
-        known = [bot.name for bot in self.core.directory.bots.values()]
+        known = [bot.name for bot in self.core.directory.bots.values()] or BOTS
         to_bot = self.random.random() < 0.6
         recipient: ToBot | ToChannel = (
             ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(self.channels))
@@ -257,8 +257,8 @@ class Simulation:
 
     def _take(self, connection: Connection, frame: bytes) -> None:
         match decode_worker_frame(frame):
-            case Welcome():
-                connection.welcomed = True
+            case Welcome(bot_id=bot_id):
+                connection.welcomed, connection.bot_id = True, bot_id
                 for repeat in connection.later:
                     repeat()
                 connection.later = []
@@ -279,7 +279,7 @@ class Simulation:
         messages = self.pending_publishes.pop((connection.address, published.request))
         for index, (sent, seq) in enumerate(zip(messages, published.seqs, strict=True)):
             scheduled = index in published.scheduled
-            self.promises.note_acknowledged(connection.bot, sent, seq, scheduled=scheduled)
+            self.promises.note_acknowledged(connection.bot_id, sent, seq, scheduled=scheduled)
 
     def _settle_some(self) -> None:
         holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
@@ -338,7 +338,7 @@ class Simulation:
             return
         if self.commits and self.random.random() < 0.3:
             commit, owner = self.random.choice(list(self.commits.values()))
-            if owner != connection.bot:
+            if owner != connection.bot_id:
                 return
             commit = msgspec.structs.replace(commit, request=self.number())
         else:
@@ -349,7 +349,7 @@ class Simulation:
             count = self.random.choice([0, 1, 2])
             messages = [self.promises.note_sent(self._publication()) for _ in range(count)]
             commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks)
-            self.commits[commit.id] = (commit, connection.bot)
+            self.commits[commit.id] = (commit, connection.bot_id)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
             (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
@@ -360,7 +360,7 @@ class Simulation:
                 return
             self.promises.note_confirmed(connection.bot, delivered)
             for publication, seq in zip(commit.messages, value["seqs"], strict=True):
-                self.promises.note_acknowledged(connection.bot, publication, seq, scheduled=seq is None)
+                self.promises.note_acknowledged(connection.bot_id, publication, seq, scheduled=seq is None)
 
         connection.answers[commit.request] = answered
         self.send(connection, commit)
@@ -486,7 +486,7 @@ class Simulation:
     def _remove(self) -> None:
         """Let an operator remove something; now and then the same again."""
         connection = self.pick()
-        if connection is None:
+        if connection is None or not self.log.bots:
             return
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self.number())

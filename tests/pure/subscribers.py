@@ -30,7 +30,8 @@ def subscribe(world: Simulation) -> None:
     wish = world.wishes.get(key, 0)
 
     def answered(value: Any) -> None:
-        if value is not None and world.wishes.get(key, 0) == wish and world.promises.is_subscribed(*key):
+        stands = connection.bot_id in world.log.bots and world.promises.is_subscribed(*key)
+        if value is not None and world.wishes.get(key, 0) == wish and stands:
             start_seq = value["start_seq"]
             world.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
@@ -67,8 +68,7 @@ def subscribe_to_pattern(world: Simulation) -> None:
     wish = world.wishes.get(key, 0)
 
     def answered(value: Any) -> None:
-        bots = {bot.name: bot.id for bot in world.log.bots.values()}
-        stands = (bots[connection.bot], request.channel) in world.log.patterns
+        stands = (connection.bot_id, request.channel) in world.log.patterns
         if value is not None and world.wishes.get(key, 0) == wish and stands:
             world.promises.patterns.add(key)
 

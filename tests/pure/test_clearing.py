@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bus.core.batches import Batch
 from bus.model.keys import Key
 from bus.wire.frames import (
@@ -279,6 +281,29 @@ def test_a_group_that_is_removed_twice_at_the_same_time_is_removed_once() -> Non
     assert refused["code"] == "not_found"
 
 
+@pytest.mark.parametrize("is_written", [True, False], ids=["while it is written", "before it is written"])
+def test_what_waits_in_a_group_that_is_removed_meanwhile_is_not_purged(is_written: bool) -> None:
+    worker = with_backlog(0)
+    for request in (Subscribe(request=5, channel="work", group="team"), Unsubscribe(request=6, channel="work")):
+        worker.say(b"b", request)
+        worker.commit()
+    worker.say(b"s", published(ToChannel(name="work")))
+    worker.commit()
+    purge = remove(MailboxOf("work/team"), id=2, request=5)
+    if is_written:
+        batch = on_its_way(worker, GroupOf("work", "team"))
+        worker.say(b"s", purge)
+        said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    else:
+        said = worker.say(b"s", remove(GroupOf("work", "team"), force=True)) + worker.say(b"s", purge)
+    said += worker.settle(3)
+    assert [(value["kind"], value["counts"]["waiting"]) for value in answers(said)] == [("group", 1)]
+    assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
+    worker.say(b"b", Term(seqs=[1]))
+    worker.say(b"b", Subscribe(request=7, channel="work", group="team", start="all"))
+    assert len(delivered(worker.settle(2))) == 1
+
+
 def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> None:
     worker = with_backlog(0)
     worker.say(b"b", Subscribe(request=5, channel="work"))
@@ -340,6 +365,36 @@ def test_a_bot_that_only_asks_is_connected_and_not_removed() -> None:
     worker.comes(b"1", ANN, read_only=True)
     [refused] = worker.says(b"s", remove(BotOf("ann"), force=True), ADMIN)
     assert (refused["code"], refused["details"]["sessions"]) == ("conflict", 1)
+
+
+def test_nobody_asks_as_a_bot_that_is_being_removed() -> None:
+    worker = KeyedWorker()
+    worker.comes(b"s", ADMIN)
+    frame = remove(BotOf("ann"), force=True)
+    worker.do(worker.core.receive(b"s", frame, worker.moment, worker.principal(ADMIN)))
+    worker.commit()
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    hello = Hello(request=1, protocol=1, read_only=True)
+    [refused] = worker.do(worker.core.receive(b"1", hello, worker.moment, worker.principal(ANN)))
+    assert refused["code"] == "busy"
+    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    assert [value["done"] for value in answers(said)] == [True]
+
+
+def test_where_nothing_is_found_nothing_is_recorded() -> None:
+    worker = with_backlog(0)
+    nothing: list[Removable] = [MailboxOf("b"), DeadLettersOf("b", [1]), SubscriptionOf("b", "news")]
+    for id, what in enumerate(nothing, 1):
+        worker.say(b"s", remove(what, id=id))
+        [answer] = answers(worker.settle(1))
+        assert (answer["done"], sum(answer["counts"].values())) == (False, 0)
+    assert worker.log.removals == {}
+    worker.say(b"s", published(ToBot(bot="b")))
+    worker.settle(1)
+    worker.say(b"s", remove(MailboxOf("b")))
+    [answer] = answers(worker.settle(1))
+    assert (answer["done"], answer["again"], answer["counts"]) == (True, False, {"waiting": 1})
 
 
 def test_a_bot_with_the_last_key_that_may_manage_keys_is_not_removed() -> None:

@@ -125,8 +125,11 @@ def test_a_group_without_members_is_told_too() -> None:
     assert [type(event) for event in told(worker)] == [SessionOpened]
 
 
-def test_a_listener_at_the_tap_is_told() -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_listener_at_the_tap_is_told(closed: bool) -> None:
     worker = Worker()
+    if closed:  # as with keys: it reads the history, and the tap says nothing of the channel
+        worker.core.dispatch.tapping.closed = frozenset({EVENTS_CHANNEL})
     worker.core.tap_topic(channel_topic(EVENTS_CHANNEL), worker.moment, wanted=True)
     worker.hello("ann")
     live(worker, 1)

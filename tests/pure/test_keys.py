@@ -97,7 +97,7 @@ def test_every_cut_and_every_addition_is_found(text: str) -> None:
         ("php_" + SECRET[4:], "was mistyped: its checksum is wrong"),
         (PUBLIC + "\n", "character 51 is another"),
         ("~" * 40, "nor one in Z85: character 1 is in neither"),
-        ("#" * 40, "this is no public key (php_…), nor one in Z85"),
+        ("#" * 40, "this is not a public key (php_…), nor one in Z85"),
     ],
 )
 def test_what_is_wrong_with_a_public_key_is_told(text: str, says: str) -> None:

@@ -80,27 +80,16 @@ class House(Keyed):
 
     deeds: list[str]
 
-    def waking(self) -> RunWaking:
-        """Return who is told what happens to runs: nobody here waits."""
-        return RunWaking(
-            self.core, self.store.workflows, self.store.log, moment=lambda: self.moment, carry_out=lambda _: None
-        )
-
-    def keyed(self) -> KeyedAnswers:
-        """Return what answers calls about the keyed store."""
-        return KeyedAnswers(
-            self.core, self.store.keyed, Limits(), moment=lambda: self.moment, carry_out=lambda _: None
-        )
-
     def answers(self) -> WorkflowAnswers:
-        """Return what answers workflow calls."""
+        """Return what answers workflow calls. Nobody here waits for what happens to runs."""
+        shell: dict[str, Any] = {"moment": lambda: self.moment, "carry_out": lambda _: None}
         return WorkflowAnswers(
             self.store.workflows,
             self.core.permitting.access,
             limits=Limits(),
             noted=lambda _, deed: self.deeds.append(deed.event),
-            waking=self.waking(),
-            keyed=self.keyed(),
+            waking=RunWaking(self.core, self.store.workflows, self.store.log, **shell),
+            keyed=KeyedAnswers(self.core, self.store.keyed, Limits(), **shell),
             large=self.core.large,
             now=lambda: self.moment.now,
         )

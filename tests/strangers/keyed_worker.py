@@ -74,6 +74,7 @@ class KeyedWorker(ForkedWorker):
         self.launch()
         with Session(self.admin) as probe:
             probe.hello("admin")
+            probe.goodbye()  # else its session lasts until the worker sees that the connection broke
 
     def close(self) -> None:
         """End the process and everything connected to it, even what a failed test left open."""

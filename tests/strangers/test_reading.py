@@ -275,7 +275,10 @@ async def test_a_member_is_not_told_who_is_too_fast(house: Keyed) -> None:
 async def test_a_group_is_told_of_to_those_who_may_join_it(house: Keyed) -> None:
     await house.say("bob", Subscribe(request=2, channel="work", group="team"))
     [channel] = (await house.ask("eve", Channels(request=1))).channels
-    assert [group.group for group in channel.groups] == ["team"]
+    [group] = channel.groups
+    assert (group.group, group.backlog, group.in_flight, group.dead) == ("team", 0, None, None)
+    [channel] = (await house.ask("ops", Channels(request=1))).channels
+    assert [(group.in_flight, group.dead) for group in channel.groups] == [(0, 0)]
     assert (await house.ask("shut", Channels(request=1))).channels == []
     assert (await house.ask("clerk", Channels(request=1))).channels == []
 

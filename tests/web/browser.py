@@ -114,6 +114,11 @@ class Browser:
         """Wait for the row of a table with a text, and return all of it."""
         return self.wait(lambda: next((each.text for each in self.all("tr, li") if text in each.text), ""))
 
+    def fact(self, name: str) -> int:
+        """Return a number that the page shows by its name."""
+        [found] = [each for each in self.all(".facts div") if each.text.startswith(f"{name}\n")]
+        return int(found.text.partition("\n")[2].replace(",", ""))
+
     def press(self, *keys: str) -> None:
         """Press keys, one after another."""
         for key in keys:

@@ -18,7 +18,7 @@ SHOTS = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 
 BYTES_MAX = 60_000
 
-_TEXT = "<b>What is written here is shown as it is.</b>"
+_TEXT = "the 9:40 to <b>Rome</b>"
 
 _MOVING_SECONDS = 25
 """For which there is traffic before the first one, so that the plots show something."""
@@ -59,9 +59,13 @@ def shoot(browser: Browser, site: Site) -> None:
         "bots": "/bots",
         "settings": "/settings",
     }
+    site.worker.session("scout").close()
+    browser.see("scout vanished")
     for name, path in pages.items():
         browser.open(site.origin + path).live()
         save(browser, name)
+    browser.open(f"{site.origin}/remove?kind=bot&bot=critic").see("Remove for good")
+    save(browser, "remove")
     browser.open(f"{site.origin}/conversation?one=author&other=critic").live()
     browser.click(".talk li:last-child a[href*='thread=']")
     browser.see("Thread", "h1")

@@ -292,6 +292,49 @@ def test_a_listener_hears_what_comes_and_misses_nothing_between_two_connections(
         assert [next(events)[1].body for _ in range(6)] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_channel_is_read_on_from_a_seq(site: Site, shop: dict[str, str]) -> None:
+    sent = [stored(post(site, "publish", shop, channel="orders.read", body=number)).seq for number in range(4)]
+
+    def read(query: str) -> list[Any]:
+        answer = site.ask(f"/v1/channels/orders.read/messages?{query}", headers=shop)
+        return [message.body for message in msgspec.json.decode(answer.text, type=MessagePage).messages]
+
+    assert read("") == [3, 2, 1, 0]
+    assert read(f"before={sent[2]}") == [1, 0]
+    assert read("after=0&limit=3") == [0, 1, 2]
+    assert read(f"after={sent[2]}") == [3]
+    assert read(f"after={sent[0]}&before={sent[3]}") == [1, 2]
+
+
+def test_a_head_of_a_stream_ends(site: Site, shop: dict[str, str]) -> None:
+    stored(post(site, "publish", shop, channel="orders.head", body=1))
+    answer = site.ask("/v1/channels/orders.head/messages", "HEAD", headers=shop | {"Accept": "text/event-stream"})
+    assert (answer.status, answer.text) == (200, "")
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    for path in ("orders.head", "secret"):
+        headers = shop if path == "secret" else {}
+        refused = site.ask(
+            f"/v1/channels/{path}/messages", "HEAD", headers=headers | {"Accept": "text/event-stream"}
+        )
+        assert (refused.status, refused.text) == (403 if path == "secret" else 401, "")
+
+
+def test_a_stream_ends_soon_after_its_token(site: Site) -> None:
+    headers = site.token("leaver", "publish:leaving", "read:leaving")
+    shop = site.token("shop", "publish:leaving")
+    with listening(site, "leaving", headers) as events:
+        stored(post(site, "publish", shop, channel="leaving", body=0))
+        assert next(events)[1].body == 0
+        assert site.tickets.end_secret(headers["Authorization"].removeprefix("Bearer "))
+
+        def talk() -> Iterator[int]:
+            while True:  # so that the stream is never silent
+                yield stored(post(site, "publish", shop, channel="leaving", body=1)).seq or 0
+
+        for _, _ in zip(talk(), events, strict=False):
+            pass
+
+
 def test_a_listener_outlives_the_worker(site: Site, shop: dict[str, str]) -> None:
     with listening(site, "orders.again", shop) as events:
         stored(post(site, "publish", shop, channel="orders.again", body=1))
@@ -329,7 +372,7 @@ def test_a_stream_begins_when_nothing_more_is_missed(site: Site, shop: dict[str,
 def test_a_listener_that_names_no_seq_is_refused(site: Site, shop: dict[str, str], last: str) -> None:
     headers = shop | {"Accept": "text/event-stream", "Last-Event-ID": last}
     answer = site.ask("/v1/channels/orders.live/messages", headers=headers)
-    assert (answer.status, "Last-Event-ID is a number" in problem(answer).message) == (400, True)
+    assert (answer.status, "Last-Event-ID must be a number" in problem(answer).message) == (400, True)
 
 
 # ── The document ─────────────────────────────────────────────────────────────────────────────────────────

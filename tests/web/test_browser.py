@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
 
-from ..integration.forked_worker import forked_worker
-from .browser import TAB, Browser, chromium
+from .browser import TAB, Browser
 from .site import Site
-from .team import HOSTILE, SEEN, Connect, began, talk, working
-from .test_guard import form_token
+from .team import HOSTILE, SEEN, Connect, began
 
 PAGES = [
     "/",
@@ -20,6 +20,8 @@ PAGES = [
     "/conversation?channel=jobs",
     "/conversation?one=author&other=critic",
     "/message?seq=1",
+    "/delayed",
+    "/remove?kind=bot&bot=critic",
     "/mailboxes",
     "/mailbox?name=critic",
     "/dead-letters",
@@ -32,45 +34,17 @@ PAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("web")
-    (folder / "worker").mkdir()
-    with forked_worker(folder / "worker") as worker, Site(worker, folder / "page") as site:
-        site.play(talk)
-        with working(site):
-            yield site
-
-
-@pytest.fixture(scope="module")
-def _window() -> Iterator[Browser]:
-    with chromium() as window:
-        yield window
-
-
-@pytest.fixture
-def browser(_window: Browser, site: Site) -> Iterator[Browser]:
-    """A browser in which ann is logged in. Afterwards, it must not have complained."""
-    _window.command("Network.clearBrowserCookies")
-    _window.size().faults()
-    _window.open(site.link()).click("button.main")
-    _window.see("Now", "h1")
-    yield _window
-    _window.command("Emulation.setScriptExecutionDisabled", value=False)
-    assert _window.faults() == []
-
-
 def test_a_link_lets_in_once(browser: Browser, site: Site) -> None:
     [cookie] = browser.chrome.get_cookies()
     assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (site.cookie, True, "Strict")
     link = site.link("bob")
     browser.command("Network.clearBrowserCookies")
     browser.open(f"{site.origin}/bots").see("posthouse web link")
-    browser.open(link).see("This link lets you in once")  # looking at it does not use it up
+    browser.open(link).see("You can log in once with this link")  # looking at it does not use it up
     browser.open(link).click("button.main")
     browser.see("bob", "header")
     browser.open(link).click("button.main")
-    browser.see("This link was used before")
+    browser.see("This link was already used")
     browser.open(f"{site.origin}/").click(".who button")
     browser.see("posthouse web link")
     browser.open(f"{site.origin}/").see("posthouse web link")
@@ -82,18 +56,38 @@ def test_a_link_lets_in_once(browser: Browser, site: Site) -> None:
 
 def test_now_is_live(browser: Browser, site: Site) -> None:
     browser.live()
-    before = _fact(browser, "in the log")
+    before = browser.fact("waiting")
 
     async def more(connect: Connect) -> None:
         async with connect("author") as author:
             await author.send("critic", "one more")
 
     site.play(more)
-    browser.wait(lambda: _fact(browser, "in the log") == before + 1)
-    browser.see("Dead letters within the hour: 6")
+    browser.wait(lambda: browser.fact("waiting") == before + 1)
+    browser.see("6 dead letters in critic")
     browser.wait(lambda: len(browser.all("svg polyline")) >= 3)
-    browser.click(".alarm a")
-    browser.see("Dead letters", "h1")
+    browser.click(".alarm a[href^='/dead-letters']")
+    browser.see("Dead letters of critic", "h1")
+
+
+def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Browser, site: Site) -> None:
+    def vanishes() -> bool:
+        site.worker.session("ghost").close()
+        return "ghost vanished" in browser.text("section")
+
+    browser.wait(vanishes)
+    [alarm] = [each for each in browser.all(".alarm") if "ghost vanished" in each.text]
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", alarm.text)
+    browser.click(".alarm a[href='/bot?name=ghost']")
+    browser.see("Bot ghost", "h1")
+    browser.open(f"{site.origin}/").see("ghost vanished")
+    browser.live()
+
+    async def comes_back(connect: Connect) -> None:
+        async with connect("ghost"):
+            await anyio.to_thread.run_sync(browser.wait, lambda: "ghost vanished" not in browser.text())
+
+    site.play(comes_back)
 
 
 def test_a_page_that_nobody_sees_waits(browser: Browser, site: Site) -> None:
@@ -110,11 +104,6 @@ def test_a_page_that_nobody_sees_waits(browser: Browser, site: Site) -> None:
     site.play(comes)
     browser.script(hide % "false" + changed)
     browser.see("latecomer")
-
-
-def _fact(browser: Browser, name: str) -> int:
-    [found] = [each for each in browser.all(".facts div") if each.text.startswith(f"{name}\n")]
-    return int(found.text.partition("\n")[2].replace(",", ""))
 
 
 def test_channels_and_bots_are_found(browser: Browser, site: Site) -> None:
@@ -165,9 +154,11 @@ def test_dead_letters_are_read_and_put_back(browser: Browser, site: Site) -> Non
 def test_dead_letters_are_discarded(browser: Browser, site: Site) -> None:
     browser.open(f"{site.origin}/dead-letters?mailbox=critic").live()
     browser.click("input[value='5']")
-    browser.click("#discard-critic summary")
-    browser.click("#discard-critic button")
-    browser.see("1 dead letter of critic discarded", ".note")
+    browser.click("button.danger")
+    browser.see("Remove dead letters of critic?", "h1")
+    assert "dead letters\n1" in browser.text(".facts")
+    browser.click("button.danger")
+    browser.see("removed: dead letters of critic (dead letters: 1)", ".note")
     browser.wait(lambda: browser.all("input[value='5']") == [])
     browser.open(f"{site.origin}/message?seq=5")
     assert "settled" in browser.row("critic")
@@ -175,7 +166,7 @@ def test_dead_letters_are_discarded(browser: Browser, site: Site) -> None:
 
 def test_it_works_without_scripts(browser: Browser, site: Site) -> None:
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    browser.open(f"{site.origin}/dead-letters?mailbox=critic").see("read once", "footer")
+    browser.open(f"{site.origin}/dead-letters?mailbox=critic").see("not live", "footer")
     browser.click("input[value='4']")
     browser.click(".actions button")
     browser.see("1 dead letter put back", ".note")
@@ -183,9 +174,12 @@ def test_it_works_without_scripts(browser: Browser, site: Site) -> None:
 
 def test_who_may_look_changes_nothing(browser: Browser, site: Site) -> None:
     browser.open(site.link("eve", read_only=True)).click("button.main")
-    browser.open(f"{site.origin}/dead-letters?mailbox=critic").see("may look", "header")
+    browser.open(f"{site.origin}/dead-letters?mailbox=critic").see("read-only", "header")
     assert browser.all("main form button, main input") == []
     assert "cannot be judged" in browser.text()
+    for path in ("/bot?name=critic", "/channel?name=jobs", "/delayed", "/remove?kind=bot&bot=critic"):
+        browser.open(site.origin + path).one("h1")
+        assert browser.all("main form[method=post], main a.danger, main button.danger") == []
 
 
 def test_keys_reach_everything(browser: Browser, site: Site) -> None:
@@ -204,7 +198,7 @@ def test_keys_reach_everything(browser: Browser, site: Site) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_fit_a_phone(browser: Browser, site: Site, path: str) -> None:
-    browser.size(360, 740).open(site.origin + path).live()
+    browser.size(360, 740).open(site.origin + path).one("main")
     assert browser.script("return document.documentElement.scrollWidth") <= 360
 
 
@@ -257,7 +251,7 @@ def test_a_message_and_what_became_of_it(browser: Browser, site: Site) -> None:
     assert "dead" in browser.row("critic")
     assert SEEN in browser.row("critic")
     assert "waiting" in browser.row("jobs/workers")
-    browser.open(f"{site.origin}/mailbox?name=worker-1").see("nobody is here to take them")
+    browser.open(f"{site.origin}/mailbox?name=worker-1").see("no session takes any")
     assert "xxx…" in browser.row("xxx")
     browser.click("td[data-of=seq] a")
     browser.see("more characters are not shown")
@@ -267,15 +261,6 @@ def test_a_message_and_what_became_of_it(browser: Browser, site: Site) -> None:
     browser.open(f"{site.origin}/message/body?seq=1")
     assert SEEN.replace('"', '\\"') in browser.text("body")
     assert browser.all("script, img") == []
-
-
-def test_a_mailbox_is_purged(browser: Browser, site: Site) -> None:
-    browser.open(f"{site.origin}/mailbox?name=jobs/workers").live()
-    browser.click("#purge summary")
-    browser.click("#purge button")
-    browser.see("passed over in jobs/workers", ".note")
-    browser.see("None.")
-    assert "nobody is here" not in browser.text()
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +284,7 @@ def test_a_run_is_followed_and_approved(browser: Browser, site: Site) -> None:
     browser.one("input[name=comment]").send_keys("with pleasure")
     browser.click("button[value=approve]")
     browser.see(f"step agree of run {run_id} is approved", ".note")
-    browser.see("Nothing waits for an approval")
+    browser.see("No approval is waiting")
     browser.open(f"{site.origin}/run?id={run_id}")
     browser.wait(lambda: "completed" in browser.text(".facts"))
     assert "with pleasure (ann on the page)" in browser.row("agree")
@@ -325,7 +310,7 @@ def test_a_failed_run_is_retried_and_forked(browser: Browser, site: Site) -> Non
     browser.click("form[action='/run/fork'] select")
     browser.click("form[action='/run/fork'] option[value=fetch]")
     browser.click("form[action='/run/fork'] button")
-    browser.see(f"this run begins with the steps of {run_id}", ".note")
+    browser.see(f"this run is a fork of {run_id}", ".note")
     assert "prepare" in browser.text("table")
     assert "fetch" not in browser.text("table")
     browser.open(f"{site.origin}/runs?status=pending").see("flawed")
@@ -386,31 +371,9 @@ def test_log_ins_and_tokens_end_in_settings(browser: Browser, site: Site) -> Non
     browser.open(f"{site.origin}/settings")
     assert "send:**" in browser.row("shop")
     browser.click("button[aria-label='End the token shop']")
-    browser.see("it has ended", ".note")
+    browser.see("access was ended", ".note")
     browser.click("button[aria-label='End the log-in of mallory']")
     browser.wait(lambda: "mallory" not in browser.text())
     assert site.ask("/", headers=mallory).status == 303
     browser.click("form[action='/settings/reload'] button")
     browser.see("no keys", ".note.fault")
-
-
-def test_another_selection_of_the_same_page_is_discarded_as_well(site: Site) -> None:
-    async def refuses(connect: Connect) -> list[int]:
-        async with connect("author") as author, connect("judge") as judge:
-            for _ in range(2):
-                await author.send("judge", "a case")
-            cases = [await judge.receive() for _ in range(2)]
-            for case in cases:
-                await case.term("not mine")
-            return [case.seq for case in cases]
-
-    headers = site.login()
-    for seq in site.play(refuses):
-        fields = {
-            "form_token": form_token(site, headers),
-            "mailbox": "judge",
-            "seq": str(seq),
-            "id": "of this page",
-        }
-        assert site.post("/dead-letters/discard", fields, headers).status == 303
-        assert "1 dead letter of judge discarded" in site.ask("/dead-letters", headers=headers).text

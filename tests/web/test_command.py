@@ -24,7 +24,7 @@ def test_a_link_of_the_command_lets_in(tmp_path: Path) -> None:
     with forked_worker(_made(tmp_path / "worker")) as worker, Site(worker, tmp_path / "page") as site:
         link = Posthouse().answer("web", "link", "ann", "--folder", site.folder).strip()
         assert link.startswith(f"{site.origin}/login?link=link-")
-        assert "lets you in once" in site.ask(link.removeprefix(site.origin)).text
+        assert "log in once with this link" in site.ask(link.removeprefix(site.origin)).text
         answer = site.post("/login", {"link": link.partition("=")[2]}, {"Origin": site.origin})
         assert (answer.status, answer.headers["location"]) == (303, "/")
 
@@ -32,8 +32,8 @@ def test_a_link_of_the_command_lets_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--host", "0.0.0.0"), "put a proxy with TLS before it"),
-        (("--host", "0.0.0.0", "--origin", "http://a.example"), "put a proxy with TLS before it"),
+        (("--host", "0.0.0.0"), "put a proxy with TLS in front"),
+        (("--host", "0.0.0.0", "--origin", "http://a.example"), "put a proxy with TLS in front"),
         (("--origin", "a.example"), "is not like https://posthouse.example.org"),
         (("--origin", "https://a.example/x"), "is not like https://posthouse.example.org"),
     ],

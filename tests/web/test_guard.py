@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from urllib.parse import urlsplit
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
+import anyio
+import anyio.to_thread
 import pytest
 
 import bus
-from bus.web.tickets import Login
+from bus.web.app import bound, serving
+from bus.web.tickets import Login, LoginLink, Tickets
 
 from ..integration.forked_worker import forked_worker
 from ..integration.test_metrics import eventually
@@ -57,7 +63,7 @@ def test_every_answer_has_its_headers(site: Site, path: str) -> None:
 def test_a_name_that_another_site_gave_this_address_is_refused(site: Site, host: str) -> None:
     for path in ("/", "/login", "/static/page.js", "/v1/send"):
         answer = site.ask(path, headers={"Host": host} | site.login())
-        assert (answer.status, "name it with" in answer.text) == (403, True)
+        assert (answer.status, "to allow it" in answer.text) == (403, True)
 
 
 def test_the_page_has_the_names_of_this_machine(site: Site) -> None:
@@ -81,7 +87,7 @@ def test_a_form_needs_the_token_of_its_log_in(site: Site) -> None:
     ann, bob = site.login(), site.login("bob")
     for token in ("", "x", form_token(site, bob)):
         answer = site.post("/dead-letters/retry", {"form_token": token, "mailbox": "web", "seq": 1}, ann)
-        assert (answer.status, "not of your log-in" in answer.text) == (403, True)
+        assert (answer.status, "from another log-in" in answer.text) == (403, True)
     answer = site.post(
         "/dead-letters/retry", {"form_token": form_token(site, ann), "mailbox": "web", "seq": 1}, ann
     )
@@ -92,7 +98,7 @@ def test_who_may_look_sends_no_form(site: Site) -> None:
     eve = site.login("eve", read_only=True)
     fields = {"form_token": form_token(site, eve), "mailbox": "web", "seq": 1}
     answer = site.post("/dead-letters/retry", fields, eve)
-    assert (answer.status, answer.text) == (403, "your log-in may only look\n")
+    assert (answer.status, answer.text) == (403, "your log-in is read-only: it may look, and change nothing\n")
 
 
 def test_a_link_is_used_up_by_one_of_many(site: Site) -> None:
@@ -143,8 +149,8 @@ def test_a_request_that_is_broken_off_is_no_fault(site: Site) -> None:
 
 def test_the_log_has_no_line_of_a_form(site: Site) -> None:
     headers = site.login()
-    for path in ("/dead-letters/retry", "/dead-letters/discard", "/mailbox/purge", "/run/pause"):
-        fields = {"mailbox": "x\nforged\x1b[2J", "run": "x\nforged\x1b[2J", "id": "x"}
+    for path in ("/dead-letters/retry", "/remove", "/run/pause"):
+        fields = {"kind": "backlog", "mailbox": "x\nforged\x1b[2J", "run": "x\nforged\x1b[2J"}
         assert site.post(path, fields | {"form_token": form_token(site, headers)}, headers).status == 303
     assert "forged" in site.log()
     assert not any(line.startswith("forged") for line in site.log().splitlines())
@@ -165,6 +171,39 @@ def test_a_name_is_escaped_once(site: Site) -> None:
     for path in ("/approvals/answer", "/settings/end"):
         assert site.post(path, fields, headers).status == 303
         assert "&#39;x\\ny&#39;" in site.ask("/approvals", headers=headers).text
+
+
+def test_a_head_of_live_pages_ends(site: Site) -> None:
+    headers = site.login()
+    for accept in ("text/event-stream", "text/html"):
+        answer = site.ask("/bots", "HEAD", headers=headers | {"Accept": accept})
+        assert (answer.status, answer.text) == (200, "")
+        assert answer.headers["content-type"] == f"{accept}; charset=utf-8"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_cookie_is_secure_where_the_page_is_reached_by_tls(tmp_path: Path, site: Site, order: int) -> None:
+    names = ["https://posthouse.example.org", "http://posthouse.test"][::order]
+    tickets, listener = Tickets(tmp_path / "page"), bound("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+
+    def cookie(name: str) -> str:
+        link = tickets.issue(LoginLink(person="ann", **tickets.times(timedelta(minutes=10))))
+        headers = {"Host": urlsplit(name).netloc, "Origin": name}
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.request("POST", "/login", urlencode({"link": link}), headers)
+            answer = connection.getresponse()
+            assert answer.status == 303
+            return str(answer.headers["set-cookie"])
+
+    def make() -> bus.Bot:
+        return bus.connect(site.worker.command, bot="other", max_in_flight=0, tap_url=site.worker.tap)
+
+    async def log_in() -> dict[str, bool]:
+        async with serving(listener, tickets, names, own=make, of_token=lambda token: make()):
+            return {name: "Secure" in await anyio.to_thread.run_sync(cookie, name) for name in names}
+
+    assert anyio.run(log_in) == {name: name.startswith("https:") for name in names}
 
 
 def test_a_reader_that_has_gone_is_noticed(site: Site) -> None:

@@ -18,17 +18,17 @@ class Clock:
         return self.now
 
 
-def status(published: int, dead: int = 0, uptime_seconds: float = 2 * HOUR_SECONDS) -> WorkerStatus:
+def status(published: int) -> WorkerStatus:
     return WorkerStatus(
         started_at="2026-11-30T00:00:00.000000Z",
-        uptime_seconds=uptime_seconds,
+        uptime_seconds=2 * HOUR_SECONDS,
         epoch="e",
         last_seq=published,
         log_ahead_seconds=0,
         sessions=1,
         bots=1,
         channels=0,
-        counters={"published": published, "delivered": 0, "settled": 0, "dead": dead},
+        counters={"published": published, "delivered": 0, "settled": 0, "dead": 0},
         rates={},
         rate_limited=[],
         sizes={"database_bytes": 4096, "wal_bytes": 0},
@@ -52,13 +52,6 @@ def test_rates_are_those_between_samples() -> None:
     assert [len(stretch.split()) for stretch in published.stretches] == [1, 1]  # one gap: none answered, nor before
     assert [len(stretch.split()) for stretch in sessions.lines[0].stretches] == [2, 2]
     assert (disk.lines[0].last, disk.seconds) == (4096, 120)
-
-
-def test_growth_is_of_the_hour() -> None:
-    assert samples(Clock(), status(0, 7), status(0, 9)).grown("dead") == 2
-    assert samples(Clock(), status(0, 7, uptime_seconds=60), status(0, 9, uptime_seconds=65)).grown("dead") == 9
-    assert samples(Clock(), status(0, 7), None, status(0, 2, uptime_seconds=1)).grown("dead") == 2
-    assert samples(Clock()).grown("dead") == 0
 
 
 def test_samples_are_those_of_an_hour() -> None:

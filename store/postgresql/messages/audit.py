@@ -9,7 +9,7 @@ import asyncpg
 
 from bus.errors import Conflict, NotFound
 from bus.model.records import BotMessage, BotSubscription, Channel
-from bus.model.repository import each, lots_of
+from bus.model.repository import HistoryRequest, each, lots_of
 from bus.model.values import normal_record, row_limit, same_values
 
 from ...message_rows import new_of, record_of
@@ -18,12 +18,12 @@ from ..server.database import Database
 from ..server.writer import Transaction
 from .arrivals import Arrivals
 from .conversations import Conversations
-from .questions import BETWEEN, CHANNEL
+from .questions import history
 from .rows import fetch
 
 __all__ = ["PostgresMessages"]
 
-_SEQ_MAX = (1 << 63) - 1
+_SEQ_MAX = (1 << 63) - 2
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
@@ -65,12 +65,14 @@ class PostgresMessages:
 
     async def get_messages_between(self, bot_a: str, bot_b: str, limit: int = 50) -> list[BotMessage]:
         """Return the direct messages between two bots, newest first."""
-        found = await fetch(self._database.read, BETWEEN, bot_a, bot_b, _SEQ_MAX, row_limit(limit))
+        request = HistoryRequest(row_limit(limit), between=(bot_a, bot_b))
+        found = await history(self._database.read, request, _SEQ_MAX)
         return [record_of(message) for message in found]
 
     async def get_channel_messages(self, channel: str, limit: int = 50) -> list[BotMessage]:
         """Return a channel's messages, newest first."""
-        found = await fetch(self._database.read, CHANNEL, channel, _SEQ_MAX, row_limit(limit))
+        request = HistoryRequest(row_limit(limit), channel=channel)
+        found = await history(self._database.read, request, _SEQ_MAX)
         return [record_of(message) for message in found]
 
     async def list_channels(self) -> list[Channel]:

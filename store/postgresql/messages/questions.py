@@ -10,7 +10,7 @@ from ...keyed_rows import KEYS_COUNT
 from ..server.reader import Reader
 from .rows import fetch
 
-__all__ = ["BETWEEN", "CHANNEL", "channel_counts", "find_ids", "history", "locate", "seq_before", "sizes", "survey"]
+__all__ = ["channel_counts", "find_ids", "history", "locate", "seq_before", "sizes", "survey"]
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -37,16 +37,16 @@ _SEQ_BEFORE = """
     SELECT low FROM part WHERE low >= high"""
 
 # The two directions are parts of two recipients; each is limited before they are merged.
-BETWEEN = """
+_BETWEEN = """
     WHERE seq IN (
-        (SELECT seq FROM bot_messages WHERE recipient_bot_id = $2 AND sender_bot_id = $1 AND seq < $3
-            ORDER BY seq DESC LIMIT $4)
+        (SELECT seq FROM bot_messages WHERE recipient_bot_id = $2 AND sender_bot_id = $1 AND seq > $3 AND seq < $4
+            ORDER BY seq {order} LIMIT $5)
         UNION
-        (SELECT seq FROM bot_messages WHERE recipient_bot_id = $1 AND sender_bot_id = $2 AND seq < $3
-            ORDER BY seq DESC LIMIT $4)
-    ) ORDER BY seq DESC LIMIT $4"""
+        (SELECT seq FROM bot_messages WHERE recipient_bot_id = $1 AND sender_bot_id = $2 AND seq > $3 AND seq < $4
+            ORDER BY seq {order} LIMIT $5)
+    ) ORDER BY seq {order} LIMIT $5"""
 
-CHANNEL = "WHERE recipient_channel = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
+_CHANNEL = "WHERE recipient_channel = $1 AND seq > $2 AND seq < $3 ORDER BY seq {order} LIMIT $4"
 
 _CHANNEL_COUNTS = """
     SELECT name, (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = name)
@@ -88,11 +88,13 @@ async def seq_before(reader: Reader, at: str, last_seq: int) -> int:
 
 
 async def history(reader: Reader, request: HistoryRequest, last_seq: int) -> list[LogMessage]:
-    """Return a conversation up to `last_seq`, newest first."""
+    """Return a conversation up to `last_seq`, in the order that is asked for."""
+    order = "DESC" if request.after_seq is None else "ASC"
     before = last_seq + 1 if request.before_seq is None else min(request.before_seq, last_seq + 1)
+    part = (request.after_seq or 0, before, request.limit)
     if request.between is not None:
-        return await fetch(reader, BETWEEN, *request.between, before, request.limit)
-    return await fetch(reader, CHANNEL, request.channel, before, request.limit)
+        return await fetch(reader, _BETWEEN.format(order=order), *request.between, *part)
+    return await fetch(reader, _CHANNEL.format(order=order), request.channel, *part)
 
 
 async def channel_counts(reader: Reader, names: Sequence[str]) -> dict[str, int]:

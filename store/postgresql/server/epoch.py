@@ -71,7 +71,7 @@ async def settle_epoch(connection: asyncpg.Connection) -> Epoch:
 
 
 async def begin_epoch(connection: asyncpg.Connection) -> str:
-    """Give the log a new name, and end all holds of runs, in the caller's transaction; return the name."""
+    """Assign a new epoch to the log, and end all holds of runs, in the caller's transaction; return it."""
     epoch = str(uuid_utils.uuid7())
     await connection.execute(_NOTE, epoch, *await connection.fetchrow(_HERE))
     await connection.execute(_RAISE_FENCES, FENCES_AHEAD)

@@ -4,7 +4,7 @@ Owns the end of such a session. PostgreSQL ends one by itself only between two s
 (`idle_in_transaction_session_timeout`). While it is given a statement in parts, as when one is prepared, it waits
 for its client without a limit, and keeps its locks: for a process that is frozen, the kernel answers. The lease of
 that worker is over, and what it has not committed was never answered. A session that waits for a standby is left
-alone.
+alone, and so are those of commands.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOK_SECONDS = 1.0
 _END = """
     WITH silent AS MATERIALIZED (
         SELECT pid FROM unnest(pg_blocking_pids($1)) AS blocking (pid) JOIN pg_stat_activity USING (pid)
-        WHERE application_name LIKE 'posthouse%' AND wait_event_type = 'Client'
+        WHERE application_name IN ('posthouse', 'posthouse lease') AND wait_event_type = 'Client'
               AND state_change < clock_timestamp() - make_interval(secs => $2)
     )
     SELECT pid, pg_terminate_backend(pid) FROM silent"""

@@ -79,7 +79,7 @@ async def remove_what(connection: aiosqlite.Connection, change: Remove) -> Remov
     if what is not None:
         return removed_before(what, change)
     removed = await _remove(connection, change, Removed(change.kind, change.name))
-    if change.dry_run or removed.is_refused(force=change.force):
+    if not change.carries_out(removed):
         return removed
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, removal_row(change, removed))
@@ -149,7 +149,7 @@ async def _close_channel(
     removed = msgspec.structs.replace(
         nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
     )
-    if change.dry_run or removed.is_refused(force=change.force):
+    if not change.carries_out(removed):
         return removed
     await connection.execute("DELETE FROM bot_channels WHERE name = ?", (what.channel,))  # and what refers to it
     await connection.execute(f"DELETE FROM dead_letters WHERE {_IN_MAILBOXES}", (mailboxes,))
@@ -166,7 +166,7 @@ async def _remove_bot(
         [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", bot)
     in_the_way = {name: count for name, count in counts.items() if count}
     removed = msgspec.structs.replace(nothing, counts=counts, ids=(what.bot_id,), in_the_way=in_the_way)
-    if change.dry_run or removed.is_refused(force=change.force):
+    if not change.carries_out(removed):
         return removed
     for sql in _OF_BOT.values():
         await connection.execute(f"DELETE {sql}", bot)
@@ -188,7 +188,7 @@ async def _close_group(
         [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", values)
     in_the_way = {name: count for name, count in counts.items() if count}
     removed = msgspec.structs.replace(nothing, counts=counts, in_the_way=in_the_way)
-    if change.dry_run or removed.is_refused(force=change.force):
+    if not change.carries_out(removed):
         return removed
     await connection.execute(f"DELETE {_MEMBERS}", group)
     await connection.execute("DELETE FROM channel_groups WHERE channel_name = ? AND name = ?", group)

@@ -197,6 +197,9 @@ async def test_history_of_a_pair(filled: MessageLog) -> None:
         assert ids(await filled.history(HistoryRequest(10, between=pair))) == "igda"
         assert ids(await filled.history(HistoryRequest(2, between=pair))) == "ig"
         assert ids(await filled.history(HistoryRequest(2, between=pair, before_seq=7))) == "da"
+        assert ids(await filled.history(HistoryRequest(2, between=pair, after_seq=0))) == "ad"
+        assert ids(await filled.history(HistoryRequest(10, between=pair, after_seq=4))) == "gi"
+        assert ids(await filled.history(HistoryRequest(10, between=pair, after_seq=1, before_seq=8))) == "dg"
     assert await filled.history(HistoryRequest(10, between=("ann", "nobody"))) == []
 
 
@@ -205,7 +208,12 @@ async def test_history_of_a_channel(filled: MessageLog) -> None:
     assert ids(await filled.history(HistoryRequest(10, channel="news"))) == "eb"
     assert ids(await filled.history(HistoryRequest(1, channel="news"))) == "e"
     assert ids(await filled.history(HistoryRequest(10, channel="news", before_seq=5))) == "b"
+    assert ids(await filled.history(HistoryRequest(10, channel="news", after_seq=0))) == "be"
+    assert ids(await filled.history(HistoryRequest(1, channel="news", after_seq=0))) == "b"
+    assert ids(await filled.history(HistoryRequest(10, channel="news", after_seq=2))) == "e"
+    assert ids(await filled.history(HistoryRequest(10, channel="news", after_seq=5))) == ""
     assert await filled.history(HistoryRequest(10, channel="nowhere")) == []
+    assert await filled.history(HistoryRequest(10, channel="nowhere", after_seq=0)) == []
 
 
 async def thread(log: MessageLog, member: str, limit: int, before_seq: int | None = None) -> list[LogMessage]:

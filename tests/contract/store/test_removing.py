@@ -133,6 +133,21 @@ async def test_the_record_names_who_and_what(store: Store) -> None:
     assert (record.removed, record.scrubbed_at, record.damaged) == (removed, at(20), False)
 
 
+async def test_where_nothing_is_found_nothing_is_recorded(store: Store) -> None:
+    await bury(store.log, 1)
+    nothing: list[What] = [
+        DiscardDeadLetters("bob", (7,)),
+        CancelDelayed("bob", ("x",)),
+        PurgeMailbox(page("bob", ("", 9)), 0),
+        EndSubscription("bob", "news", None),
+    ]
+    for what in nothing:
+        assert (await remove(store.log, what)).done is False
+    assert await store.log.removals(0, 9) == []
+    removed = await remove(store.log, DiscardDeadLetters("bob", (1,)))
+    assert (removed.seqs, removed.done, removed.again) == ((1,), True, False)
+
+
 @stores_only
 async def test_what_was_removed_stays_so(log_place: LogPlace) -> None:
     async with log_place.open() as log:
@@ -172,7 +187,7 @@ async def test_a_subscription_is_ended(log: MessageLog) -> None:
     ):
         assert (await remove(log, what, id=f"would {counts}", dry_run=True)).counts == counts
         removed = await remove(log, what, id=f"do {counts}")
-        assert (removed.counts, removed.done) == (counts, True)
+        assert (removed.counts, removed.done) == (counts, counts["subscriptions"] > 0)
     left = {(each.bot_id, each.channel) for each in (await log.load()).subscriptions}
     assert left == {("ann", "work"), ("bob", "work"), ("eve", "work"), ("ann", "news")}
 

@@ -1,0 +1,205 @@
+"""LangGraph's checkpoints with posthouse beside LangGraph's SQLite saver: threads of 10 and of 1,000 checkpoints.
+
+Owns the command. A thread is a talk: each checkpoint adds a message to a list, beside a document that never
+changes. What a graph does at each step is measured, `aput` and `aput_writes`; then the newest checkpoint is read,
+as at the beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take
+turns; the worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0
+when the run is complete.
+
+Run as `python -m bench.savers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiosqlite
+import msgspec
+import rich_click as click
+
+import bus
+
+from . import machine
+from .processes import DATABASE, ROOT, Worker, data_folder
+from .words import fill_in
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+__all__ = []
+
+_PAGE = ROOT / "docs" / "integrations" / "langgraph.md"
+
+_DOCUMENT = "d" * 20_000
+_TEXT = "m" * 200
+
+_READS = 20
+
+_SIDE_BY_SIDE = 8
+
+_OURS, _THEIRS = "posthouse", "SQLite saver"
+
+
+class _Measured(msgspec.Struct, frozen=True):
+    """Milliseconds of a step, alone and among other threads, of reading the newest, and of each that is listed."""
+
+    step: float
+    side_by_side: float
+    newest: float
+    listed: float
+    kilobytes: float
+    """On disk, of each checkpoint."""
+
+
+class _Talk:
+    """A thread, step by step."""
+
+    def __init__(self, saver: BaseCheckpointSaver[str], thread: str) -> None:
+        self._saver = saver
+        self._messages: list[Any] = []
+        self._versions: dict[str, Any] = {}
+        self.config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+
+    async def step(self) -> None:
+        """Do what a graph does at a step."""
+        from langchain_core.messages import HumanMessage
+        from langgraph.checkpoint.base import empty_checkpoint
+
+        new = HumanMessage(_TEXT, id=f"{len(self._messages)}")
+        changed = ["messages"] if self._messages else ["messages", "document"]
+        if self._messages:
+            await self._saver.aput_writes(self.config, [("messages", [new]), ("branch:to:model", None)], "task")
+        self._messages.append(new)
+        new_versions = {name: self._saver.get_next_version(self._versions.get(name), None) for name in changed}
+        self._versions |= new_versions
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_values"] = {"messages": list(self._messages), "document": _DOCUMENT}
+        checkpoint["channel_versions"] = dict(self._versions)
+        metadata: Any = {"source": "loop", "step": len(self._messages), "parents": {}}
+        self.config = await self._saver.aput(self.config, checkpoint, metadata, new_versions)
+
+
+@asynccontextmanager
+async def _ours() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+    from bus.integrations.langgraph import Checkpointer
+
+    with Worker() as worker:
+        async with bus.connect(worker.url, bot="graphs", max_in_flight=0) as bot:
+            yield Checkpointer(bot), worker.folder / DATABASE
+
+
+@asynccontextmanager
+async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    with data_folder() as folder:
+        file = Path(folder, "checkpoints.db")
+        async with aiosqlite.connect(file) as connection:
+            await connection.execute("PRAGMA synchronous = FULL")
+            saver = AsyncSqliteSaver(connection)
+            await saver.setup()
+            yield saver, file
+
+
+_SAVERS = {_OURS: _ours, _THEIRS: _theirs}
+
+
+async def _measure(name: str, checkpoints: int) -> _Measured:
+    async with _SAVERS[name]() as (saver, file):
+        warm = _Talk(saver, "warm")
+        for _ in range(5):
+            await warm.step()
+        before = _bytes(file)
+        talk = _Talk(saver, "talk")
+        step = await _milliseconds(*(talk.step() for _ in range(checkpoints))) / checkpoints
+        kilobytes = (_bytes(file) - before) / checkpoints / 1000
+        thread: Any = {"configurable": {"thread_id": "talk", "checkpoint_ns": ""}}
+        newest = await _milliseconds(*(saver.aget_tuple(thread) for _ in range(_READS))) / _READS
+        listed = await _milliseconds(_listed(saver, thread, checkpoints)) / checkpoints
+        talks = [_Talk(saver, f"talk {n}") for n in range(_SIDE_BY_SIDE)]
+        steps = min(checkpoints, 50)
+        side_by_side = await _milliseconds(_go_on(talks, steps)) / steps / _SIDE_BY_SIDE
+        return _Measured(step, side_by_side, newest, listed, kilobytes)
+
+
+async def _milliseconds(*coroutines: Any) -> float:
+    """Return how long some things take, one after the other."""
+    began = time.perf_counter()
+    for each in coroutines:
+        await each
+    return (time.perf_counter() - began) * 1000
+
+
+async def _listed(saver: BaseCheckpointSaver[str], thread: Any, checkpoints: int) -> None:
+    found = [each async for each in saver.alist(thread)]
+    assert len(found) == checkpoints
+    assert len(found[0].checkpoint["channel_values"]["messages"]) == checkpoints
+
+
+async def _go_on(talks: Sequence[_Talk], steps: int) -> None:
+    async def go_on(talk: _Talk) -> None:
+        for _ in range(steps):
+            await talk.step()
+
+    await asyncio.gather(*map(go_on, talks))
+
+
+def _bytes(file: Path) -> int:
+    return sum(each.stat().st_size for each in file.parent.glob(f"{file.name}*"))
+
+
+def _row(what: str, unit: str, found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str:
+    cells = [f"{getattr(found[name, size], unit):.2f}" for size in sizes for name in (_OURS, _THEIRS)]
+    return f"| {what} | {' | '.join(cells)} |"
+
+
+def _table(found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str:
+    heads = [f"{name}, {size:,}" for size in sizes for name in (_OURS, _THEIRS)]
+    facts = machine.facts()
+    return "\n".join(
+        [
+            f"| | {' | '.join(heads)} |",
+            f"|---|{'---:|' * len(heads)}",
+            _row("a step: `put_writes` and `put`, ms", "step", found, sizes),
+            _row(f"the same of {_SIDE_BY_SIDE} threads side by side, ms each", "side_by_side", found, sizes),
+            _row("reading the newest checkpoint, ms", "newest", found, sizes),
+            _row("the history, ms a checkpoint", "listed", found, sizes),
+            _row("on disk, KB a checkpoint", "kilobytes", found, sizes),
+            "",
+            f"{facts['cpu_count']} cores, {facts['system']} {facts['kernel']}, {facts['python']}.",
+        ]
+    )
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="How often each saver has its turn.")
+@click.option("--size", "sizes", multiple=True, type=int, default=(10, 1000), show_default=True)
+@click.option("--page", is_flag=True, help="Write the figures into docs/integrations/langgraph.md.")
+def main(rounds: int, sizes: Sequence[int], page: bool) -> None:
+    """Measure LangGraph's checkpoints with posthouse, beside its own SQLite saver."""
+    machine.pin()
+    turns: dict[tuple[str, int], list[_Measured]] = {}
+    for number in range(rounds):
+        for size in sizes:
+            for name in (_OURS, _THEIRS)[:: 1 if number % 2 else -1]:
+                turns.setdefault((name, size), []).append(asyncio.run(_measure(name, size)))
+    medians = {place: _median(each) for place, each in turns.items()}
+    table = _table(medians, sizes)
+    click.echo(table)
+    if page:
+        _PAGE.write_text(fill_in(_PAGE.read_text(encoding="utf-8"), {"savers": table}), encoding="utf-8")
+
+
+def _median(turns: Sequence[_Measured]) -> _Measured:
+    names = _Measured.__struct_fields__
+    return _Measured(*(statistics.median(getattr(turn, name) for turn in turns) for name in names))
+
+
+if __name__ == "__main__":
+    main()

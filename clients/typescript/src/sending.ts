@@ -1,0 +1,102 @@
+/** Messages before they are sent: what an author can set on one, and how it is in a publish frame. */
+import type { Caller } from "./caller.js";
+import { TooLarge } from "./errors.js";
+import { writeBody } from "./frames.js";
+import { isId, newId } from "./ids.js";
+import { Publisher, type Receipt } from "./publishing.js";
+import { within, type CallOptions } from "./waiting.js";
+import { Limits, type Publication } from "./wire.js";
+
+/** The options of a reply, beside its body. */
+export interface ReplyOptions extends CallOptions {
+  /** The kind of message; "message" by default. */
+  readonly messageType?: string;
+  /** Notes beside the body: at most 32 names of 128 characters, with values of 1 KiB. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The message expires after this many seconds. */
+  readonly ttlSeconds?: number;
+  /** The message enters the log this many seconds later, by the worker's clock, even if it was down then. */
+  readonly delaySeconds?: number;
+  /** Its id, a UUID: a message that is sent twice with the same id is stored once. */
+  readonly id?: string;
+}
+
+/** The options of a message, beside its body. */
+export interface SendOptions extends ReplyOptions {
+  /** The id of the message that it answers. */
+  readonly replyTo?: string;
+}
+
+/** Who gets a message: a bot, by name or id, or the subscribers of a channel. */
+export type Recipient = string | { readonly channel: string };
+
+/** A message to send. */
+export interface Draft extends SendOptions {
+  readonly to: Recipient;
+  readonly body: unknown;
+  readonly id: string;
+  readonly expectsReply?: boolean;
+}
+
+export class Sender {
+  readonly publisher: Publisher;
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+    this.publisher = new Publisher(caller.connection);
+  }
+
+  /** Send a message; return when it is on the worker's disk. */
+  async send(draft: Draft): Promise<Receipt> {
+    draft.signal?.throwIfAborted();
+    const payload = write(draft);
+    const bytes = Buffer.byteLength(payload);
+    const bytesMax = (this.#caller.connection.welcome?.max_frame_bytes ?? Infinity) - Limits.PUBLISH_ROOM_BYTES;
+    if (bytes > bytesMax) {
+      const message = `the message has ${bytes} bytes; a frame has room for ${bytesMax}`;
+      throw new TooLarge({ code: "too_large", message });
+    }
+    const outgoing = this.publisher.publish(draft.id, payload);
+    const late = () => this.#caller.unavailable(`message ${draft.id}`, draft);
+    try {
+      return await within(outgoing.receipt.promise, this.#caller.seconds(draft), draft.signal, late);
+    } finally {
+      outgoing.isAbandoned = true;
+    }
+  }
+}
+
+/** Return a message with an id: the chosen one, or a new one. */
+export function draft(to: Recipient, body: unknown, options: SendOptions): Draft {
+  if (options.id === "") throw new TypeError("the id is empty: choose one, or leave it out for a new one");
+  return { ...options, to, body, id: options.id ?? newId() };
+}
+
+function write(draft: Draft): string {
+  const { to, body, id, messageType, replyTo, headers, expectsReply } = draft;
+  const message: Omit<Publication, "body"> = {
+    id,
+    recipient:
+      typeof to !== "string"
+        ? { type: "channel", name: to.channel }
+        : isId(to)
+          ? { type: "direct", bot_id: to }
+          : { type: "direct", bot: to },
+  };
+  if (messageType !== undefined) message.message_type = messageType;
+  if (replyTo !== undefined) message.reply_to = replyTo;
+  if (headers !== undefined) message.headers = headers;
+  if (expectsReply) message.expects_reply = true;
+  if (draft.ttlSeconds !== undefined) message.ttl = time("ttlSeconds", draft.ttlSeconds);
+  if (draft.delaySeconds !== undefined) message.delay = time("delaySeconds", draft.delaySeconds);
+  return `${JSON.stringify(message).slice(0, -1)},"body":${writeBody(body)}}`;
+}
+
+/** Return a time. Raise RangeError for one that JSON would write as null, which means no time at all. */
+function time(name: string, seconds: number): number {
+  if (!(seconds >= 0 && seconds <= Limits.WAIT_SECONDS_MAX)) {
+    throw new RangeError(`${name} must be a number of seconds up to ${Limits.WAIT_SECONDS_MAX}, not ${seconds}`);
+  }
+  return seconds;
+}

@@ -1,0 +1,175 @@
+/** What a client does when its session is lost, on a worker that does what a test says. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { connect, newId, type wire } from "posthouse";
+import { Router } from "zeromq";
+
+type Frame = wire.ClientFrame;
+
+/** A worker of the protocol page, as far as a test plays it. */
+class FakeWorker {
+  readonly #socket = new Router({ linger: 0 });
+  #peer: Buffer | undefined;
+  url = "";
+
+  async bind(): Promise<this> {
+    await this.#socket.bind("tcp://127.0.0.1:*");
+    this.url = this.#socket.lastEndpoint ?? "";
+    return this;
+  }
+
+  /** Wait for a frame of an op, passing over pings and extends. */
+  async take<Op extends Frame["op"]>(op: Op): Promise<Extract<Frame, { op: Op }>> {
+    for (;;) {
+      const [peer, data] = await this.#socket.receive();
+      assert.ok(peer && data);
+      const frame = JSON.parse(data.toString()) as Frame;
+      this.#peer = peer;
+      if (frame.op === op) return frame as Extract<Frame, { op: Op }>;
+      assert.ok(frame.op === "ping" || frame.op === "extend", `${frame.op} came in the place of ${op}`);
+    }
+  }
+
+  async send(frame: wire.WorkerFrame): Promise<void> {
+    await this.#socket.send([this.#peer ?? "", JSON.stringify(frame)]);
+  }
+
+  /** Take a hello, and welcome it. */
+  async welcome(fields: Partial<wire.Welcome> = {}): Promise<wire.Hello> {
+    const hello = await this.take("hello");
+    await this.send({
+      op: "welcome",
+      request: hello.request,
+      protocol: 1,
+      worker: "fake/1",
+      session: newId(),
+      epoch: "e1",
+      bot: "b",
+      bot_id: "00000000-0000-0000-0000-00000000000b",
+      max_in_flight: 100,
+      max_publish_in_flight: 4096,
+      heartbeat: 5,
+      session_timeout: 15,
+      ack_wait: 30,
+      max_deliver: 5,
+      max_frame_bytes: 1_048_576,
+      max_body_bytes: 262_144,
+      last_seq: 0,
+      ...fields,
+    });
+    return hello;
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}
+
+function message(seq: number, fields: Partial<wire.StoredMessage> = {}): wire.StoredMessage {
+  return {
+    seq,
+    id: newId(),
+    sender_bot_id: "00000000-0000-0000-0000-00000000000a",
+    sender_bot_name: "a",
+    recipient: { type: "direct", bot_id: "00000000-0000-0000-0000-00000000000b" },
+    message_type: "message",
+    body: seq,
+    reply_to: null,
+    headers: {},
+    timestamp: "2026-01-01T00:00:00.000000Z",
+    attempt: 1,
+    ...fields,
+  };
+}
+
+const LOST: wire.ErrorFrame = { op: "error", code: "unknown_session", message: "say hello first", retry: true };
+
+void test("unanswered requests are repeated as they were, and held messages named", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const connecting = connect({ bot: "b", url: worker.url });
+  const first = await worker.welcome();
+  const bot = await connecting;
+  assert.deepEqual([first.bot, first.holds, first.epoch, first.parts], ["b", undefined, undefined, true]);
+
+  const publishing = Promise.all([bot.publish("news", 1), bot.send("a", 2)]);
+  const sent = await worker.take("publish");
+  assert.equal(sent.messages.length, 2);
+  const asking = bot.ask("status", {});
+  const asked = await worker.take("status");
+  const [held, settled] = [message(7), message(8)];
+  await worker.send({ op: "deliver", messages: [held, settled] });
+  assert.equal((await bot.receive()).seq, 7);
+  await (await bot.receive()).ack();
+  assert.deepEqual((await worker.take("ack")).seqs, [8]);
+
+  await worker.send(LOST);
+  const again = await worker.welcome({ last_seq: 8 });
+  assert.deepEqual([again.token, again.epoch, again.holds], [first.token, "e1", [7]]);
+  assert.deepEqual(await worker.take("publish"), sent);
+  assert.deepEqual(await worker.take("status"), asked);
+  await worker.send({ op: "published", request: sent.request, seqs: [9, 10], duplicates: [0] });
+  assert.deepEqual((await publishing).map(({ seq, duplicate }) => [seq, duplicate]), [[9, true], [10, false]]);
+  await worker.send({ op: "ok", request: asked.request, value: { last_seq: 10 } });
+  assert.equal((await asking).last_seq, 10);
+
+  // What it holds and what it has settled are not given to the program again; the latter is acked again.
+  await worker.send({ op: "deliver", messages: [held, { ...settled, attempt: 2 }, message(11)] });
+  assert.equal((await bot.receive()).seq, 11);
+  assert.deepEqual((await worker.take("ack")).seqs, [8]);
+
+  // In another log, its seqs mean other messages.
+  await worker.send(LOST);
+  await worker.welcome({ epoch: "e2" });
+  await worker.send({ op: "deliver", messages: [message(7), message(8)] });
+  assert.deepEqual([(await bot.receive()).seq, (await bot.receive()).seq], [7, 8]);
+  await goodbye(worker, bot);
+});
+
+void test("a worker that is silent is left, and one that says where to go is followed", { timeout: 60_000 }, async () => {
+  const [standby, worker] = [await new FakeWorker().bind(), await new FakeWorker().bind()];
+  const connecting = connect({ bot: "b", url: standby.url });
+  const { request } = await standby.take("hello");
+  const elsewhere = { code: "elsewhere", message: "this worker stands by", retry: true };
+  await standby.send({ op: "error", request, ...elsewhere, details: { url: worker.url, tap: null } });
+  await worker.welcome({ heartbeat: 0.1, session_timeout: 0.5 });
+  const bot = await connecting;
+  assert.equal(bot.url, worker.url);
+  const { request: number } = await standby.take("hello"); // after half a second of silence, the given address again
+  await standby.send({ op: "error", request: number, ...elsewhere, details: { url: worker.url } });
+  await worker.welcome();
+  await worker.send({ op: "closing", url: standby.url });
+  await standby.welcome();
+  await goodbye(standby, bot);
+  worker.close();
+});
+
+void test("a reply that was stored meanwhile is found in the log, and given once", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const connecting = connect({ bot: "b", url: worker.url });
+  await worker.welcome();
+  const bot = await connecting;
+  const requesting = bot.request("a", "?");
+  const { request, messages } = await worker.take("publish");
+  const id = messages[0]?.id ?? "";
+  assert.equal(messages[0]?.expects_reply, true);
+  await worker.send({ op: "published", request, seqs: [1] });
+  await worker.send(LOST);
+  assert.deepEqual((await worker.welcome()).awaits, [id]);
+  const { attempt: _, ...reply } = message(2, { reply_to: id, body: "!" });
+  const looking = await worker.take("history");
+  assert.equal(looking.thread, id);
+  await worker.send({ op: "ok", request: looking.request, value: { messages: [reply], more: false } });
+  assert.equal((await requesting).body, "!");
+  await worker.send({ op: "deliver", messages: [{ ...reply, attempt: 1 } as wire.StoredMessage, message(3)] });
+  assert.equal((await bot.receive()).seq, 3);
+  assert.deepEqual((await worker.take("ack")).seqs, [2]);
+  await goodbye(worker, bot);
+});
+
+async function goodbye(worker: FakeWorker, bot: { close(): Promise<void> }): Promise<void> {
+  const closing = bot.close();
+  const { request } = await worker.take("goodbye");
+  await worker.send({ op: "ok", request });
+  await closing;
+  worker.close();
+}
