@@ -78,10 +78,10 @@ simulate: $(BIN)/.installed
 
 crash crash-postgresql: SECONDS ?= 3600
 crash crash-postgresql: JOBS = 1
-crash-postgresql: KIND = failovers
+crash-postgresql: KIND = failovers engine_counters
 crash crash-postgresql: $(BIN)/.installed
 	$(BIN)/python -m tests.crash --seconds $(SECONDS) --jobs $(or $(filter-out 0,$(JOBS)),1) \
-	  $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND))
+	  $(if $(SEED),--seed $(SEED)) $(addprefix --kind ,$(KIND))
 
 crash-patroni: SECONDS ?= 600
 crash-patroni: $(BIN)/.installed

@@ -17,11 +17,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    from . import sync
     from .bot import DEFAULT_TAP_URL, DEFAULT_URL, Bot, connect
     from .client.credentials import Credentials
-    from .client.draft import Draft
+    from .client.draft import Draft, Reply
     from .client.keyed import KeyedChange, KeyedStore, KeyedValue
     from .client.message import Message
+    from .client.middleware import Middleware
+    from .client.requesting import Gathered, Inquiry
+    from .client.sending import Sending
     from .client.waiting import Receipt
     from .errors import (
         AddressError,
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
         TooLarge,
         TooManyKeys,
         TooManySignals,
+        UnfitBody,
         UnknownBot,
         UnknownChannel,
         UnknownWorkflow,
@@ -112,6 +118,7 @@ if TYPE_CHECKING:
     from .runs.run import Run
     from .wire.answers import (
         FoundMessage,
+        KeptMessage,
         KeyAdded,
         KeysRevoked,
         ListedBot,
@@ -154,14 +161,17 @@ __all__ = [
     "Fenced",
     "Forbidden",
     "FoundMessage",
+    "Gathered",
     "GlobalOwner",
     "HandshakeError",
     "IdConflict",
+    "Inquiry",
     "IntervalTimes",
     "InvalidBody",
     "InvalidKey",
     "InvalidTransition",
     "InvalidValue",
+    "KeptMessage",
     "KeyAdded",
     "KeyRefused",
     "KeyedChange",
@@ -185,6 +195,7 @@ __all__ = [
     "MalformedAnswer",
     "MayAnswer",
     "Message",
+    "Middleware",
     "NotFound",
     "NotInFlight",
     "Overlap",
@@ -192,6 +203,7 @@ __all__ = [
     "RecordDamaged",
     "Rejected",
     "Reloaded",
+    "Reply",
     "ReplyTimeout",
     "RequestError",
     "ResultTimeout",
@@ -217,6 +229,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "ScheduleStatus",
+    "Sending",
     "Signal",
     "SlotsTaken",
     "StepChanged",
@@ -231,6 +244,7 @@ __all__ = [
     "TooLarge",
     "TooManyKeys",
     "TooManySignals",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnknownWorkflow",
@@ -247,6 +261,7 @@ __all__ = [
     "connect",
     "events",
     "step_threads",
+    "sync",
     "timestamp",
 ]
 
@@ -263,7 +278,10 @@ _MODULES = (
     "client.draft",
     "client.waiting",
     "client.message",
+    "client.sending",
+    "client.middleware",
     "client.keyed",
+    "client.requesting",
     "runs.calling",
     "runs.commits",
     "runs.handle",
@@ -275,7 +293,9 @@ because a command or a store needs few of them. So each comes after those that i
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
+    if name == "__version__":
+        return import_module("importlib.metadata").version("posthouse")
+    if name in ("errors", "sync"):
         return import_module(f".{name}", __name__)
     if name == "events":
         return import_module(".model.events", __name__)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import anyio
 import anyio.abc
@@ -24,15 +24,17 @@ from .client.bot_rights import BotRights
 from .client.caller import Caller
 from .client.connection import Connection
 from .client.credentials import Credentials
-from .client.draft import Draft, SendOptions
+from .client.draft import Draft, PublishOptions, SendOptions
 from .client.endpoint import DEFAULT_TAP_URL, DEFAULT_URL, Endpoint
 from .client.home import Home
-from .client.ids import chosen_id
+from .client.ids import checked_id, checked_name
 from .client.inbox import Inbox
 from .client.keyed import KeyedCaller, KeyedStore
 from .client.message import Message
+from .client.middleware import Middlewares
 from .client.removing import Removing
 from .client.replies import Replies
+from .client.requesting import Requesting
 from .client.sending import Sender
 from .client.serving import Application
 from .client.settling import Settler
@@ -44,7 +46,7 @@ from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.executing import RunFunctions
 from .runs.handlers import Handlers
 from .runs.repository import RemoteWorkflows
-from .wire.answers import SubscriptionEnd, SubscriptionStart
+from .wire.answers import KeptMessage, SubscriptionEnd, SubscriptionStart
 from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
@@ -58,11 +60,13 @@ _SILENT_SECONDS = 2.0
 """How long nothing is said while there is no worker."""
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
-_REPLY_SECONDS = 30.0
 _GRACE_SECONDS = 3600.0
 
+_Start: TypeAlias = Literal["new", "all"] | int | datetime
+"""Where a subscription starts: a seq, or a time with a zone."""
 
-class Bot(Asking, Removing, Handlers):
+
+class Bot(Asking, Removing, Requesting, Handlers):
     """A bot's connection: `async with bus.connect(...) as bot:`.
 
     Inside the context the bot keeps its session: after a restart of the worker it reconnects and repeats unanswered
@@ -88,8 +92,10 @@ class Bot(Asking, Removing, Handlers):
 
         `credentials`, or a file of them, or the one that POSTHOUSE_CREDENTIALS names, say who the bot is, and where
         its worker; `url` and `tap_url` may still be other ways there. Without credentials the bot needs a name, and
-        the addresses are `DEFAULT_URL` and, for `watch`, `DEFAULT_TAP_URL`. Raises CredentialsError. Where several
-        workers stand in for each other, both may be lists, and the bot finds the worker that serves.
+        the address is `DEFAULT_URL`. That of the tap, for `watch`, is told by the worker, or else
+        `DEFAULT_TAP_URL`. Where several workers stand in for each other, both may be lists, and the bot finds the
+        worker that serves. Raises CredentialsError, AddressError, and InvalidValue for what cannot be a name, an id
+        or a credit.
 
         `max_in_flight` (0 to 1000) is how many messages may be in flight for this bot; a bot with 0 only sends.
         Entering the context waits for a worker for `wait` seconds; None means forever. `context` is the ZeroMQ
@@ -101,11 +107,11 @@ class Bot(Asking, Removing, Handlers):
             if name is not None:
                 raise ValueError("a read-only session belongs to no bot: leave out its name")
             name = CONSOLE_NAME
-        name = endpoint.name_of(name)
+        name = checked_name("bot", endpoint.name_of(name))
         self._read_only, self._wait = read_only, wait
         self._has_context = context is not None
         self._made_in = os.getpid()
-        self._bot_id = bot_id
+        self._bot_id = None if bot_id is None else checked_id("bot_id", bot_id)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
         self._connection = Connection(
@@ -119,7 +125,8 @@ class Bot(Asking, Removing, Handlers):
         )
         caller = Caller(self._connection, endpoint.where, timeout)
         super().__init__(name, caller)
-        self._sender = Sender(caller)
+        self._middleware = Middlewares(name)
+        self._sender = Sender(name, caller, self._middleware)
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
@@ -127,13 +134,13 @@ class Bot(Asking, Removing, Handlers):
         """The keys of the worker's bots, for a bot that may manage them."""
         self.rights = BotRights(caller)
         """What bots may do, and the worker's configuration, for those who look after it."""
-        self.workflows = RemoteWorkflows(caller, self._settler)
+        self.workflows = RemoteWorkflows(caller, self._settler, self._middleware)
         """The worker's workflows; raises `bus.errors`, like those of an open store."""
         self._keyed = KeyedCaller(caller)
         answer = partial(take_answer, self.workflows)
-        self._run_functions = RunFunctions(self.workflows, self._connection.wakes)
+        self._run_functions = RunFunctions(self.workflows, self._connection.wakes, self._middleware)
         own = {APPROVE: answer, REJECT: answer}
-        self._application = Application(self, self._inbox, own, self._run_functions)
+        self._application = Application(self, self._inbox, own, self._run_functions, self._middleware)
         self.gaps: list[Gap] = []
         """The messages that the mailbox lost by retention or damage, as reported by the worker."""
 
@@ -269,36 +276,13 @@ class Bot(Asking, Removing, Handlers):
         """
         return await self._sender.send(Draft(to=to, body=body, **options))
 
-    async def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
-        """Publish on a channel, creating it if it does not exist; otherwise like `send`."""
-        return await self._sender.send(Draft(channel=channel, body=body, **options))
+    async def publish(self, channel: str, body: Any, **options: Unpack[PublishOptions]) -> Receipt:
+        """Publish on a channel, creating it if it does not exist; otherwise like `send`.
 
-    async def request(
-        self,
-        to: str,
-        body: Any,
-        *,
-        timeout: float = _REPLY_SECONDS,
-        message_type: str = "message",
-        headers: Mapping[str, str] | None = None,
-        id: str | None = None,
-    ) -> Message:
-        """Send a direct message and return the first reply to it, already settled.
-
-        The reply comes ahead of other waiting messages, and outside the credit: a bot can make requests even if all
-        its handlers are busy. Raises ReplyTimeout, which names the state of the message; a reply that comes later,
-        or after a restart of this bot, is an ordinary message. A reply that was stored while the connection was
-        broken is returned here too, and may also be delivered, as an ordinary message, to another process of this
-        bot.
-
-        Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
-        request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
+        With `retain` the message becomes the last value of the channel, in the same transaction, for those who
+        subscribe later. It stays until the next one, or for its `ttl`; a body of None clears it.
         """
-        message_id = chosen_id(id)
-        draft = Draft(
-            to=to, body=body, message_type=message_type, headers=headers or {}, id=message_id, expects_reply=True
-        )
-        return await self._replies.ask(draft, message_id, timeout=timeout)
+        return await self._sender.send(Draft(channel=channel, body=body, **options))
 
     async def send_all(self, drafts: Iterable[Draft]) -> list[Receipt]:
         """Send many messages, in order and in few frames; return when all are on disk.
@@ -313,16 +297,44 @@ class Bot(Asking, Removing, Handlers):
         """Return a keyed store of the worker, for values that bots share; nothing is sent before it is used."""
         return KeyedStore(name, self._keyed)
 
+    async def kv_stores(self) -> list[str]:
+        """Return the names of the keyed stores that have values, and that this bot may read."""
+        return await self._keyed.stores()
+
+    async def retained(self, channel: str) -> KeptMessage | None:
+        """Return the last value of a channel: the message that was published with `retain` last; None without one.
+
+        It may have left the log. With keys, it needs the right to read the channel.
+        """
+        return await self._keyed.retained(channel)
+
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    async def subscribe(
+        self, channel: str, *, start: _Start = ..., echo: bool = ..., group: str | None = ...
+    ) -> int: ...
+
+    @overload
+    async def subscribe(
+        self,
+        channel: str,
+        *,
+        start: _Start = ...,
+        echo: bool = ...,
+        group: str | None = ...,
+        retained: Literal[True],
+    ) -> KeptMessage | None: ...
 
     async def subscribe(
         self,
         channel: str,
         *,
-        start: Literal["new", "all"] | int | datetime = "new",
+        start: _Start = "new",
         echo: bool = False,
         group: str | None = None,
-    ) -> int:
+        retained: bool = False,
+    ) -> int | KeptMessage | None:
         """Subscribe to a channel permanently: the subscription survives this session and the worker's restarts.
 
         Returns the seq after which its messages are delivered. `start` is "new", "all", the first seq, or a time
@@ -331,6 +343,10 @@ class Bot(Asking, Removing, Handlers):
         With a `group`, each message goes to one of the bots that subscribed in the group of that name; unprocessed
         messages wait for all of them, even while none of them is connected. The first subscription opens the group
         at its `start`. Raises Conflict if the bot is subscribed in another way: individually, or in another group.
+
+        With `retained` it returns instead the last value of the channel, the message that was published with
+        `retain` last, or None without one: as it was when the subscription was made, so that all later ones are
+        delivered. If the bot was subscribed before, it is the present one, which may be delivered as well.
         """
         place: Literal["new", "all"] | StartAt
         if isinstance(start, datetime):
@@ -343,10 +359,12 @@ class Bot(Asking, Removing, Handlers):
             self._connection.deliveries.want_again()
         answer = await self._caller.request(
             f"the subscription to {channel!r}",
-            lambda number: Subscribe(request=number, channel=channel, start=place, echo=echo, group=group),
+            lambda number: Subscribe(
+                request=number, channel=channel, start=place, echo=echo, group=group, retained=retained
+            ),
             SubscriptionStart,
         )
-        return answer.start_seq
+        return answer.retained if retained else answer.start_seq
 
     async def unsubscribe(self, channel: str) -> bool:
         """End a subscription; return False if there was none.
@@ -368,9 +386,13 @@ class Bot(Asking, Removing, Handlers):
         """
         return _Messages(self._inbox)
 
-    async def receive(self) -> Message:
-        """Wait for the next message and return it. Raise ClosedError when the bot is closed."""
-        return await self._inbox.receive()
+    async def receive(self, *, timeout: float | None = None) -> Message:
+        """Wait for the next message and return it.
+
+        Raise TimeoutError if none comes within `timeout` seconds (None: wait forever), and ClosedError when the bot
+        is closed.
+        """
+        return await (self._inbox.receive() if timeout is None else self._inbox.receive_within(timeout))
 
     def receive_nowait(self) -> Message | None:
         """Return the next message that has arrived, or None."""

@@ -350,7 +350,7 @@ def _moved(bot: Bot, worker: Worker) -> Iterator[None]:
         context=worker.context,
     )
     own = set(vars(bot))
-    for name in ("_application", "_run_functions"):
+    for name in ("_application", "_middleware", "_run_functions"):
         vars(bot)[name].share(before[name])
     bot.workflows.encode, bot.workflows.decode = before["workflows"].encode, before["workflows"].decode
     vars(bot).update({name: value for name, value in before.items() if name not in own})

@@ -23,7 +23,17 @@ from .curve import CurveKeys, secure
 from .errors import AddressError
 from .wire.addresses import address_fault, is_ipv6, without_password
 
-__all__ = ["Break", "Departure", "Gate", "GatedPort", "Port", "allow_ipv6", "connect_command", "connect_tap"]
+__all__ = [
+    "Break",
+    "Departure",
+    "Gate",
+    "GatedPort",
+    "Port",
+    "allow_ipv6",
+    "check_address",
+    "connect_command",
+    "connect_tap",
+]
 
 _LINGER_MILLISECONDS = 1000
 """How long closing waits for frames to leave: enough for the last answers, not for a peer that is gone."""
@@ -282,7 +292,8 @@ def allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
         socket.setsockopt(zmq.IPV6, 1)
 
 
-def _check(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raise AddressError for an address that cannot be connected to."""
     fault = address_fault(address)
     if fault is not None:
         raise AddressError(without_password(address), fault)
@@ -293,7 +304,7 @@ def connect_command(context: zmq.Context[zmq.Socket[bytes]], address: str, keys:
 
     With `keys`, only to the worker that has its key.
     """
-    _check(address)
+    check_address(address)
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
@@ -317,7 +328,7 @@ def connect_tap(
     With `keys`, only to workers that have their key.
     """
     for address in addresses:
-        _check(address)
+        check_address(address)
     socket = context.socket(zmq.SUB)
     if keys is not None:
         secure(socket, keys)

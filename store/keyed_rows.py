@@ -11,16 +11,20 @@ from typing import Any
 from bus.errors import RecordDamaged
 from bus.model.keyed import StoredValue, ValueState
 from bus.model.keyed_unit import KeyedRow
+from bus.model.repository import FoundValue, SearchRequest
+from bus.model.searching import value_contains
 
 from .seals import is_sealed, seal
 
 __all__ = [
+    "BEFORE_NAMES",
     "CURRENT",
     "KEYED_COLUMNS",
     "KEYED_VALUES",
     "KEYS_COUNT",
     "VALUED",
     "altered_keys",
+    "found_values",
     "keyed_values",
     "row_without_value",
     "sealed_row",
@@ -34,6 +38,9 @@ CURRENT = "state IN ('json', 'bytes', 'deleted', 'expired')"
 """The condition of the index of keys."""
 
 VALUED = f"{CURRENT} AND state IN ('json', 'bytes')"
+
+BEFORE_NAMES = "/"
+"""What is before all names of stores that clients can name, and after the others."""
 
 KEYS_COUNT = f"SELECT COUNT(*) FROM keyed_values WHERE {VALUED}"
 
@@ -60,6 +67,16 @@ def keyed_values(rows: Iterable[Sequence[Any]], now: str | None = None) -> list[
             row = row.emptied(ValueState.EXPIRED)
         found.append(row.stored_value())
     return found
+
+
+def found_values(request: SearchRequest, rows: Iterable[Sequence[Any]]) -> list[FoundValue]:
+    """Return which rows of KEYED_VALUES have what is searched for; also damaged ones, which are to go as well."""
+    found = [KeyedRow(*columns[:-1]) for columns in rows]
+    return [
+        FoundValue(row.store, row.key, row.revision)
+        for row in found
+        if value_contains(request, row.stored_value(), row.store)
+    ]
 
 
 def altered_keys(rows: Iterable[Sequence[Any]]) -> list[str]:

@@ -21,6 +21,7 @@ from bus.model.repository import LogMessage, Lot, NewMessage, Page, StoredLot
 
 __all__ = [
     "ERASED_HEADERS",
+    "channels_of",
     "checksum",
     "erased_checksum",
     "in_log",
@@ -115,6 +116,11 @@ def erased_checksum(row: Sequence[Any]) -> int:
     """Return the checksum that a row has once it is erased."""
     message = msgspec.structs.replace(message_of(row), body=b"", headers=ERASED_HEADERS)
     return checksum(message.seq, message, message.timestamp)
+
+
+def channels_of(rows: Iterable[Sequence[Any]]) -> set[str]:
+    """Return the channels on which messages were published."""
+    return {row[5] for row in rows if row[5] is not None}
 
 
 def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...]]:

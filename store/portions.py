@@ -5,7 +5,10 @@ Pure.
 
 from __future__ import annotations
 
-__all__ = ["CANCELLED_RUNS"]
+__all__ = ["CANCELLED_RUNS", "FREED_PAGES"]
 
 CANCELLED_RUNS = 50
 """Runs that are cancelled with others: some 30 ms."""
+
+FREED_PAGES = 64
+"""Pages of a file that are given back to the system: some milliseconds, if they are in memory."""

@@ -72,6 +72,7 @@ _FOLDERS = (
     "clients",
     "integration",
     "client",
+    "integrations",
     "contract",
     "postgresql",
     "store",

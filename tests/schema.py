@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect as mi
 
+from bus.model.compacting import Compacted
 from bus.model.erasing import Erased, FoundContents
 from bus.model.removing import Removed
 from bus.wire import answers, limits
@@ -32,6 +33,7 @@ ANSWERS: dict[str, Any] = {
     "bots": answers.BotList,
     "channels": answers.ChannelList,
     "commit": answers.CommitAnswer,
+    "compact": Compacted,
     "dead_letters": answers.DeadLetterList[answers.ListedDeadLetter],
     "delayed": answers.DelayedList[answers.ListedDelayed],
     "enrol": answers.Enrolled,

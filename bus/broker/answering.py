@@ -19,7 +19,7 @@ from ..errors import RecordDamaged, StorageBusy, StorageFull, StoreFailure
 from ..model.repository import MessageLog
 from ..settings import Limits
 from ..wire.codec import encode, ok_frame
-from ..wire.frames import RETRY, Code, ErrorFrame, Refusal, Scrub, Workflow
+from ..wire.frames import RETRY, Code, Compact, ErrorFrame, Refusal, Scrub, Workflow
 from .outgoing import Outgoing
 from .queries import Queries
 
@@ -77,14 +77,14 @@ class Answering:
             question = self._questions.take(self._outgoing.has_room)
             if question is None:
                 await self._wait()
-            elif isinstance(question, Ask) and isinstance(question.query, Scrub):
+            elif isinstance(question, Ask) and isinstance(question.query, Scrub | Compact):
                 self._scrubs.append(question)
                 self._scrub.set()
             else:
                 await self._answer_one(question, carry_out)
 
     async def run_scrubs(self, carry_out: Callable[[list[Effect]], None]) -> None:
-        """Answer until cancelled what may take long, beside the others. Raises StoreFailure."""
+        """Answer until cancelled what may wait long for the writer, beside the others. Raises StoreFailure."""
         while True:
             while self._scrubs:
                 await self._answer_one(self._scrubs.popleft(), carry_out)

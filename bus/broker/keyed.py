@@ -8,15 +8,31 @@ from typing import Any
 from ..core.core import Core
 from ..core.effects import Ask, Effect, Moment
 from ..core.keyed_writing import keyed_write
+from ..core.retaining import kept_message
+from ..core.sight import Sight
 from ..errors import Refused
 from ..model.keyed import KeyedWrite
 from ..model.repository import KeyedRepository
+from ..model.retaining import RETAINED, retained_message
 from ..model.rights import Action
 from ..settings import Limits
 from ..settings_rights import KEYED_SCOPE
 from ..wire.frames import Refusal
-from ..wire.keyed_calls import DeleteValue, GetValue, KeyedCall, KeyedWritten, ListChanges, ListValues, PutValue
+from ..wire.keyed_calls import (
+    DeleteValue,
+    GetRetained,
+    GetValue,
+    KeyedCall,
+    KeyedWritten,
+    ListChanges,
+    ListStores,
+    ListValues,
+    PutValue,
+    StoreCall,
+    StoreNames,
+)
 from ..wire.limits import FRAME_ROOM_BYTES
+from ..wire.message_answers import KeptMessage
 
 __all__ = ["KEYED_WRITES", "KeyedAnswers"]
 
@@ -54,6 +70,11 @@ class KeyedAnswers:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+        if isinstance(call, GetRetained):
+            return await self._retained(ask, call.channel)
+        if isinstance(call, ListStores):
+            return await self._stores(ask, call)
+        assert isinstance(call, StoreCall), "there are no others"
         self._require(ask, Action.READ, f"{KEYED_SCOPE}{call.store}")
         bytes_max = self._limits.frame_bytes_max - FRAME_ROOM_BYTES
         match call:
@@ -71,6 +92,30 @@ class KeyedAnswers:
                 )
             case _:
                 raise AssertionError(call.method)
+
+    async def _stores(self, ask: Ask, call: ListStores) -> StoreNames:
+        """Return the names of stores that may be read."""
+        found: list[str] = []
+        after, access = call.after, self._core.permitting.access
+        while len(found) <= call.limit:
+            names = await self._store.list_stores(after, call.limit + 1)  # one more says that there are more
+            found += [
+                name
+                for name in names
+                if ask.principal is None or access.may(ask.principal, Action.READ, f"{KEYED_SCOPE}{name}")
+            ]
+            if len(names) <= call.limit:
+                break
+            after = names[-1]
+        return StoreNames(found[: call.limit], len(found) > call.limit)
+
+    async def _retained(self, ask: Ask, channel: str) -> KeptMessage | None:
+        """Return the last value of a channel that may be read."""
+        refusal = Sight(self._core.permitting.access, self._core.directory, ask.principal).unread_channel(channel)
+        if refusal is not None:
+            raise refusal
+        found = await self._store.get(RETAINED, channel)
+        return None if found is None else kept_message(retained_message(found))
 
     async def write(self, asked: Sequence[tuple[Ask, PutValue | DeleteValue]]) -> list[KeyedWritten | Exception]:
         """Carry out writes together, in order, and return the outcome of each. Raise StoreFailure."""

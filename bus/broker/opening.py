@@ -9,6 +9,7 @@ from ..core.core import Core
 from ..core.keyring import Keyring
 from ..model.repository import Store
 from ..settings import Settings
+from ..wire.addresses import tap_address
 from .broker import Broker, system_moment
 from .listening import Keyed, open_sockets
 from .membership import Membership
@@ -39,6 +40,7 @@ async def open_broker(
     else:
         sockets = membership.sockets
         sockets.serve(core.keyring)
+    core.welcoming.tap = settings.listen.advertised_tap or tap_address(sockets.tap.address)
     return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, membership=membership)
 
 

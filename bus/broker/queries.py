@@ -46,6 +46,7 @@ from ..wire.frames import (
     Bots,
     Channels,
     Code,
+    Compact,
     DeadLetters,
     DelayedQuery,
     History,
@@ -66,7 +67,7 @@ from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
 from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
-from .removing import removals, search
+from .removing import compact, removals, search
 from .subscribers import listed_patterns, listed_subscription
 
 __all__ = ["Queries"]
@@ -153,7 +154,7 @@ class Queries:
                 bot = None if query.bot is None else self._bot(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(directory, self._log, query, bot=bot, page=page)
-            case Search() | Removals() | Scrub():
+            case Search() | Removals() | Scrub() | Compact():
                 _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
             case Status():
@@ -161,7 +162,7 @@ class Queries:
             case _:
                 assert_never(query)
 
-    async def _remove(self, query: Search | Removals | Scrub, sight: Sight) -> msgspec.Struct:
+    async def _remove(self, query: Search | Removals | Scrub | Compact, sight: Sight) -> msgspec.Struct:
         match query:
             case Search():
                 sender = None if query.sender is None else self._sender_id(query.sender, sight)
@@ -171,6 +172,8 @@ class Queries:
             case Scrub():
                 await self._log.scrub(self._moment().wall)
                 return Scrubbed()
+            case Compact():
+                return await compact(self._log, query)
 
     def _meant(self, bot_id: str, query: MessageQuery, sight: Sight) -> FindRequest | int:
         """Return which message is asked for, by its id or by its seq. Raise Refusal."""

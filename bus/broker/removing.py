@@ -1,14 +1,15 @@
-"""The answers to `search`, `removals` and `scrub`: what is stored, and what was removed."""
+"""The answers to `search`, `removals` and `compact`: what is stored, what was removed, and the room it left."""
 
 from __future__ import annotations
 
+from ..errors import Conflict
 from ..model.erasing import Removal
-from ..model.repository import FoundContents, MessageLog, SearchRequest
+from ..model.repository import Compacted, FoundContents, MessageLog, SearchRequest
 from ..wire.answers import RemovalList
-from ..wire.frames import Code, Refusal, Removals, Search
+from ..wire.frames import Code, Compact, Refusal, Removals, Search
 from .paging import AnswerPage
 
-__all__ = ["removals", "search"]
+__all__ = ["compact", "removals", "search"]
 
 
 async def search(log: MessageLog, query: Search, sender_bot_id: str | None) -> FoundContents:
@@ -37,3 +38,11 @@ async def removals(log: MessageLog, query: Removals, frame_bytes_max: int) -> Re
     page = AnswerPage(Removal, frame_bytes_max)
     fits = page.add(found[: query.limit])
     return RemovalList(page.rows, more=not fits or len(found) > query.limit)
+
+
+async def compact(log: MessageLog, query: Compact) -> Compacted:
+    """Give a portion of the free room back. Raise Refusal if this store does not do so."""
+    try:
+        return await log.compact(dry_run=query.dry_run)
+    except Conflict as error:
+        raise Refusal(Code.CONFLICT, str(error)) from error

@@ -11,6 +11,7 @@ GROUPS = {
     "Worker": {
         "serve": "worker:serve",
         "demo": "bus.demo.demo:demo",
+        "bot": "bus.cli.runner:bot",
         "status": "bus.cli.messages:status",
         "top": "bus.cli.top:top",
         "doctor": "bus.cli.doctor:doctor",
@@ -24,6 +25,7 @@ GROUPS = {
         "request": "bus.cli.messages:request",
         "listen": "bus.cli.messages:listen",
         "history": "bus.cli.messages:history",
+        "kv": "bus.cli.values:kv",
     },
     "Looking": {
         "message": "bus.cli.looking:message",
@@ -67,6 +69,7 @@ GROUPS = {
         "restore": "bus.cli.databases:restore",
         "restored": "bus.cli.databases:restored",
         "check": "bus.cli.databases:check",
+        "compact": "bus.cli.compacting:compact",
         "export": "bus.cli.exporting:export",
         "import": "bus.cli.importing:import_",
         "move": "bus.cli.moving:move",

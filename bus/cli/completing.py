@@ -24,9 +24,11 @@ __all__ = [
     "complete_bots",
     "complete_channels",
     "complete_groups",
+    "complete_keys",
     "complete_mailboxes",
     "complete_runs",
     "complete_schedules",
+    "complete_stores",
     "complete_subscriptions",
     "complete_workflows",
 ]
@@ -36,6 +38,9 @@ _SECONDS = 1.0
 
 _RUNS_MAX = 100
 """Runs that are offered: the newest."""
+
+_KEYS_MAX = 50
+"""Keys of a store that are offered."""
 
 Offers = list[tuple[str, str]]
 """What may be meant, each with what it is."""
@@ -107,11 +112,26 @@ async def _schedules(bot: Bot, given: _Given) -> Offers:
     return [(each.id, "a schedule") for each in await bot.workflows.list_schedules(None)]
 
 
+async def _stores(bot: Bot, given: _Given) -> Offers:
+    return [(store, "a keyed store") for store in await bot.kv_stores()]
+
+
+def complete_keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the keys of the store that the command line names, which may have many."""
+
+    async def keys(bot: Bot, given: _Given) -> Offers:
+        found = await bot.kv(str(given.get("store"))).list(incomplete, limit=_KEYS_MAX)
+        return [(each.key, f"revision {each.revision}") for each in found]
+
+    return _of(keys)(context, parameter, incomplete)
+
+
 complete_bots = _of(_bots)
 complete_channels = _of(_channels)
 complete_groups = _of(_groups)
 complete_mailboxes = _of(_mailboxes)
 complete_runs = _of(_runs)
 complete_schedules = _of(_schedules)
+complete_stores = _of(_stores)
 complete_subscriptions = _of(_subscriptions)
 complete_workflows = _of(_workflows)

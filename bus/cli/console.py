@@ -39,6 +39,7 @@ __all__ = [
     "fact_lines",
     "json_line",
     "local_time",
+    "mebibytes",
     "message_value",
     "shortened",
     "show_dead_letter",
@@ -392,14 +393,19 @@ def show_status(status: WorkerStatus, url: str) -> None:
 
 
 def _disk(sizes: Mapping[str, int]) -> str:
-    database = f"{sizes['database_bytes'] / _MEBIBYTE:,.1f} MiB"
-    return f"{database}, and {sizes['wal_bytes'] / _MEBIBYTE:,.1f} MiB of WAL" if "wal_bytes" in sizes else database
+    database = mebibytes(sizes["database_bytes"])
+    return f"{database}, and {mebibytes(sizes['wal_bytes'])} of WAL" if "wal_bytes" in sizes else database
 
 
 def shortened(value: Any) -> str:
     """Return a value as JSON that fits into a table."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHORT_CHARACTERS else f"{text[: _SHORT_CHARACTERS - 1]}…"
+
+
+def mebibytes(size: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / _MEBIBYTE:,.1f} MiB"
 
 
 def amount(count: int, thing: str) -> str:

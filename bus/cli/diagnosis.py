@@ -123,7 +123,8 @@ def file_findings(database: Path, settings: Settings) -> Iterator[Finding]:
     if room < _LITTLE_ROOM_BYTES:
         yield _fault("disk", f"{shown}: bots get storage_full when it is used up; make room")
     elif room < max(_ROOM_BYTES, size // 10):
-        yield _warning("disk", f"{shown}: make room, or limit the log (posthouse prune, [retention])")
+        limit = "limit the log (posthouse prune, [retention]) and compact it (posthouse compact)"
+        yield _warning("disk", f"{shown}: make room, or {limit}")
     else:
         yield _ok("disk", shown)
     if not settings.security.has_keys:

@@ -52,6 +52,7 @@ from .streams import (
 __all__ = [
     "Impossible",
     "ask",
+    "code_of",
     "first",
     "open_bot",
     "run",
@@ -87,7 +88,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     except* (BusError, Impossible, StoreFailure) as errors:
         error = first(errors)
         show_error(_in_words(error))
-        code = _code_of(error)
+        code = code_of(error)
     except* OSError as errors:
         error = first(errors)
         assert isinstance(error, OSError)
@@ -126,7 +127,8 @@ def _in_words(error: BaseException) -> str:
     return str(error)
 
 
-def _code_of(error: BaseException) -> int:
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a command that an error ended."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 

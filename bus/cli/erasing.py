@@ -1,4 +1,4 @@
-"""The commands `erase`, `scrub` and `removals`: erasing messages and runs, and the records of it.
+"""The commands `erase`, `scrub` and `removals`: erasing messages, runs and keyed values, and the records of it.
 
 Owns the order: everything is found first, then erased in portions, and then the database is written anew. A command
 that is interrupted has erased some of it, and can be repeated: what is erased is not found again.
@@ -7,13 +7,15 @@ that is interrupted has erased some of it, and can be repeated: what is erased i
 from __future__ import annotations
 
 import sys
+from collections.abc import Sized
 from typing import Any
 
 import msgspec
 import rich_click as click
 
 from ..bot import Bot
-from ..model.erasing import Delayed, Erased, FoundRun
+from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue
+from ..model.retaining import RETAINED
 from .checking import progress
 from .completing import complete_bots
 from .console import Time, amount, show_json, show_rows
@@ -29,11 +31,12 @@ _PORTION = 250
 
 
 class _Found(msgspec.Struct):
-    """What was found: messages by their seqs, delayed messages, and runs by their ids."""
+    """What was found: messages by their seqs, delayed messages, runs by their ids, and keyed values."""
 
     messages: dict[int, str] = {}
     delayed: list[Delayed] = []
     runs: dict[str, FoundRun] = {}
+    values: list[FoundValue] = []
 
 
 def _pair(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, str] | None:
@@ -61,7 +64,7 @@ def _pair(context: click.Context, parameter: click.Parameter, value: str | None)
     "--body",
     metavar="PATH=VALUE",
     callback=_pair,
-    help="All messages with a value in their body, as customer.email=ann@example.org.",
+    help="All messages and keyed values with a value in them, as customer.email=ann@example.org.",
 )
 @click.option("--reference", metavar="TEXT", help="Kept with the record: a ticket, but nobody's name.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
@@ -78,10 +81,11 @@ def erase(
     dry_run: bool,
     no_scrub: bool,
 ) -> None:
-    """Erase the content of messages and runs for good: of the message ID, or of all that contains something.
+    """Erase messages, runs and keyed values for good: the message ID, or all that contains something.
 
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
-    passes over it. Delayed messages are removed. So are runs that have ended, with all their steps, if they contain
+    passes over it. Delayed messages are removed, and keyed values are deleted; of values that are bytes only the
+    keys are searched. So are runs that have ended, with all their steps, if they contain
     the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
     that began them, and it exits with 1: end them, and repeat the command. So it does if ID is not there, or was
     erased before.
@@ -105,17 +109,20 @@ def erase(
         return found, done
 
     found, done = ask(link, erased)
-    if message_id is not None and not (found.messages or found.delayed or found.runs):
+    if message_id is not None and not (found.messages or found.delayed or found.runs or found.values):
         show_error(f"nothing with the id {message_id} has contents: it was erased before, or never there")
         sys.exit(EXIT_REFUSED)
-    messages, delayed, runs = len(done.seqs), len(done.delayed), len(done.runs)
+    messages, delayed, runs, values = len(done.seqs), len(done.delayed), len(done.runs), len(done.values)
     if link.as_json:
-        done_now = {"messages": messages, "delayed": delayed, "runs": runs}
+        done_now = {"messages": messages, "delayed": delayed, "runs": runs, "values": values}
         show_json(done_now | {"runs_left": done.runs_left, "dry_run": dry_run})
     else:
         for seq in done.seqs if dry_run else ():
             say(plain(f"message {seq} with the id {found.messages[seq]}"))
-        what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')} and {amount(runs, 'run')}"
+        for value in found.values if dry_run else ():
+            say(plain(_named(value)))
+        what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')}, {amount(runs, 'run')}"
+        what += f" and {amount(values, 'keyed value')}"
         say(f"{what} {'would be erased' if dry_run else 'erased'}")
     for run in done.runs_left:
         note(f"run {run} is left: it has not ended, or one that started it may go on; end it, then repeat this")
@@ -125,7 +132,7 @@ def erase(
 
 async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
     """Search all of the store."""
-    found = _Found({}, [], {})
+    found = _Found({}, [], {}, [])
     last_seq = (await bot.status()).last_seq
     after: str | None = ""
     with progress() as tell:
@@ -134,6 +141,7 @@ async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
             found.messages.update(portion.messages)
             found.delayed += portion.delayed
             found.runs.update({run.id: run for run in portion.runs})
+            found.values += portion.values
             after = portion.after
             tell(("searching", min(portion.looked, last_seq), last_seq))
     return found
@@ -146,23 +154,37 @@ def _would_erase(found: _Found) -> Erased:
         tuple(found.delayed),
         tuple(id for id in found.runs if id not in left),
         tuple(left),
+        values=tuple(ErasedValue(each.store, each.revision) for each in found.values),
     )
+
+
+def _named(value: FoundValue) -> str:
+    if value.store == RETAINED:
+        return f"the last value of the channel {value.key}"
+    return f"the value of {value.key} in {value.store}"
 
 
 async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
     """Erase what was found, in portions, and return all that was done."""
-    seqs, delayed, runs = list(found.messages), found.delayed, list(found.runs)
-    total = max(len(seqs), len(delayed), len(runs))
+    seqs, delayed, runs, values = list(found.messages), found.delayed, list(found.runs), found.values
+    total = max(len(seqs), len(delayed), len(runs), len(values))
     done = Erased()
     with progress() as tell:
         for start in range(0, total, _PORTION):
             part = slice(start, start + _PORTION)
-            some = await bot.erase(seqs=seqs[part], delayed=delayed[part], runs=runs[part], reference=reference)
+            some = await bot.erase(
+                seqs=seqs[part],
+                delayed=delayed[part],
+                runs=runs[part],
+                values=values[part],
+                reference=reference,
+            )
             done = Erased(
                 done.seqs + some.seqs,
                 done.delayed + some.delayed,
                 done.runs + some.runs,
                 tuple(dict.fromkeys(done.runs_left + some.runs_left)),
+                values=done.values + some.values,
             )
             tell(("erasing", min(start + _PORTION, total), total))
     return done
@@ -218,6 +240,11 @@ def removals(link: Link, after: int, limit: int) -> None:
 
 
 def _erased(erased: Erased) -> str:
-    counts = (("message", erased.seqs), ("delayed message", erased.delayed), ("run", erased.runs))
+    counts: tuple[tuple[str, Sized], ...] = (
+        ("message", erased.seqs),
+        ("delayed message", erased.delayed),
+        ("run", erased.runs),
+        ("keyed value", erased.values),
+    )
     told = [amount(len(found), thing) for thing, found in counts if found]
     return f"{', '.join(told) or 'nothing'} erased"

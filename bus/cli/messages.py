@@ -54,15 +54,20 @@ def send(link: Link, to: str, draft: Draft) -> None:
 
 @click.command(cls=WithText)
 @click.argument("channel", callback=name_of, shell_complete=complete_channels)
+@click.option(
+    "--retain", is_flag=True, help="Keep it as the last value of the channel; BODY null clears that instead."
+)
 @drafted
 @linked()
-def publish(link: Link, channel: str, draft: Draft) -> None:
+def publish(link: Link, channel: str, draft: Draft, retain: bool) -> None:
     """Publish a message on CHANNEL, which is created if it does not exist.
 
     BODY is JSON, or otherwise treated as text; `-` reads it from standard input. The command returns when the
     message is on the worker's disk, and prints its seq in the log.
     """
-    _send(link, msgspec.structs.replace(draft, channel=channel))
+    if retain and draft.delay:
+        raise click.UsageError("a message that is delayed cannot be retained: leave out --retain or --delay")
+    _send(link, msgspec.structs.replace(draft, channel=channel, retain=retain))
 
 
 def _send(link: Link, draft: Draft) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "address_of",
     "asking",
     "beside",
+    "bodied",
     "body_of",
     "decoded",
     "drafted",
@@ -447,6 +448,14 @@ def worded(command: Command) -> Command:
             "--header", "headers", metavar="NAME=VALUE", multiple=True, callback=_headers, help="Repeatable."
         ),
         click.option("--type", "message_type", default="message", show_default=True, help="The kind of message."),
+    ):
+        command = part(command)
+    return bodied(command)
+
+
+def bodied(command: Command) -> Command:
+    """Add a body, which is JSON or a text, to a command."""
+    for part in (
         click.option(
             "--text",
             is_flag=True,

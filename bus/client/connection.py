@@ -294,7 +294,7 @@ class Connection:
         if lost := [seq for seq in welcome.not_held if seq in self.deliveries.held]:
             _logger.warning("%d messages are no longer in flight for this bot: %s", len(lost), lost[:10])
         self.welcome, self.refusal = welcome, None
-        self._endpoint.welcomed()
+        self._endpoint.welcomed(welcome.tap)
         self._open = True
         self.sessions += 1
         self._outbox.take()

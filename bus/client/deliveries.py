@@ -65,9 +65,14 @@ class Deliveries:
 
     def returning(self, hello: Hello, settling: Iterable[StoredMessage], frame_bytes_max: int) -> Hello:
         """Return a hello that names the messages that are held, and those whose settling was not answered."""
-        holds = sorted({*self.held, *(message.seq for message in settling)} - self.parked)
-        parked = sorted(self.parked)[: min(PARKED_MAX, frame_bytes_max // (2 * _SEQ_BYTES))]
-        return msgspec.structs.replace(hello, holds=holds[:HELD_MAX], parked=parked)
+        known = self.held | {message.seq: message for message in settling}
+        holds = sorted(known.keys() - self.parked)[:HELD_MAX]
+        parked = sorted(self.parked)[: min(PARKED_MAX, frame_bytes_max // (4 * _SEQ_BYTES))]
+        groups: dict[str, list[int]] = {}
+        for seq in [*holds, *parked]:
+            if (group := known[seq].group) is not None:
+                groups.setdefault(group, []).append(seq)
+        return msgspec.structs.replace(hello, holds=holds, parked=parked, held_groups=groups)
 
     def upkeep(self) -> list[Extend]:
         """Return what says that messages are still being worked on, to be sent from time to time."""

@@ -6,7 +6,7 @@ Owns what an author can set on a message, and its bytes in a publish frame.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -16,7 +16,7 @@ from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "ReplyOptions", "SendOptions", "payload", "publication"]
+__all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -41,6 +41,24 @@ class SendOptions(ReplyOptions, total=False):
     """The id of the message that it answers."""
 
 
+class PublishOptions(SendOptions, total=False):
+    """The options of a message on a channel, beside its body."""
+
+    retain: bool
+    """It becomes the last value of the channel, for those who subscribe later; a body of None clears that."""
+
+
+class Reply:
+    """What a handler returns if its reply is more than a body: `return bus.Reply(plan, message_type="plan")`."""
+
+    def __init__(self, body: Any, **options: Unpack[ReplyOptions]) -> None:
+        self.body = body
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.options}>"
+
+
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A message to publish, to a bot (name or id) or on a channel, with a body that can be written as JSON."""
 
@@ -54,6 +72,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     delay: float | None = None
     id: str | None = None
     expects_reply: bool = False
+    retain: bool = False
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
@@ -61,6 +80,8 @@ def publication(draft: Draft, message_id: str) -> Publication:
     if (draft.to is None) == (draft.channel is None):
         raise ValueError("a message needs either a bot or a channel")
     _check_times(draft)
+    if draft.retain and (draft.channel is None or draft.delay):
+        raise ValueError("only what is published on a channel, without a delay, can be retained")
     recipient: ToBot | ToChannel
     if draft.to is None:
         recipient = ToChannel(_text("channel", draft.channel))
@@ -81,6 +102,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
         ttl=draft.ttl,
         delay=draft.delay,
         expects_reply=draft.expects_reply,
+        retain=draft.retain,
     )
 
 

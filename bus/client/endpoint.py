@@ -28,14 +28,14 @@ from ..errors import (
     WorkerUnavailable,
     WrongWorker,
 )
-from ..transport import Break, Port, connect_command, connect_tap
-from ..wire.addresses import address_fault
+from ..transport import Break, Port, check_address, connect_command, connect_tap
+from ..wire.addresses import address_fault, reached_by
 from ..wire.keys import read_public, read_secret
 from .credentials import Credentials, read_credentials, take_next
 from .greeting import mechanism_at
 from .route import Route
 
-__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "VARIABLE", "Endpoint"]
+__all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "URL_VARIABLE", "VARIABLE", "Endpoint"]
 
 DEFAULT_URL = "tcp://127.0.0.1:7710"
 """The default address of a worker."""
@@ -45,6 +45,9 @@ DEFAULT_TAP_URL = "tcp://127.0.0.1:7711"
 
 VARIABLE = "POSTHOUSE_CREDENTIALS"
 """The environment variable with the name of a file of credentials."""
+
+URL_VARIABLE = "POSTHOUSE_URL"
+"""The one with the addresses of workers, for programs that name neither addresses nor credentials."""
 
 _UNFINISHED_MAX = 3
 """Handshakes in a row that end without a reason, before the reason is looked for: a worker that stops ends one."""
@@ -65,11 +68,15 @@ class Endpoint:
     ) -> None:
         """Read the credentials, or those that the environment names. Raise CredentialsError or AddressError."""
         urls, tap_urls = _listed(url), _listed(tap_url)
+        if not urls and credentials is None:
+            urls = os.environ.get(URL_VARIABLE, "").split()
         is_inproc = any(_is_inproc(each) for each in urls)
         if credentials is None and not is_inproc:
             credentials = os.environ.get(VARIABLE) or None
         elif credentials is not None and is_inproc:
             raise AddressError(urls[0], "inproc has no handshakes, and so no keys")
+        for each in (*urls, *tap_urls):
+            check_address(each)
         self.path = None if credentials is None or isinstance(credentials, Credentials) else os.fspath(credentials)
         """The file of the credentials, if they came from one."""
         self.credentials: Credentials | None
@@ -83,7 +90,7 @@ class Endpoint:
             raise CredentialsError(self.path or f"of {mine.bot}", fault)
         self.route = Route(urls or ([DEFAULT_URL] if mine is None else [mine.url, *mine.other_urls]))
         own_taps = [] if mine is None or mine.tap is None else [mine.tap, *mine.other_taps]
-        self._tap_urls = tap_urls or own_taps or [DEFAULT_TAP_URL]
+        self._tap_urls = tap_urls or own_taps
         self._tap_told: list[str] = []
         self._context = context
         self._unfinished = 0
@@ -99,7 +106,11 @@ class Endpoint:
     @property
     def tap_url(self) -> str:
         """The address of its tap, as far as it is known."""
-        return [*self._tap_told, *self._tap_urls][0]
+        return self._taps[0]
+
+    @property
+    def _taps(self) -> list[str]:
+        return list(dict.fromkeys([*self._tap_told, *self._tap_urls])) or [DEFAULT_TAP_URL]
 
     @property
     def where(self) -> str:
@@ -136,7 +147,7 @@ class Endpoint:
 
     def open_tap(self) -> Port:
         """Connect to the worker's tap, likewise; with those of several workers, of which one sends."""
-        return connect_tap(self.sockets, list(dict.fromkeys([*self._tap_told, *self._tap_urls])), self._keys)
+        return connect_tap(self.sockets, self._taps, self._keys)
 
     def sent_on(self, message: str, details: Mapping[str, Any] | None) -> WorkerUnavailable:
         """Note where another worker serves, as this one says; return what a caller is told if that is in vain."""
@@ -174,9 +185,12 @@ class Endpoint:
             _logger.warning("%s", error)
             return False
 
-    def welcomed(self) -> None:
-        """Note that a session was opened."""
+    def welcomed(self, tap: str | None) -> None:
+        """Note that a session was opened, at a worker that names its tap: for who was not told of one."""
         self._unfinished = 0
+        tap = None if tap is None else reached_by(tap, self.url)
+        if not self._tap_urls and self._may_connect(tap):
+            self._tap_told = [tap]
 
     async def judge(self, how: Break) -> HandshakeError | None:
         """Return why a worker and this bot did not accept each other; None if the next attempt may succeed."""

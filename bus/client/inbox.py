@@ -12,7 +12,9 @@ from collections.abc import Iterable
 import anyio
 import anyio.lowlevel
 
+from ..errors import InvalidValue
 from ..wire.frames import Credit, StoredMessage
+from ..wire.limits import CREDIT_MAX
 from .caller import Caller
 from .forgotten import Forgotten
 from .message import Message
@@ -29,6 +31,8 @@ class Inbox:
     """See the module. `max_in_flight` is how many messages may be in flight for the bot."""
 
     def __init__(self, name: str, caller: Caller, max_in_flight: int) -> None:
+        if not 0 <= max_in_flight <= CREDIT_MAX:
+            raise InvalidValue("max_in_flight", f"it must be 0 to {CREDIT_MAX}, not {max_in_flight}")
         self.max_in_flight = max_in_flight
         self._name = name
         self._caller = caller
@@ -66,6 +70,11 @@ class Inbox:
     def wake(self) -> None:
         """Wake waiting receivers: the connection may have ended."""
         self._arrived.set()
+
+    async def receive_within(self, seconds: float) -> Message:
+        """Wait for the next message, and raise TimeoutError if none comes in time."""
+        with anyio.fail_after(seconds):
+            return await self.receive()
 
     async def receive(self) -> Message:
         """Wait for the next message. Raise what ended the connection if there is none."""

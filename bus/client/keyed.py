@@ -20,6 +20,7 @@ from ..wire import keyed_calls as calls
 from ..wire.calls import read_result
 from ..wire.frames import Workflow
 from ..wire.limits import ANSWER_ITEMS_MAX
+from ..wire.message_answers import KeptMessage
 from ..wire.sending_frames import CommittedValue
 from .caller import Caller
 from .ids import chosen_id
@@ -77,6 +78,21 @@ class KeyedCaller:
         finally:
             self._room.leave(len(arguments))
         return read_result(call.method, value)
+
+    async def stores(self) -> list[str]:
+        """Return the names of the stores that have values."""
+        found: list[str] = []
+        more = True
+        while more:
+            page: calls.StoreNames = await self.call(calls.ListStores(after=found[-1] if found else ""))
+            found += page.stores
+            more = page.more
+        return found
+
+    async def retained(self, channel: str) -> KeptMessage | None:
+        """Return the last value of a channel."""
+        found: KeptMessage | None = await self.call(calls.GetRetained(channel=channel))
+        return found
 
     @property
     def epoch(self) -> str | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 import anyio
 
-from ..errors import ENDED, NOT_NOW
+from ..errors import ENDED, NOT_NOW, UnfitBody
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
@@ -19,32 +19,52 @@ from .draft import Draft, ReplyOptions
 from .ids import chosen_id
 from .sending import Sender
 from .settling import Delivered, Settler
+from .typed import read_as, type_name
 from .waiting import Receipt
 
-__all__ = ["Message", "was_cancelled"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    B = TypeVar("B", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    B = TypeVar("B", covariant=True)
+
+T = TypeVar("T")
+
+__all__ = ["Message", "never_fits", "was_cancelled"]
 
 _AGAIN_SECONDS = (0.1, 0.5, 2.0)
 """Waits before a reply is sent again if the worker gives no time; the last one repeats."""
 
 
-class Message(Delivered):
+class Message(Delivered, Generic[B]):
     """A delivered message, to be settled: `async with message:` does that automatically.
 
     Leaving the block normally acks. Leaving it by an exception naks, so that the message is redelivered after a
     while, and the exception propagates. A block that is cancelled, or left by LimitReached or StorageFull,
     releases: the message is redelivered without counting as a failure. RunCancelled and RunFailed make it a dead
-    letter, because a run that has ended is never opened again.
+    letter, because a run that has ended is never opened again; so does UnfitBody, raised of this message.
+
+    `Message[Goal]` is one whose body is a Goal.
     """
 
     def __init__(self, stored: StoredMessage, settler: Settler, sender: Sender) -> None:
         self.stored = stored
         self._settler = settler
         self._sender = sender
+        self._body: Any = stored.body
 
     @property
     def id(self) -> str:
         """Its id, chosen by the sender."""
         return self.stored.id
+
+    @property
+    def bot(self) -> str:
+        """The name of the bot that it was delivered to."""
+        return self._sender.bot
 
     @property
     def sender(self) -> str:
@@ -72,9 +92,25 @@ class Message(Delivered):
         return self.stored.message_type
 
     @property
-    def body(self) -> Any:
-        """The body, any JSON value."""
-        return self.stored.body
+    def body(self) -> B:
+        """The body: any JSON value, or of the type that its handler takes."""
+        body: B = self._body
+        return body
+
+    def body_as(self, kind: type[T]) -> T:
+        """Return the body as a value of a type: a Struct of msgspec, a dataclass, a TypedDict, a pydantic model.
+
+        Raises UnfitBody, which says where it does not fit.
+        """
+        try:
+            value: T = read_as(kind, self.stored.body)
+        except ValueError as error:
+            raise UnfitBody(self.id, type_name(kind), str(error)) from error.__cause__
+        return value
+
+    def read_body(self, kind: Any) -> None:
+        """Let `body` be of a type from now on. Raises UnfitBody."""
+        self._body = self.body_as(kind)
 
     @property
     def reply_to(self) -> str | None:
@@ -169,7 +205,7 @@ class Message(Delivered):
             await self.release()  # it awaits nothing, so it works in a cancelled scope
         elif isinstance(error, NOT_NOW):
             await self.release(error.retry_after)
-        elif isinstance(error, ENDED):
+        elif isinstance(error, ENDED) or never_fits(error, self):
             await self.term(str(error))
         else:
             await self.nak()
@@ -178,6 +214,11 @@ class Message(Delivered):
 def _check_delay(delay: float | None) -> None:
     if delay is not None and not 0 <= delay <= NAK_SECONDS_MAX:
         raise ValueError(f"delay must be a number of seconds from 0 to {NAK_SECONDS_MAX:,}, not {delay!r}")
+
+
+def never_fits(error: BaseException, message: Message) -> bool:
+    """Return True if an error says that the body of a message does not fit: it never will."""
+    return isinstance(error, UnfitBody) and error.message_id == message.id
 
 
 def was_cancelled(error: BaseException) -> bool:

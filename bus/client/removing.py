@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ..model.erasing import Delayed, Erased, FoundContents, Removal
+from ..model.compacting import Compacted
+from ..model.erasing import Delayed, Erased, FoundContents, FoundValue, Removal
 from ..model.removing import Removed
 from ..wire.answers import RemovalList, Scrubbed
 from ..wire.limits import ANSWER_ITEMS_MAX
@@ -16,6 +17,7 @@ from ..wire.removing_frames import (
     AtPath,
     BotOf,
     ChannelOf,
+    Compact,
     DeadLettersOf,
     DelayedMessage,
     DelayedOf,
@@ -28,6 +30,7 @@ from ..wire.removing_frames import (
     Scrub,
     Search,
     SubscriptionOf,
+    ValueToErase,
 )
 from .caller import Caller
 from .ids import chosen_id
@@ -58,12 +61,13 @@ class Removing:
         body: tuple[Sequence[str], str] | None = None,
         after: str = "",
     ) -> FoundContents:
-        """Return the messages and runs that contain something: a portion of them, from `after` on.
+        """Return the messages, runs and keyed values that contain something: a portion of them, from `after` on.
 
         Give one of: the `id` of a message or run (with `sender`, a name or id, of that bot's message); a `text`,
-        which is searched in bodies and headers of messages and in all of a run; a `header`, a name and its value; a
-        value in the `body`, after the names that lead to it. ASCII letters of both cases are equal. Erased messages
-        are not found.
+        which is searched in bodies and headers of messages, in all of a run, and in keyed values and their keys; a
+        `header`, a name and its value; a value in the `body` of a message, or in a keyed value, after the names
+        that lead to it. ASCII letters of both cases are equal. Erased messages are not found, and keyed values that
+        are bytes only by their keys.
 
         Continue with the portion's `after` until that is None.
         """
@@ -77,14 +81,16 @@ class Removing:
         seqs: Sequence[int] = (),
         delayed: Sequence[Delayed] = (),
         runs: Sequence[str] = (),
+        values: Sequence[FoundValue] = (),
         id: str | None = None,
         reference: str | None = None,
     ) -> Erased:
-        """Erase messages, remove delayed ones, and remove runs that have ended; return what was done.
+        """Erase messages, remove delayed ones, runs that have ended and keyed values; return what was done.
 
         At most 1,000 of each. An erased message keeps its place: its seq, id, sender, recipient, type and time. Its
         body is None, and it has no headers. Mailboxes that still wait for it pass over it, and their bots are told
-        of the gap. A delayed message is gone, and so is its id. Runs that have not ended are left, and named.
+        of the gap. A delayed message is gone, and so is its id. Runs that have not ended are left, and named. A
+        keyed value is deleted if it still has that revision; the last value of a channel goes with its message.
 
         A record of it is kept for good, with who asked, and a `reference` of yours (a line of text that should name
         nobody). Repeating an `id` changes nothing more.
@@ -95,6 +101,7 @@ class Removing:
             seqs=list(seqs),
             delayed=[DelayedMessage(each.id, each.sender_bot_id) for each in delayed],
             runs=list(runs),
+            values=[ValueToErase(each.store, each.key, each.revision) for each in values],
             reference=reference,
         )
         return await self._caller.request("the erasure", partial(_numbered, asked), Erased)
@@ -106,6 +113,19 @@ class Removing:
         waits for the end, however long it takes. It may be repeated.
         """
         await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give back a portion of the room that the database does not use; repeat it while there is more.
+
+        Others go on to write in between. With `dry_run`, only say how much room it is. With keys, it needs the
+        right `admin` on `erase`.
+
+        Raise Conflict if the database is PostgreSQL's, which does this by itself, or was made by an earlier version
+        and not written anew since (`scrub`). Raise LimitReached if another program reads the file, which cannot
+        become smaller before that is done: repeat this then.
+        """
+        asked = Compact(request=0, dry_run=dry_run)
+        return await self._caller.request("the compaction", partial(_numbered, asked), Compacted)
 
     async def discard_dead_letters(
         self,

@@ -91,7 +91,7 @@ class Replies:
         if reply.message is None:
             if self._connection.failure is not None:
                 raise self._connection.failure
-            raise ReplyTimeout(message_id, draft.to or "", timeout, await self._fate(message_id))
+            raise ReplyTimeout(message_id, draft.to or draft.channel or "", timeout, await self._fate(message_id))
         if reply.found:
             self._settle_found(reply.message)
         else:
@@ -111,8 +111,9 @@ class Replies:
     async def _fate(self, message_id: str) -> str:
         with anyio.move_on_after(_FATE_SECONDS):
             try:
-                return (await self._asking.find(message_id)).mailboxes[0].state
-            except (BusError, LookupError):
+                fates = (await self._asking.find(message_id)).mailboxes
+                return fates[0].state if fates else "nobody"
+            except BusError:
                 return "unknown"
         return "unknown"
 
@@ -212,7 +213,7 @@ class Replies:
 
 
 class _Reply(Awaited):
-    """The reply that one request awaits."""
+    """The reply that one request awaits. If a channel was asked, anybody may give it."""
 
     __slots__ = ("_asked", "found", "message")
 
@@ -225,4 +226,4 @@ class _Reply(Awaited):
 
     def is_from(self, message: StoredMessage) -> bool:
         """Return True if the bot that was asked, by its name or id, sent a message."""
-        return self._asked in (message.sender_bot_name, message.sender_bot_id)
+        return self._asked in (None, message.sender_bot_name, message.sender_bot_id)

@@ -3,21 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
 
 from .caller import Caller
 from .draft import Draft, payload
 from .ids import chosen_id
 from .waiting import Receipt, Ticket
 
-__all__ = ["Sender"]
+__all__ = ["SendNext", "SendOperation", "Sender", "Sending", "Through"]
+
+SendOperation = Literal["send", "publish", "request", "reply", "send_all", "commit"]
+"""The call by which messages are sent; that of a run is "commit" if they are sent in its transaction."""
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages that one call is about to send. Each has its id; a commit's are stored together, or not at all."""
+
+    sender: str
+    """The name of the bot."""
+    operation: SendOperation
+    drafts: tuple[Draft, ...]
+
+    def with_headers(self, headers: Mapping[str, str]) -> Sending:
+        """Return the same with these headers on each message, in the place of those with the same names."""
+        drafts = [
+            msgspec.structs.replace(draft, headers={**(draft.headers or {}), **headers}) for draft in self.drafts
+        ]
+        return msgspec.structs.replace(self, drafts=tuple(drafts))
+
+
+SendNext = Callable[[Sending], Awaitable[Sequence[Receipt]]]
+"""Sends messages, and returns their receipts, in order, when all are on disk."""
+
+
+class Through(Protocol):
+    """What messages pass before they are sent; false if it is nothing."""
+
+    def __bool__(self) -> bool: ...
+
+    async def send(self, operation: SendOperation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:
+        """Send messages by `send`, each with its id."""
+
+    def start(self, attributes: dict[str, str]) -> dict[str, str]:
+        """Return the attributes of a run that is to be started with these."""
 
 
 class Sender:
     """Sends messages on a bot's connection."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, bot: str, caller: Caller, through: Through) -> None:
+        self.bot = bot
+        """The name of the bot that sends."""
         self._caller = caller
+        self._through = through
 
     def __repr__(self) -> str:
         return f"<Sender {self._caller!r}>"
@@ -32,11 +73,24 @@ class Sender:
 
         Raises TimeoutError if that is not so by `due_at`, and that is before the bot's own timeout.
         """
-        [receipt] = await self.send_all((draft,), due_at)
+        [receipt] = await self._send((draft,), due_at, _operation(draft))
         return receipt
 
     async def send_all(self, drafts: Iterable[Draft], due_at: float = math.inf) -> list[Receipt]:
         """Send messages, and return their receipts when all are on disk; see `Bot.send_all` and `send`."""
+        return await self._send(drafts, due_at, "send_all")
+
+    async def _send(self, drafts: Iterable[Draft], due_at: float, operation: SendOperation) -> list[Receipt]:
+        if not self._through:
+            return await self._transmit(drafts, due_at)
+        drafts = list(drafts)
+        if not drafts:
+            return []
+        return list(
+            await self._through.send(operation, drafts, lambda sending: self._transmit(sending.drafts, due_at))
+        )
+
+    async def _transmit(self, drafts: Iterable[Draft], due_at: float) -> list[Receipt]:
         ids: list[str] = []
         payloads: list[bytes] = []
         caller = self._caller
@@ -63,3 +117,11 @@ class Sender:
                 raise outcome
             receipts.append(outcome)
         return receipts
+
+
+def _operation(draft: Draft) -> SendOperation:
+    if draft.expects_reply:
+        return "request"
+    if draft.reply_to is not None:
+        return "reply"
+    return "send" if draft.channel is None else "publish"

@@ -1,54 +1,32 @@
-"""A bot as an application: handlers, chosen by channel and type, that run concurrently until the bot is stopped.
+"""A bot as an application: handlers, chosen by channel and type, and serving them.
 
-Owns which handler gets a message, how many run at once, how a message is settled when its handler ends, and how a
-bot stops. Its rules:
-
-- If a handler returns, its message is acked; a return value other than None is stored as a reply first. If it
-  raises, a nak is sent and the error is logged. If it is cancelled, or stopped by one of the worker's limits, its
-  message is released: it is redelivered without counting as a failure.
-- If a handler meets a run that has failed or was cancelled (ENDED), its message becomes a dead letter at once, with
-  the
-  error as the reason: such a run is never opened again, so every retry would fail too.
-- A message without a handler becomes a dead letter, whose reason says so: it is neither lost nor redelivered again
-  and again. Add the handler, and retry it.
-- A handler that waits for a reply, or for a person, lends its place to another one. So bots that ask each other in
-  their handlers make progress, however few may run at once.
-- Stopping: no new messages are taken, running handlers finish or are cancelled, then comes the goodbye. Cancelling
-  the
-  caller stops in the same way: running handlers are shielded from it for as long as `stop_timeout` allows. One that
-  only waits in a run is cancelled at once.
+Owns which handler gets a message, and what a bot subscribes to. `service` passes messages to handlers.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
-from contextvars import Context, copy_context
-from datetime import datetime
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import anyio
 import anyio.abc
+import msgspec
 
-from ..errors import ENDED, NOT_NOW
 from ..model.patterns import WILDCARD, ChannelPattern
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
-from .functions import is_async
-from .home import Event, Home
+from .functions import body_type, check_handler
+from .ids import checked_channels, checked_name
 from .inbox import Inbox
-from .lending import Slot, slot
-from .message import Message, was_cancelled
+from .message import Message
+from .middleware import Middlewares
+from .service import Handler, OwnWork, Served, Service, StartPosition, WantedSubscription
+from .typed import check_readable
 
-__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "Handler", "OwnWork", "Served", "StartPosition"]
-
-Handler = Callable[[Message], Awaitable[Any]]
+__all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "HandlerKey", "Handling"]
 
 _H = TypeVar("_H", bound=Handler)
-
-StartPosition = Literal["new", "all"] | int | datetime
 
 CONCURRENCY = 10
 """Concurrent handlers by default: enough to wait side by side, few enough to share."""
@@ -56,18 +34,8 @@ CONCURRENCY = 10
 STOP_SECONDS = 10.0
 """How long running handlers may take to finish; process supervisors commonly kill after 30 s or more."""
 
-_logger = logging.getLogger("posthouse.client")
 
-
-class _Subscription(NamedTuple):
-    """How a bot subscribes to a channel when it starts."""
-
-    start: StartPosition
-    echo: bool
-    group: str | None
-
-
-class _Key(NamedTuple):
+class HandlerKey(NamedTuple):
     """What a handler is for: a channel, or None for direct messages; a type, or None for any."""
 
     channel: str | None
@@ -78,41 +46,17 @@ class _Key(NamedTuple):
         return f"{place}, {'any type' if self.message_type is None else f'message_type {self.message_type!r}'}"
 
 
-class Served(Protocol):
-    """What an application needs of its bot."""
+class Handling(msgspec.Struct, frozen=True):
+    """A handler, and the type as which it takes the bodies of messages; None if it takes them as they are."""
 
-    name: str
+    function: Handler
+    body: Any = None
 
-    @property
-    def is_entered(self) -> bool:
-        """Whether the bot is, or was, inside its context."""
-
-    def check_home(self) -> None:
-        """Raise RuntimeError in an event loop, thread or process other than the bot's."""
-
-    async def __aenter__(self) -> Any: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    async def subscribe(self, channel: str, *, start: StartPosition, echo: bool, group: str | None) -> int:
-        """Subscribe to a channel."""
-
-
-class OwnWork(Protocol):
-    """What a bot does while it serves, beside handling messages; false if there is nothing to do."""
-
-    def __bool__(self) -> bool: ...
-
-    async def prepare(self) -> None:
-        """Do what has to be done before the bot serves."""
-
-    async def serve(self, begin: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
-        """Work until cancelled; `begin` calls a function in a handler's place."""
-
-    def handler_of(self, message: Message) -> Handler | None:
-        """Return the handler of a message that belongs to this work, or None."""
+    async def __call__(self, message: Message) -> Any:
+        """Handle a message. Raise UnfitBody if its body is not of the type."""
+        if self.body is not None:
+            message.read_body(self.body)
+        return await self.function(message)
 
 
 class Application:
@@ -121,28 +65,36 @@ class Application:
     `own` are the bot's built-in handlers, for types of direct messages that its author has no handler for.
     """
 
-    def __init__(self, bot: Served, inbox: Inbox, own: Mapping[str, Handler], own_work: OwnWork) -> None:
+    def __init__(
+        self,
+        bot: Served,
+        inbox: Inbox,
+        own: Mapping[str, Handler],
+        own_work: OwnWork,
+        middleware: Middlewares,
+    ) -> None:
         self.own_work = own_work
+        self.middleware = middleware
         self._bot = bot
         self._inbox = inbox
-        self._own = {_Key(None, message_type): handler for message_type, handler in own.items()}
-        self._handlers: dict[_Key, Handler] = {}
+        self._own = {HandlerKey(None, message_type): handler for message_type, handler in own.items()}
+        self.handlers: dict[HandlerKey, Handling] = {}
         self._patterns: dict[str, ChannelPattern] = {}
-        self.subscriptions: dict[str, _Subscription] = {}
+        self.subscriptions: dict[str, WantedSubscription] = {}
         """What the bot subscribes to when it begins to serve."""
-        self._service: _Service | None = None
+        self._service: Service | None = None
 
     def __repr__(self) -> str:
-        return f"<Application of {self._bot.name!r} handlers={len(self._handlers)}>"
+        return f"<Application of {self._bot.name!r} handlers={len(self.handlers)}>"
 
     def share(self, other: Application) -> None:
         """Include the handlers and subscriptions of another application, also those that are added later."""
-        self._handlers, self.subscriptions = other._handlers, other.subscriptions
+        self.handlers, self.subscriptions = other.handlers, other.subscriptions
         self._patterns = other._patterns
 
-    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
+    def on_message(self, message_type: str | None = None, *, body: Any = None) -> Callable[[_H], _H]:
         """Register a handler of direct messages."""
-        return self._handling(_Key(None, message_type), "on_message")
+        return self._handling(HandlerKey(None, message_type), "on_message", body)
 
     def on_channel(
         self,
@@ -152,46 +104,51 @@ class Application:
         start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
+        body: Any = None,
     ) -> Callable[[_H], _H]:
         """Register a handler of a channel's messages."""
-        wanted = _Subscription(start, echo, group)
+        if not callable(channel):  # otherwise the parentheses are missing
+            checked_channels("channel", channel)
+        if group is not None:
+            checked_name("group", group)
+        wanted = WantedSubscription(start, echo, group)
         if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
         if isinstance(channel, str) and WILDCARD in channel:
             self._patterns[channel] = ChannelPattern(channel)
-        return self._handling(_Key(channel, message_type), "on_channel")
+        return self._handling(HandlerKey(channel, message_type), "on_channel", body)
 
-    def _handling(self, key: _Key, decorator: str) -> Callable[[_H], _H]:
+    def _handling(self, key: HandlerKey, decorator: str, body: Any) -> Callable[[_H], _H]:
         for part in key:
             if part is not None and not isinstance(part, str):
                 raise TypeError(f"write @bot.{decorator}(...) with parentheses")
 
         def register(handler: _H) -> _H:
-            if not is_async(handler):
-                raise TypeError(f"a handler must be an async function that takes a message, not {handler!r}")
-            if key in self._handlers:
+            check_handler(handler, "a handler", "a message")
+            if key in self.handlers:
                 raise ValueError(f"there is already a handler for {key}")
-            self._handlers[key] = handler
+            kind = body_type(handler) if body is None else body
+            if kind is not None:
+                check_readable(kind)
+            self.handlers[key] = Handling(handler, kind)
             return handler
 
         return register
 
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message, or None if there is none."""
-        key = _Key(message.channel, message.message_type)
+        key = HandlerKey(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
-        found = self._handlers.get(key) or own or self._handlers.get(_Key(key.channel, None))
-        return (
-            found
-            if found is not None or key.channel is None
-            else self._by_pattern(key.channel, message.message_type)
-        )
+        found = self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
+        if found is not None or key.channel is None:
+            return found
+        return self._by_pattern(key.channel, message.message_type)
 
     def _by_pattern(self, channel: str, message_type: str) -> Handler | None:
         """Return the handler of the first pattern that matches a channel without one of its own, or None."""
         names = (name for name, pattern in self._patterns.items() if pattern.matches(channel))
-        keys = (_Key(name, kind) for name in names for kind in (message_type, None))
-        return next((self._handlers[key] for key in keys if key in self._handlers), None)
+        keys = (HandlerKey(name, kind) for name in names for kind in (message_type, None))
+        return next((self.handlers[key] for key in keys if key in self.handlers), None)
 
     async def serve(
         self,
@@ -206,7 +163,7 @@ class Application:
         if self._service is not None:
             self._service.home.check()
             raise RuntimeError("the bot is already serving")
-        self._service = _Service(self, self._bot, self._inbox, concurrency=concurrency, stop_timeout=stop_timeout)
+        self._service = Service(self, self._bot, self._inbox, concurrency=concurrency, stop_timeout=stop_timeout)
         try:
             await self._service.run(task_status)
         finally:
@@ -248,253 +205,3 @@ class Application:
             async for _ in signals:
                 if self._service is not None:
                     self._service.stop()
-
-
-class _Idle:
-    """A task of a service that waits for its next message."""
-
-    __slots__ = ("message", "wake")
-
-    def __init__(self, wake: Event) -> None:
-        self.wake = wake
-        self.message: Message | None = None
-
-
-def _is_changed(before: Context) -> bool:
-    """Return True if the current context differs from a copy that was made of it before."""
-    now = copy_context()
-    return len(now) != len(before) or any(now.get(name, before) is not value for name, value in before.items())
-
-
-class _Service:
-    """One period of serving, from connecting to the goodbye."""
-
-    def __init__(
-        self, application: Application, bot: Served, inbox: Inbox, *, concurrency: int, stop_timeout: float
-    ) -> None:
-        self._application = application
-        self._bot = bot
-        self._inbox = inbox
-        self._concurrency = concurrency
-        self._stop_timeout = stop_timeout
-        # Fast, so that messages which arrive together are started together, and their replies share a frame.
-        self._free = anyio.Semaphore(concurrency, fast_acquire=True)
-        self._idle: list[_Idle] = []
-        self._lent = 0
-        self._parked = 0
-        self._waiting: set[Slot] = set()
-        """The places of handlers that only wait in their runs."""
-        self._taking = anyio.CancelScope()
-        self._working = anyio.CancelScope(shield=True)
-        self._handlers: anyio.CancelScope
-        self._tasks: anyio.abc.TaskGroup
-        self._stopped = anyio.Event()
-        self._failure: Exception | None = None
-        self.home = Home(f"bot {bot.name!r}")
-        self.home.enter()
-
-    def stop(self) -> None:
-        """Accept no more messages; if called a second time, cancel the handlers."""
-        if self._taking.cancel_called:
-            self._working.cancel()
-        self._taking.cancel()
-
-    async def run(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        bot, inbox, credit_before = self._bot, self._inbox, self._inbox.max_in_flight
-        with self._taking:
-            async with AsyncExitStack() as stack:
-                if not bot.is_entered:
-                    inbox.max_in_flight = self._concurrency
-                    await stack.enter_async_context(bot)
-                else:
-                    bot.check_home()
-                    stack.callback(inbox.grant, credit_before)
-                    await inbox.set_credit(self._concurrency)
-                for channel, wanted in self._application.subscriptions.items():
-                    await bot.subscribe(channel, start=wanted.start, echo=wanted.echo, group=wanted.group)
-                if self._application.own_work:
-                    await self._application.own_work.prepare()
-                task_status.started()
-                await self._work()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _work(self) -> None:
-        async with anyio.create_task_group() as taking:
-            with self._working:
-                async with anyio.create_task_group() as handlers:
-                    self._handlers, self._tasks = handlers.cancel_scope, handlers
-                    taking.start_soon(self._take, handlers)
-                    if self._application.own_work:
-                        taking.start_soon(self._serve_own, self._application.own_work)
-                    await self._stopped.wait()
-                    for idle in self._idle:
-                        idle.wake.set()
-                    for waiting in self._waiting:
-                        waiting.let_go()
-                    # Messages delivered now would only come back with a higher attempt.
-                    self._inbox.grant(0)
-                    self._working.deadline = anyio.current_time() + self._stop_timeout
-
-    async def _take(self, handlers: anyio.abc.TaskGroup) -> None:
-        try:
-            while True:
-                message = await self._inbox.receive()
-                try:
-                    await self._free.acquire()
-                except BaseException:
-                    self._inbox.put_first(message)
-                    raise
-                if self._idle:
-                    idle = self._idle.pop()
-                    idle.message = message
-                    idle.wake.set()
-                else:
-                    handlers.start_soon(self._keep_handling, message)
-        except Exception as error:  # raised by `run`, when the handlers have ended
-            self._failure = error
-        finally:
-            self._stopped.set()
-
-    def lend(self) -> None:
-        """Let another handler run in place of a waiting one: it may be the one that has to answer."""
-        self._lent += 1
-        self._grant_for_lent()
-        self._free.release()
-
-    async def take_back(self) -> None:
-        """Reclaim a handler's place, once one is free."""
-        await self._free.acquire()
-        self._lent -= 1
-        self._grant_for_lent()
-
-    def park(self, message: Message | None) -> bool:
-        """Let a message wait outside the credit, which its handler's place then does not need."""
-        parked = message is None or self._inbox.park(message)
-        if parked:
-            self._parked += 1
-            self._grant_for_lent()
-        return parked
-
-    def unpark(self, message: Message | None) -> None:
-        """Note that a handler goes on with its message."""
-        self._parked -= 1
-        if message is not None:
-            self._inbox.unpark(message)
-
-    def note_idle(self, place: Slot, idle: bool) -> None:
-        """Note whether a handler only waits, in its runs. When the bot stops, it is let go: that may take days."""
-        if not idle:
-            self._waiting.discard(place)
-            return
-        self._waiting.add(place)
-        if self._stopped.is_set():
-            place.let_go()
-
-    async def begin(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Call a function in a handler's place, once one is free; return when it has begun."""
-        await self._free.acquire()
-        self._tasks.start_soon(self._keep_working, work)
-
-    async def _keep_working(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            with anyio.CancelScope() as scope:
-                slot.set(Slot(self, None, scope))
-                await work()
-        finally:
-            self._free.release()
-
-    async def _serve_own(self, own: OwnWork) -> None:
-        try:
-            await own.serve(self.begin)
-        except Exception as error:  # raised by `run`, when the handlers have ended
-            self._failure = error
-            self._taking.cancel()
-
-    def _grant_for_lent(self) -> None:
-        credit = min(self._concurrency + max(self._lent - self._parked, 0), CREDIT_MAX)
-        if not self._stopped.is_set() and credit != self._inbox.max_in_flight:
-            self._inbox.grant(credit)
-
-    async def _keep_handling(self, first: Message) -> None:
-        """Handle messages, one after another: a new task for each one costs as much as all the rest.
-
-        The next handler must find what a new task's would. So this ends if a handler failed or was cancelled, or
-        changed its context variables.
-        """
-        message: Message | None = first
-        with anyio.CancelScope() as scope:
-            while message is not None:
-                slot.set(Slot(self, message, scope))
-                context = copy_context()
-                if not await self._handle(message, scope) or _is_changed(context) or self._stopped.is_set():
-                    return
-                message = await self._next()
-
-    async def _next(self) -> Message | None:
-        """Wait until this task is given another message; return None if it is to end."""
-        idle = _Idle(self.home.event())
-        self._idle.append(idle)
-        try:
-            await idle.wake.wait()
-        except BaseException as error:
-            if idle.message is None:
-                self._idle.remove(idle)
-            else:  # given to it in the turn in which it is cancelled
-                self._inbox.put_first(idle.message)
-                self._free.release()
-            if self._is_cancelled or not was_cancelled(error):
-                raise
-            return None  # an earlier handler's task was cancelled, too late: possible only in asyncio
-        return idle.message
-
-    @property
-    def _is_cancelled(self) -> bool:
-        return self._working.cancel_called or self._handlers.cancel_called
-
-    async def _handle(self, message: Message, scope: anyio.CancelScope) -> bool:
-        """Handle a message; return True if its handler returned."""
-        handler = self._application.handler_of(message)
-        try:
-            if handler is None:
-                await self._refuse(message)
-            else:
-                await self._answer(handler, message)
-            return True
-        except BaseException as error:
-            if was_cancelled(error):
-                if self._is_cancelled or scope.cancel_called:
-                    await message.release()
-                    raise
-                # Something that the handler awaited was cancelled, not the handler: possible only in asyncio.
-            elif not isinstance(error, Exception):
-                raise
-            await self._fail(message, error)
-            return False
-        finally:
-            self._free.release()
-
-    async def _answer(self, handler: Handler, message: Message) -> None:
-        value = await handler(message)
-        if value is not None:
-            await message.reply(value)
-        await message.ack()
-
-    async def _refuse(self, message: Message) -> None:
-        reason = f"no handler for message_type {message.message_type!r}"
-        if message.channel is not None:
-            reason += f" on channel {message.channel!r}"
-        _logger.warning("message %d becomes a dead letter: %s", message.seq, reason)
-        await message.term(reason)
-
-    async def _fail(self, message: Message, error: BaseException) -> None:
-        if isinstance(error, NOT_NOW):
-            _logger.warning("the handler of %r has to try again later: %s", message, error)
-            await message.release(error.retry_after)
-        elif isinstance(error, ENDED):
-            text = " ".join(str(error).split())  # an author's error may have many lines, and was logged before
-            _logger.warning("the handler of %r met a run that has ended, and is not retried: %s", message, text)
-            await message.term(str(error))
-        else:
-            _logger.error("the handler of %r failed", message, exc_info=error)
-            await message.nak()

@@ -41,7 +41,7 @@ class Administering:
         scheduling: Scheduling,
     ) -> None:
         self._access = access
-        self._erasing = Erasing(access, directory, batches, scheduling)
+        self.erasing = Erasing(access, directory, batches, scheduling)
         self._clearing = Clearing(
             access, directory, batches, scheduling=scheduling, subscribing=subscribing, keyring=keyring
         )
@@ -64,7 +64,7 @@ class Administering:
         """Handle a frame. Raise Refusal if it is invalid or not allowed."""
         principal = session.principal
         if isinstance(request, EraseFrame):
-            self._erasing.request(session, request)
+            self.erasing.request(session, request)
             return
         if isinstance(request, RemoveFrame):
             self._clearing.request(session, request)

@@ -146,6 +146,9 @@ class Checking:
         bot_id, channel = self._recipient(sender, publication)
         headers = _write_headers(publication.headers, self._limits) if publication.headers else _NO_HEADERS
         ttl, delay = publication.ttl, publication.delay
+        if publication.retain and (channel is None or delay):
+            text = "only what is published on a channel, without a delay, can be retained"
+            raise Refusal(Code.BAD_REQUEST, text)
         return Lot(
             [each.id for each in publications],
             [bytes(each.body) for each in publications],
@@ -159,6 +162,7 @@ class Checking:
             None if ttl is None else later(self._turn.moment.wall, ttl + (delay or 0.0)),
             later(self._turn.steady(), delay) if delay else None,
             tainted=self._permitting.is_external(sender),
+            retain=publication.retain,
         )
 
     def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:
@@ -196,6 +200,7 @@ def _are_alike(one: Publication, other: Publication) -> bool:
         and one.headers == other.headers
         and one.ttl == other.ttl
         and one.delay == other.delay
+        and one.retain == other.retain
     )
 
 

@@ -22,10 +22,11 @@ from ..mailbox.sessions import Session
 from ..model.records import Channel, RunStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..model.rights import Action
+from ..model.tracing import TRACED
 from ..wire.answers import CommitAnswer
 from ..wire.bodies import BODY_DEPTH_MAX, is_suspicious, value_fault
 from ..wire.codec import encode
-from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Refusal
+from ..wire.frames import RETRY, Code, Commit, ErrorFrame, Publication, Refusal
 from .admission import Admission
 from .batches import Batches, Job
 from .directory import Directory
@@ -277,6 +278,7 @@ def _encode(commit: Commit) -> bytes:
     for name in _LATER:
         if content[name] is None or (content[name] == [] and name != "result"):
             del content[name]
+    content["messages"] = [_untraced(message) for message in commit.messages]
     try:
         encoded = encode(content)
     except RecursionError:
@@ -295,3 +297,11 @@ def _encode(commit: Commit) -> bytes:
         if fault is not None:
             raise Refusal(Code.BAD_REQUEST, fault)
     return encoded
+
+
+def _untraced(message: Publication) -> Publication:
+    """Return a message without the headers of a trace: a commit that is sent again may belong to another span."""
+    if TRACED.isdisjoint(message.headers):
+        return message
+    headers = {name: value for name, value in message.headers.items() if name not in TRACED}
+    return msgspec.structs.replace(message, headers=headers)

@@ -14,12 +14,12 @@ from typing import get_args
 
 from ..mailbox.sessions import Session
 from ..wire.calls import CALLS
-from ..wire.frames import Code, Goodbye, May, Ping, Query, Refusal, RequestFrame, Scrub, Workflow
+from ..wire.frames import Code, Compact, Goodbye, May, Ping, Query, Refusal, RequestFrame, Scrub, Workflow
 from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 
 __all__ = ["greeted"]
 
-_ASKS = ({*get_args(Query)} - {Scrub}) | {Ping, Goodbye, May, PartFrame, WholeFrame, ReadPart}
+_ASKS = ({*get_args(Query)} - {Scrub, Compact}) | {Ping, Goodbye, May, PartFrame, WholeFrame, ReadPart}
 """What a read-only session may send, besides workflow calls that only read."""
 
 

@@ -138,14 +138,15 @@ class Core:
         )
         self._settling = Settling(self.directory, access, self._batches, self.dispatch, self._turn)
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
-        welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
-        self._opening = self._opened_by(welcoming)
+        self.welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
+        self._opening = self._opened_by(self.welcoming)
         keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
         self.keyring = keyring if settings.security.has_keys else None
         """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
             access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
+        self.administering.erasing.keyed = waking.keyed
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
             settings, waking, self._batches, directory=self.directory, dispatch=self.dispatch, turn=self._turn

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..mailbox.sessions import Session
-from ..model.repository import Delayed, Erase, Erased
+from ..model.repository import Delayed, Erase, Erased, FoundValue
 from ..model.rights import Action
 from ..wire.frames import Code, EraseFrame, Refusal
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
+from .keyed_watching import KeyedWatching
 from .scheduling import Scheduling
 
 __all__ = ["Erasing"]
@@ -34,6 +35,8 @@ class Erasing:
         self._scheduling = scheduling
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
+        self.keyed: KeyedWatching | None = None
+        """Who is told that keyed values were erased."""
 
     def __repr__(self) -> str:
         return f"<Erasing {self._batches}>"
@@ -53,6 +56,7 @@ class Erasing:
             tuple(Delayed(each.id, each.sender_bot_id) for each in request.delayed),
             tuple(request.runs),
             request.reference,
+            tuple(FoundValue(each.store, each.key, each.revision) for each in request.values),
         )
         self._batches.add(_EraseJob(self, session.address, request.request, change))
 
@@ -65,7 +69,10 @@ class Erasing:
         if not erased.again:
             self._scheduling.cancelled(Counter(each.sender_bot_id for each in erased.delayed))
             counts = {"messages": len(erased.seqs), "delayed": len(erased.delayed), "runs": len(erased.runs)}
+            counts["values"] = len(erased.values)
             self._turn.note("contents_erased", address=address, removal=change.id, **counts)
+            if self.keyed is not None:
+                self.keyed.changed(dict.fromkeys(value.store for value in erased.values))
         self._turn.answer(address, number, erased)
 
     def refused(self, address: bytes, number: int, code: Code, message: str) -> None:

@@ -46,10 +46,11 @@ def keyed_write(asked: PutValue | DeleteValue | CommittedValue, bot_id: str, lim
 def _checked(state: ValueState, key: str, value: msgspec.Raw) -> tuple[str, int]:
     """Return a value as JSON, and its size."""
     written = bytes(value)
-    if state is ValueState.JSON:
-        return written.decode(), len(written)
     try:
+        if state is ValueState.JSON:
+            return written.decode(), len(written)
         text = msgspec.json.decode(written, type=str)
         return written.decode(), len(binascii.a2b_base64(text, strict_mode=True))
     except (msgspec.DecodeError, ValueError):
-        raise InvalidValue(f"the value of {key!r}", "bytes are a string of base64, with its padding") from None
+        wanted = "JSON is UTF-8" if state is ValueState.JSON else "bytes are a string of base64, with its padding"
+        raise InvalidValue(f"the value of {key!r}", wanted) from None

@@ -150,8 +150,10 @@ class _AddJob(Job[Subscribed]):
         pattern = _pattern(change, change.start_seq or 0)
         missing = [channel for channel, _ in self._matching.missing(change.bot_id, [pattern])]
         missing += self._matching.allowed(pattern, directory_has)
-        of = (change.subscribed_at, change.start_seq, change.echo, change.group, change.pattern)
-        self._brought = [AddSubscription(change.bot_id, channel, *of) for channel in missing]
+        of = (change.subscribed_at, change.start_seq, change.echo, change.group)
+        self._brought = [
+            AddSubscription(change.bot_id, channel, *of, pattern=change.pattern) for channel in missing
+        ]
         self.changes = [change, *self._brought]
         self.mailboxes = [directory.mailboxes[change.bot_id]]
         self._matching.prepare(self._brought)

@@ -16,7 +16,7 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Asked, Session
@@ -60,6 +60,7 @@ class Returning:
     ) -> list[int]:
         """Put in flight for a session what its client holds; return the seqs that it cannot keep."""
         now = self._turn.moment.now
+        is_of = _came_by(hello)
         mailboxes = self._directory.mailboxes_of(session.bot_id)
         self._come_back(session, self._mailboxes_awaiting(session))
         forgotten: defaultdict[Mailbox, list[Surveyed]] = defaultdict(list)
@@ -67,14 +68,16 @@ class Returning:
             for mailbox in mailboxes:
                 mailbox.claims.note_source(message)
             at = self._mailbox_of(session, message)
-            if at is not None and not any(mailbox.has(message.seq) for mailbox in mailboxes):
+            if at is None or not is_of(message.seq, at):
+                continue
+            if not any(mailbox.has(message.seq) and is_of(message.seq, mailbox) for mailbox in mailboxes):
                 forgotten[at].append(message)
         for mailbox, messages in forgotten.items():
             mailbox.claims.remember(messages)
         kept: set[int] = set()
         holds = self._holds(hello)
         for mailbox in mailboxes:
-            seqs = [seq for seq in holds if mailbox.has(seq) and seq not in kept]
+            seqs = [seq for seq in holds if mailbox.has(seq) and is_of(seq, mailbox) and seq not in kept]
             if seqs:
                 kept.update(mailbox.claims.keep(session, seqs, now, earlier=earlier))
                 self._dispatch.touch(mailbox)
@@ -128,3 +131,14 @@ class Returning:
             return self._directory.mailboxes[session.bot_id] if message.recipient_bot_id == session.bot_id else None
         subscription = self._directory.subscriptions_of(session.bot_id).get(channel)
         return None if subscription is None else self._directory.mailbox_for(subscription)
+
+
+def _came_by(hello: Hello) -> Callable[[int, Mailbox], bool]:
+    """Return what tells whether a mailbox may have delivered a message that a client holds.
+
+    The bot may have left that group, and have joined another one of the channel, in which the message waits.
+    """
+    if hello.held_groups is None:
+        return lambda seq, mailbox: True
+    groups = {seq: group for group, seqs in hello.held_groups.items() for seq in seqs}
+    return lambda seq, mailbox: groups.get(seq) == mailbox.group

@@ -30,6 +30,7 @@ from .founding import Founding
 from .matching import Matching
 from .pattern_requests import PatternRequests, manner
 from .pausing import Pausing
+from .retaining import kept_message
 from .shares import Shares
 
 __all__ = ["Subscribing"]
@@ -96,6 +97,9 @@ class Subscribing:
         start, channel = subscribe.start, subscribe.channel
         if WILDCARD in channel and (fault := channel_pattern_fault(channel)) is not None:
             raise Refusal(Code.BAD_REQUEST, f"the pattern {channel!r}: {fault}; {PATTERN_RULE}")
+        if WILDCARD in channel and subscribe.retained:
+            text = "the last value is that of one channel: ask for it with the channel's name"
+            raise Refusal(Code.BAD_REQUEST, text)
         if not isinstance(start, StartAt):
             self.subscribe(session, subscribe, 0 if start == "all" else None)
             return
@@ -202,7 +206,11 @@ class Subscribing:
             self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
             return
         start = SubscriptionStart(
-            subscribe.channel, subscribed.start_seq, created=subscribed.created, group=subscribed.group
+            subscribe.channel,
+            subscribed.start_seq,
+            created=subscribed.created,
+            group=subscribed.group,
+            retained=None if subscribed.retained is None else kept_message(subscribed.retained),
         )
         self._turn.answer(session.address, subscribe.request, start)
 
@@ -353,9 +361,9 @@ class _SubscribeJob(Job[Subscribed]):
         channel: Channel,
         mailbox: Mailbox | None,
     ) -> None:
-        since, bot_id = channel.created_at, session.bot_id
+        since, bot_id, echo, group = channel.created_at, session.bot_id, subscribe.echo, subscribe.group
         super().__init__(
-            changes=[AddSubscription(bot_id, channel.name, since, start_seq, subscribe.echo, subscribe.group)],
+            changes=[AddSubscription(bot_id, channel.name, since, start_seq, echo, group, subscribe.retained)],
             channels=[channel],
             mailboxes=[] if mailbox is None else [mailbox],
         )

@@ -26,6 +26,8 @@ class Welcoming:
         self._settings = settings
         self._worker = worker
         self._epoch = epoch
+        self.tap: str | None = None
+        """Where the tap is, once it is known."""
 
     def __repr__(self) -> str:
         return f"<Welcoming {self._worker} epoch={self._epoch}>"
@@ -68,6 +70,7 @@ class Welcoming:
                 not_held=list(not_held),
                 wakes=session.wakes,
                 opens_runs=True,
+                tap=self.tap,
                 max_parked=limits.parked_max,
                 max_parts_bytes=self._settings.whole_bytes_max,
                 max_output_bytes=self._settings.workflows.output_bytes_max,

@@ -26,6 +26,7 @@ __all__ = [
     "ReplyTimeout",
     "RequestError",
     "Revoked",
+    "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
     "UnsupportedProtocol",
@@ -64,7 +65,8 @@ class ReplyTimeout(BusError):
 
     `state` is the state of the message: "waiting" (stored, not delivered to the bot), "in_flight" (delivered to the
     bot), "returned" (returned by the bot, to be redelivered), "settled" (settled by the bot, without a reply),
-    "dead" (given up), or "unknown" if the worker could not be asked.
+    "dead" (given up), "nobody" (nobody was subscribed to the channel), or "unknown" if the worker could not be
+    asked. `bot` is who was asked: a bot, or a channel.
     """
 
     _WORDS: ClassVar[dict[str, str]] = {
@@ -73,6 +75,7 @@ class ReplyTimeout(BusError):
         "returned": "{bot} returned it, and it will be redelivered",
         "settled": "{bot} settled it without a reply",
         "dead": "{bot}'s mailbox gave up on it; see its dead letters",
+        "nobody": "nobody is subscribed to {bot}",
         "unknown": "its state is unknown, because the worker does not answer",
     }
 
@@ -82,6 +85,16 @@ class ReplyTimeout(BusError):
         self.message_id = message_id
         self.bot = bot
         self.state = state
+
+
+class UnfitBody(BusError, ValueError):
+    """The body of a message is not of the type as which it was read; `fault` says where, and what was expected."""
+
+    def __init__(self, message_id: str, type_name: str, fault: str) -> None:
+        super().__init__(f"the body does not fit {type_name}: {fault}")
+        self.message_id = message_id
+        self.type_name = type_name
+        self.fault = fault
 
 
 class MalformedAnswer(BusError):

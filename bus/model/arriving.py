@@ -13,12 +13,17 @@ from .changes import AddMessages, Change, Committed, CommitWork, ReleaseDue, Sav
 from .lots import Appended, Lot, Outcome, each, lots_of, outcome_of
 from .run_changes import RecoverRuns, StartScheduled
 
-__all__ = ["appended", "are_due", "fitting", "settled", "stored", "waits", "whole"]
+__all__ = ["appended", "are_due", "are_plain", "fitting", "settled", "stored", "waits", "whole"]
 
 
 def are_due(lots: Iterable[Lot]) -> bool:
     """Return True if messages are to be appended now, unless their sender used an id of theirs before."""
     return not any(lot.due_at or lot.known_only for lot in lots)
+
+
+def are_plain(lots: Iterable[Lot]) -> bool:
+    """Return True if, besides, there is nothing else to write for them."""
+    return not any(lot.due_at or lot.known_only or lot.retain for lot in lots)
 
 
 def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:

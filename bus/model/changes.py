@@ -372,7 +372,10 @@ class HistoryRequest(msgspec.Struct, frozen=True):
 
 
 class DelayedRequest(msgspec.Struct, frozen=True):
-    """Which delayed messages to return: of one sender or all, after one by its `due_at`, id and sender."""
+    """Which delayed messages to return: of one sender or all, after one by its `due_at`, id and sender.
+
+    If that one does not wait any more, they begin with the first that is due at its time.
+    """
 
     limit: int
     sender_bot_id: str | None = None

@@ -1,4 +1,4 @@
-"""Erasing: which messages and runs contain something, and what becomes of them.
+"""Erasing: which messages, runs and keyed values contain something, and what becomes of them.
 
 Owns what the broker and the log exchange about it. An erased message keeps its place in the log, with its seq, id,
 sender, recipient, type and time. Its body is empty, which no other message's is, and it has no headers.
@@ -8,27 +8,35 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from .keyed import KeyedWrite, ValueState
 from .removing import Removed
 
 __all__ = [
     "Delayed",
     "Erase",
     "Erased",
+    "ErasedValue",
     "FoundContents",
     "FoundRun",
+    "FoundValue",
     "Removal",
     "SearchRequest",
+    "deletions",
+    "erased_values",
 ]
 
 
 class SearchRequest(msgspec.Struct, frozen=True):
     """Which part of the store to search, and for what: an id, a text, a header, or a value in bodies.
 
-    With an `id`, the messages and the run that have it. With a `text`, what has it in a body, in headers, or in
-    anything of a run. With a `header`, a name and its value, messages that have it. With a `path`, names that lead
-    into a body, messages that have the `value` there. Of texts, ASCII letters of both cases are equal.
+    With an `id`, the messages and the run that have it. With a `text`, what has it in a body, in headers, in
+    anything of a run, or in a keyed value or its key. With a `header`, a name and its value, messages that have it.
+    With a `path`, names that lead into a body, messages and keyed values that have the `value` there. Of texts,
+    ASCII letters of both cases are equal. Values that are bytes are found by their keys alone.
 
     `after` is where the last portion ended: "" at the beginning.
     """
@@ -56,6 +64,14 @@ class FoundRun(msgspec.Struct, frozen=True):
     ended: bool
 
 
+class FoundValue(msgspec.Struct, frozen=True):
+    """A keyed value. The last value of a channel is in a store that no client can name (`retaining`)."""
+
+    store: str = msgspec.field(name="kv")
+    key: str
+    revision: int
+
+
 class FoundContents(msgspec.Struct, frozen=True):
     """A portion of what was found; `after` is where it ended, or None if that was all.
 
@@ -67,13 +83,15 @@ class FoundContents(msgspec.Struct, frozen=True):
     runs: list[FoundRun]
     after: str | None
     looked: int
+    values: list[FoundValue] = []
 
 
 class Erase(msgspec.Struct, frozen=True):
-    """Erase messages, remove delayed ones, and remove runs that have ended. Answered `Erased`.
+    """Erase messages, remove delayed ones, runs that have ended, and keyed values. Answered `Erased`.
 
-    A message is left while the run of its id has not ended, because that may need it to go on. What is
-    not there, or erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of
+    A message is left while the run of its id has not ended, because that may need it to go on. A keyed value is
+    removed if it still has that revision. The last value of a channel goes with its message. What is not there, or
+    erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of
     theirs. Repeating an id changes nothing, and is answered as it was the first time.
     """
 
@@ -85,10 +103,18 @@ class Erase(msgspec.Struct, frozen=True):
     delayed: tuple[Delayed, ...] = ()
     runs: tuple[str, ...] = ()
     reference: str | None = None
+    values: tuple[FoundValue, ...] = ()
+
+
+class ErasedValue(msgspec.Struct, frozen=True):
+    """A keyed value that was erased. Its key is not recorded: it may say whose it was."""
+
+    store: str = msgspec.field(name="kv")
+    revision: int
 
 
 class Erased(msgspec.Struct, frozen=True):
-    """What an erasure did: the messages, delayed messages and runs, and the runs that are left.
+    """What an erasure did: the messages, delayed messages, runs and keyed values, and the runs that are left.
 
     Runs are left that have not ended, or that were started by one that may go on; also those for which a message is
     left. `again` says that it was done
@@ -100,6 +126,7 @@ class Erased(msgspec.Struct, frozen=True):
     runs: tuple[str, ...] = ()
     runs_left: tuple[str, ...] = ()
     again: bool = False
+    values: tuple[ErasedValue, ...] = ()
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -120,3 +147,26 @@ class Removal(msgspec.Struct, frozen=True):
     scrubbed_at: str | None = None
     damaged: bool = False
     removed: Removed | None = None
+
+
+def deletions(values: Iterable[FoundValue], bot_id: str) -> list[KeyedWrite]:
+    """Return what removes keyed values, for a bot, if they are still those that were found."""
+    return [
+        KeyedWrite(
+            store=each.store,
+            key=each.key,
+            state=ValueState.DELETED,
+            value=None,
+            id=None,
+            bot_id=bot_id,
+            expected=each.revision,
+            keys_max=0,
+        )
+        for each in values
+    ]
+
+
+def erased_values(values: Iterable[FoundValue], outcomes: Iterable[object]) -> tuple[ErasedValue, ...]:
+    """Return which of these values were removed, from what became of each."""
+    done = zip(values, outcomes, strict=True)
+    return tuple(ErasedValue(each.store, each.revision) for each, outcome in done if isinstance(outcome, int))

@@ -176,6 +176,9 @@ class KeyedRepository(Protocol):
         a revision, as in a store that goes on from a backup; and RecordDamaged.
         """
 
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        """Return the names of stores that have values and follow a name, in order: those that clients can name."""
+
     async def last_revision(self) -> int:
         """Return the revision of the last write."""
 

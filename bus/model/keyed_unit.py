@@ -223,4 +223,5 @@ class KeyedUnit:
 def swept_markers(markers: Sequence[KeyedRow]) -> tuple[KeyedRow, list[int]]:
     """Return the mark that is left of old markers, among which is the one before, and the revisions to remove."""
     newest = max(markers)
-    return newest.emptied(ValueState.SWEPT), [row.revision for row in markers if row.revision != newest.revision]
+    mark = newest.emptied(ValueState.SWEPT)._replace(key="")  # which may say whose it was
+    return mark, [row.revision for row in markers if row.revision != newest.revision]

@@ -40,6 +40,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
     id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
     comes from outside, or answers a message that is. With `untainted_only` it is not stored if it turns out to be.
+    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`).
     """
 
     id: str
@@ -56,6 +57,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     known_only: bool = False
     tainted: bool = False
     untainted_only: bool = False
+    retain: bool = False
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +82,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
     known_only: bool = False
     tainted: bool = False
     untainted_only: bool = False
+    retain: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,6 +134,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.known_only,
                 self.tainted,
                 self.untainted_only,
+                self.retain,
             )
 
 

@@ -51,7 +51,18 @@ from .changes import (
     group_mailbox_id,
     timestamp_of,
 )
-from .erasing import Delayed, Erase, Erased, FoundContents, FoundRun, Removal, SearchRequest
+from .compacting import Compacted
+from .erasing import (
+    Delayed,
+    Erase,
+    Erased,
+    ErasedValue,
+    FoundContents,
+    FoundRun,
+    FoundValue,
+    Removal,
+    SearchRequest,
+)
 from .keyed import KeyedRepository, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed
 from .keys import Key
 from .leadership import Tenure
@@ -118,6 +129,7 @@ __all__ = [
     "CloseGroup",
     "CommitWork",
     "Committed",
+    "Compacted",
     "DeadLetter",
     "Delayed",
     "DelayedRequest",
@@ -127,9 +139,11 @@ __all__ = [
     "EndedRun",
     "Erase",
     "Erased",
+    "ErasedValue",
     "FindRequest",
     "FoundContents",
     "FoundRun",
+    "FoundValue",
     "Group",
     "HistoryRequest",
     "Key",
@@ -305,7 +319,7 @@ class MessageLog(Protocol):
         """Return a message: a LogMessage, or one that is not due yet. Raise RecordDamaged if it is damaged."""
 
     async def delayed(self, request: DelayedRequest) -> list[NewMessage]:
-        """Return messages that are not due yet, by when they are; damaged ones, which never are, are left out."""
+        """Return messages that are not due yet, in the order in which they will be; damaged ones are left out."""
 
     async def channel_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the number of messages of each of these channels."""
@@ -338,6 +352,13 @@ class MessageLog(Protocol):
 
         Nothing is stored meanwhile. Raise StorageBusy if another program reads the database, and StorageFull if
         there is no room. It may be repeated.
+        """
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Give a portion of the free room back to the system, while it is used; with `dry_run`, only say how much.
+
+        Raise Conflict if that is not the way of this store, or not before it was scrubbed. Raise StorageBusy if all
+        is free to go, but another program reads the database. It may be repeated.
         """
 
     async def sizes(self) -> dict[str, int]:

@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from .erasing import SearchRequest
+from .keyed import StoredValue, ValueState
+from .retaining import RETAINED, retained_message
 
-__all__ = ["Stage", "contains", "mentions", "needles_of"]
+__all__ = ["Stage", "contains", "mentions", "needles_of", "value_contains"]
 
 
 class Stage(enum.StrEnum):
@@ -25,6 +27,8 @@ class Stage(enum.StrEnum):
     RELEASED = "released"
     """Messages that were added since all were searched: delayed ones may have become due before they were."""
     RUNS = "runs"
+    VALUES = "values"
+    """Keyed values, by their revisions: one that is written meanwhile comes later."""
 
     def after(self, last: int | str, searched: int = 0) -> str:
         """Return where a portion ended, for `SearchRequest.after`; `searched` is how far the log was searched."""
@@ -37,14 +41,16 @@ class Stage(enum.StrEnum):
         if place == Stage.DELAYED:
             last, _, searched = last.partition(",")
             return Stage.DELAYED, str(int(last)), int(searched or 0)
+        if place == Stage.VALUES:
+            return Stage.VALUES, str(int(last)), 0
         if place in ("", Stage.MESSAGES, Stage.RELEASED):
             return Stage(place or "messages"), str(int(last or 0)), 0
         return Stage(place), last, 0
 
     @staticmethod
-    def following(request: SearchRequest) -> str | None:
+    def following(request: SearchRequest) -> str:
         """Return where to go on after the messages."""
-        return Stage.RUNS.after("") if request.text is not None else None
+        return Stage.RUNS.after("") if request.text is not None else Stage.VALUES.after(0)
 
     def columns(self, request: SearchRequest) -> tuple[str, ...]:
         """Return the columns of messages that are searched."""
@@ -83,7 +89,7 @@ def _units(char: str) -> Sequence[int]:
 def _wanted(request: SearchRequest) -> str:
     if request.header is not None:
         return request.header[1]
-    return request.text or request.value or ""
+    return request.text or request.value or request.id or ""
 
 
 def _lower(text: str) -> str:
@@ -100,6 +106,23 @@ def contains(request: SearchRequest, body: bytes, headers: bytes) -> bool:
     if request.path is not None:
         return _at(msgspec.json.decode(body), request.path, _lower(request.value or ""))
     return any(mentions(request, text.decode(errors="replace"), is_json=True) for text in (body, headers))
+
+
+def value_contains(request: SearchRequest, value: StoredValue, store: str) -> bool:
+    """Return True if a keyed value has what is searched for. The last value of a channel is a message."""
+    if store == RETAINED:
+        message = retained_message(value)
+        if request.id is not None:
+            return message.id == request.id and request.sender_bot_id in (None, message.sender_bot_id)
+        return contains(request, message.body, message.headers)
+    if request.text is not None and mentions(request, value.key, is_json=False):
+        return True
+    if request.header is not None or request.id is not None or value.state is not ValueState.JSON:
+        return False
+    written = bytes(value.value)
+    if request.path is not None:
+        return _at(msgspec.json.decode(written), request.path, _lower(request.value or ""))
+    return mentions(request, written.decode(), is_json=True)
 
 
 def mentions(request: SearchRequest, text: str, *, is_json: bool) -> bool:

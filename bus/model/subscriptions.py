@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from .lots import LogMessage
+
 __all__ = [
     "AddPattern",
     "AddSubscription",
@@ -29,6 +31,7 @@ class AddSubscription(msgspec.Struct, frozen=True):
     """Subscribe a bot to an existing channel; `start_seq=None` means the log's end. Answered `Subscribed`.
 
     With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start.
+    With `retained`, the last value of the channel is answered, too.
     An existing subscription stays as it is. But if that came by a pattern, and is of the same group or of none, one
     without a `pattern` takes it over: it does not end with the pattern any more.
     """
@@ -39,6 +42,7 @@ class AddSubscription(msgspec.Struct, frozen=True):
     start_seq: int | None = None
     echo: bool = False
     group: str | None = None
+    retained: bool = False
     pattern: str | None = None
 
 
@@ -81,12 +85,14 @@ class RemovePattern(msgspec.Struct, frozen=True):
 class Subscribed(msgspec.Struct, frozen=True):
     """A subscription; `created` is False if it existed before, perhaps in another `group`.
 
-    The start of a group's member is that of the group.
+    The start of a group's member is that of the group. `retained` is the last value of the channel, if it was asked
+    for and there is one.
     """
 
     start_seq: int
     created: bool
     group: str | None = None
+    retained: LogMessage | None = None
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -114,9 +120,8 @@ class PatternSubscription(msgspec.Struct, frozen=True):
     def of(self, channel: str, *, after_seq: int) -> AddSubscription:
         """Return the subscription that it brings to a channel, which starts after a seq, or at its own start."""
         start_seq = max(self.start_seq, after_seq)
-        return AddSubscription(
-            self.bot_id, channel, self.subscribed_at, start_seq, self.echo, self.group, self.pattern
-        )
+        of = (self.subscribed_at, start_seq, self.echo, self.group)
+        return AddSubscription(self.bot_id, channel, *of, pattern=self.pattern)
 
 
 def group_mailbox_id(channel: str, group: str) -> str:

@@ -19,6 +19,7 @@ from ..errors import NotFound, StepChanged
 from ..model.openings import check_input
 from ..model.records import RunStatus, StepStatus, WorkflowDefinition, WorkflowRun, WorkflowStepLog
 from ..model.retrying import SET_ASIDE
+from ..model.tracing import traced
 from ..model.values import same_json
 from ..wire.limits import NAME_CHARACTERS_MAX
 from .continuing import find_latest
@@ -133,6 +134,7 @@ class Children(Waits):
             concurrency_key=concurrency_key,
             run_at=run_at,
             definition=definition,
+            attributes=traced(self._recorder.run.attributes),
         )
 
     async def _start(self, name: str, step_id: str, child: Child) -> RunHandle:

@@ -6,8 +6,8 @@ after a lost session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -17,7 +17,9 @@ from ..client.draft import Draft, publication
 from ..client.ids import chosen_id
 from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
+from ..client.sending import Sending, Through
 from ..client.settling import Settler
+from ..client.waiting import Receipt
 from ..errors import Conflict, InvalidValue, NotInFlight
 from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from ..model.values import json_value, normal_record
@@ -26,7 +28,7 @@ from ..wire.frames import Commit
 from ..wire.limits import COMMIT_ITEMS_MAX
 from .remote_values import RemoteValues
 
-__all__ = ["CommitReceipt", "RemoteCommits"]
+__all__ = ["CommitReceipt", "Passed", "RemoteCommits"]
 
 _COMMIT_AGAIN_SECONDS = 0.05
 """How soon to retry a commit whose message was not redelivered yet: that usually takes some milliseconds."""
@@ -43,12 +45,28 @@ class CommitReceipt(msgspec.Struct, frozen=True):
     seqs: tuple[int | None, ...]
 
 
+class Passed(tuple[Draft, ...]):
+    """Messages of a commit that middleware has seen."""
+
+
+class _Stored(Protocol):
+    """The result of a commit."""
+
+    @property
+    def seqs(self) -> Sequence[int | None]:
+        """The seqs of its messages."""
+
+
+R = TypeVar("R", bound=_Stored)
+
+
 class RemoteCommits(RemoteValues):
     """The commit method of a bot's workflows."""
 
-    def __init__(self, caller: Caller, settler: Settler) -> None:
+    def __init__(self, caller: Caller, settler: Settler, through: Through) -> None:
         super().__init__(caller)
         self._settler = settler
+        self._through = through
 
     async def commit(
         self,
@@ -88,35 +106,56 @@ class RemoteCommits(RemoteValues):
         if len(messages) > COMMIT_ITEMS_MAX:
             raise InvalidValue("messages", f"a commit may have at most {COMMIT_ITEMS_MAX}, not {len(messages)}")
         acks = list(dict.fromkeys(acks))
-        publications = [publication(draft, chosen_id(draft.id)) for draft in messages]
         commit_id = chosen_id(id)
         steps = [normal_record(step, f"step {step.step_id!r}") for step in steps]
         context = json_value(context, "the context of a commit")
         result = json_value(result, "the result of a commit")
-        changes = [committed_value(change) for change in values]
+        commit = Commit(
+            request=0,
+            id=commit_id,
+            run_id=run_id,
+            fence=fence,
+            steps=list(steps),
+            context=context,
+            status=status,
+            error=error,
+            acks=[message.seq for message in acks],
+            result=result,
+            runs=list(runs),
+            signals=list(signals),
+            values=[committed_value(change) for change in values],
+        )
+        return await self.send_through(messages, lambda drafts: self._carry_out(commit, drafts, acks))
+
+    async def send_through(self, drafts: Sequence[Draft], commit: Callable[[Sequence[Draft]], Awaitable[R]]) -> R:
+        """Commit messages after the bot's middleware has seen them, once, however often they are committed."""
+        if not drafts or not self._through or isinstance(drafts, Passed):
+            return await commit(drafts)
+        committed: list[R] = []
+
+        async def carry_out(sending: Sending) -> list[Receipt]:
+            committed.append(await commit(Passed(sending.drafts)))
+            seqs = committed[0].seqs
+            return [
+                Receipt(draft.id or "", seq or 0, scheduled=seq is None)
+                for draft, seq in zip(sending.drafts, seqs, strict=True)
+            ]
+
+        await self._through.send("commit", drafts, carry_out)
+        if not committed:
+            raise RuntimeError("a bot's middleware did not call call_next: nothing was committed")
+        return committed[0]
+
+    async def _carry_out(self, commit: Commit, drafts: Sequence[Draft], acks: Sequence[Message]) -> CommitReceipt:
+        publications = [publication(draft, chosen_id(draft.id)) for draft in drafts]
 
         def frame(number: int) -> Commit:
-            return Commit(
-                request=number,
-                id=commit_id,
-                run_id=run_id,
-                fence=fence,
-                steps=list(steps),
-                context=context,
-                status=status,
-                error=error,
-                messages=publications,
-                acks=[message.seq for message in acks],
-                result=result,
-                runs=list(runs),
-                signals=list(signals),
-                values=changes,
-            )
+            return msgspec.structs.replace(commit, request=number, messages=publications)
 
         answer = await self._commit(frame, acks)
         for message in acks:
             self._settler.note_committed(message)
-        return CommitReceipt(commit_id, tuple(each.id for each in publications), tuple(answer.seqs))
+        return CommitReceipt(commit.id, tuple(each.id for each in publications), tuple(answer.seqs))
 
     async def _commit(self, frame: Callable[[int], Commit], acks: Sequence[Message]) -> CommitAnswer:
         """Send a commit, and again while the messages that it acks are being redelivered, as after a restart.

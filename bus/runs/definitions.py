@@ -14,6 +14,7 @@ import msgspec
 
 from ..client.caller import Caller
 from ..client.room import CallRoom
+from ..client.sending import Through
 from ..client.settling import Settler
 from ..client.waiting import FrameTooLarge
 from ..errors import TooLarge
@@ -34,8 +35,8 @@ _PORTION_RECORDS = 64
 class RemoteDefinitions(RemoteCommits):
     """The part of a bot's workflows that keeps definitions."""
 
-    def __init__(self, caller: Caller, settler: Settler) -> None:
-        super().__init__(caller, settler)
+    def __init__(self, caller: Caller, settler: Settler, through: Through) -> None:
+        super().__init__(caller, settler, through)
         self._room = CallRoom()
 
     async def save_definition(self, definition: WorkflowDefinition) -> None:

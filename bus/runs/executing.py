@@ -20,9 +20,10 @@ from typing import Any
 import anyio
 import msgspec
 
-from ..client.functions import is_async
+from ..client.functions import check_handler
 from ..client.lending import waiting_for_reply
 from ..client.message import Message
+from ..client.middleware import Middlewares
 from ..client.wakes import Wakes
 from ..errors import ENDED, RunLost
 from ..model.records import WORKER_ID, WorkflowDefinition
@@ -58,8 +59,9 @@ class _Registered(msgspec.Struct, frozen=True):
 class RunFunctions:
     """See the module. `wakes` says when something happens to runs."""
 
-    def __init__(self, workflows: RemoteWorkflows, wakes: Wakes) -> None:
+    def __init__(self, workflows: RemoteWorkflows, wakes: Wakes, middleware: Middlewares) -> None:
         self._workflows = workflows
+        self._middleware = middleware
         self._wakes = wakes
         self._functions: dict[str, _Registered] = {}
         self._open: set[str] = set()
@@ -82,8 +84,7 @@ class RunFunctions:
         self, workflow: str, function: RunFunction, definition: WorkflowDefinition | None, lease_seconds: float
     ) -> None:
         """Register the function of a workflow."""
-        if not is_async(function):
-            raise TypeError(f"a function for runs must be an async function that takes a run, not {function!r}")
+        check_handler(function, "a function for runs", "a run")
         if definition is not None and workflow not in (definition.name, definition.id):
             raise ValueError(f"the definition is named {definition.name!r}, not {workflow!r}")
         if workflow in self._functions:
@@ -181,7 +182,7 @@ class RunFunctions:
                 each.workflow, id=run_id, lease_seconds=each.lease_seconds, timeout=None
             ) as run:
                 if not run.completed:  # otherwise another program was faster
-                    value = await each.function(run)
+                    value = await self._middleware.execute(run, each.function)
                     if value is not None and not run.completed:
                         run.result = value
         except (*ENDED, RunLost) as error:

@@ -51,6 +51,11 @@ class Execution:
         return self._run.id
 
     @property
+    def attributes(self) -> dict[str, str]:
+        """The short texts by which it is found, with which it was started."""
+        return self._run.attributes
+
+    @property
     def context(self) -> dict[str, Any]:
         """The values that the steps share; saved by `save_context`, by each commit, and when the run completes."""
         return self._recorder.context

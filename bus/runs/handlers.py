@@ -5,14 +5,17 @@ Owns the decorators, and how serving begins and ends. What they do is in `client
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import anyio
 import anyio.abc
 from msgspec import UNSET
 
-from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, Handler, StartPosition
+from ..client.message import Message
+from ..client.middleware import Middleware, Middlewares
+from ..client.service import Handler, StartPosition
+from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, HandlerKey, Handling
 from ..model.records import WorkflowDefinition
 from .decorating import StepDecorator, step_decorator, with_input
 from .executing import RunFunction, RunFunctions
@@ -25,20 +28,80 @@ __all__ = ["Handlers"]
 _H = TypeVar("_H", bound=Handler)
 _R = TypeVar("_R", bound=RunFunction)
 _W = TypeVar("_W", bound=Callable[[Run, Any], Awaitable[Any]])
+_B = TypeVar("_B")
+_V = TypeVar("_V")
+
+
+class _Takes(Protocol[_B]):
+    """Registers a handler of messages whose bodies are of a type."""
+
+    def __call__(
+        self, handler: Callable[[Message[_B]], Awaitable[_V]], /
+    ) -> Callable[[Message[_B]], Awaitable[_V]]: ...
 
 
 class Handlers:
     """What a bot does when it serves."""
 
     _application: Application
+    _middleware: Middlewares
     _run_functions: RunFunctions
 
-    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]:
+    @overload
+    def on_message(self, message_type: str | None = None) -> Callable[[_H], _H]: ...
+
+    @overload
+    def on_message(self, message_type: str | None = None, *, body: type[_B]) -> _Takes[_B]: ...
+
+    @overload
+    def on_message(self, message_type: str | None = None, *, body: Any) -> Callable[[_H], _H]: ...
+
+    def on_message(self, message_type: str | None = None, *, body: Any = None) -> Any:
         """Register an async function as the handler of direct messages of a type, or of all other types.
 
-        It takes the Message. Returning acks; a value that is not None is sent as a reply first. Raising naks.
+        It takes the Message. Returning acks; a value that is not None is sent as a reply first, and a `bus.Reply`
+        with its options. Raising naks.
+
+        With `body=Goal`, or if the function annotates what it takes as `bus.Message[Goal]`, the message's body is
+        read as a Goal: a Struct of msgspec, a dataclass, a TypedDict, a pydantic model, or a type made of these. A
+        message whose body does not fit becomes a dead letter, whose reason says where, and is not retried.
         """
-        return self._application.on_message(message_type)
+        return self._application.on_message(message_type, body=body)
+
+    @overload
+    def on_channel(
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: StartPosition = "new",
+        echo: bool = False,
+        group: str | None = None,
+    ) -> Callable[[_H], _H]: ...
+
+    @overload
+    def on_channel(
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: StartPosition = "new",
+        echo: bool = False,
+        group: str | None = None,
+        body: type[_B],
+    ) -> _Takes[_B]: ...
+
+    @overload
+    def on_channel(
+        self,
+        channel: str,
+        message_type: str | None = None,
+        *,
+        start: StartPosition = "new",
+        echo: bool = False,
+        group: str | None = None,
+        body: Any,
+    ) -> Callable[[_H], _H]: ...
 
     def on_channel(
         self,
@@ -48,14 +111,27 @@ class Handlers:
         start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
-    ) -> Callable[[_H], _H]:
+        body: Any = None,
+    ) -> Any:
         """Register an async function as the handler of a channel's messages of a type, or of all other types.
 
         The bot subscribes to the channel when it starts to serve; `start`, `echo` and `group` are those of
         `subscribe`, and must be the same for all handlers of a channel. An existing subscription keeps its place. A
-        returned value is sent only to the sender, as a reply.
+        returned value is sent only to the sender, as a reply. `body` is that of `on_message`.
         """
-        return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group)
+        return self._application.on_channel(channel, message_type, start=start, echo=echo, group=group, body=body)
+
+    @property
+    def handlers(self) -> Mapping[HandlerKey, Handling]:
+        """The registered handlers, by channel and type."""
+        return self._application.handlers
+
+    def use(self, middleware: Middleware) -> None:
+        """Let an object of a `bus.Middleware` see what the bot sends, and what its handlers handle.
+
+        What was added first is outermost: it is called first, and sees the outcome last.
+        """
+        self._middleware.add(middleware)
 
     def on_run(
         self,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..client.caller import Caller
+from ..client.typed import Decode
 from ..model.exact import Encode
 from ..model.values import STEP_VALUE_BYTES_MAX
 from ..wire.limits import FRAME_ROOM_BYTES
-from .values import Decode, Values
+from .values import Values
 
 __all__ = ["RemoteValues"]
 

@@ -17,6 +17,7 @@ import msgspec
 
 from ..client.caller import Caller
 from ..client.ids import chosen_id
+from ..client.sending import Through
 from ..client.settling import Settler
 from ..model.filters import RunCounts, RunFilter
 from ..model.openings import OpenedRun, RunOpening
@@ -58,8 +59,8 @@ class RemoteWorkflows(RemoteSignals):
     Forbidden if a run is claimed for another bot; and LimitReached if the worker has too many calls in progress.
     """
 
-    def __init__(self, caller: Caller, settler: Settler) -> None:
-        super().__init__(caller, settler)
+    def __init__(self, caller: Caller, settler: Settler, through: Through) -> None:
+        super().__init__(caller, settler, through)
         self._backstop_seconds = _BACKSTOP_SECONDS
         self._timing = Timing()
         self._crowd = Crowd()
@@ -103,7 +104,7 @@ class RemoteWorkflows(RemoteSignals):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
-            attributes=attributes or {},
+            attributes=self._through.start(attributes or {}),
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,
@@ -138,7 +139,7 @@ class RemoteWorkflows(RemoteSignals):
             input=input,
             context=context or {},
             concurrency_key=concurrency_key,
-            attributes=attributes or {},
+            attributes=self._through.start(attributes or {}),
             trigger_type=trigger_type,
             trigger_payload=trigger_payload,
             definition=definition,

@@ -5,20 +5,22 @@ Owns what a block collects, and that it is sent to the worker in one call with o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Unpack, cast
 
 import msgspec
 import uuid_utils
 
-from ..client.draft import Draft, ReplyOptions, SendOptions, publication
+from ..client.draft import Draft, PublishOptions, ReplyOptions, SendOptions, publication
 from ..client.ids import chosen_id
 from ..client.keyed import KeyedChange, committed_value
 from ..client.message import Message
 from ..errors import StepChanged, TooLarge
 from ..model.records import CONTINUED, NewSignal, RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
+from ..model.tracing import traced
 from ..model.values import SIGNAL_BYTES_MAX, same_json
 from ..wire.codec import encode
 from .children import Child, child_id
@@ -60,6 +62,11 @@ class CommittingWorkflows(Protocol):
         values: Sequence[KeyedChange] = (),
     ) -> CommitResult:
         """Do all of it or nothing; with an id that was committed before, return the first answer."""
+
+    async def send_through(
+        self, drafts: Sequence[Draft], commit: Callable[[Sequence[Draft]], Awaitable[CommitResult]]
+    ) -> CommitResult:
+        """Commit messages after middleware has seen them, once, however often they are committed."""
 
 
 class RunCommit:
@@ -113,7 +120,7 @@ class RunCommit:
         """Send a direct message; the options are the fields of `bus.Draft`."""
         self.message(Draft(to=to, body=body, **options))
 
-    def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> None:
+    def publish(self, channel: str, body: Any, **options: Unpack[PublishOptions]) -> None:
         """Publish on a channel; the options are the fields of `bus.Draft`."""
         self.message(Draft(channel=channel, body=body, **options))
 
@@ -151,6 +158,7 @@ class RunCommit:
             workflow=workflow,
             input=recorder.value(input, "input", f"{self._step_id}/{what}"),
             concurrency_key=concurrency_key,
+            attributes=traced(recorder.run.attributes),
         )
         self._add_bytes(len(encode(child)))
         self._children[id] = child
@@ -323,8 +331,10 @@ class RunCommit:
             self._refuse_result()
         runs = await self._runs()
 
-        async def commit() -> CommitResult:
-            committed = await cast("CommittingWorkflows", hold.workflows).commit(
+        workflows = cast("CommittingWorkflows", hold.workflows)
+
+        async def commit(messages: Sequence[Draft]) -> CommitResult:
+            committed = await workflows.commit(
                 id=commit_id,
                 run_id=recorder.run_id,
                 fence=hold.fence,
@@ -332,7 +342,7 @@ class RunCommit:
                 context=context if changed else None,
                 status=RunStatus.COMPLETED if self._completes else None,
                 result=recorder.result if self._completes else None,
-                messages=self._messages,
+                messages=messages,
                 acks=self._acks,
                 runs=runs,
                 signals=self._signals,
@@ -352,5 +362,7 @@ class RunCommit:
                     "other steps are still running while this commit completes the run: await them first"
                 )
             await recorder.close_left()
-            committed = await hold.record(commit)
+            committed = await workflows.send_through(
+                self._messages, lambda messages: hold.record(partial(commit, messages))
+            )
         self._output, self.seqs = row.output, committed.seqs

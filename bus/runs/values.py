@@ -6,25 +6,16 @@ about values that come near a limit. A type that could not be read back is refus
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-import msgspec.inspect
-
+from ..client.typed import Decode, check_readable, read_as, type_name
 from ..errors import InvalidValue, TooLarge
-from ..model.exact import Encode, Exact, is_model
+from ..model.exact import Encode, Exact
 from ..model.values import exact_value, json_bytes
 
-__all__ = ["Context", "Decode", "ReadAs", "Values", "exact_argument"]
-
-Decode = Callable[[type, Any], Any]
-"""Returns a value of a type from the JSON value that was recorded of it.
-
-It raises NotImplementedError for a type that it does not know either.
-"""
+__all__ = ["Context", "ReadAs", "Values", "exact_argument"]
 
 _WARN_FRACTION = 0.5
 """The part of a limit beyond which a value is warned of: early enough to change the program."""
@@ -79,27 +70,14 @@ class Values:
 
     def reading(self, kind: Any) -> ReadAs:
         """Return what reads recorded values as a type. Raise TypeError if no value of it could be read."""
-        for custom in _custom_types(kind):
-            if self.decode is None and not is_model(custom):
-                raise TypeError(
-                    f"values of type {custom.__name__} cannot be read back from JSON: use a type that msgspec"
-                    " knows, a dataclass or a pydantic model, or set bot.workflows.decode"
-                )
-        return ReadAs(kind, self._decode)
-
-    def _decode(self, kind: type, value: Any) -> Any:
-        if self.decode is not None:
-            with contextlib.suppress(NotImplementedError):
-                return self.decode(kind, value)
-        if is_model(kind):
-            return kind.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
-        raise NotImplementedError(f"values of type {kind.__name__} cannot be read back")
+        check_readable(kind, ", or set bot.workflows.decode", self.decode)
+        return ReadAs(kind, self.decode)
 
 
 class ReadAs:
     """Reads recorded values as values of a type: the same ones whether they were recorded now or long ago."""
 
-    def __init__(self, kind: Any, decode: Decode) -> None:
+    def __init__(self, kind: Any, decode: Decode | None) -> None:
         self._kind = kind
         self._decode = decode
 
@@ -109,26 +87,10 @@ class ReadAs:
     def read(self, value: Any, what: str) -> Any:
         """Return a recorded value as a value of the type. Raise InvalidValue if it is none."""
         try:
-            return msgspec.convert(value, self._kind, str_keys=True, dec_hook=self._decode)
-        except (msgspec.ValidationError, NotImplementedError) as error:
-            name = getattr(self._kind, "__name__", str(self._kind))
-            raise InvalidValue(what, f"it is recorded, and cannot be read as {name}: {error}") from error
-
-
-def _custom_types(kind: Any) -> Iterator[type]:
-    """Yield the types within a type that msgspec leaves to a hook. Raise TypeError for what it does not read."""
-    msgspec.json.Decoder(kind)
-    waiting: list[Any] = [msgspec.inspect.type_info(kind)]
-    seen: set[int] = set()
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, tuple):
-            waiting += each
-        elif isinstance(each, msgspec.Struct) and id(each) not in seen:
-            seen.add(id(each))
-            if isinstance(each, msgspec.inspect.CustomType):
-                yield each.cls
-            waiting += [getattr(each, name) for name in each.__struct_fields__]
+            return read_as(self._kind, value, self._decode)
+        except ValueError as error:
+            reason = f"it is recorded, and cannot be read as {type_name(self._kind)}: {error}"
+            raise InvalidValue(what, reason) from error.__cause__
 
 
 class Context(dict[str, Any]):

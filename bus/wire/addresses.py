@@ -22,6 +22,8 @@ __all__ = [
     "is_local",
     "listening_fault",
     "nearest",
+    "reached_by",
+    "tap_address",
     "without_password",
 ]
 
@@ -170,6 +172,26 @@ def advertisable(address: str) -> str | None:
         found = _ip(host)
         return None if host == "*" or (found is not None and found.is_unspecified) else address
     return address if rest.startswith("/") else None
+
+
+def tap_address(address: str) -> str | None:
+    """Return a tap's address for welcomes; None if it is the path of a socket, and relative."""
+    scheme, _, rest = address.partition("://")
+    return None if scheme == "ipc" and not rest.startswith("/") else address
+
+
+def reached_by(address: str, url: str) -> str:
+    """Return where a client finds a tap that has this address, if it is connected to the worker at `url`.
+
+    A tap that is bound to all addresses of its machine is at the one by which the client came.
+    """
+    scheme, _, rest = address.partition("://")
+    url_scheme, _, target = url.partition("://")
+    host, _, port = rest.rpartition(":")
+    found = _ip(host) if scheme == "tcp" else None
+    if found is None or not found.is_unspecified or url_scheme != "tcp":
+        return nearest(address)
+    return f"tcp://{target.rpartition(';')[2].rpartition(':')[0]}:{port}"
 
 
 def is_ipv6(address: str) -> bool:

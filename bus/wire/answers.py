@@ -174,7 +174,10 @@ class SubscriptionList(AnswerValue, frozen=True, omit_defaults=True):
 
 
 class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
-    """A bot's subscription after it subscribed; `created` says whether it is new."""
+    """A bot's subscription after it subscribed; `created` says whether it is new.
+
+    `retained` is the last value of the channel, if it was asked for and there is one.
+    """
 
     channel: str
     start_seq: int
@@ -182,6 +185,7 @@ class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
     group: str | None = None
     channels: int | None = None
     """How many channels the bot has by it now, if it is to a pattern."""
+    retained: KeptMessage | None = None
 
 
 class SubscriptionEnd(AnswerValue, frozen=True):

@@ -42,7 +42,7 @@ from .query_frames import (
     Status,
     Subscriptions,
 )
-from .removing_frames import EraseFrame, Removals, RemoveFrame, Scrub, Search
+from .removing_frames import Compact, EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
 from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
 
@@ -57,6 +57,7 @@ __all__ = [
     "Closing",
     "Code",
     "Commit",
+    "Compact",
     "Credit",
     "DeadLetters",
     "DelayedQuery",
@@ -139,6 +140,9 @@ class Hello(ClientFrame, frozen=True, tag="hello"):
     """The messages delivered to it before and not settled, in the log of that `epoch`."""
     parked: Annotated[list[Seq], Meta(max_length=PARKED_MAX)] = []
     """Further ones, which are parked."""
+    held_groups: Annotated[dict[Name, list[Seq]], Meta(max_length=HELD_MAX)] | None = None
+    """By the name of a group, which of these were delivered by it. None: the client does not say, and a message is
+    taken for one of the mailbox by which it would come now."""
     awaits: Annotated[list[Id], Meta(max_length=AWAITED_MAX)] = []
     """Its messages whose first replies it still awaits."""
     wakes: bool = False
@@ -180,6 +184,8 @@ class Subscribe(ClientFrame, frozen=True, tag="subscribe"):
     start: Literal["new", "all"] | StartAt = "new"
     echo: bool = False
     group: Name | None = None
+    retained: bool = False
+    """Whether the last value of the channel is to be in the answer."""
 
 
 class Unsubscribe(ClientFrame, frozen=True, tag="unsubscribe"):
@@ -256,7 +262,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | DelayedQuery | Audit | Status | Search | Removals | Scrub
+    | DelayedQuery | Audit | Status | Search | Removals | Scrub | Compact
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye
@@ -309,6 +315,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a step's output."""
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
+    tap: str | None = None
+    """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
 
 class Pong(_WorkerFrame, frozen=True, tag="pong"):

@@ -14,16 +14,21 @@ from ..model.keyed import KEY_CHARACTERS_MAX, ChangePage, StoredValue, ValuePage
 from .call import Call
 from .fields import Name, Revision, Ttl, ValueKey
 from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX
+from .message_answers import KeptMessage
 
 __all__ = [
     "KEYED_CALLS",
     "DeleteValue",
+    "GetRetained",
     "GetValue",
     "KeyedCall",
     "KeyedWritten",
     "ListChanges",
+    "ListStores",
     "ListValues",
     "PutValue",
+    "StoreCall",
+    "StoreNames",
 ]
 
 Prefix = Annotated[str, Meta(max_length=KEY_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")]
@@ -38,12 +43,16 @@ class KeyedWritten(msgspec.Struct, frozen=True):
 
 
 class KeyedCall(Call, frozen=True, kw_only=True):
-    """What all of them have in common. On the wire the store is called `kv`."""
+    """What all of them have in common."""
+
+
+class StoreCall(KeyedCall, frozen=True, kw_only=True):
+    """What is about one store. On the wire the store is called `kv`."""
 
     store: Name = msgspec.field(name="kv")
 
 
-class PutValue(KeyedCall, frozen=True, kw_only=True):
+class PutValue(StoreCall, frozen=True, kw_only=True):
     """Puts a value under a key; one of the kind `bytes` is a string of base64."""
 
     method = "kv_put"
@@ -57,7 +66,7 @@ class PutValue(KeyedCall, frozen=True, kw_only=True):
     ttl: Ttl | None = None
 
 
-class DeleteValue(KeyedCall, frozen=True, kw_only=True):
+class DeleteValue(StoreCall, frozen=True, kw_only=True):
     """Deletes a key."""
 
     method = "kv_delete"
@@ -68,7 +77,7 @@ class DeleteValue(KeyedCall, frozen=True, kw_only=True):
     expected: Revision | None = None
 
 
-class GetValue(KeyedCall, frozen=True, kw_only=True):
+class GetValue(StoreCall, frozen=True, kw_only=True):
     """Asks for a value."""
 
     method = "kv_get"
@@ -76,7 +85,7 @@ class GetValue(KeyedCall, frozen=True, kw_only=True):
     key: ValueKey
 
 
-class ListValues(KeyedCall, frozen=True, kw_only=True):
+class ListValues(StoreCall, frozen=True, kw_only=True):
     """Asks for values by the prefix of their keys, after a key, as many as fit into a frame, at least one."""
 
     method = "kv_list"
@@ -86,7 +95,7 @@ class ListValues(KeyedCall, frozen=True, kw_only=True):
     limit: Limit = ANSWER_ITEMS_MAX
 
 
-class ListChanges(KeyedCall, frozen=True, kw_only=True):
+class ListChanges(StoreCall, frozen=True, kw_only=True):
     """Asks for what was written after a revision, likewise; and, with `wake`, to be told when there is more."""
 
     method = "kv_changes"
@@ -97,4 +106,36 @@ class ListChanges(KeyedCall, frozen=True, kw_only=True):
     wake: bool = False
 
 
-KEYED_CALLS: tuple[type[Call], ...] = (PutValue, DeleteValue, GetValue, ListValues, ListChanges)
+class StoreNames(msgspec.Struct, frozen=True):
+    """Names of stores in their order; `more` says that others follow."""
+
+    stores: list[str]
+    more: bool = False
+
+
+class ListStores(KeyedCall, frozen=True, kw_only=True):
+    """Asks for the names of stores that have values, after a name."""
+
+    method = "kv_stores"
+    answer = StoreNames
+    after: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX, pattern=r"^[^\x00]*\Z")] = ""
+    limit: Limit = ANSWER_ITEMS_MAX
+
+
+class GetRetained(KeyedCall, frozen=True, kw_only=True):
+    """Asks for the last value of a channel: the message that was published with `retain` last."""
+
+    method = "retained"
+    answer = KeptMessage | None
+    channel: Name
+
+
+KEYED_CALLS: tuple[type[Call], ...] = (
+    PutValue,
+    DeleteValue,
+    GetValue,
+    ListValues,
+    ListChanges,
+    ListStores,
+    GetRetained,
+)

@@ -10,13 +10,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .fields import ClientFrame, Id, Name, NameOrPattern, QueryLimit, RequestId, Seq
+from .fields import ClientFrame, Id, Name, NameOrPattern, QueryLimit, RequestId, Revision, Seq, ValueKey
 from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 
 __all__ = [
     "AtPath",
     "BotOf",
     "ChannelOf",
+    "Compact",
     "DeadLettersOf",
     "DelayedMessage",
     "DelayedOf",
@@ -29,6 +30,7 @@ __all__ = [
     "Scrub",
     "Search",
     "SubscriptionOf",
+    "ValueToErase",
 ]
 
 _Text = Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX)]
@@ -65,8 +67,16 @@ class DelayedMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sender_bot_id: _AnyId
 
 
+class ValueToErase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A keyed value, as a search found it. Its store may be one that no call can name."""
+
+    store: _AnyId = msgspec.field(name="kv")
+    key: ValueKey
+    revision: Revision
+
+
 class EraseFrame(ClientFrame, frozen=True, tag="erase"):
-    """Erases messages, and removes delayed ones and runs; the record of it has the `id` and the `reference`."""
+    """Erases messages, and removes delayed ones, runs and keyed values; the record has the `id` and `reference`."""
 
     request: RequestId
     id: Id
@@ -74,6 +84,7 @@ class EraseFrame(ClientFrame, frozen=True, tag="erase"):
     delayed: Annotated[list[DelayedMessage], Meta(max_length=ANSWER_ITEMS_MAX)] = []
     runs: Annotated[list[_AnyId], Meta(max_length=ANSWER_ITEMS_MAX)] = []
     reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
+    values: Annotated[list[ValueToErase], Meta(max_length=ANSWER_ITEMS_MAX)] = []
 
 
 class Removals(ClientFrame, frozen=True, tag="removals"):
@@ -88,6 +99,13 @@ class Scrub(ClientFrame, frozen=True, tag="scrub"):
     """Asks that nothing of what was removed is left in the files of the database."""
 
     request: RequestId
+
+
+class Compact(ClientFrame, frozen=True, tag="compact"):
+    """Asks that a portion of the free room is given back to the system. A `dry_run` only says how much it is."""
+
+    request: RequestId
+    dry_run: bool = False
 
 
 _AnyMailbox = Annotated[str, Meta(min_length=1, max_length=2 * NAME_CHARACTERS_MAX + 1)]

@@ -47,6 +47,8 @@ class Publication(
     expects_reply: bool = False
     ttl: Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)] | None = None
     delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
+    retain: bool = False
+    """Whether it becomes the last value of its channel."""
 
 
 class Publish(ClientFrame, frozen=True, tag="publish"):

@@ -178,6 +178,7 @@ class Commits:
             raise _TaintedError
         if lots:
             await self._conversations.open(connection, lots, timestamp)
+            await self._keyed.retain(transaction, lots, added, timestamp)
         outcomes = iter(added)
         answers: dict[str, Committed] = {}
         rows: list[tuple[str | None, ...]] = []

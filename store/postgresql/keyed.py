@@ -6,18 +6,32 @@ wait together are read with one statement and written with one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 
 import asyncpg
+import msgspec
 
-from bus.errors import ChangesForgotten, StoreError
+from bus.errors import ChangesForgotten, RecordDamaged, StoreError
+from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
+from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed
+from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
-from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
+from ..keyed_rows import (
+    BEFORE_NAMES,
+    CURRENT,
+    KEYED_COLUMNS,
+    KEYED_VALUES,
+    VALUED,
+    keyed_values,
+    row_without_value,
+    sealed_row,
+)
 from .server.database import Database
 from .server.writer import Transaction
 
@@ -42,12 +56,12 @@ _COUNT = f"SELECT store, count(*) FROM keyed_values WHERE store = ANY($1::text[]
 # What was there is changed before the rest is inserted: a key has one last write.
 _FLUSH = f"""
     WITH gone AS (
-        UPDATE keyed_values AS old SET state = new.state, value = NULL, checksum = new.checksum
-        FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS new (revision, state, checksum)
+        UPDATE keyed_values AS old SET key = new.key, state = new.state, value = NULL, checksum = new.checksum
+        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS new (revision, key, state, checksum)
         WHERE old.revision = new.revision RETURNING old.revision)
     INSERT INTO keyed_values ({KEYED_COLUMNS})
-    SELECT * FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-        $11::text[], $12::text[], $13::text[], $14::bigint[])
+    SELECT * FROM unnest($5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::text[], $15::bigint[])
     WHERE (SELECT count(*) FROM gone) >= 0"""
 
 _COLUMNS = len(KEYED_COLUMNS.split(", "))
@@ -86,6 +100,15 @@ _CHANGES = _PORTION.format(
     order="revision",
     columns=KEYED_COLUMNS,
 )
+
+# Each step skips the keys of a store.
+_STORES = f"""
+    WITH RECURSIVE found (store) AS (
+        SELECT min(store) FROM keyed_values WHERE {VALUED} AND store > $1
+        UNION ALL
+        SELECT (SELECT min(store) FROM keyed_values WHERE {VALUED} AND store > found.store) FROM found
+        WHERE found.store IS NOT NULL)
+    SELECT store FROM found WHERE store IS NOT NULL LIMIT $2"""
 
 _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
@@ -165,6 +188,49 @@ class PostgresqlKeyed:
             self._counts.counted(dict.fromkeys(unknown, 0) | counts, now)
         return unit
 
+    async def _write_whole(self, transaction: Transaction, writes: Sequence[KeyedWrite]) -> None:
+        unit = await self.unit(transaction, writes)
+        unit.write_whole(writes)
+        await flush(transaction.connection, unit)
+
+    async def retain(
+        self, transaction: Transaction, lots: Sequence[Lot], added: Sequence[Outcome], timestamp: str
+    ) -> None:
+        """Write the last values of the channels to which lots were added, within a transaction."""
+        if writes := retained(lots, added, timestamp):
+            await self._write_whole(transaction, writes)
+
+    async def with_retained(
+        self, transaction: Transaction, change: AddSubscription, subscribed: Subscribed
+    ) -> Subscribed:
+        """Return a subscription with the last value of its channel, if that is asked for, within a transaction."""
+        for last in await self._last_value(transaction, change.channel) if change.retained else ():
+            return msgspec.structs.replace(subscribed, retained=retained_message(last))
+        return subscribed
+
+    async def _last_value(self, transaction: Transaction, channel: str) -> list[StoredValue]:
+        rows = await transaction.connection.fetch(_GET, RETAINED, channel, self._now(transaction))
+        with suppress(RecordDamaged):  # which is told to who reads it alone, and must not stop a batch
+            return keyed_values(map(tuple, rows))
+        return []
+
+    async def forget(self, transaction: Transaction, channel: str) -> None:
+        """Remove the last value of a channel, within a transaction."""
+        await self._write_whole(transaction, [forgotten(channel)])
+
+    async def erase(
+        self, transaction: Transaction, change: Erase, seqs: Collection[int], channels: Iterable[str]
+    ) -> tuple[ErasedValue, ...]:
+        """Remove values within a transaction, and the last values of channels that are messages with these seqs."""
+        values = dict.fromkeys(change.values)
+        for channel in channels:
+            for last in await self._last_value(transaction, channel):
+                if retained_message(last).seq in seqs:
+                    values[FoundValue(RETAINED, channel, last.revision)] = None
+        writes = deletions(values, change.bot_id)
+        [outcomes] = await self._write_joined(transaction, [writes])
+        return erased_values(values, outcomes)
+
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""
         rows = await self._database.read.fetch(_GET, store, key, self._given)
@@ -199,6 +265,11 @@ class PostgresqlKeyed:
         rows = await self._database.read.fetch(sql, limit + 1, bytes_max, *values)
         found = keyed_values((row[:-1] for row in map(tuple, rows[:limit])), now)
         return found, bool(rows) and rows[0][_COLUMNS] > len(found)
+
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        """Return the names of stores."""
+        rows = await self._database.read.fetch(_STORES, max(after, BEFORE_NAMES), limit)
+        return [store for (store,) in rows]
 
     async def last_revision(self) -> int:
         """Return the revision of the last write."""
@@ -236,7 +307,7 @@ async def flush(connection: asyncpg.Connection, unit: KeyedUnit) -> None:
     """Write what a unit changed."""
     replaced, added = unit.replaced, unit.added
     if replaced or added:
-        left = ([row.revision for row in replaced], [row.state for row in replaced])
+        left = ([row.revision for row in replaced], [row.key for row in replaced], [row.state for row in replaced])
         seals = [sealed_row(row)[-1] for row in replaced]
         columns = map(list, zip(*map(sealed_row, added), strict=True)) if added else ([] for _ in range(_COLUMNS))
         await connection.execute(_FLUSH, *left, seals, *columns)

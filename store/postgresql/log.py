@@ -26,8 +26,10 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
+    CloseChannel,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -48,6 +50,7 @@ from bus.model.repository import (
     ReleaseDue,
     Removal,
     Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemovePattern,
@@ -102,6 +105,12 @@ from .server.writer import Alone, Transaction
 __all__ = ["PostgresLog", "RunChanges"]
 
 _ADD_BOT = "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES ($1, $2, $3, $4, $5)"
+
+_AUTOVACUUM = (
+    "PostgreSQL keeps this database compact by itself: its autovacuum lets free room be used again, and gives back"
+    " what is free at the ends of tables. `posthouse scrub` writes them anew, and gives the rest back: at a quiet"
+    " hour"
+)
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
@@ -231,6 +240,7 @@ class PostgresLog:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, at)
                 await self._conversations.open(connection, stored(change, added), at)
+                await self._keyed.retain(transaction, lots, added, at)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change, at)
@@ -239,9 +249,9 @@ class PostgresLog:
             case RemoveMessages():
                 return await remove_messages(transaction, change)
             case Erase():
-                return await erase(transaction, change)
+                return await erase(transaction, change, self._keyed)
             case Remove():
-                return await remove_what(connection, change)
+                return await self._remove_what(transaction, change)
             case RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change, at)
             case AddDeadLetters():
@@ -288,7 +298,8 @@ class PostgresLog:
             case AddChannel(channel):
                 await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
             case AddSubscription():
-                return await subscribe(transaction, change)
+                subscribed = await subscribe(transaction, change)
+                return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
                 return await unsubscribe(connection, change)
             case AddPattern():
@@ -298,6 +309,12 @@ class PostgresLog:
             case _:
                 assert_never(change)
         return None
+
+    async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
+        removed = await remove_what(transaction.connection, change)
+        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+            await self._keyed.forget(transaction, change.what.channel)
+        return removed
 
     async def _change_runs(
         self, transaction: Transaction, change: RecoverRuns | RemoveRuns | StartScheduled, at: str
@@ -405,6 +422,10 @@ class PostgresLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Raise Conflict: this is PostgreSQL's to do."""
+        raise Conflict(_AUTOVACUUM)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""

@@ -123,6 +123,7 @@ class Commits:
             raise _TaintedError
         seqs = [one.seq for one in outcomes]
         await self._conversations.open(connection, work.lots, work.timestamp)
+        await self._keyed.retain(transaction, work.lots, added, work.timestamp)
         written = msgspec.json.encode(seqs).decode()
         row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)
         await connection.execute(_INSERT, row)

@@ -7,18 +7,33 @@ wait together are carried out in one turn of the database's thread; a write alon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from bus.errors import ChangesForgotten, StoreError
+import msgspec
+
+from bus.errors import ChangesForgotten, RecordDamaged, StoreError
+from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_values
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
+from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed
+from bus.model.retaining import RETAINED, forgotten, retained, retained_message
 
-from ..keyed_rows import CURRENT, KEYED_COLUMNS, KEYED_VALUES, VALUED, keyed_values, row_without_value, sealed_row
+from ..keyed_rows import (
+    BEFORE_NAMES,
+    CURRENT,
+    KEYED_COLUMNS,
+    KEYED_VALUES,
+    VALUED,
+    keyed_values,
+    row_without_value,
+    sealed_row,
+)
 from .file.database import Database
 from .file.writer import Transaction
 
@@ -37,7 +52,7 @@ _LAST = "SELECT COALESCE(MAX(revision), 0) FROM keyed_values"
 
 _SAVE = f"INSERT OR REPLACE INTO keyed_values ({KEYED_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_EMPTY = "UPDATE keyed_values SET state = ?2, value = NULL, checksum = ?3 WHERE revision = ?1"
+_EMPTY = "UPDATE keyed_values SET key = ?2, state = ?3, value = NULL, checksum = ?4 WHERE revision = ?1"
 
 _REMOVE = "DELETE FROM keyed_values WHERE revision = ?"
 
@@ -47,6 +62,15 @@ _LIST = f"""
     {KEYED_VALUES} WHERE store = ?1 AND key >= ?2 AND key > ?3 AND (?4 IS NULL OR key < ?4) AND {VALUED}
         AND (expires_at IS NULL OR expires_at > ?5)
     ORDER BY key LIMIT ?6"""
+
+_STORES = f"""
+    WITH RECURSIVE found (store) AS (
+        SELECT MIN(store) FROM keyed_values WHERE {VALUED} AND store > ?1
+        UNION ALL
+        SELECT (SELECT MIN(store) FROM keyed_values WHERE {VALUED} AND store > found.store) FROM found
+        WHERE found.store IS NOT NULL)
+    SELECT store FROM found WHERE store IS NOT NULL LIMIT ?2"""
+"""Each step skips the keys of a store."""
 
 _SEARCHED_MAX = 5_000
 """Rows of all stores among which changes of one are looked for at once: some milliseconds."""
@@ -143,11 +167,50 @@ class SqliteKeyed:
             self._counts.counted({store: keys}, now)
         return unit
 
+    async def retain(
+        self, transaction: Transaction, lots: Sequence[Lot], added: Sequence[Outcome], timestamp: str
+    ) -> None:
+        """Write the last values of the channels to which lots were added, within a transaction."""
+        if writes := retained(lots, added, timestamp):
+            transaction.body_bytes += sum(len(write.value or "") for write in writes)
+            await transaction.connection.run(partial(self.write_whole, writes))
+
+    async def with_retained(
+        self, transaction: Transaction, change: AddSubscription, subscribed: Subscribed
+    ) -> Subscribed:
+        """Return a subscription with the last value of its channel, if that is asked for, within a transaction."""
+        last = await self._last_value(transaction, change.channel) if change.retained else None
+        return subscribed if last is None else msgspec.structs.replace(subscribed, retained=retained_message(last))
+
+    async def _last_value(self, transaction: Transaction, channel: str) -> StoredValue | None:
+        rows = await transaction.connection.execute_fetchall(_GET, (RETAINED, channel))
+        with suppress(RecordDamaged):  # which is told to who reads it alone, and must not stop a batch
+            return self._found(rows)
+        return None
+
+    async def forget(self, transaction: Transaction, channel: str) -> None:
+        """Remove the last value of a channel, within a transaction."""
+        await transaction.connection.run(partial(self.write_whole, [forgotten(channel)]))
+
+    async def erase(
+        self, transaction: Transaction, change: Erase, seqs: Collection[int], channels: Iterable[str]
+    ) -> tuple[ErasedValue, ...]:
+        """Remove values within a transaction, and the last values of channels that are messages with these seqs."""
+        values = dict.fromkeys(change.values)
+        for channel in channels:
+            last = await self._last_value(transaction, channel)
+            if last is not None and retained_message(last).seq in seqs:
+                values[FoundValue(RETAINED, channel, last.revision)] = None
+        writes = deletions(values, change.bot_id)
+        [outcomes] = await transaction.connection.run(partial(self._write_all, [writes], False))
+        return erased_values(values, outcomes)
+
     async def get(self, store: str, key: str) -> StoredValue | None:
         """Return a value."""
-        rows = await self._database.read.execute_fetchall(_GET, (store, key))
-        now = self.now()
-        return next((found for found in keyed_values(rows, now) if found.state.has_value), None)
+        return self._found(await self._database.read.execute_fetchall(_GET, (store, key)))
+
+    def _found(self, rows: Iterable[Any]) -> StoredValue | None:
+        return next((found for found in keyed_values(rows, self.now()) if found.state.has_value), None)
 
     async def list_values(
         self, store: str, prefix: str, *, after: str | None, limit: int, bytes_max: int
@@ -171,6 +234,11 @@ class SqliteKeyed:
         if more or len(rows) > limit:
             return ChangePage(changes, changes[-1].revision, True)
         return ChangePage(changes, max(through, after), searched == _SEARCHED_MAX)
+
+    async def list_stores(self, after: str, limit: int) -> list[str]:
+        """Return the names of stores."""
+        values = (max(after, BEFORE_NAMES), limit)
+        return [store for (store,) in await self._database.read.execute_fetchall(_STORES, values)]
 
     async def last_revision(self) -> int:
         """Return the revision of the last write."""
@@ -208,7 +276,8 @@ class SqliteKeyed:
 
 def _flush(connection: sqlite3.Connection, unit: KeyedUnit) -> None:
     """Write what a unit changed. Runs on the database's thread."""
-    connection.executemany(_EMPTY, [(row.revision, row.state, sealed_row(row)[-1]) for row in unit.replaced])
+    left = [(row.revision, row.key, row.state, sealed_row(row)[-1]) for row in unit.replaced]
+    connection.executemany(_EMPTY, left)
     connection.executemany(_SAVE, [sealed_row(row) for row in unit.added])
 
 

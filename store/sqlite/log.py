@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, are_due, settled, stored
+from bus.model.arriving import appended, are_plain, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -26,8 +26,10 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
+    CloseChannel,
     Committed,
     CommitWork,
+    Compacted,
     DeadLetter,
     DelayedRequest,
     Erase,
@@ -45,6 +47,7 @@ from bus.model.repository import (
     ReleaseDue,
     Removal,
     Remove,
+    Removed,
     RemoveDeadLetters,
     RemoveMessages,
     RemovePattern,
@@ -70,6 +73,7 @@ from bus.model.repository import (
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
 from .commits import Commits
+from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
@@ -90,6 +94,7 @@ from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
 from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
+from .messages.surveys import find_ids, locate, survey
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
@@ -113,17 +118,12 @@ _BETWEEN = """
 
 _CHANNEL = "WHERE recipient_channel = ? AND seq > ? AND seq < ? ORDER BY seq {order} LIMIT ?"
 
-_SURVEY = """
-    SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
-           LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
-    FROM bot_messages WHERE {where} ORDER BY seq"""
-_WITH_IDS = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
-    WHERE id IN (SELECT value FROM json_each(?)) AND copied = 0"""
-_SURVEY_PART = "seq > ? AND seq <= ?"
-_SURVEY_NAMED = "seq IN (SELECT value FROM json_each(?))"
-
 _SEQ_MAX = (1 << 63) - 1
+
+_WHOLE = (
+    "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
+    " `posthouse compact --whole` does that, at a quiet hour"
+)
 
 
 class SqliteLog:
@@ -204,7 +204,7 @@ class SqliteLog:
 
     def _is_plain(self, change: Change) -> bool:
         if isinstance(change, AddMessages):
-            return are_due(change.lots) and not self._conversations.new_pairs(change.lots)
+            return are_plain(change.lots) and not self._conversations.new_pairs(change.lots)
         return isinstance(change, SaveMailbox | AddSecurityEvents)
 
     def _is_taint_decided(self, changes: Sequence[Change]) -> bool:
@@ -223,6 +223,7 @@ class SqliteLog:
             case AddMessages(lots):
                 added = await self._arrivals.add(transaction, lots, change.timestamp)
                 await self._conversations.open(connection, stored(change, added), change.timestamp)
+                await self._keyed.retain(transaction, lots, added, change.timestamp)
                 return added
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
@@ -231,9 +232,9 @@ class SqliteLog:
             case RemoveMessages():
                 return await self._remove(transaction, change)
             case Erase():
-                return await erase(connection, change)
+                return await erase(transaction, change, self._keyed)
             case Remove():
-                return await remove_what(connection, change)
+                return await self._remove_what(transaction, change)
             case CommitWork() | RecoverRuns() | RemoveRuns() | StartScheduled():
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
@@ -255,7 +256,8 @@ class SqliteLog:
                     (channel.name, channel.created_at, channel.created_by_bot_id),
                 )
             case AddSubscription():
-                return await subscribe(transaction, change)
+                subscribed = await subscribe(transaction, change)
+                return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
                 return await unsubscribe(connection, change)
             case AddPattern():
@@ -282,6 +284,12 @@ class SqliteLog:
             case _:
                 assert_never(change)
         return None
+
+    async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
+        removed = await remove_what(transaction.connection, change)
+        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
+            await self._keyed.forget(transaction, change.what.channel)
+        return removed
 
     async def _change_runs(
         self, transaction: Transaction, change: CommitWork | RecoverRuns | RemoveRuns | StartScheduled
@@ -336,17 +344,7 @@ class SqliteLog:
 
     async def survey(self, request: SurveyRequest) -> list[Surveyed]:
         """Return a part of the log, without contents."""
-        channel, after, through = request.channel, request.after_seq, request.through_seq
-        if channel is None:
-            rows = await self._database.read.execute_fetchall(
-                f"{_SURVEY.format(where=_SURVEY_PART)} LIMIT ?", (after, through, request.messages_max)
-            )
-        else:
-            rows = await self._database.read.execute_fetchall(
-                f"{_SURVEY.format(where=f'recipient_channel = ? AND {_SURVEY_PART}')} LIMIT ?",
-                (channel, after, through, request.messages_max),
-            )
-        return [Surveyed(*row) for row in rows]
+        return await survey(self._database.read, request)
 
     async def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
         """Return runs that have ended, in the order in which they did."""
@@ -354,15 +352,11 @@ class SqliteLog:
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         """Return who sent these messages to whom."""
-        rows = await self._database.read.execute_fetchall(
-            _SURVEY.format(where=_SURVEY_NAMED), (json.dumps(list(seqs)),)
-        )
-        return [Surveyed(*row) for row in rows]
+        return await locate(self._database.read, seqs)
 
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
-        rows = await self._database.read.execute_fetchall(_WITH_IDS, (json.dumps(list(ids)),))
-        return {row[0]: Surveyed(*row[1:]) for row in rows}
+        return await find_ids(self._database.read, ids)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
@@ -428,6 +422,17 @@ class SqliteLog:
             await note_scrub(transaction.connection, last, at)
 
         await self._database.writer.run(operation)
+
+    async def compact(self, *, dry_run: bool) -> Compacted:
+        """Give some free pages of the file back to the system, or only say how many there are."""
+        done = await self._database.writer.run(partial(give_back, dry_run=dry_run))
+        if dry_run:
+            return done
+        if not done.in_portions:
+            raise Conflict(_WHOLE)
+        if not done.free_bytes:
+            await self._database.writer.between(shorten)
+        return done
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes on disk."""

@@ -25,7 +25,7 @@ sweep_seconds = 0.2
 @pytest.fixture(scope="module")
 def posthouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
     """The commands, with a running worker. It is shared by a module's tests, so each uses bots of its own."""
-    with _serving(tmp_path_factory.mktemp("worker")) as found:
+    with serving(tmp_path_factory.mktemp("worker")) as found:
         yield found
 
 
@@ -35,12 +35,12 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
     folder = tmp_path_factory.mktemp("impatient")
     configuration = folder / "posthouse.toml"
     configuration.write_text(_IMPATIENT, encoding="utf-8")
-    with _serving(folder, "--config", str(configuration)) as found:
+    with serving(folder, "--config", str(configuration)) as found:
         yield found
 
 
 @contextmanager
-def _serving(folder: Path, *options: str) -> Iterator[Posthouse]:
+def serving(folder: Path, *options: str) -> Iterator[Posthouse]:
     database = folder / "posthouse.db"
     command, tap = free_addresses()
     arguments = ["--bind", command, "--tap", tap, "--database", str(database), *options]

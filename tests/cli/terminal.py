@@ -94,9 +94,12 @@ class Posthouse:
 class Running:
     """A command that goes on; its lines are read as they come."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             command,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,6 +146,10 @@ class Running:
     def close_output(self) -> None:
         """Stop reading, as `head` does."""
         self._output.close()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""

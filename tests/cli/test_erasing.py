@@ -60,7 +60,7 @@ def end_run(posthouse: Posthouse, id: str) -> None:
 def test_a_dry_run_changes_nothing(posthouse: Posthouse) -> None:
     publish(posthouse, {"mail": "dry@example.org"}, "nothing")
     shown = posthouse.answer("erase", "--text", "dry@example.org", "--dry-run")
-    assert shown.splitlines()[-1] == "1 message, 0 delayed messages and 0 runs would be erased"
+    assert shown.splitlines()[-1] == "1 message, 0 delayed messages, 0 runs and 0 keyed values would be erased"
     assert posthouse.json("erase", "--body", "mail=dry@example.org", "--dry-run")["messages"] == 1
     assert posthouse.json("erase", "--body", "mail=other@example.org", "--dry-run")["messages"] == 0
 
@@ -69,7 +69,7 @@ def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse)
     publish(posthouse, {"mail": "gone@example.org"}, "about gone@example.org", "nothing" * 100)
     assert in_files(posthouse, "gone@example.org") != []
     told = posthouse.answer("erase", "--text", "GONE@example.org", "--reference", "ticket 7")
-    assert told == "2 messages, 0 delayed messages and 0 runs erased\n"
+    assert told == "2 messages, 0 delayed messages, 0 runs and 0 keyed values erased\n"
     assert in_files(posthouse, "gone@example.org") == []
     check = Check(posthouse.database)
     for _ in check.run():
@@ -85,7 +85,7 @@ def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse)
 def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:
     sent = posthouse.json("publish", "erasing", "only@example.org", "--as", "author")
     told = posthouse.json("erase", sent["id"], "--no-scrub")
-    assert told == {"messages": 1, "delayed": 0, "runs": 0, "runs_left": [], "dry_run": False}
+    assert told == {"messages": 1, "delayed": 0, "runs": 0, "values": 0, "runs_left": [], "dry_run": False}
     assert posthouse.json("removals")[-1]["scrubbed_at"] is None
     assert posthouse.json("scrub") == {"scrubbed": True}
     assert posthouse.json("removals")[-1]["scrubbed_at"] is not None
@@ -107,3 +107,27 @@ def test_a_run_that_has_not_ended_is_named_and_left(posthouse: Posthouse) -> Non
 def test_what_to_erase_must_be_said(posthouse: Posthouse) -> None:
     for arguments in ((), ("--text", "a", "--header", "b=c"), ("--header", "b")):
         assert posthouse.run("erase", *arguments).returncode == 2
+
+
+def test_keyed_values_and_last_values_are_erased_with_the_rest(posthouse: Posthouse) -> None:
+    posthouse.answer("kv", "put", "customers", "7", '{"mail": "kim@example.org"}')
+    posthouse.answer("kv", "put", "customers", "of/kim@example.org", "7")
+    posthouse.answer("publish", "customers", '{"mail": "kim@example.org"}', "--retain", "--as", "author")
+    assert len(in_files(posthouse, "kim@example.org")) > 0
+    shown = posthouse.answer("erase", "--text", "kim@example.org", "--dry-run").splitlines()
+    assert "the value of 7 in customers" in shown
+    assert "the last value of the channel customers" in shown
+    told = posthouse.json("erase", "--body", "mail=kim@example.org")
+    assert (told["messages"], told["values"]) == (1, 2)
+    assert posthouse.json("erase", "--text", "kim@example.org")["values"] == 1, "in a key"
+    assert posthouse.json("kv", "list", "customers") == []
+    record = posthouse.json("removals")[-1]
+    assert [value["kv"] for value in record["erased"]["values"]] == ["customers"]
+    assert "1 keyed value erased" in posthouse.answer("removals")
+
+
+def test_a_value_that_was_erased_is_in_no_file(posthouse: Posthouse) -> None:
+    posthouse.answer("kv", "put", "customers", "8", '{"mail": "pat@example.org"}')
+    assert in_files(posthouse, "pat@example.org") != []
+    assert posthouse.json("erase", "--text", "pat@example.org")["values"] == 1
+    assert in_files(posthouse, "pat@example.org") == []

@@ -146,6 +146,7 @@ async def _prepare_names(posthouse: Posthouse) -> None:
 def test_a_shell_completes_names(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "completa")
     posthouse.answer("publish", "completed-news", "1", "--as", "completa")
+    posthouse.answer("kv", "put", "completed", "model/a", "1")
     anyio.run(_prepare_names, posthouse)
     for words, found in (
         (["mailb"], ["mailbox"]),
@@ -153,6 +154,8 @@ def test_a_shell_completes_names(posthouse: Posthouse) -> None:
         (["publish", "compl"], ["completed-news"]),
         (["history", "--channel", "compl"], ["completed-news"]),
         (["mailbox", "compl"], ["completa"]),
+        (["kv", "get", "compl"], ["completed"]),
+        (["kv", "get", "completed", "mo"], ["model/a"]),
         (["remove", "group", "shifts", ""], ["night"]),
         (["remove", "subscription", "completa", ""], ["shifts"]),
         (["workflows", "show", "compl"], ["completed-flow"]),

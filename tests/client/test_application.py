@@ -206,7 +206,7 @@ async def test_a_run_that_has_ended_is_not_tried_again(
 def _again(bot: bus.Bot, worker: Worker) -> bus.Bot:
     """Give a bot with the same handlers; one context is entered once."""
     other = worker.connect(bot=bot.name)
-    other._application._handlers = bot._application._handlers
+    other._application.share(bot._application)
     return other
 
 
@@ -419,7 +419,7 @@ async def test_what_is_no_handler(worker: Worker) -> None:
     with pytest.raises(TypeError, match="async function"):
         bot.on_message("x")(lambda message: None)  # type: ignore[type-var]
     with pytest.raises(TypeError, match="parentheses"):
-        bot.on_message(direct)  # type: ignore[arg-type]
+        bot.on_message(direct)  # type: ignore[call-overload]
     for concurrency in (0, 1001):
         with pytest.raises(ValueError, match="1 to 1000"):
             await bot.serve(concurrency=concurrency)

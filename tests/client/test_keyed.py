@@ -12,6 +12,8 @@ import bus
 from bus.settings import Limits, Settings
 from bus.testing import Worker
 
+from ..engines import LOOP
+
 pytestmark = pytest.mark.anyio
 
 BOUND_SECONDS = 120
@@ -19,6 +21,9 @@ BOUND_SECONDS = 120
 KEYS_MAX = 4
 
 VALUE_BYTES_MAX = 3 * 1024 * 1024
+
+BYTES_MAX = 16 * 1024 * 1024
+"""Of a worker as it is shipped."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,31 @@ async def test_a_large_value_travels_in_parts(store: bus.KeyedStore) -> None:
     assert found is not None
     assert found.value == value
     assert [len(each.value) for each in await store.list()] == [2 * 1024 * 1024, VALUE_BYTES_MAX]
+
+
+@pytest.mark.parametrize("anyio_backend", [LOOP])
+async def test_the_largest_values_are_stored_and_larger_ones_are_not(store_url: str) -> None:
+    with Worker(store_url) as worker:
+        async with worker.connect(bot="ann", max_in_flight=0) as bot:
+            kv = bot.kv("large")
+            for value in (bytes(256) * (BYTES_MAX // 256), "x" * (BYTES_MAX - 2)):
+                revision = await kv.put("largest", value)
+                found = await kv.get("largest")
+                assert found is not None
+                assert (found.revision, len(found.value), found.value == value) == (revision, len(value), True)
+            for value in (bytes(BYTES_MAX + 1), "x" * (BYTES_MAX - 1)):
+                with pytest.raises(bus.TooLarge, match="16777216"):
+                    await kv.put("larger", value)
+            await kv.put("small", 1)
+            changes = kv.watch(after=revision - 1)
+            assert [(await anext(changes)).key for _ in range(2)] == ["largest", "small"]
+            assert [len(str(each.value)) for each in await kv.list()] == [BYTES_MAX - 2, 1]
+
+
+async def test_stores_have_names(store: bus.KeyedStore, bot: bus.Bot) -> None:
+    assert store.name not in await bot.kv_stores()
+    await store.put("a", 1)
+    assert store.name in await bot.kv_stores()
 
 
 async def test_a_value_expires(store: bus.KeyedStore) -> None:

@@ -263,7 +263,7 @@ async def test_a_few_handshakes_may_end_without_a_reason(keyed: KeyedWorker) -> 
     unfinished = [Break.UNFINISHED] * 2
     for how in (*unfinished, Break.LOST, *unfinished):
         assert await endpoint.judge(how) is None
-    endpoint.welcomed()
+    endpoint.welcomed(None)
     for how in unfinished:
         assert await endpoint.judge(how) is None
     assert isinstance(await endpoint.judge(Break.UNFINISHED), bus.WrongWorker)

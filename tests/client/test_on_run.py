@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 
 import bus
+from bus.client.middleware import Middlewares
 from bus.client.wakes import Wakes
 from bus.model.records import BotOwner, GlobalOwner, RunStatus, StepStatus, WorkflowDefinition
 from bus.runs import executing
@@ -300,10 +301,14 @@ class Looks:
             await self.changed.wait()
 
 
+async def nothing(run: bus.Run) -> None:
+    """Do nothing."""
+
+
 def functions(looks: Looks) -> tuple[RunFunctions, Wakes]:
     wakes = Wakes()
-    found = RunFunctions(looks, wakes)  # type: ignore[arg-type]
-    found.add("digest", Digester.digest, DIGEST, 15.0)  # type: ignore[arg-type]
+    found = RunFunctions(looks, wakes, Middlewares("digester"))  # type: ignore[arg-type]
+    found.add("digest", nothing, DIGEST, 15.0)
     return found, wakes
 
 

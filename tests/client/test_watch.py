@@ -332,8 +332,34 @@ async def test_a_watch_ends_with_its_bot(worker: Worker) -> None:
         await outliving.__aexit__(None, None, None)
 
 
-async def test_a_tap_that_is_none(worker: Worker) -> None:
-    async with worker.connect(bot="a", tap_url="nonsense") as a:
-        with pytest.raises(bus.AddressError):
-            async with a.watch("news"):
-                pass
+async def test_the_worker_names_its_tap(worker: Worker) -> None:
+    async with worker.connect(bot="a", tap_url=None) as a, a.watch("news") as watch:
+        assert a.tap_url == worker.tap_url
+        await a.publish("news", 1)
+        assert await take(watch, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "used"),
+    [
+        ("tcp://127.0.0.1:9", None, "tcp://127.0.0.1:9"),
+        ("tcp://0.0.0.0:9", None, "tcp://localhost:9"),
+        ("tcp://127.0.0.1:9", "tcp://127.0.0.1:8", "tcp://127.0.0.1:8"),
+        ("inproc://elsewhere", None, bus.DEFAULT_TAP_URL),
+        ("nonsense", None, bus.DEFAULT_TAP_URL),
+        (None, None, bus.DEFAULT_TAP_URL),
+    ],
+)
+async def test_what_a_program_says_of_the_tap_counts(told: str | None, given: str | None, used: str) -> None:
+    with FakeWorker("tcp://127.0.0.1:*") as fake:
+
+        async def serve() -> None:
+            await fake.welcome(**({} if told is None else {"tap": told}))
+            await fake.farewell()
+
+        url = fake.url.replace("127.0.0.1", "localhost")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve)
+                async with bus.connect(url, bot="b", tap_url=given) as bot:
+                    assert bot.tap_url == used

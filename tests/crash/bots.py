@@ -71,6 +71,8 @@ class Shape(msgspec.Struct, frozen=True):
     visitors: int = 1
     onlookers: int = 1
     undertakers: int = 1
+    packers: int = 0
+    """Only a file can be compacted."""
     channels: tuple[str, ...] = ("news", "fleeting", "ticks", "jobs")
     groups: tuple[tuple[str, str], ...] = (("jobs", "crew"),)
     """Channels that are subscribed to in a group, with its name."""

@@ -1,12 +1,14 @@
 """Bots that count in a keyed store, and take turns by one, while their worker is killed.
 
-Run as `python -m tests.crash.counters`. Owns the round, and what has to hold whatever is killed:
+Run as `python -m tests.crash.counters`. Owns the round, and what has to hold whatever is killed (`engine_counters`
+has other faults):
 
 - A counter is as high as the number of puts that were answered: none is lost, and none is carried out twice, though
   calls are repeated until they are answered.
 - No revision is answered twice.
 - What is read is not older than what was answered before.
 - Of the bots that put a key which must not exist, one at a time succeeds.
+- A value that has expired once is never read again.
 - Who watches is told of each key's last write, in the order of revisions.
 """
 
@@ -16,6 +18,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -32,7 +35,7 @@ from .load import CONFIGURATION
 from .nursery import ForkedWorker, shared_nursery
 from .rounds import command
 
-__all__ = ["play", "play_round"]
+__all__ = ["Disturb", "Ledger", "kills", "play", "play_round"]
 
 _BOTS = 3
 _KILLS = 12
@@ -40,9 +43,12 @@ _COUNTERS = ("a", "b")
 _LOCK = "lock"
 _SERVING_SECONDS = (0.02, 0.6)
 _END_SECONDS = 120.0
+_TTL_SECONDS = 0.05
+_EXPIRED_MAX = 20
+"""Keys whose values have expired, and which are read again."""
 
 
-class _Ledger:
+class Ledger:
     """What was answered."""
 
     def __init__(self) -> None:
@@ -52,6 +58,7 @@ class _Ledger:
         self.known: set[int] = set()
         self.holder: str | None = None
         self.turns = 0
+        self.expired: list[str] = []
         self.ending = False
 
     def written(self, key: str, revision: int) -> None:
@@ -61,7 +68,7 @@ class _Ledger:
         self.revisions[key] = max(revision, self.revisions.get(key, 0))
 
 
-async def _count(kv: bus.KeyedStore, ledger: _Ledger, chance: random.Random) -> None:
+async def _count(kv: bus.KeyedStore, ledger: Ledger, chance: random.Random) -> None:
     while not ledger.ending:
         key = chance.choice(_COUNTERS)
         floor = ledger.revisions.get(key, 0)
@@ -76,7 +83,7 @@ async def _count(kv: bus.KeyedStore, ledger: _Ledger, chance: random.Random) -> 
         ledger.counted[key] += 1
 
 
-async def _take_turns(kv: bus.KeyedStore, ledger: _Ledger, name: str) -> None:
+async def _take_turns(kv: bus.KeyedStore, ledger: Ledger, name: str) -> None:
     while not ledger.ending:
         try:
             revision = await kv.put(_LOCK, name, expected=0)
@@ -94,6 +101,19 @@ async def _take_turns(kv: bus.KeyedStore, ledger: _Ledger, name: str) -> None:
         ledger.known.add(deleted)
 
 
+async def _let_expire(kv: bus.KeyedStore, ledger: Ledger, name: str, chance: random.Random) -> None:
+    number = 0
+    while not ledger.ending:
+        number += 1
+        key = f"brief/{name}/{number}"
+        await kv.put(key, number, ttl=_TTL_SECONDS)
+        while await kv.get(key) is not None:
+            await anyio.sleep(_TTL_SECONDS / 2)
+        ledger.expired = [*ledger.expired[-_EXPIRED_MAX:], key]
+        again = chance.choice(ledger.expired)
+        assert await kv.get(again) is None, f"{again} had expired, and was read again"
+
+
 async def _watch(kv: bus.KeyedStore, seen: dict[str, bus.KeyedValue]) -> None:
     last = 0
     async for value in kv.watch(after=0):
@@ -101,27 +121,58 @@ async def _watch(kv: bus.KeyedStore, seen: dict[str, bus.KeyedValue]) -> None:
         last, seen[value.key] = value.revision, value
 
 
-async def _kill(worker: Worker, ledger: _Ledger, chance: random.Random, kills: int) -> None:
-    for _ in range(kills):
-        await anyio.sleep(chance.uniform(*_SERVING_SECONDS))
-        await anyio.to_thread.run_sync(worker.kill)
-        await anyio.to_thread.run_sync(worker.start)
-    await anyio.sleep(_SERVING_SECONDS[1])
-    ledger.ending = True
+Disturb = Callable[[Ledger, random.Random], Awaitable[int]]
+"""Lets things fail while bots count, and returns how many."""
 
 
-async def play(worker: Worker, seed: int, *, kills: int = _KILLS) -> Counter[str]:
-    """Kill a worker again and again while bots count; raise AssertionError where a promise was broken."""
-    chance, ledger, seen = random.Random(seed), _Ledger(), dict[str, bus.KeyedValue]()
-    connect = partial(bus.connect, worker.command, max_in_flight=0, timeout=None)
+def kills(worker: Worker, number: int = _KILLS) -> Disturb:
+    """Return what kills a worker again and again."""
+
+    async def disturb(ledger: Ledger, chance: random.Random) -> int:
+        for _ in range(number):
+            await anyio.sleep(chance.uniform(*_SERVING_SECONDS))
+            await anyio.to_thread.run_sync(worker.kill)
+            await anyio.to_thread.run_sync(worker.start)
+        await anyio.sleep(_SERVING_SECONDS[1])
+        return number
+
+    return disturb
+
+
+async def play(urls: Sequence[str], seed: int, disturb: Disturb) -> Counter[str]:
+    """Let things fail while bots count; raise AssertionError where a promise was broken."""
+    try:
+        return await _play(urls, seed, disturb)
+    except BaseExceptionGroup as errors:
+        broken = errors.subgroup(AssertionError)
+        while isinstance(broken, BaseExceptionGroup):
+            [broken, *_] = broken.exceptions  # type: ignore[assignment]
+        if broken is None:
+            raise
+        raise broken from errors
+
+
+async def _play(urls: Sequence[str], seed: int, disturb: Disturb) -> Counter[str]:
+    chance, ledger, seen = random.Random(seed), Ledger(), dict[str, bus.KeyedValue]()
+    connect = partial(bus.connect, urls, max_in_flight=0, timeout=None)
+    faults = 0
+
+    async def fail() -> None:
+        nonlocal faults
+        faults = await disturb(ledger, random.Random(chance.random()))
+        ledger.ending = True
+
     async with connect(bot="watcher") as watcher:
         kv = watcher.kv("counters")
         async with anyio.create_task_group() as watching:
             watching.start_soon(_watch, kv, seen)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_kill, worker, ledger, random.Random(chance.random()), kills)
+                tasks.start_soon(fail)
                 for number in range(_BOTS):
                     tasks.start_soon(_live, connect, f"bot-{number}", ledger, random.Random(chance.random()))
+            with anyio.fail_after(_END_SECONDS):
+                while await kv.list("brief/"):
+                    await anyio.sleep(_TTL_SECONDS)
             values = {value.key: value for value in await kv.list()}
             assert {key: value.value for key, value in values.items()} == dict(ledger.counted)
             with anyio.fail_after(_END_SECONDS):
@@ -129,15 +180,16 @@ async def play(worker: Worker, seed: int, *, kills: int = _KILLS) -> Counter[str
                     await anyio.sleep(0.01)
             watching.cancel_scope.cancel()
     acknowledged = len(ledger.known)
-    return Counter(kills=kills, acknowledged=acknowledged, counted=ledger.counted.total(), turns=ledger.turns)
+    return Counter(kills=faults, acknowledged=acknowledged, counted=ledger.counted.total(), turns=ledger.turns)
 
 
-async def _live(connect: partial[bus.Bot], name: str, ledger: _Ledger, chance: random.Random) -> None:
+async def _live(connect: partial[bus.Bot], name: str, ledger: Ledger, chance: random.Random) -> None:
     async with connect(bot=name) as bot, anyio.create_task_group() as tasks:
         kv = bot.kv("counters")
         for _ in range(2):
             tasks.start_soon(_count, kv, ledger, random.Random(chance.random()))
         tasks.start_soon(_take_turns, kv, ledger, name)
+        tasks.start_soon(_let_expire, kv, ledger, name, random.Random(chance.random()))
 
 
 def play_round(seed: int) -> Counter[str]:
@@ -146,7 +198,7 @@ def play_round(seed: int) -> Counter[str]:
     try:
         with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery())) as worker:
             worker.start()
-            counted = anyio.run(play, worker, seed)
+            counted = anyio.run(play, [worker.command], seed, kills(worker))
             worker.stop()
             reading = Check(worker.database)
             for _ in reading.run():

@@ -1,9 +1,9 @@
 """Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
 
-Owns five manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
+Owns six manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
 on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after
-the other and is the first to write there; an onlooker, which asked once for all channels of visitors; and an
-undertaker, which puts dead letters back.
+the other and is the first to write there; an onlooker, which asked once for all channels of visitors; an
+undertaker, which puts dead letters back; and a packer, which gives the system back what the file does not use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .bots import RETAINED, Bot, Shape, acknowledge, publish, subscribe, subscri
 from .history import Retry, Subscribe
 from .link import Frame, Link, Lost
 
-__all__ = ["ROOMS", "Onlooker", "Reader", "Sleeper", "Undertaker", "Visitor"]
+__all__ = ["ROOMS", "Onlooker", "Packer", "Reader", "Sleeper", "Undertaker", "Visitor"]
 
 ROOMS = "room-*"
 """The pattern that matches the channels of visitors."""
@@ -116,3 +116,14 @@ class Undertaker(Bot):
                 fields = {"op": "retry_dead_letters", "bot": mailbox, "seqs": some}
                 self.link.call(retry, lambda value: {"retried": value["retried"]}, **fields)
                 return
+
+
+class Packer(Bot):
+    """Has the pages given back that retention frees, again and again: a kill meets that in the middle, too."""
+
+    def __init__(self, link: Link, shape: Shape, chance: random.Random, targets: tuple[str, ...]) -> None:
+        super().__init__(link, shape, chance, targets)
+        self.freed_bytes = 0
+
+    def turn(self) -> None:
+        self.freed_bytes += self.link.ask("compact")["freed_bytes"]

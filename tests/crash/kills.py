@@ -24,6 +24,7 @@ import msgspec
 from store.sqlite.check import Check
 
 from ..integration.wire_worker import Worker
+from .bots import Shape
 from .checker import check
 from .load import CONFIGURATION, RULES, SESSION_TIMEOUT_SECONDS, Load
 from .nursery import ForkedWorker, shared_nursery
@@ -123,7 +124,7 @@ def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:
 def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses: float = PAUSES) -> Verdict:
     """Kill a worker on one new file, bring it back, stop it in order, and judge what it did and what it left."""
     with Recorder(directory / "history.jsonl") as recorder:
-        with Load(worker.command, recorder=recorder, seed=seed) as load:
+        with Load(worker.command, recorder=recorder, seed=seed, shape=Shape(packers=1)) as load:
             load.start()
             kill_rounds(worker, load, rounds=rounds, chance=random.Random(seed), pauses=pauses)
             recorder.mark("started")
@@ -135,6 +136,7 @@ def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses:
         recorder.mark("stopped")
         (directory / "final.json").write_bytes(msgspec.json.encode(final))
     verdict = check(read_history(recorder.path), final, RULES)
+    verdict.counts["freed_bytes"] = load.freed_bytes
     reading = Check(worker.database)
     for _ in reading.run():
         pass

@@ -62,4 +62,5 @@ KINDS_OF_FAULTS = [
     Kind("tests.crash.herd", "a thousand bots that come back at once", "returns"),
     Kind("tests.crash.frames", "frames that are nearly right, at a whole worker", "frames"),
     Kind("tests.crash.failovers", "nodes of PostgreSQL, and workers on it, that fail in every way", "faults"),
+    Kind("tests.crash.engine_counters", "the same while bots count in a keyed store", "faults"),
 ]

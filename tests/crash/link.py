@@ -140,7 +140,11 @@ class Link:
 
     def _hello(self, max_in_flight: int) -> None:
         holds = [delivery.seq for _, delivery in self.mail]
-        returning = {"token": self._token, "holds": holds, "epoch": self._epoch}
+        groups: dict[str, list[int]] = {}
+        for _, delivery in self.mail:
+            if delivery.group is not None:
+                groups.setdefault(delivery.group, []).append(delivery.seq)
+        returning = {"token": self._token, "holds": holds, "held_groups": groups, "epoch": self._epoch}
         fields = {"bot": self.bot, "max_in_flight": max_in_flight, **{k: v for k, v in returning.items() if v}}
         hello = Hello(self.bot, max_in_flight, self.process, tuple(holds))
         seconds = self._route.patience_seconds if self._are_several else ANSWER_SECONDS

@@ -30,7 +30,7 @@ from .bots import (
     settle,
     subscribed,
 )
-from .errands import Onlooker, Reader, Sleeper, Undertaker, Visitor
+from .errands import Onlooker, Packer, Reader, Sleeper, Undertaker, Visitor
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 from .recorder import Recorder
@@ -110,6 +110,7 @@ class Load:
             (Visitor, "visitor", shape.visitors),
             (Onlooker, "onlooker", shape.onlookers),
             (Undertaker, "undertaker", shape.undertakers),
+            (Packer, "packer", shape.packers),
         ]
         for kind, name, count in singles:
             for number in range(count):
@@ -149,6 +150,11 @@ class Load:
         for bot in self._bots:
             if bot.failure is not None:
                 raise AssertionError(f"{bot} failed") from bot.failure
+
+    @property
+    def freed_bytes(self) -> int:
+        """How much the worker said that it gave back to the system."""
+        return sum(bot.freed_bytes for bot in self._bots if isinstance(bot, Packer))
 
     def stop(self) -> None:
         """Let the bots say goodbye, as far as there is a worker, and end."""

@@ -53,7 +53,8 @@ ROOMS = {
         "bus.wire",
     },
     "bus.testing": {"bus.bot", "bus.broker", "bus.client", "bus.model", "bus.runs", "bus.settings", "store"},
-    "bus": {"bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
+    "bus.sync": {"bus.bot", "bus.client", "bus.wire"},
+    "bus": {"bus.sync", "bus.bot", "bus.client", "bus.model", "bus.runs", "bus.wire"},
     "bus.__main__": {"bus.cli"},
     "store": {"bus.model"},
     "store.sqlite": {"bus.model", "store"},
@@ -130,6 +131,8 @@ DATABASE_LIBRARIES = {"aiosqlite": "store.sqlite", "sqlite3": "store.sqlite", "a
 ENTRIES = {
     "worker",
     "bus.testing",
+    "bus.integrations.cloudevents",
+    "bus.integrations.opentelemetry",
     "bus.integrations.pydantic_ai",
     "store.errors",
     "store.records",

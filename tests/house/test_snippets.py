@@ -51,7 +51,7 @@ FAULTS = [
     'breaches.md:20: error: Name "main" is not defined',
     'breaches.md:16: error: Incompatible return value type (got "Receipt", expected "int")',
     'breaches.md:16: error: Unexpected keyword argument "delai" for "send" of "Bot"',
-    'breaches.md:6: error: "Message" has no attribute "bodies"',
+    'breaches.md:6: error: "Message[Any]" has no attribute "bodies"',
 ]
 
 PACKAGE = Path("build", "pages")

@@ -15,7 +15,7 @@ from bus.testing import Worker
 
 URL, CASE = sys.argv[1:]
 
-bot = bus.Bot("module", URL, timeout=20)
+bot = bus.Bot("module", URL if "://" in URL else None, timeout=20)
 
 
 @bot.on_message()

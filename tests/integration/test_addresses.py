@@ -174,9 +174,10 @@ async def test_bots_connect_and_watch_over_ipv6(tmp_path: Path) -> None:
         worker.launch()
         with anyio.fail_after(TIMEOUT_SECONDS):
             async with (
-                bus.connect(worker.command, bot="bot", tap_url=worker.tap) as bot,
+                bus.connect(worker.command, bot="bot") as bot,
                 bot.watch("news") as live,
             ):
+                assert bot.tap_url == worker.tap
                 await bot.publish("news", 1)
                 assert (await anext(aiter(live))).body == 1
     finally:

@@ -22,7 +22,7 @@ def test_an_erased_message_keeps_its_place(shared: Worker, name: str) -> None:
     sent = to_channel(name, {"who": name}, headers={"who": name})
     [seq] = session.publish(sent)
     erased = erase(session, seq, reference="ticket 7")
-    assert erased == {"seqs": [seq], "delayed": [], "runs": [], "runs_left": [], "again": False}
+    assert erased == {"seqs": [seq], "delayed": [], "runs": [], "runs_left": [], "again": False, "values": []}
     [kept] = session.history(channel=name)
     assert (kept["seq"], kept["id"], kept["body"], kept["headers"]) == (seq, sent["id"], None, {})
     assert kept["erased"] is True

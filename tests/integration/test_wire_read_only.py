@@ -39,6 +39,7 @@ def test_a_read_only_session_changes_nothing(shared: Worker, name: str) -> None:
         ("credit", {"max_in_flight": 10}),
         ("retry_dead_letters", {"bot": name, "seqs": [seq]}),
         ("scrub", {}),
+        ("compact", {"dry_run": True}),
         ("erase", {"id": new_id(), "seqs": [seq], "delayed": [], "runs": []}),
         ("workflow", {"call": "delete_run", "arguments": {"run_id": "r"}}),
     ):

@@ -16,6 +16,7 @@ def test_welcome_states_the_terms(worker: Worker) -> None:
     assert ID.fullmatch(welcome.pop("epoch"))
     assert ID.fullmatch(welcome.pop("bot_id"))
     assert welcome.pop("worker").startswith("posthouse/")
+    assert welcome.pop("tap") == worker.tap
     assert welcome == {
         "op": "welcome",
         "request": 7,

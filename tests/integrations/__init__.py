@@ -1,0 +1,1 @@
+"""Extras for other libraries, each tested against the real one."""

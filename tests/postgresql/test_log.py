@@ -22,6 +22,7 @@ from bus.model.repository import (
     lots_of,
 )
 from store.message_rows import in_log
+from store.postgresql.messages.arrivals import _LIST
 from store.postgresql.messages.finding import _THREAD
 from store.postgresql.messages.rows import escaped, unescaped
 
@@ -135,6 +136,24 @@ async def test_a_thread_is_looked_up_and_the_log_not_read(
     )
     assert any("bot_messages_reply_to" in line for line in plan)
     assert not [line for line in plan if "Seq Scan" in line]
+
+
+async def test_delayed_messages_of_one_time_are_listed_by_an_index(
+    log: MessageLog, postgresql_node: Node, database: str
+) -> None:
+    columns = "id, sender_bot_id, sender_bot_name, message_type, body, headers, due_at, tainted, checksum"
+    rows = "SELECT n || '', 'ann', 'ann', 'note', '{}', '{}', '2030', false, 1 FROM generate_series(1, 10000) AS n"
+    postgresql_node.query(
+        f"INSERT INTO posthouse.scheduled_messages ({columns}) {rows}; ANALYZE posthouse.scheduled_messages",
+        database,
+    )
+    plan = postgresql_node.query(
+        f"SET search_path = posthouse; SET plan_cache_mode = force_generic_plan;"
+        f"PREPARE list AS {_LIST}; EXPLAIN EXECUTE list(NULL, '2030', 5000, 64)",
+        database,
+    )
+    assert any("scheduled_messages_due_at" in line for line in plan)
+    assert not [line for line in plan if "Sort" in line]
 
 
 async def test_what_is_visible_and_not_answered_is_in_no_history(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = ["Connection"]
@@ -29,3 +29,11 @@ class Connection:
         """What it says when it is welcome."""
         self.groups: dict[int, str | None] = {}
         """By which group each message was delivered."""
+
+    def held_groups(self, seqs: Iterable[int]) -> dict[str, list[int]]:
+        """Give those that groups delivered, by the group's name."""
+        found: dict[str, list[int]] = {}
+        for seq in seqs:
+            if (group := self.groups[seq]) is not None:
+                found.setdefault(group, []).append(seq)
+        return found

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from msgspec.structs import replace
 
-from bus.errors import Conflict
+from bus.errors import Conflict, Refused
 from bus.model.keys import Key
 from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import (
@@ -77,6 +77,7 @@ from bus.model.repository import (
     timestamp_of,
 )
 
+from .fake_keyed import FakeKeyed
 from .fake_removals import remove
 
 
@@ -113,8 +114,9 @@ class FakeLog:
         """Runs that have ended: of which workflow, when, and with how many steps."""
         self.started: list[Started] = []
         """What schedules start, one answer after another."""
+        self.keyed = FakeKeyed()
         self.swept: list[KeyedSwept] = []
-        """What sweeps of the keyed store find, likewise."""
+        """What sweeps of the keyed store find, likewise; without any, they find what is there."""
         self.sweeps: list[SweepKeyed] = []
         self.is_any_tainted = False
         self.committed: set[int] = set()
@@ -146,7 +148,9 @@ class FakeLog:
     def _apply(self, change: Change) -> Any:
         match change:
             case AddMessages():
-                return [self._add_lot(lot, change.timestamp) for lot in change.lots]
+                added = [self._add_lot(lot, change.timestamp) for lot in change.lots]
+                self.keyed.retain(change.lots, added, change.timestamp)
+                return added
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
@@ -207,7 +211,7 @@ class FakeLog:
                 return self._remove_events(change)
             case SweepKeyed():
                 self.sweeps.append(change)
-                return self.swept.pop(0) if self.swept else KeyedSwept()
+                return self.swept.pop(0) if self.swept else self.keyed.sweep(change)
             case _:
                 assert_never(change)
         return None
@@ -277,7 +281,7 @@ class FakeLog:
     def _append(self, message: NewMessage, timestamp: str) -> LogMessage:
         fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__}
         self.last_seq += 1
-        stored = LogMessage(**fields | {"due_at": None}, seq=self.last_seq, timestamp=timestamp)
+        stored = LogMessage(**fields | {"due_at": None, "retain": False}, seq=self.last_seq, timestamp=timestamp)
         self.messages[stored.seq] = stored
         self.by_id[key_of(stored)] = stored
         return stored
@@ -291,11 +295,16 @@ class FakeLog:
             return None
         if any(self._tainted(message).known_only for lot in work.lots for message in lot.messages()):
             return NotCommitted(None)
+        try:
+            self.keyed.write_whole(work.values)
+        except Refused as error:
+            return NotCommitted(error)
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
         for subscription in work.subscriptions:
             self._subscribe(subscription)
         added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
+        self.keyed.retain(work.lots, added, work.timestamp)
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         self.commits[work.id] = (work.digest, seqs)
         return Committed(self.commits[work.id][1], added)
@@ -323,17 +332,18 @@ class FakeLog:
         assert change.channel in self.channels, "the channel is added in the same transaction"
         key = (change.bot_id, change.channel)
         known = self.subscriptions.get(key)
+        retained = self.keyed.retained(change.channel) if change.retained else None
         if known is not None:
             if change.pattern is None and known.group == change.group:
                 self.subscriptions[key] = replace(known, pattern=None)
-            return Subscribed(known.start_seq, created=False, group=known.group)
+            return Subscribed(known.start_seq, created=False, group=known.group, retained=retained)
         start_seq = self.last_seq if change.start_seq is None else change.start_seq
         if change.group is not None:
             start_seq = self._open_group(change.channel, change.group, start_seq)
         self.subscriptions[key] = Subscription(
             *key, change.subscribed_at, start_seq, change.echo, change.group, change.pattern
         )
-        return Subscribed(start_seq, created=True, group=change.group)
+        return Subscribed(start_seq, created=True, group=change.group, retained=retained)
 
     def unsubscribe(self, change: RemoveSubscription) -> bool:
         key = (change.bot_id, change.channel)
@@ -377,6 +387,8 @@ class FakeLog:
         keys = {(each.id, each.sender_bot_id) for each in change.delayed}
         wanted = {*change.seqs} | {seq for seq, each in self.messages.items() if key_of(each) in keys}
         seqs = tuple(seq for seq in sorted(wanted) if seq in self.messages and self.messages[seq].body)
+        channels = {self.messages[seq].recipient_channel or "" for seq in seqs} - {""}
+        values = self.keyed.erase(change, seqs, channels)
         for seq in seqs:
             self.messages[seq] = replace(self.messages[seq], body=b"", headers=b"{}")
             self.by_id[key_of(self.messages[seq])] = self.messages[seq]
@@ -389,7 +401,7 @@ class FakeLog:
         )
         self.cancelled.update((each.id, each.sender_bot_id) for each in delayed)
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
-        self.erasures[change.id] = erased = Erased(seqs, delayed, runs)
+        self.erasures[change.id] = erased = Erased(seqs, delayed, runs, values=values)
         return erased
 
     def read_page(self, request: PageRequest) -> Page:

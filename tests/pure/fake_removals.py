@@ -52,6 +52,8 @@ def remove(log: FakeLog, change: Remove) -> Removed:
             log.cancelled.update((id, sender_bot_id) for id in found.ids)
         case PurgeMailbox(unread):
             log.purged[unread.mailbox_id] = max(unread.through_seq, log.purged.get(unread.mailbox_id, 0))
+        case CloseChannel(channel):
+            log.keyed.forget(channel)
         case _:
             pass
     log.removals[change.id] = removed = replace(found, done=True)

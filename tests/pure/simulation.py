@@ -21,9 +21,9 @@ import msgspec
 
 from bus.core.batches import Batch
 from bus.core.core import Core
-from bus.core.effects import Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
+from bus.core.effects import Ask, Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import AddSubscription, SurveyRequest, group_mailbox_id
+from bus.model.repository import AddSubscription, Applied, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
     Ack,
@@ -36,6 +36,7 @@ from bus.wire.frames import (
     Gap,
     Goodbye,
     Hello,
+    KeyedChanged,
     Nak,
     Ok,
     Park,
@@ -47,22 +48,23 @@ from bus.wire.frames import (
     RequestFrame,
     RetryDeadLetters,
     Term,
-    ToBot,
-    ToChannel,
     Welcome,
 )
 
+from .authors import any_body, any_publication
 from .connection import Connection
 from .fake_log import FakeLog
+from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
+from .questions import Question, given, looked_up
 from .simulated_settings import BOTS, channels_of, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
 
 __all__ = ["Simulation", "play"]
 
-Question = Read | Count | Survey | Locate
-"""What the core asks of the disk."""
+_EXPIRY_BEATS = 12
+"""So long that all values have expired that were put before."""
 
 
 class Simulation:
@@ -87,7 +89,9 @@ class Simulation:
         self.commits: dict[str, tuple[Commit, str]] = {}
         self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
+        self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
         self.core = self._start()
+        self.keyed.start(self)
 
     @property
     def deliveries(self) -> int:
@@ -120,6 +124,8 @@ class Simulation:
                         connection.inbox.append(frame)
                 case Read() | Count() | Survey() | Locate():
                     self.questions.append((effect, None))
+                case Ask():
+                    self.keyed.begin(effect)
                 case Tap() | Note():
                     pass
                 case _:
@@ -162,10 +168,14 @@ class Simulation:
             (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
+            (self.keyed.act, 25 if self.keyed.is_one else 0),
+            (self.keyed.advance, 30 if self.keyed.is_one else 0),
+            (self.keyed.read, 20 if self.keyed.is_one else 0),
         ]
         event = self.random.choices([event for event, _ in events], [weight for _, weight in events])[0]
         event()
         self.promises.check(self.core)
+        self.keyed.passed()
 
     def pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -186,7 +196,8 @@ class Simulation:
             parked = connection.parked = client.parked.intersection(client.unsettled)
             holds = [*(set(client.unsettled) - parked), *(seq for delivered in acking for _, seq in delivered)]
             known = {"epoch": "epoch", "holds": holds, "parked": sorted(parked)}
-            hello = msgspec.structs.replace(hello, token=client.token, **known)
+            groups = connection.held_groups([*holds, *parked])
+            hello = msgspec.structs.replace(hello, token=client.token, held_groups=groups, **known)
             connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
         self.send(connection, hello)
         return connection
@@ -209,45 +220,23 @@ class Simulation:
         if connection is None or self.core.full:
             return
         messages: list[Publication] = []
-        alike = self._publication()
+        alike = any_publication(self)
         like_the_first = self.random.choice([0.0, 0.9, 1.0])
         for _ in range(self.random.choice([1, 1, 2, 5, 9])):
             if self.random.random() < like_the_first:
-                publication = msgspec.structs.replace(alike, id=self._new_id(), body=self._body())
+                body = self.keyed.body() if alike.retain else any_body(self.random)
+                publication = msgspec.structs.replace(alike, id=self._new_id(), body=body)
             elif (sent := self.promises.sent) and self.random.random() < 0.1:
                 # The same message again, or, by another bot, another one, with the same contents or with others.
                 publication = sent[self.random.choice(list(sent))]
                 if len(messages) % 2:
                     publication = msgspec.structs.replace(alike, id=publication.id)
             else:
-                publication = self._publication()
+                publication = any_publication(self)
             messages.append(self.promises.note_sent(publication))
         number = self.number()
         self.pending_publishes[connection.address, number] = messages
         self.send(connection, Publish(request=number, messages=messages))
-
-    def _publication(self) -> Publication:
-        known = [bot.name for bot in self.core.directory.bots.values()] or BOTS
-        to_bot = self.random.random() < 0.6
-        recipient: ToBot | ToChannel = (
-            ToBot(bot=self.random.choice(known)) if to_bot else ToChannel(self.random.choice(self.channels))
-        )
-        reply_to = None
-        if self.log.messages and self.random.random() < 0.3:
-            answered = self.random.choice(list(self.log.messages.values())[-20:])
-            reply_to, recipient = answered.id, ToBot(bot=answered.sender_bot_name)
-        return Publication(
-            id=self._new_id(),
-            recipient=recipient,
-            body=self._body(),
-            reply_to=reply_to,
-            expects_reply=self.random.random() < 0.6,
-            ttl=self.random.choice([None] * 12 + [2.0, 20.0]),
-            delay=self.random.choice([None] * 8 + [0.0, 1.0, 8.0]),
-        )
-
-    def _body(self) -> msgspec.Raw:
-        return msgspec.Raw(b'"%s"' % (b"x" * self.random.choice([1, 1, 10, 200])))
 
     def _read_frame(self) -> None:
         waiting = [connection for connection in self.connections.values() if connection.inbox]
@@ -262,6 +251,9 @@ class Simulation:
                 for repeat in connection.later:
                     repeat()
                 connection.later = []
+                self.keyed.welcomed(connection)
+            case KeyedChanged(stores):
+                self.keyed.heard(connection, stores)
             case Deliver(messages):
                 connection.unsettled += [message.seq for message in messages]
                 connection.groups |= {message.seq: message.group for message in messages}
@@ -347,8 +339,9 @@ class Simulation:
             acks = self.random.sample(held, min(len(held), self.random.choice([0, 1, 2])))
             acks += [999_999] if self.random.random() < 0.05 else []
             count = self.random.choice([0, 1, 2])
-            messages = [self.promises.note_sent(self._publication()) for _ in range(count)]
-            commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks)
+            messages = [self.promises.note_sent(any_publication(self)) for _ in range(count)]
+            values = self.keyed.values_of_commit()
+            commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot_id)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
@@ -386,13 +379,18 @@ class Simulation:
         if self.batch is None:
             return
         batch, self.batch = self.batch, None
-        applied = self.log.apply(batch.changes)
-        self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
+        applied = self._apply(batch)
         goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
         if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
             return
         self._do(self.core.applied(batch, applied, self._moment()))
+
+    def _apply(self, batch: Batch) -> Applied:
+        applied = self.log.apply(batch.changes)
+        self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
+        self.keyed.note_changes(batch.changes, applied.answers)
+        return applied
 
     def _refuse_batch(self) -> None:
         if self.batch is not None:
@@ -405,18 +403,7 @@ class Simulation:
         if unread:
             index = self.random.choice(unread)
             question = self.questions[index][0]
-            self.questions[index] = (question, self._read(question))
-
-    def _read(self, question: Question) -> Any:
-        match question:
-            case Read(request):
-                return self.log.read_page(request)
-            case Count(request):
-                return self.log.backlog(request)
-            case Survey(SurveyRequest() as survey):
-                return self.log.survey(survey)
-            case Locate():
-                return self.log.locate(question.seqs)
+            self.questions[index] = (question, looked_up(self.log, question))
 
     def _answer(self) -> None:
         read = [index for index, (_, answer) in enumerate(self.questions) if answer is not None]
@@ -424,15 +411,7 @@ class Simulation:
             self._give(*self.questions.pop(self.random.choice(read)))
 
     def _give(self, question: Question, answer: Any) -> None:
-        match question:
-            case Read(request):
-                self._do(self.core.page_read(request, answer, self._moment()))
-            case Count():
-                self._do(self.core.counted(question, answer, self._moment()))
-            case Survey():
-                self._do(self.core.surveyed(answer, self._moment()))
-            case Locate():
-                self._do(self.core.located(question, answer, self._moment()))
+        self._do(given(self.core, question, answer, self._moment()))
 
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
@@ -514,6 +493,7 @@ class Simulation:
         self.connections = {}
         self.promises.note_restart()
         self.core = self._start()
+        self.keyed.start(self)
 
     # ── Promises ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -541,26 +521,42 @@ class Simulation:
             del self.connections[connection.address]
         homes = [self._hello(name, 5) for name in BOTS]
         for _ in range(10_000):
-            self._drain_disk()
-            for connection in homes:
-                while connection.inbox:
-                    self._take(connection, connection.inbox.pop(0))
-                if connection.unsettled:
-                    seqs, connection.unsettled = connection.unsettled, []
-                    self.send(connection, Ack(seqs=seqs))
-            self._drain_disk()
+            self._let_arrive(homes)
             if self._is_all_done():
                 break
-            self.now += 0.5
-            for connection in homes:
-                self.send(connection, Ping())
-            self._do(self.core.tick(self._moment()))
+            self._beat(homes)
         else:
             raise Violation("the mailboxes never become empty")
+        if self.keyed.is_one:
+            self.keyed.write_at_the_end(homes)
+            for _ in range(_EXPIRY_BEATS):
+                self._let_arrive(homes)
+                self._beat(homes)
+            while any(connection.inbox for connection in homes):
+                self._let_arrive(homes)
+            self.keyed.check()
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
         self.promises.check_nothing_lost()
         self.promises.check_groups_hold(self.core)
+
+    def _let_arrive(self, homes: Sequence[Connection]) -> None:
+        """Let everything be answered that was asked for, and be settled that was delivered."""
+        self._drain_disk()
+        for connection in homes:
+            while connection.inbox:
+                self._take(connection, connection.inbox.pop(0))
+            if connection.unsettled:
+                seqs, connection.unsettled = connection.unsettled, []
+                self.send(connection, Ack(seqs=seqs))
+        self._drain_disk()
+
+    def _beat(self, homes: Sequence[Connection]) -> None:
+        """Let half a second pass."""
+        self.now += 0.5
+        for connection in homes:
+            self.send(connection, Ping())
+        self._do(self.core.tick(self._moment()))
 
     def _is_all_done(self) -> bool:
         """Tell whether nothing waits, but in groups without a member."""
@@ -571,17 +567,16 @@ class Simulation:
 
     def _drain_disk(self) -> None:
         """Let the disk answer everything, without faults."""
-        while self.batch is not None or self.questions or self.core.has_batch(self._moment()):
+        while self.batch is not None or self.questions or self.keyed.is_busy or self.core.has_batch(self._moment()):
+            self.keyed.advance()
             if self.batch is None:
                 self.batch = self.core.take_batch(self._moment())
             batch, self.batch = self.batch, None
             if batch is not None:
-                applied = self.log.apply(batch.changes)
-                self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
-                self._do(self.core.applied(batch, applied, self._moment()))
+                self._do(self.core.applied(batch, self._apply(batch), self._moment()))
             while self.questions:
                 question, answer = self.questions.pop()
-                self._give(question, self._read(question) if answer is None else answer)
+                self._give(question, looked_up(self.log, question) if answer is None else answer)
 
 
 def play(seed: int, steps: int, *, settle_every: int = 500) -> Simulation:

@@ -28,15 +28,20 @@ def subscribe(world: Simulation) -> None:
     number = world.number()
     key = (connection.bot, channel)
     wish = world.wishes.get(key, 0)
+    retained = world.keyed.is_one and world.random.random() < 0.5
 
     def answered(value: Any) -> None:
+        if value is not None and retained and value["created"] and start == "new" and group is None:
+            told = value.get("retained")
+            seq = None if told is None else told["seq"]
+            world.keyed.promises.check_subscribed(channel, value["start_seq"], seq)
         stands = connection.bot_id in world.log.bots and world.promises.is_subscribed(*key)
         if value is not None and world.wishes.get(key, 0) == wish and stands:
             start_seq = value["start_seq"]
             world.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
 
     connection.answers[number] = answered
-    request = Subscribe(request=number, channel=channel, start=start, echo=echo, group=group)
+    request = Subscribe(request=number, channel=channel, start=start, echo=echo, group=group, retained=retained)
     world.send(connection, request)
 
 

@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.core import checking
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
 from bus.core.events import Events
+from bus.core.keyed_sweeping import KeyedSweeping
+from bus.core.keyed_watching import KeyedWatching
 from bus.core.matching import Matching
 from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
@@ -28,8 +31,10 @@ from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.parts import Parts
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Sources
-from bus.model.repository import MailboxState, Released
-from bus.wire.frames import Published
+from bus.model.keyed import ValueState
+from bus.model.keyed_unit import KeyedRow, KeyedUnit
+from bus.model.repository import MailboxState, Released, each
+from bus.wire.frames import Publication, Published
 
 from .promises import Violation
 from .simulation import play
@@ -262,7 +267,72 @@ def misses_a_new_channel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Matching, "_meet", lambda self, channels: [])
 
 
+def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
+    """A keyed store whose watchers are told of nothing."""
+    patch.setattr(KeyedWatching, "changed", lambda self, stores: None)
+
+
+def puts_whatever_the_revision_is(patch: pytest.MonkeyPatch) -> None:
+    """A put that is acknowledged without a look at the revision that it expects."""
+    write = KeyedUnit.write
+    patch.setattr(
+        KeyedUnit, "write", lambda self, asked: write(self, msgspec.structs.replace(asked, expected=None))
+    )
+
+
+def brings_expired_values_back(patch: pytest.MonkeyPatch) -> None:
+    """A value that has expired, and that is read until it is swept."""
+    patch.setattr(KeyedRow, "is_live", lambda self, now: ValueState(self.state).has_value)
+
+
+def sweeps_no_expired_value(patch: pytest.MonkeyPatch) -> None:
+    """A value that expires without anybody being told."""
+    patch.setattr(KeyedSweeping, "expect", lambda self, seconds: None)
+
+
+def forgets_writes_that_were_replaced(patch: pytest.MonkeyPatch) -> None:
+    """A repeat of a write that is carried out again if there was another one since."""
+    emptied = KeyedRow.emptied
+    patch.setattr(KeyedRow, "emptied", lambda self, state: emptied(self, state)._replace(write_id=None))
+
+
+def keeps_a_part_of_a_refused_commit(patch: pytest.MonkeyPatch) -> None:
+    """A commit of several values of which one conflicts, and the ones before it are written."""
+
+    def broken(self: KeyedUnit, writes: Any) -> None:
+        for write in writes:
+            self.write(write)
+
+    patch.setattr(KeyedUnit, "write_whole", broken)
+
+
+def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
+    """A lot whose messages are retained as the first of its neighbours is."""
+    are_alike = checking._are_alike
+
+    def broken(one: Publication, other: Publication) -> bool:
+        return are_alike(one, msgspec.structs.replace(other, retain=one.retain))
+
+    patch.setattr(checking, "_are_alike", broken)
+
+
+def retains_repeats(patch: pytest.MonkeyPatch) -> None:
+    """A repeat of a message that becomes the last value again."""
+    patch.setattr(
+        "bus.model.retaining.each",
+        lambda lot, outcome: [msgspec.structs.replace(one, duplicate=False) for one in each(lot, outcome)],
+    )
+
+
 FAULTS: dict[Fault, int] = {
+    tells_nobody_of_changed_values: 9,
+    puts_whatever_the_revision_is: 9,
+    brings_expired_values_back: 9,
+    sweeps_no_expired_value: 9,
+    forgets_writes_that_were_replaced: 9,
+    keeps_a_part_of_a_refused_commit: 174,
+    retains_what_it_likes: 53,
+    retains_repeats: 141,
     takes_along_what_a_member_had: 4,
     forgets_groups_without_members: 3,
     releases_before_it_is_due: 0,

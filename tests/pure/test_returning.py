@@ -164,6 +164,30 @@ def test_a_group_lets_its_member_keep_what_it_holds() -> None:
     assert worker.core.directory.mailboxes["work/team"].fate(seq, "work") == "settled"
 
 
+@pytest.mark.parametrize("first", ["crew", None])
+def test_what_another_mailbox_delivered_is_not_taken_for_a_message_of_the_group_that_is_joined_now(
+    first: str | None,
+) -> None:
+    worker = Worker()
+    worker.hello("s", max_in_flight=0)
+    worker.hello("b", token=TOKEN)
+    worker.say(b"b", Subscribe(request=5, channel="work", group=first))
+    worker.commit()
+    worker.say(b"s", published(ToChannel("work")))
+    [message] = delivered(worker.commit())
+    worker.say(b"b", Unsubscribe(request=6, channel="work"))
+    worker.commit()
+    worker.say(b"b", Subscribe(request=7, channel="work", group="team", start="all"))
+    worker.do(worker.core.unreachable(b"b", worker.moment))
+    worker.commit()
+    worker.restart()
+    held_groups = {} if first is None else {first: [message["seq"]]}
+    said = returns(worker, b"again", "b", [message["seq"]], held_groups=held_groups)
+    assert said[0]["not_held"] == [message["seq"]]
+    [again] = delivered(said + worker.settle(1))
+    assert (again["group"], again["attempt"]) == ("team", 1)
+
+
 def test_a_repeated_ack_is_confirmed_and_what_is_dead_is_named() -> None:
     worker = Worker()
     seq = holding(worker)

@@ -12,6 +12,8 @@ from .simulation import Simulation, play
 
 WORLDS = 12
 WORLDS_WITH_EVENTS = (18, 28)
+WORLDS_WITH_VALUES = (20, 31, 42)
+"""Where bots share keyed values, and channels have a last value."""
 STEPS = 1500
 
 STATES = {
@@ -43,6 +45,12 @@ STATES = {
 @pytest.mark.parametrize("seed", [*range(WORLDS), *WORLDS_WITH_EVENTS])
 def test_known_worlds_keep_every_promise(seed: int) -> None:
     assert play(seed, STEPS).deliveries > 60, "a world in which little happens shows little"
+
+
+@pytest.mark.parametrize("seed", WORLDS_WITH_VALUES)
+def test_worlds_with_keyed_values_keep_every_promise(seed: int) -> None:
+    world = play(seed, STEPS)
+    assert world.keyed.promises.answered > 20, "a world in which little happens shows little"
 
 
 def test_a_new_world_keeps_every_promise() -> None:
@@ -110,6 +118,7 @@ def _states(seed: int) -> set[str]:
     return seen
 
 
+@pytest.mark.timeout(600)
 def test_the_worlds_reach_every_state() -> None:
     """What never happens in the simulation is not shown by it."""
     seen: set[str] = set()

@@ -55,8 +55,8 @@ def test_a_connection_offers_the_methods_of_a_store(name: str) -> None:
 
 def test_what_changes_something_is_a_write() -> None:
     reads = {name for name, kind in CALLS.items() if not kind.writes}
-    beginnings = ("count_", "get_", "list_", "page_", "watch_", "kv_get", "kv_list", "kv_changes")
-    assert reads == {name for name in CALLS if name.startswith(beginnings)}
+    beginnings = ("count_", "get_", "list_", "page_", "watch_", "kv_get", "kv_list", "kv_changes", "kv_stores")
+    assert reads == {"retained", *(name for name in CALLS if name.startswith(beginnings))}
     assert {name for name, kind in CALLS.items() if issubclass(kind, ListCall)} == {
         name for name in CALLS if name.startswith("list_")
     }

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.wire.frames import Commit
+from bus.wire.frames import Commit, Subscribe, ToChannel
 from bus.wire.sending_frames import CommittedValue
 
+from ..pure.worker import published
 from .house import House, opened
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +55,17 @@ async def test_a_role_reads_and_writes_what_it_names(house: House) -> None:
     assert answer["details"]["object"] == "kv:other"
 
 
+async def test_a_role_sees_the_stores_that_it_may_read(house: House) -> None:
+    for number, kv in enumerate(("config", "eve.own", "other", "reader.a", "reader.b")):
+        await house.call("ann", "kv_put", kv=kv, key="a", value=1, id=str(number))
+    assert (await house.call("reader", "kv_stores"))["stores"] == ["config", "reader.a", "reader.b"]
+    page = await house.call("reader", "kv_stores", limit=1)
+    assert page == {"stores": ["config"], "more": True}
+    page = await house.call("reader", "kv_stores", limit=2, after="config")
+    assert page == {"stores": ["reader.a", "reader.b"], "more": False}
+    assert (await house.call("deployer", "kv_stores"))["stores"] == []
+
+
 async def test_who_reads_all_writes_nothing(house: House) -> None:
     await house.call("ann", "kv_put", kv="config", key="a", value=1, id="1")
     assert (await house.call("ops", "kv_get", kv="config", key="a"))["value"] == 1
@@ -78,3 +90,22 @@ async def test_a_commit_writes_only_where_its_bot_may(house: House) -> None:
     assert done["op"] == "ok"
     assert (await house.call("reader", "kv_get", kv="reader.own", key="a"))["value"] == 1
     assert await house.call("ann", "kv_get", kv="config", key="a") is None
+
+
+async def test_who_may_read_a_channel_reads_its_last_value(house: House) -> None:
+    await house.say("ann", published(ToChannel("news"), retain=True))
+    for bot in ("ann", "eve", "ops"):
+        assert (await house.call(bot, "retained", channel="news"))["body"] == 1
+    assert await house.refused("reader", "retained", channel="news") == "forbidden"
+    assert (await house.call("reader", "retained", channel="news"))["details"]["object"] == "channel:news"
+    [refused] = await house.say("reader", Subscribe(request=5, channel="news", retained=True))
+    assert refused["code"] == "forbidden"
+    [subscribed] = await house.say("eve", Subscribe(request=5, channel="news", retained=True))
+    assert subscribed["value"]["retained"]["body"] == 1
+
+
+async def test_who_may_not_publish_retains_nothing(house: House) -> None:
+    await house.say("ann", published(ToChannel("news"), retain=True))
+    [refused] = await house.say("reader", published(ToChannel("news"), retain=True, body=msgspec.Raw(b"2")))
+    assert refused["errors"][0]["code"] == "forbidden"
+    assert (await house.call("ann", "retained", channel="news"))["body"] == 1

@@ -193,9 +193,15 @@ export class Connection {
       parts: true,
     };
     if (this.welcome === undefined) return hello;
-    const settling = [...this.#requests.values()].flatMap(({ settles }) => (settles ? [settles.seq] : []));
-    const holds = [...new Set([...this.deliveries.held.keys(), ...settling])].sort((a, b) => a - b);
-    return { ...hello, epoch: this.welcome.epoch, holds: holds.slice(0, Limits.HELD_MAX) };
+    const held = new Map(this.deliveries.held);
+    for (const { settles } of this.#requests.values()) if (settles) held.set(settles.seq, settles);
+    const holds = [...held.keys()].sort((a, b) => a - b).slice(0, Limits.HELD_MAX);
+    const groups: Record<string, number[]> = {};
+    for (const seq of holds) {
+      const group = held.get(seq)?.group;
+      if (group != null) (groups[group] ??= []).push(seq);
+    }
+    return { ...hello, epoch: this.welcome.epoch, holds, held_groups: groups };
   }
 
   #opened(session: Session, welcome: Welcome): void {

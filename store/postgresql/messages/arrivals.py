@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from bus.errors import RecordDamaged
-from bus.model.arriving import appended, are_due, fitting, waits, whole
+from bus.model.arriving import appended, are_due, are_plain, fitting, waits, whole
 from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
 from ...message_rows import checksum, in_log
@@ -59,8 +59,10 @@ _IS_ANY_SCHEDULED = "SELECT EXISTS (SELECT FROM scheduled_messages WHERE id = AN
 
 _LIST = f"""{SCHEDULED}
     WHERE due_at IS NOT NULL AND ($1::text IS NULL OR sender_bot_id = $1)
-        AND (due_at, id, sender_bot_id) > ($2::text, $3::text, $4::text)
-    ORDER BY due_at, id, sender_bot_id LIMIT $5"""
+        AND (due_at, number) > ($2::text, $3::bigint)
+    ORDER BY due_at, number LIMIT $4::bigint"""
+
+_PLACE = "SELECT number FROM scheduled_messages WHERE id = $1 AND sender_bot_id = $2 AND due_at = $3"
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
@@ -77,7 +79,7 @@ class Arrivals:
 
     def are_simple(self, lots: Sequence[Lot]) -> bool:
         """Return True if lots are appended as they are, unless their senders used their ids before."""
-        return are_due(lots) and not self.waiting and self.taint.is_decided(lots)
+        return are_plain(lots) and not self.waiting and self.taint.is_decided(lots)
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
@@ -183,17 +185,23 @@ async def read_scheduled(reader: Reader, number: int) -> NewMessage | None:
 
 
 async def list_scheduled(reader: Reader, request: DelayedRequest) -> list[NewMessage]:
-    """Return delayed messages by when they are due, but for damaged ones."""
+    """Return delayed messages in the order in which they become due, but for damaged ones."""
     found: list[NewMessage] = []
-    after = request.after or ("", "", "")
+    after = ("", 0) if request.after is None else await _place(reader, *request.after)
     while len(found) < request.limit:
         wanted = request.limit - len(found)
         records = await reader.fetch(_LIST, request.sender_bot_id, *after, wanted)
         found += [_message(record) for record in records if is_intact_scheduled(record)]
         if len(records) < wanted:
             break
-        after = (records[-1][10], records[-1][0], records[-1][1])
+        after = (records[-1][10], records[-1][13])
     return found
+
+
+async def _place(reader: Reader, due_at: str, id: str, sender_bot_id: str) -> tuple[str, int]:
+    """Return the place of a message, or if it does not wait any more, that of the first one that is due with it."""
+    rows = await reader.fetch(_PLACE, id, sender_bot_id, due_at)
+    return due_at, next((row[0] for row in rows), 0)
 
 
 def _record(message: NewMessage) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Erasing messages and runs.
+"""Erasing messages, runs and keyed values.
 
 Owns the SQL. What an erased row is, `store.message_rows` says. PostgreSQL keeps earlier versions of rows until
 their tables are written anew (`scrubbing`).
@@ -12,8 +12,9 @@ import asyncpg
 
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
-from ...message_rows import ERASED_HEADERS, erased_checksum
+from ...message_rows import ERASED_HEADERS, channels_of, erased_checksum
 from ...seals import erased_before, removal_row
+from ..keyed import PostgresqlKeyed
 from ..server.writer import Transaction
 from ..workflows.keeping import open_runs, remove_runs
 from .removals import ADD_REMOVAL, recorded
@@ -43,7 +44,7 @@ _EVER = "9999"
 """Later than every time: whenever the runs ended."""
 
 
-async def erase(transaction: Transaction, change: Erase) -> Erased:
+async def erase(transaction: Transaction, change: Erase, keyed: PostgresqlKeyed) -> Erased:
     """Carry out an erasure, or return what it did before."""
     connection = transaction.connection
     what = await recorded(connection, change.id)
@@ -66,7 +67,8 @@ async def erase(transaction: Transaction, change: Erase) -> Erased:
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
     removed = tuple(id for id in runs if id not in left)
-    erased = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})))
+    values = await keyed.erase(transaction, change, seqs, channels_of(rows))
+    erased = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})), values=values)
     await connection.execute(ADD_REMOVAL, *removal_row(change, erased))
     return erased
 

@@ -157,17 +157,19 @@ async def copy_back(connection: StoreConnection) -> None:
             raise
 
 
-async def begin_wal_anew(connection: StoreConnection) -> None:
-    """Checkpoint the whole WAL, and let the next write restart it, if its readers are done soon.
+async def begin_wal_anew(connection: StoreConnection) -> bool:
+    """Checkpoint the whole WAL, and let the next write restart it, if its readers are done soon; return whether.
 
     Readers that begin meanwhile do not prolong this: nothing is written, so they read what is checkpointed.
     """
     await connection.execute_fetchall(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
     try:
-        await connection.execute_fetchall("PRAGMA wal_checkpoint(RESTART)")
+        [[busy, _, _]] = await connection.execute_fetchall("PRAGMA wal_checkpoint(RESTART)")
+        return not busy
     except sqlite3.Error as error:
         if not isinstance(translate(error), StorageBusy | StorageFull):
             raise
+        return False
     finally:
         await connection.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 

@@ -71,9 +71,16 @@ _IS_ANY_SCHEDULED = """
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
 """All delayed messages."""
 
-_LIST = f"""{SCHEDULED}
-    WHERE due_at IS NOT NULL AND (?1 IS NULL OR sender_bot_id = ?1) AND (due_at, id, sender_bot_id) > (?2, ?3, ?4)
-    ORDER BY due_at, id, sender_bot_id LIMIT ?5"""
+# A comparison of both columns would go through all that are due at the first time.
+_LIST = f"""
+    SELECT {_COLUMNS}, rowid AS number FROM scheduled_messages
+    WHERE due_at = ?2 AND rowid > ?3 AND (?1 IS NULL OR sender_bot_id = ?1)
+    UNION ALL
+    SELECT {_COLUMNS}, rowid FROM scheduled_messages
+    WHERE due_at > ?2 AND (?1 IS NULL OR sender_bot_id = ?1)
+    ORDER BY due_at, number LIMIT ?4"""
+
+_PLACE = "SELECT rowid FROM scheduled_messages WHERE id = ? AND sender_bot_id = ? AND due_at = ?"
 
 _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL"
 
@@ -207,17 +214,23 @@ async def read_scheduled(connection: Reader, rowid: int) -> NewMessage | None:
 
 
 async def list_scheduled(reader: Reader, request: DelayedRequest) -> list[NewMessage]:
-    """Return delayed messages by when they are due, but for damaged ones."""
+    """Return delayed messages in the order in which they become due, but for damaged ones."""
     found: list[NewMessage] = []
-    after = request.after or ("", "", "")
+    after = ("", 0) if request.after is None else await _place(reader, *request.after)
     while len(found) < request.limit:
         values = (request.sender_bot_id, *after, request.limit - len(found))
         rows = list(await reader.execute_fetchall(_LIST, values))
         found += [_message(row) for row in rows if is_intact_scheduled(row)]
         if len(rows) < values[-1]:
             break
-        after = (rows[-1][10], rows[-1][0], rows[-1][1])
+        after = (rows[-1][10], rows[-1][13])
     return found
+
+
+async def _place(reader: Reader, due_at: str, id: str, sender_bot_id: str) -> tuple[str, int]:
+    """Return the place of a message, or if it does not wait any more, that of the first one that is due with it."""
+    rows = await reader.execute_fetchall(_PLACE, (id, sender_bot_id, due_at))
+    return due_at, next((row[0] for row in rows), 0)
 
 
 def is_any_scheduled(ids: Sequence[str]) -> Statement:

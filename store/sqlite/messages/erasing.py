@@ -1,4 +1,4 @@
-"""Erasing messages and runs.
+"""Erasing messages, runs and keyed values.
 
 Owns the SQL. What an erased row is, `store.message_rows` says. The content is overwritten where it is now; what is
 left of it in unused parts of the file goes with the next scrub (`file.scrubbing`).
@@ -13,9 +13,11 @@ import aiosqlite
 
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
-from ...message_rows import ERASED_HEADERS, erased_checksum
+from ...message_rows import ERASED_HEADERS, channels_of, erased_checksum
 from ...seals import erased_before, removal_row
 from ..file.scrubbing import overwriting
+from ..file.writer import Transaction
+from ..keyed import SqliteKeyed
 from ..workflows.keeping import open_runs, remove_runs
 from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, WITH_SEQS
@@ -40,18 +42,20 @@ _EVER = "9999"
 """Later than every time: whenever the runs ended."""
 
 
-async def erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
+async def erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) -> Erased:
     """Carry out an erasure, or return what it did before."""
+    connection = transaction.connection
     what = await recorded(connection, change.id)
     if what is not None:
         return erased_before(what)
     async with overwriting(connection):
-        erased = await _erase(connection, change)
+        erased = await _erase(transaction, change, keyed)
     await connection.execute(ADD_REMOVAL, removal_row(change, erased))
     return erased
 
 
-async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
+async def _erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) -> Erased:
+    connection = transaction.connection
     delayed: list[Delayed] = []
     wanted = set(change.seqs)
     for each in change.delayed:
@@ -72,7 +76,8 @@ async def _erase(connection: aiosqlite.Connection, change: Erase) -> Erased:
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
     removed = tuple(id for id in runs if id not in left)
-    return Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})))
+    values = await keyed.erase(transaction, change, seqs, channels_of(rows))
+    return Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})), values=values)
 
 
 async def _ids_of_runs(connection: aiosqlite.Connection, ids: Sequence[str]) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
+from bus.model.retaining import RETAINED
 from bus.model.searching import Stage, contains, mentions, needles_of
 
+from ...keyed_rows import KEYED_VALUES, VALUED, found_values
 from ...message_rows import message_of
 from ..file.reader import Reader
 from .rows import COLUMNS
@@ -25,8 +27,14 @@ _MESSAGES = 2_000
 _RUNS = 50
 """Runs that are searched at once, each with all of its steps."""
 
+_VALUES = 100
+"""Keyed values that are searched at once."""
+
 _FOUND_MAX = 64
 """What is found at once: with the largest bodies some megabytes."""
+
+_VALUES_FOUND_MAX = 8
+"""Keyed values that are found at once: with the largest ones 128 MiB."""
 
 
 def _has(*columns: str) -> str:
@@ -67,6 +75,16 @@ _IN_RUN = " UNION ALL ".join((
 
 _LAST_RUN = "SELECT MAX(id) FROM (SELECT id FROM workflow_runs WHERE id > ? ORDER BY id LIMIT ?)"
 
+_LAST_VALUE = """
+    SELECT MAX(revision) FROM (SELECT revision FROM keyed_values WHERE revision > ? ORDER BY revision LIMIT ?)"""
+
+_IN_VALUES = f"""
+    {KEYED_VALUES} WHERE revision > ?2 AND revision <= ?3 AND {VALUED}
+        AND ({_has("keyed_values.key")} OR (state = 'json' AND {_has("keyed_values.value")}))
+    ORDER BY revision LIMIT {_VALUES_FOUND_MAX}"""
+
+_LAST_VALUES = f"{KEYED_VALUES} WHERE store = ? AND {VALUED} AND instr(value, ?) ORDER BY revision"
+
 _RUNS_NAMED = "SELECT id, status FROM workflow_runs WHERE id IN (SELECT value FROM json_each(?))"
 
 _WITH_ID = "SELECT {} FROM {} WHERE id = ?1 AND (?2 IS NULL OR sender_bot_id = ?2){} ORDER BY {}"
@@ -82,9 +100,11 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
         return await _messages(reader, request, needles, place, int(after), last_seq)
     if place is Stage.DELAYED:
         return await _delayed(reader, request, needles, int(after), searched, last_seq)
+    if place is Stage.VALUES:
+        return await _values(reader, request, needles, int(after), last_seq)
     [[through]] = await reader.execute_fetchall(_LAST_RUN, (after, _RUNS))
     if through is None:
-        return FoundContents([], [], [], None, last_seq)
+        return FoundContents([], [], [], Stage.VALUES.after(0), last_seq)
     rows = await reader.execute_fetchall(_IN_RUNS, (needles, after, through))
     runs = [run for run in _runs(rows) if await _mentions(reader, request, needles, run.id)]
     return FoundContents([], [], runs, Stage.RUNS.after(through), last_seq)
@@ -112,7 +132,9 @@ async def _with_id(reader: Reader, request: SearchRequest, id: str, last_seq: in
         sql = _WITH_ID.format("seq", "bot_messages", condition, "seq")
         seqs += [row[0] for row in await reader.execute_fetchall(sql, values)]
     runs = await _runs_named(reader, [id])
-    return FoundContents([(seq, id) for seq in seqs], [Delayed(*row) for row in delayed], runs, None, last_seq)
+    kept = found_values(request, await reader.execute_fetchall(_LAST_VALUES, (RETAINED, id)))
+    messages = [(seq, id) for seq in seqs]
+    return FoundContents(messages, [Delayed(*row) for row in delayed], runs, None, last_seq, kept)
 
 
 async def _messages(
@@ -152,6 +174,16 @@ async def _delayed(
     if len(rows) == _FOUND_MAX:
         following = Stage.DELAYED.after(rows[-1][0], searched)
     return FoundContents([], found, [], following, last_seq)
+
+
+async def _values(reader: Reader, request: SearchRequest, needles: str, after: int, last_seq: int) -> FoundContents:
+    [[through]] = await reader.execute_fetchall(_LAST_VALUE, (after, _VALUES))
+    if through is None:
+        return FoundContents([], [], [], None, last_seq)
+    rows = list(await reader.execute_fetchall(_IN_VALUES, (needles, after, through)))
+    if len(rows) == _VALUES_FOUND_MAX:
+        through = rows[-1][0]
+    return FoundContents([], [], [], Stage.VALUES.after(through), last_seq, found_values(request, rows))
 
 
 async def _runs_named(reader: Reader, ids: Sequence[str]) -> list[FoundRun]:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
 
+from bus.model.keyed import KeyedWrite, SweepKeyed, ValueState
 from bus.model.records import RunStatus
 from bus.model.repository import (
+    AddChannel,
     AddDeadLetters,
     DeadLetter,
     Delayed,
     Erase,
     Erased,
+    ErasedValue,
     FindRequest,
     FoundContents,
     FoundRun,
     HistoryRequest,
     MessageLog,
+    RemoveMessages,
     SearchRequest,
     Store,
 )
 
 from .conftest import LogPlace, stores_only
-from .samples import add, at, direct, fill_runs, hold_run, page, read_page, release, to_channel
+from .samples import add, at, channel, direct, fill_runs, hold_run, page, read_page, release, to_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -37,13 +42,14 @@ async def erase(log: MessageLog, *seqs: int, id: str = "first", **fields: Any) -
 
 async def found(log: MessageLog, **what: Any) -> FoundContents:
     """Return all that is found, of all portions."""
-    whole = FoundContents([], [], [], None, 0)
+    whole = FoundContents([], [], [], None, 0, [])
     after: str | None = ""
     while after is not None:
         portion = await log.search(SearchRequest(after=after, **what))
         whole.messages.extend(portion.messages)
         whole.delayed.extend(portion.delayed)
         whole.runs.extend(portion.runs)
+        whole.values.extend(portion.values)
         after = portion.after
     return whole
 
@@ -295,3 +301,88 @@ async def test_the_run_of_a_message_is_found_with_it(store: Store) -> None:
 async def test_a_place_that_no_search_ended_in_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         await store.log.search(SearchRequest(after="nowhere:1", text="x"))
+
+
+# ── Keyed values ─────────────────────────────────────────────────────────────────────────────────────────
+
+_ids = map(str, count())
+
+
+def put(key: str, value: str, *, store: str = "s", state: ValueState = ValueState.JSON) -> KeyedWrite:
+    return KeyedWrite(
+        store=store, key=key, state=state, value=value, id=next(_ids), bot_id="ann", keys_max=1_000_000
+    )
+
+
+@pytest.fixture
+async def valued(store: Store) -> Store:
+    await store.keyed.write_all(
+        [
+            put("a", '{"customer":{"email":"Ann@Example.org"},"n":[1,18]}'),
+            put("b", '"write to ann@example.org soon"', store="t"),
+            put("of/ann@example.org", "1"),
+            put("c", '"YW5uQGV4YW1wbGUub3Jn"', state=ValueState.BYTES),
+            put("d", '"M\\u0026S"'),
+            put("bytes/M&S", '"AA=="', state=ValueState.BYTES),
+            put("gone", '"ann@example.org"'),
+            put("gone", "2"),
+        ]
+    )
+    await store.log.apply([AddChannel(channel("news"))])
+    kept = to_channel("k", "ann", "news", body=b'{"at":"ann@example.org"}', headers=b'{"who":"ann"}', retain=True)
+    await add(store.log, kept, direct("z", "ann", "bob"))
+    await store.log.apply([RemoveMessages((1,))])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ({"text": "ann@example.org"}, ["a", "b", "of/ann@example.org", "news"]),
+        ({"text": "YW5uQG"}, []),
+        ({"text": "m&s"}, ["d", "bytes/M&S"]),
+        ({"path": ("customer", "email"), "value": "ann@example.org"}, ["a"]),
+        ({"path": ("n",), "value": "18"}, ["a"]),
+        ({"path": ("at",), "value": "ann@example.org"}, ["news"]),
+        ({"header": ("who", "Ann")}, ["news"]),
+        ({"header": ("who", "18")}, []),
+        ({"id": "k"}, ["news"]),
+        ({"id": "k", "sender_bot_id": "bob"}, []),
+        ({"id": "1"}, []),
+    ],
+)
+async def test_keyed_values_are_found(valued: Store, what: dict[str, Any], expected: list[str]) -> None:
+    assert [value.key for value in (await found(valued.log, **what)).values] == expected
+
+
+async def test_keyed_values_are_erased(valued: Store) -> None:
+    values = (await found(valued.log, text="ann@example.org")).values
+    await valued.keyed.write(put("a", '"changed since"'))
+    erased = await erase(valued.log, values=tuple(values))
+    assert erased.values == tuple(ErasedValue(each.store, each.revision) for each in values[1:])
+    assert (await found(valued.log, text="ann@example.org")).values == []
+    assert await valued.keyed.get("t", "b") is None
+    left = await valued.keyed.list_values("s", "", after=None, limit=10, bytes_max=1000)
+    assert [value.key for value in left.values] == ["a", "bytes/M&S", "c", "d", "gone"]
+    told = await valued.keyed.list_changes("t", "", after=1, limit=10, bytes_max=1000)
+    assert [(change.key, change.state) for change in told.changes] == [("b", ValueState.DELETED)]
+    [record] = await valued.log.removals(0, 10)
+    assert record.erased.values == erased.values
+    assert (await erase(valued.log)).values == erased.values
+
+
+async def test_many_keyed_values_are_searched_in_portions(store: Store) -> None:
+    writes = [put(f"{number:03}", '"secret"' if number % 10 == 0 else "0") for number in range(450)]
+    await store.keyed.write_all(writes)
+    wanted = [f"{number:03}" for number in range(0, 450, 10)]
+    assert [value.key for value in (await found(store.log, text="secret")).values] == wanted
+
+
+async def test_a_swept_deletion_leaves_no_key(store: Store) -> None:
+    await store.keyed.write(put("of/ann@example.org", "1"))
+    await store.keyed.write(put("b", "1"))
+    values = (await found(store.log, text="ann@example.org")).values
+    await erase(store.log, values=tuple(values))
+    await store.log.apply([SweepKeyed(10, 0.0, -1.0)])
+    told = await store.keyed.list_changes("s", "", after=0, limit=10, bytes_max=1000)
+    assert [change.key for change in told.changes] == ["b"]

@@ -317,6 +317,18 @@ async def test_a_store_has_so_many_keys(store: Store, keyed: KeyedRepository, cl
     await keyed.write(put("d", keys_max=3))
 
 
+async def test_stores_are_listed_that_have_values(keyed: KeyedRepository) -> None:
+    assert await keyed.list_stores("", 10) == []
+    for store in ("b", "a", "$hidden", "B", "7", "a"):
+        await keyed.write(put("k", store=store))
+        await keyed.write(put("l", store=store))
+    for key in ("k", "l"):
+        await keyed.write(delete(key, store="b"))
+    assert await keyed.list_stores("", 10) == ["7", "B", "a"]
+    assert await keyed.list_stores("7", 1) == ["B"]
+    assert await keyed.list_stores("a", 10) == []
+
+
 async def test_what_is_stored_is_there_after_a_restart(store_place: StorePlace, clock: Clock) -> None:
     repeated = put("a", [1])
     async with store_place.open(clock=clock) as store:

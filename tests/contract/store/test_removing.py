@@ -86,7 +86,7 @@ async def test_delayed_messages_are_listed(log: MessageLog) -> None:
         ("b", "ann", 50), ("a", "eve", 50), ("a", "ann", 50), ("c", "ann", 40), ("d", "eve", 60),
     )]  # fmt: skip
     await add(log, *sent, direct("now", "ann", "bob"))
-    expected = [("c", "ann"), ("a", "ann"), ("a", "eve"), ("b", "ann"), ("d", "eve")]
+    expected = [("c", "ann"), ("b", "ann"), ("a", "eve"), ("a", "ann"), ("d", "eve")]
     found = await log.delayed(DelayedRequest(9))
     assert [(each.id, each.sender_bot_id) for each in found] == expected
     assert found[0] == sent[3]
@@ -95,6 +95,9 @@ async def test_delayed_messages_are_listed(log: MessageLog) -> None:
         rest = await log.delayed(DelayedRequest(2, after=after))
         assert [(each.id, each.sender_bot_id) for each in rest] == expected[place : place + 2]
     assert [each.id for each in await log.delayed(DelayedRequest(9, "eve"))] == ["a", "d"]
+    await remove(log, CancelDelayed("eve", ("a",)))
+    rest = await log.delayed(DelayedRequest(9, after=(at(50), "a", "eve")))
+    assert [(each.id, each.sender_bot_id) for each in rest] == [("b", "ann"), ("a", "ann"), ("d", "eve")]
 
 
 async def test_a_dry_run_removes_nothing(log: MessageLog) -> None:

@@ -1,0 +1,262 @@
+"""`posthouse bot`: a program's bot as one process, or several, or one that follows the changes of its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.cli.supervising import python_files
+
+from .terminal import COMMAND, Posthouse, Running
+
+APP = """
+import os
+import bus
+
+bot = bus.Bot("{name}")
+
+
+@bot.on_message("who")
+async def who(message):
+    return {{"pid": os.getpid(), "version": {version}}}
+"""
+
+
+class App:
+    """A folder with a program, and the command that serves its bot."""
+
+    def __init__(self, posthouse: Posthouse, folder: Path, name: str) -> None:
+        self.posthouse = posthouse
+        self.folder = folder
+        self.name = name
+        self.write(APP.format(name=name, version=1))
+
+    def write(self, code: str, name: str = "app.py") -> None:
+        """Write a file as an editor does it: nobody sees half of it."""
+        new = self.folder / "new"
+        new.write_text(code, encoding="utf-8")
+        new.replace(self.folder / name)
+
+    def start(self, *arguments: str) -> Running:
+        return Running([*COMMAND, "bot", *arguments], self.posthouse.environment, self.folder)
+
+    def ask(self) -> Any:
+        """Return what the bot answers."""
+        return self.posthouse.json("request", self.name, "null", "--type", "who", "--as", "asker")["body"]
+
+    def sessions(self) -> list[Any]:
+        """Return the sessions of the bot, which may not be known yet."""
+        found = self.posthouse.run("sessions", "--bot", self.name, "--json")
+        return list(json.loads(found.stdout)) if found.returncode == 0 else []
+
+    def is_there(self, count: int = 1) -> bool:
+        return len(self.sessions()) == count
+
+    def wait_until_there(self, count: int = 1) -> None:
+        self.posthouse.wait_until(lambda: self.is_there(count))
+
+
+@pytest.fixture
+def app(posthouse: Posthouse, tmp_path: Path) -> App:
+    return App(posthouse, tmp_path, f"bot-{tmp_path.name}")
+
+
+@pytest.mark.parametrize("target", ["app:bot", "app", "app.py"])
+def test_it_serves_a_bot_until_it_is_interrupted(app: App, target: str) -> None:
+    with app.start(target) as bot:
+        app.wait_until_there()
+        assert app.ask()["version"] == 1
+        bot.interrupt()
+        assert bot.exit_code() == 0
+        said = bot.errors()
+        assert f"bot '{app.name}' has session" in said
+        assert "Traceback" not in said
+    assert app.is_there(0)
+
+
+def test_several_processes_share_the_mailbox(app: App) -> None:
+    with app.start("app:bot", "--workers", "2") as bot:
+        app.wait_until_there(2)
+        killed = app.ask()["pid"]
+        before = {session["id"] for session in app.sessions()}
+        os.kill(killed, signal.SIGKILL)
+        app.posthouse.wait_until(lambda: len({each["id"] for each in app.sessions()} & before) < 2)
+        app.wait_until_there(2)
+        assert app.ask()["pid"] != killed
+        bot.terminate()
+        assert bot.exit_code() == 0
+        said = bot.errors()
+        assert "ended with 137; it is started again in 1 s" in said
+        assert "share its mailbox" not in said
+    assert app.is_there(0)
+
+
+def test_it_is_started_again_when_a_file_changes(app: App) -> None:
+    with app.start("app:bot", "--reload") as bot:
+        app.wait_until_there()
+        assert app.ask()["version"] == 1
+        app.write("bot =")
+        app.posthouse.wait_until(lambda: app.is_there(0))
+        app.write(APP.format(name=app.name, version=22))
+        app.wait_until_there()
+        assert app.ask()["version"] == 22
+        bot.interrupt()
+        assert bot.exit_code() == 0
+        assert "app.py changed: starting again" in bot.errors()
+    assert app.is_there(0)
+
+
+def test_processes_end_with_their_supervisor(app: App) -> None:
+    with app.start("app:bot", "--workers", "2") as bot:
+        app.wait_until_there(2)
+        bot.kill()
+        app.wait_until_there(0)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("nowhere:bot", "there is no module 'nowhere' in "),
+        ("app:writer", "app:writer is not a bus.Bot; it has app:bot"),
+        ("empty", "empty:bot is not a bus.Bot; create one there: bot = bus.Bot('name')"),
+        ("a b", "'a b' is not the name of a module: write app:bot for the bot in app.py"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(app: App, target: str, words: str) -> None:
+    app.write("", "empty.py")
+    with app.start(target) as bot:
+        assert bot.exit_code() == 78
+        [line] = bot.errors().splitlines()
+    assert words in line
+
+
+def test_processes_that_cannot_begin_end_all(app: App) -> None:
+    with app.start("nowhere:bot", "--workers", "2") as bot:
+        assert bot.exit_code() == 78
+        assert "there is no module 'nowhere' in " in bot.errors()
+
+
+def test_an_error_of_the_program_is_shown_from_its_own_line_on(app: App) -> None:
+    app.write("import json\n\njson.loads('{')\n", "broken.py")
+    with app.start("broken:bot") as bot:
+        assert bot.exit_code() == 78
+        lines = bot.errors().splitlines()
+    assert lines[0].startswith("Traceback")
+    assert "broken.py" in lines[1]
+    assert lines[-1] == "posthouse: broken could not be imported"
+
+
+def test_a_bot_that_cannot_begin_says_why(app: App) -> None:
+    app.write('import bus\n\nbot = bus.Bot("a", "tcp://127.0.0.1:9", wait=0.1)\n')
+    with app.start("app:bot") as bot:
+        assert bot.exit_code() == 69
+        assert bot.errors().splitlines()[-1].startswith("posthouse: no worker answers at tcp://127.0.0.1:9")
+
+
+def test_files_with_our_names_are_no_obstacle(app: App) -> None:
+    """A program may well have a `store.py`, and import it."""
+    app.write("VERSION = 7\n", "store.py")
+    app.write("import store\n" + APP.format(name=app.name, version="store.VERSION"))
+    command = [sys.executable, "-P", *COMMAND[1:], "bot", "app:bot"]  # as the script `posthouse` does it
+    with Running(command, app.posthouse.environment, app.folder) as bot:
+        app.wait_until_there()
+        assert app.ask()["version"] == 7
+        bot.interrupt()
+        assert bot.exit_code() == 0
+
+
+TYPED = """
+import dataclasses
+import msgspec
+import pydantic
+import bus
+
+bot = bus.Bot("planner")
+
+
+class Step(msgspec.Struct):
+    text: str
+
+
+class Goal(msgspec.Struct):
+    text: str
+    steps: list[Step] = []
+
+
+class Item(pydantic.BaseModel):
+    name: str
+
+
+class Order(pydantic.BaseModel):
+    items: list[Item]
+
+
+@dataclasses.dataclass
+class Plan:
+    steps: list[Step]
+
+
+@bot.on_message("goal")
+async def plan(message: bus.Message[Goal]) -> Plan:
+    "Make a plan."
+
+
+@bot.on_channel("orders", "order", body=Order)
+async def order(message) -> None: ...
+
+
+@bot.on_channel("orders")
+async def other(message): ...
+"""
+
+
+def test_it_prints_what_a_bot_receives_as_asyncapi(app: App) -> None:
+    app.write(TYPED, "typed.py")
+    with app.start("typed:bot", "--asyncapi") as bot:
+        document = json.loads(bot.line())
+        assert (bot.exit_code(), bot.errors()) == (0, "")
+    assert (document["asyncapi"], document["info"]["title"]) == ("3.0.0", "planner")
+    assert document["channels"]["planner"]["messages"]["goal"]["description"] == "Make a plan."
+    assert document["channels"]["orders"]["messages"].keys() == {"order", "any"}
+    assert document["channels"]["orders"]["messages"]["any"]["payload"] == {}
+    assert document["operations"].keys() == {"planner.goal", "orders.order", "orders.any"}
+    schemas = document["components"]["schemas"]
+    assert schemas.keys() == {"Goal", "Step", "Plan", "Order", "Item"}
+    assert schemas["Goal"]["properties"]["steps"]["items"] == {"$ref": "#/components/schemas/Step"}
+    assert schemas["Order"]["properties"]["items"]["items"] == {"$ref": "#/components/schemas/Item"}
+    for reference in references(document):
+        resolve(document, reference)
+    reply = document["operations"]["planner.goal"]["reply"]
+    [told] = [resolve(document, each["$ref"]) for each in reply["messages"]]
+    assert told["payload"] == {"$ref": "#/components/schemas/Plan"}
+
+
+def references(value: Any) -> list[str]:
+    """Return all references in a document."""
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [found for each in value.values() for found in references(each)]
+    return [found for each in value for found in references(each)] if isinstance(value, list) else []
+
+
+def resolve(document: Any, reference: str) -> Any:
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+def test_only_files_of_the_program_are_watched(tmp_path: Path) -> None:
+    for name in ("app.py", "package/module.py", ".hidden/a.py", "venv/lib/b.py", "__pycache__/c.py", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    found = {os.path.relpath(path, tmp_path) for path in python_files(tmp_path)}
+    assert found == {"app.py", os.path.join("package", "module.py")}
+    assert python_files(tmp_path / "gone") == {}

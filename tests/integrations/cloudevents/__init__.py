@@ -1,0 +1,1 @@
+"""CloudEvents, by their specification alone."""

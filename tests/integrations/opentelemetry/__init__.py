@@ -1,0 +1,1 @@
+"""OpenTelemetry's SDK, with exporters in memory."""
