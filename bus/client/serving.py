@@ -140,11 +140,11 @@ class Application:
         key = HandlerKey(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
         found = self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
-        if found is not None or key.channel is None:
-            return found
-        return self._by_pattern(key.channel, message.message_type)
+        if found is None and key.channel is not None:
+            found = self._by_pattern(key.channel, message.message_type)
+        return found.function if isinstance(found, Handling) and found.body is None else found
 
-    def _by_pattern(self, channel: str, message_type: str) -> Handler | None:
+    def _by_pattern(self, channel: str, message_type: str) -> Handling | None:
         """Return the handler of the first pattern that matches a channel without one of its own, or None."""
         names = (name for name, pattern in self._patterns.items() if pattern.matches(channel))
         keys = (HandlerKey(name, kind) for name in names for kind in (message_type, None))
