@@ -52,6 +52,7 @@ from .changes import (
     timestamp_of,
 )
 from .compacting import Compacted
+from .counting import Counted
 from .erasing import (
     Delayed,
     Erase,
@@ -91,6 +92,7 @@ from .removing import (
     DiscardDeadLetters,
     EndPattern,
     EndSubscription,
+    Looked,
     PurgeMailbox,
     Remove,
     RemoveBot,
@@ -130,6 +132,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "Compacted",
+    "Counted",
     "DeadLetter",
     "Delayed",
     "DelayedRequest",
@@ -152,6 +155,7 @@ __all__ = [
     "KeyedWrite",
     "LogMessage",
     "LogState",
+    "Looked",
     "Lot",
     "MailboxState",
     "MessageLog",
@@ -292,6 +296,9 @@ class MessageLog(Protocol):
 
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before. It may take long, and no transaction waits for it."""
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a page without limits would have, except its `seqs`, by their senders."""

@@ -214,6 +214,17 @@ scene("credit bounds what is delivered", async () => {
   assert.equal((await second).body, 2);
 });
 
+scene("calls about workflows have the types of the schema", async () => {
+  const owner = await bot("owner");
+  const definition = { id: newId(), name: "report", owner: { type: "bot", bot_id: owner.id } as const };
+  assert.equal(await owner.call("save_definition", { definition }), null);
+  const found = await owner.call("get_definition", { definition_id: definition.id });
+  assert.deepEqual([found?.name, found?.version, found?.steps], ["report", "1.0.0", []]);
+  assert.equal(await owner.call("get_run", { run_id: newId() }), null);
+  const run = { id: newId(), workflow_id: newId(), workflow_name: "nothing", trigger_type: "manual", started_at: "" };
+  await assert.rejects(owner.call("create_run", { run }), RequestError);
+});
+
 scene("a request is repeated with its id", async () => {
   const [asker, oracle] = [await bot("patient"), await bot("oracle")];
   const id = newId();
