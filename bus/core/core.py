@@ -372,8 +372,7 @@ class Core:
         Messages in flight there have failed, except those that are `unsent`.
         """
         self._turn.moment = moment
-        session = self.sessions.get(address)
-        if session is not None:
+        if (session := self.sessions.get(address)) is not None:
             self._opening.end(session, vanished=True, unsent=unsent)
         return self._finish()
 

@@ -154,7 +154,7 @@ class Promises:
         ):
             raise Violation(fault)
         self.written.update(self.log.messages)
-        self._is_operated |= any(isinstance(change, Remove) and not change.dry_run for change in changes)
+        self._is_operated |= any(isinstance(change, Remove) for change in changes)
         for change, answer in zip(changes, answers, strict=True):
             match change:
                 case AddSubscription() if answer.created:

@@ -145,11 +145,11 @@ async def test_an_operator_ends_a_pattern(log: MessageLog) -> None:
     await add(log, to_channel("a", "eve", "orders.a"), to_channel("b", "eve", "orders.b"))
     what = EndPattern("ann", "orders.*", PurgeMailbox(page("ann", ("orders.a", 0)), 0), {"orders.b": "**"})
     await log.apply([AddPattern("ann", "**", at(2))])
-    change = Remove("r", "eve", "eve", at(3), "subscription", "ann orders.*", what, dry_run=True)
+    change = Remove("r", "eve", "eve", at(3), "subscription", "ann orders.*", what)
     counts = {"subscriptions": 1, "waiting": 1}
-    [tried] = (await log.apply([change])).answers
-    assert (tried.counts, tried.done, len((await log.load()).patterns)) == (counts, False, 2)
-    [removed] = (await log.apply([replace(change, dry_run=False)])).answers
+    looked = (await log.look(change)).removed
+    assert (looked.counts, looked.done, len((await log.load()).patterns)) == (counts, False, 2)
+    [removed] = (await log.apply([change])).answers
     assert (removed.counts, removed.done) == (counts, True)
     state = await log.load()
     assert (found(state), [each.pattern for each in state.patterns]) == ({("ann", "orders.b"): "**"}, ["**"])
