@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..mailbox.sessions import Session
 from ..model.keys import Principal
+from ..model.repository import Looked, Remove
 from ..model.rights import Action
 from ..settings import Security
 from ..settings_rights import object_fault
@@ -73,6 +74,10 @@ class Administering:
         else:
             self._access.require(principal, Action.ADMIN, "reload")
             self._turn.add(Reconfigure(session.address, request.request))
+
+    def looked_up(self, change: Remove, found: Looked | Refusal) -> None:
+        """Go on with a removal that was looked up, or could not be."""
+        self._clearing.looked_up(change, found)
 
     def _may(self, keyring: Keyring, principal: Principal, request: May) -> MayAnswer:
         if request.bot != principal.bot_name:

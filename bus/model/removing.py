@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .counting import Counted
 from .pages import PageRequest
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "CloseGroup",
     "DiscardDeadLetters",
     "EndSubscription",
+    "Looked",
     "PurgeMailbox",
     "Remove",
     "RemoveBot",
     "Removed",
     "What",
+    "waiting_in",
 ]
 
 
@@ -97,12 +100,24 @@ KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
 
 
+def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
+    """Return what waits in the mailboxes that something to be removed is about."""
+    match what:
+        case PurgeMailbox():
+            return (what,)
+        case CloseChannel(groups=groups):
+            return groups
+        case EndSubscription(waiting=waiting) | CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+            return () if waiting is None else (waiting,)
+        case _:
+            return ()
+
+
 class Remove(msgspec.Struct, frozen=True):
     """Remove something, of a `kind` and a `name` for its record. Answered `Removed`.
 
-    Repeating an `id` changes nothing, and is answered as it was the first time. With `dry_run`, it is only answered
-    what would be done; and without `what`, whether the id was used before. Where nothing is found, nothing is
-    recorded.
+    Repeating an `id` changes nothing, and is answered as it was the first time. Where nothing is found, nothing is
+    recorded. What waits in mailboxes may be `counted` before. Without `what`, it can only be looked up.
     """
 
     id: str
@@ -113,14 +128,14 @@ class Remove(msgspec.Struct, frozen=True):
     name: str
     what: What | None
     reference: str | None = None
-    dry_run: bool = False
     force: bool = False
     """Whether to remove also what would be in the way."""
+    counted: tuple[Counted, ...] = ()
 
     def carries_out(self, found: Removed) -> bool:
         """Return True if what was found is to be removed, and recorded."""
         is_there = isinstance(self.what, CloseGroup | CloseChannel | RemoveBot) or any(found.counts.values())
-        return is_there and not self.dry_run and not found.is_refused(force=self.force)
+        return is_there and not found.is_refused(force=self.force)
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -144,3 +159,10 @@ class Removed(msgspec.Struct, frozen=True):
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""
         return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What a removal would do, or did before; and how what waits was `counted`, for the removal itself."""
+
+    removed: Removed
+    counted: tuple[Counted, ...] = ()

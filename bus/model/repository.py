@@ -49,6 +49,7 @@ from .changes import (
     timestamp_of,
 )
 from .compacting import Compacted
+from .counting import Counted
 from .erasing import (
     Delayed,
     Erase,
@@ -87,6 +88,7 @@ from .removing import (
     CloseGroup,
     DiscardDeadLetters,
     EndSubscription,
+    Looked,
     PurgeMailbox,
     Remove,
     RemoveBot,
@@ -125,6 +127,7 @@ __all__ = [
     "CommitWork",
     "Committed",
     "Compacted",
+    "Counted",
     "DeadLetter",
     "Delayed",
     "DelayedRequest",
@@ -146,6 +149,7 @@ __all__ = [
     "KeyedWrite",
     "LogMessage",
     "LogState",
+    "Looked",
     "Lot",
     "MailboxState",
     "MessageLog",
@@ -284,6 +288,9 @@ class MessageLog(Protocol):
 
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before. It may take long, and no transaction waits for it."""
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a page without limits would have, except its `seqs`, by their senders."""

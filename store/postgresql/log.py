@@ -37,6 +37,7 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Looked,
     Lot,
     MailboxState,
     NewMessage,
@@ -81,7 +82,7 @@ from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removals import note_scrub, read_removals, remove_what
+from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -362,6 +363,10 @@ class PostgresLog:
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
         return await questions.find_ids(self._database.read, ids)
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before."""
+        return await look(self._database.read, change)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""

@@ -37,6 +37,7 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Looked,
     MailboxState,
     NewMessage,
     NoteKeyUse,
@@ -89,7 +90,7 @@ from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
-from .messages.removals import note_scrub, read_removals, remove_what
+from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
@@ -399,6 +400,10 @@ class SqliteLog:
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
         return await find_ids(self._database.read, ids)
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before."""
+        return await look(self._database.read, change)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""

@@ -34,6 +34,7 @@ from bus.model.repository import (
     KeyedSwept,
     LogMessage,
     LogState,
+    Looked,
     Lot,
     MailboxState,
     NewMessage,
@@ -75,7 +76,7 @@ from bus.model.repository import (
 )
 
 from .fake_keyed import FakeKeyed
-from .fake_removals import remove
+from .fake_removals import look, remove
 
 
 class FakeLog:
@@ -362,7 +363,7 @@ class FakeLog:
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]
-        wanted = self._wanted(request)
+        wanted = self.wanted(request)
         messages, size_bytes = [], 0
         for message in wanted[: request.messages_max]:
             if size_bytes >= request.bytes_max:
@@ -375,17 +376,20 @@ class FakeLog:
         return Page(stored_lots(recalled), stored_lots(messages), complete=complete, erased=erased)
 
     def backlog(self, request: PageRequest) -> dict[str, int]:
-        senders = (message.sender_bot_id for message in self._wanted(request) if message.seq not in request.seqs)
+        senders = (message.sender_bot_id for message in self.wanted(request) if message.seq not in request.seqs)
         known = {*self.bots, WORKER_ID}
         return Counter(sender if sender in known else "" for sender in senders)
 
-    def _wanted(self, request: PageRequest) -> list[LogMessage]:
+    def wanted(self, request: PageRequest) -> list[LogMessage]:
         return [
             message
             for message in self.messages.values()
             if message.seq <= request.through_seq
             and any(_wants(message, request.mailbox_id, source) for source in request.sources)
         ]
+
+    def look(self, change: Remove) -> Looked:
+        return look(self, change)
 
     def survey(self, request: SurveyRequest) -> list[Surveyed]:
         found = [

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from bus.model.counting import Span, recounted, spans_of
+from bus.model.removing import waiting_in
 from bus.model.repository import (
     CancelDelayed,
     CloseChannel,
     CloseGroup,
+    Counted,
     DiscardDeadLetters,
     EndSubscription,
+    Looked,
+    PageRequest,
     PurgeMailbox,
     Remove,
     RemoveBot,
@@ -23,15 +28,29 @@ from bus.model.repository import (
 if TYPE_CHECKING:
     from .fake_log import FakeLog
 
-__all__ = ["remove"]
+__all__ = ["look", "remove"]
 
 _Gone = Sequence[tuple[dict[Any, Any], Sequence[Any]]]
 """The tables from which something goes, and the keys of it."""
 
 
+def look(log: FakeLog, change: Remove) -> Looked:
+    if change.id in log.removals:
+        return Looked(replace(log.removals[change.id], again=True))
+    found, _ = _find(log, change.what, Removed(change.kind, change.name))
+    counted = [
+        Counted(each.unread.mailbox_id, span, _messages_in(log, each.unread, span))
+        for each in waiting_in(change.what)
+        for span in spans_of(each.unread)
+    ]
+    return Looked(found, tuple(counted))
+
+
 def remove(log: FakeLog, change: Remove) -> Removed:
     if change.id in log.removals:
         return replace(log.removals[change.id], again=True)
+    for each in waiting_in(change.what):
+        _check_counted(log, each.unread, change)
     found, gone = _find(log, change.what, Removed(change.kind, change.name))
     if not change.carries_out(found):
         return found
@@ -119,6 +138,20 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
             tables = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
             found = replace(_in_use(nothing, counts), ids=(bot_id,))
             return found, [*tables, (log.keys, keys), (log.bots, [bot_id])]
+
+
+def _check_counted(log: FakeLog, unread: PageRequest, change: Remove) -> None:
+    """What was counted before and what is missing of it are the exact number, but for what left the log since."""
+    messages, missing = recounted(unread, change.counted)
+    messages += sum(sign * _messages_in(log, unread, span) for span, sign in missing)
+    messages -= sum(message.seq in unread.seqs for message in log.wanted(unread))
+    exact = sum(log.backlog(unread).values())
+    assert exact <= messages <= exact + len(log.removed), (messages, exact, change)
+
+
+def _messages_in(log: FakeLog, unread: PageRequest, span: Span) -> int:
+    source = (span.channel, span.after_seq, span.skip_own)
+    return len(log.wanted(replace(unread, sources=(source,), through_seq=span.through_seq)))
 
 
 def _waiting(log: FakeLog, *mailboxes: PurgeMailbox) -> int:

@@ -21,7 +21,7 @@ import msgspec
 
 from bus.core.batches import Batch
 from bus.core.core import Core
-from bus.core.effects import Ask, Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
+from bus.core.effects import Ask, Count, Effect, Locate, LookUp, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
 from bus.model.repository import AddSubscription, Applied, Subscription, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
@@ -124,7 +124,7 @@ class Simulation:
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
-                case Read() | Count() | Survey() | Locate():
+                case Read() | Count() | LookUp() | Survey() | Locate():
                     self.questions.append((effect, None))
                 case Ask():
                     self.keyed.begin(effect)
