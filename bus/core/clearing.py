@@ -36,8 +36,8 @@ from .removals import (
     DeadLettersTarget,
     DelayedTarget,
     GroupTarget,
-    SubscriptionTarget,
     Target,
+    subscription_target,
 )
 from .scheduling import Scheduling
 from .sight import Sight
@@ -133,7 +133,7 @@ class Clearing:
                 bot = self._bot(session, session.bot_id if name is None else name)
                 return DelayedTarget(bot, ids, self._scheduling)
             case SubscriptionOf(name, channel):
-                return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
+                return subscription_target(self._bot(session, name), channel, self._directory, self._subscribing)
             case BotOf(name):
                 self._require(session)
                 bot = self._bot(session, name)

@@ -8,6 +8,8 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from .counting import Counted
@@ -19,6 +21,7 @@ __all__ = [
     "CloseChannel",
     "CloseGroup",
     "DiscardDeadLetters",
+    "EndPattern",
     "EndSubscription",
     "Looked",
     "PurgeMailbox",
@@ -56,11 +59,27 @@ class CancelDelayed(msgspec.Struct, frozen=True):
 
 
 class EndSubscription(msgspec.Struct, frozen=True):
-    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel.
+
+    With `passes_to`, it belongs to that pattern from now on, and nothing of it is dropped.
+    """
 
     bot_id: str
     channel: str
     waiting: PurgeMailbox | None
+    passes_to: str | None = None
+
+
+class EndPattern(msgspec.Struct, frozen=True):
+    """End a bot's subscription to a pattern, with those that came by it, but for those that are `passed`.
+
+    `waiting` is what waits of those that end, if they are the bot's own.
+    """
+
+    bot_id: str
+    pattern: str
+    waiting: PurgeMailbox | None
+    passed: Mapping[str, str] = {}
 
 
 class CloseGroup(msgspec.Struct, frozen=True):
@@ -97,7 +116,16 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
+What = (
+    DiscardDeadLetters
+    | PurgeMailbox
+    | CancelDelayed
+    | EndSubscription
+    | EndPattern
+    | CloseGroup
+    | CloseChannel
+    | RemoveBot
+)
 
 
 def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
@@ -107,8 +135,10 @@ def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
             return (what,)
         case CloseChannel(groups=groups):
             return groups
-        case EndSubscription(waiting=waiting) | CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+        case EndSubscription(waiting=waiting) | EndPattern(waiting=waiting):
             return () if waiting is None else (waiting,)
+        case CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+            return (waiting,)
         case _:
             return ()
 
