@@ -119,9 +119,10 @@ def bot(
 def _loaded(target: str) -> Bot:
     try:
         return load_bot(target)
-    except NotLoaded as error:
+    except (NotLoaded, BusError) as error:
         show_error(str(error))
-    sys.exit(EXIT_CONFIG)
+        code = code_of(error) if isinstance(error, BusError) else EXIT_CONFIG
+    sys.exit(code)
 
 
 def _serve(found: Bot, backend: Literal["asyncio", "trio"], concurrency: int, stop_timeout: float) -> None:
