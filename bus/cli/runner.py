@@ -121,8 +121,7 @@ def _loaded(target: str) -> Bot:
         return load_bot(target)
     except (NotLoaded, BusError) as error:
         show_error(str(error))
-        code = code_of(error) if isinstance(error, BusError) else EXIT_CONFIG
-    sys.exit(code)
+    sys.exit(EXIT_CONFIG)
 
 
 def _serve(found: Bot, backend: Literal["asyncio", "trio"], concurrency: int, stop_timeout: float) -> None:

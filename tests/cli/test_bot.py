@@ -172,7 +172,7 @@ def test_a_bot_is_found(program: Program, target: str) -> None:
 def test_an_address_that_is_none_is_said_in_one_line(program: Program) -> None:
     program("import bus\n\nbot = bus.Bot('a', 'nonsense')\n", "app.py")
     ended = CliRunner().invoke(main, ["bot", "app", "--asyncapi"])
-    assert ended.exit_code == 1
+    assert ended.exit_code == 78
     [line] = ended.stderr.splitlines()
     assert line.startswith("posthouse: cannot connect to 'nonsense'")
 
