@@ -17,6 +17,7 @@ from bus.model.repository import (
     CloseGroup,
     Counted,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     PageRequest,
     PurgeMailbox,
@@ -31,7 +32,7 @@ __all__ = ["TablePart", "Tables", "delete", "find"]
 TablePart = Literal[
     "dead letters", "dead letters of mailboxes", "delayed", "delayed for channel", "delayed of bot", "subscription",
     "subscriptions of channel", "subscriptions of bot", "members", "group", "groups of channel", "channel",
-    "mailboxes", "keys of bot", "runs of bot", "definitions of bot", "bot",
+    "mailboxes", "keys of bot", "runs of bot", "definitions of bot", "bot", "pattern", "patterns of bot",
 ]  # fmt: skip
 """A part of a table."""
 
@@ -91,7 +92,7 @@ def _known(what: What | None) -> dict[str, int]:
             return {"sessions": sessions, "waiting": 0}
         case CloseGroup(in_flight=in_flight):
             return {"waiting": 0, "in_flight": in_flight}
-        case EndSubscription():
+        case EndSubscription() | EndPattern():
             return {"subscriptions": 0, "waiting": 0}
         case None:
             return {}
@@ -103,6 +104,8 @@ def _counted(what: What | None) -> dict[str, _Named]:
     match what:
         case EndSubscription(bot_id, channel):
             return {"subscriptions": ("subscription", (bot_id, channel))}
+        case EndPattern(bot_id, pattern):
+            return {"subscriptions": ("pattern", (bot_id, pattern))}
         case CloseGroup(channel, group, mailbox):
             return {
                 "members": ("members", (channel, group)),
@@ -121,6 +124,7 @@ def _counted(what: What | None) -> dict[str, _Named]:
                 "definitions": ("definitions of bot", (bot_id,)),
                 "delayed": ("delayed of bot", (bot_id,)),
                 "subscriptions": ("subscriptions of bot", (bot_id,)),
+                "patterns": ("patterns of bot", (bot_id,)),
                 "dead_letters": ("dead letters of mailboxes", ([bot_id],)),
                 "keys": ("keys of bot", (bot_id,)),
             }
@@ -141,10 +145,10 @@ def _deleted(what: What | None) -> list[_Named]:
         case CloseChannel(channel, groups):
             return [("channel", (channel,)), *_mailboxes(_ids(*groups))]  # with what refers to it
         case RemoveBot(bot_id):
-            own: list[_Named] = [("subscriptions of bot", (bot_id,)), ("keys of bot", (bot_id,))]
-            return [*own, *_mailboxes([bot_id]), ("bot", (bot_id,))]
-        case PurgeMailbox() | None:
-            return []
+            parts: list[TablePart] = ["subscriptions of bot", "patterns of bot", "keys of bot"]
+            return [*((part, (bot_id,)) for part in parts), *_mailboxes([bot_id]), ("bot", (bot_id,))]
+        case PurgeMailbox() | EndPattern() | None:
+            return []  # what ends with a pattern, and what passes to another, is the backend's to say
 
 
 def _mailboxes(ids: list[str]) -> list[_Named]:

@@ -25,6 +25,7 @@ from ..wire.answers import (
     ListedChannel,
     ListedDeadLetter,
     ListedDelayed,
+    ListedPattern,
     ListedSecurityEvent,
     ListedSession,
     ListedSubscription,
@@ -216,6 +217,12 @@ class Asking:
             found += page.subscriptions
             more = page.more and bool(page.subscriptions)
         return found
+
+    async def patterns(self, *, bot: str | None = None) -> list[ListedPattern]:
+        """List the subscriptions to patterns of a bot, by default this one."""
+        asked = Subscriptions(request=0, bot=bot)
+        page = await self._caller.request("the subscriptions", partial(_numbered, asked), SubscriptionList)
+        return page.patterns
 
     async def dead_letters(
         self, *, bot: str | None = None, limit: int = 50, offset: int = 0

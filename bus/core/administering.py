@@ -49,6 +49,9 @@ class Administering:
         self._keyring = keyring
         self._directory = directory
         self._pausing = subscribing.pausing
+        self._matching = subscribing.matching
+        self._matching.keyring = keyring
+        self._matching.look_at_all()  # what an earlier worker could not bring, and what was created without one
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
         self._dispatch.tapping.closed = access.closed
@@ -102,6 +105,7 @@ class Administering:
         self._access.configure(security)
         self._dispatch.tapping.closed = self._access.closed
         self._pausing.look_at_all()
+        self._matching.look_at_all()
         if self._keyring is not None and self._keyring.look_at_tap():
             self._dispatch.tapping.empty("a listener may not listen any more")
 

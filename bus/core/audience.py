@@ -54,7 +54,11 @@ class Audience:
         if publish != "subscribed":
             return publish == "always"
         entry = self.directory.channels.get(channel)
-        return (entry is not None and bool(entry.mailboxes)) or self._tapping.has_listener(channel)
+        if entry is not None and entry.mailboxes:
+            return True
+        # Where the tap does not show the worker's events, who may read them finds them in the history. They are
+        # bounded in the log, whoever listens; those of runs are not.
+        return self._tapping.has_listener(channel, hidden=channel == EVENTS_CHANNEL)
 
     def written(self, channel: str) -> None:
         """Note that the store wrote an event for a channel: it enters the log with the next tick."""

@@ -18,7 +18,6 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord
-from ..model.removing import KEPT
 from ..model.repository import Counted, Looked, Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
@@ -36,8 +35,8 @@ from .removals import (
     DeadLettersTarget,
     DelayedTarget,
     GroupTarget,
-    SubscriptionTarget,
     Target,
+    subscription_target,
 )
 from .scheduling import Scheduling
 from .sight import Sight
@@ -133,7 +132,7 @@ class Clearing:
                 bot = self._bot(session, session.bot_id if name is None else name)
                 return DelayedTarget(bot, ids, self._scheduling)
             case SubscriptionOf(name, channel):
-                return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
+                return subscription_target(self._bot(session, name), channel, self._directory, self._subscribing)
             case BotOf(name):
                 self._require(session)
                 bot = self._bot(session, name)
@@ -226,11 +225,8 @@ class Clearing:
 
     def _refuse_for(self, asked: _Asked, found: Removed) -> None:
         """Refuse what is in use."""
-        named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.in_the_way.items())
-        kept = ", ".join(name for name in found.in_the_way if name in KEPT)
-        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
-        text = f"{found.kind} {found.name} has {named}: {remedy}"
-        self._turn.refuse(asked.address, Code.CONFLICT, text, asked.frame.request, dict(found.in_the_way))
+        details = dict(found.in_the_way)
+        self._turn.refuse(asked.address, Code.CONFLICT, found.refusal(), asked.frame.request, details)
         self._end(asked)
 
     def removed(self, asked: _Asked, removed: Removed) -> None:

@@ -183,6 +183,7 @@ class Core:
             dispatch=self.dispatch,
             founding=self._founding,
             large=self.large,
+            matching=self._subscribing.matching,
             pausing=self._pausing,
             returning=self._returning,
             shares=self.shares,
@@ -371,8 +372,7 @@ class Core:
         Messages in flight there have failed, except those that are `unsent`.
         """
         self._turn.moment = moment
-        session = self.sessions.get(address)
-        if session is not None:
+        if (session := self.sessions.get(address)) is not None:
             self._opening.end(session, vanished=True, unsent=unsent)
         return self._finish()
 

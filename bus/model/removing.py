@@ -8,6 +8,8 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from .counting import Counted
@@ -19,6 +21,7 @@ __all__ = [
     "CloseChannel",
     "CloseGroup",
     "DiscardDeadLetters",
+    "EndPattern",
     "EndSubscription",
     "Looked",
     "PurgeMailbox",
@@ -26,6 +29,7 @@ __all__ = [
     "RemoveBot",
     "Removed",
     "What",
+    "counted",
     "waiting_in",
 ]
 
@@ -56,11 +60,27 @@ class CancelDelayed(msgspec.Struct, frozen=True):
 
 
 class EndSubscription(msgspec.Struct, frozen=True):
-    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel.
+
+    With `passes_to`, it belongs to that pattern from now on, and nothing of it is dropped.
+    """
 
     bot_id: str
     channel: str
     waiting: PurgeMailbox | None
+    passes_to: str | None = None
+
+
+class EndPattern(msgspec.Struct, frozen=True):
+    """End a bot's subscription to a pattern, with those that came by it, but for those that are `passed`.
+
+    `waiting` is what waits of those that end, if they are the bot's own.
+    """
+
+    bot_id: str
+    pattern: str
+    waiting: PurgeMailbox | None
+    passed: Mapping[str, str] = {}
 
 
 class CloseGroup(msgspec.Struct, frozen=True):
@@ -97,7 +117,37 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
+_WORDS = {
+    "waiting": ("waiting message", "waiting messages"),
+    "in_flight": ("message in flight", "messages in flight"),
+    "runs": ("open run", "open runs"),
+    "definitions": ("workflow", "workflows"),
+    "delayed": ("delayed message", "delayed messages"),
+}
+"""What is counted, for people, where its name does not say it."""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words: "1 waiting message, 2 members"."""
+    return ", ".join(f"{count:,} {_words(name)[count != 1]}" for name, count in counts.items() if count)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """Return how one, and how several, of what is counted are called."""
+    plural = name.replace("_", " ")
+    return _WORDS.get(name, (plural.removesuffix("s"), plural))
+
+
+What = (
+    DiscardDeadLetters
+    | PurgeMailbox
+    | CancelDelayed
+    | EndSubscription
+    | EndPattern
+    | CloseGroup
+    | CloseChannel
+    | RemoveBot
+)
 
 
 def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
@@ -107,8 +157,10 @@ def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
             return (what,)
         case CloseChannel(groups=groups):
             return groups
-        case EndSubscription(waiting=waiting) | CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+        case EndSubscription(waiting=waiting) | EndPattern(waiting=waiting):
             return () if waiting is None else (waiting,)
+        case CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+            return (waiting,)
         case _:
             return ()
 
@@ -159,6 +211,12 @@ class Removed(msgspec.Struct, frozen=True):
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""
         return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)
+
+    def refusal(self) -> str:
+        """Return what is in the way, and what to do about it."""
+        kept = ", ".join(_words(name)[1] for name in self.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
+        return f"{self.kind} {self.name} has {counted(self.in_the_way)}: {remedy}"
 
 
 class Looked(msgspec.Struct, frozen=True):

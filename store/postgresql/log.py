@@ -21,6 +21,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     Applied,
@@ -53,6 +54,7 @@ from bus.model.repository import (
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
@@ -92,8 +94,9 @@ from .messages.removing import (
 )
 from .messages.rows import append_sql, columns_of, fetch
 from .messages.scrubbing import rewrite
-from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
+from .messages.sealed import mailbox_columns, save_mailboxes, save_sql
 from .messages.searching import search
+from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.incarnation import LogEnd, one_statement
@@ -112,9 +115,6 @@ _AUTOVACUUM = (
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
-
-_UNSUBSCRIBE = """
-    DELETE FROM bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 RETURNING bot_id"""
 
 
 _IF_MOVED = "EXISTS (SELECT FROM moved)"
@@ -280,7 +280,9 @@ class PostgresLog:
         return None
 
     async def _change_directory(
-        self, transaction: Transaction, change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription
+        self,
+        transaction: Transaction,
+        change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription | AddPattern | RemovePattern,
     ) -> Any:
         connection = transaction.connection
         match change:
@@ -300,7 +302,11 @@ class PostgresLog:
                 subscribed = await subscribe(transaction, change)
                 return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
-                return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
+                return await unsubscribe(connection, change)
+            case AddPattern():
+                return await add_pattern(transaction, change)
+            case RemovePattern():
+                return await remove_pattern(connection, change)
             case _:
                 assert_never(change)
         return None

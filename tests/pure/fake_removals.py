@@ -15,6 +15,7 @@ from bus.model.repository import (
     CloseGroup,
     Counted,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     Looked,
     PageRequest,
@@ -22,6 +23,8 @@ from bus.model.repository import (
     Remove,
     RemoveBot,
     Removed,
+    RemovePattern,
+    RemoveSubscription,
     What,
 )
 
@@ -60,6 +63,10 @@ def remove(log: FakeLog, change: Remove) -> Removed:
     match change.what:
         case DiscardDeadLetters(mailbox_id):
             log.discarded.update((mailbox_id, seq) for seq in found.seqs)
+        case EndSubscription(bot_id, channel, _, str() as passes_to):
+            log.unsubscribe(RemoveSubscription(bot_id, channel, passes_to))
+        case EndPattern(bot_id, pattern, _, passed):
+            log.remove_pattern(RemovePattern(bot_id, pattern, passed))
         case CancelDelayed(sender_bot_id):
             log.cancelled.update((id, sender_bot_id) for id in found.ids)
         case PurgeMailbox(unread):
@@ -86,11 +93,16 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
             return found, [(log.scheduled, delayed)]
         case PurgeMailbox():
             return replace(nothing, counts={"waiting": _waiting(log, what)}), []
-        case EndSubscription(bot_id, channel, waits):
-            there = [key for key in [(bot_id, channel)] if key in log.subscriptions]
+        case EndPattern(bot_id, pattern, waits):
+            waiting = 0 if waits is None else _waiting(log, waits)
+            counts = {"subscriptions": int((bot_id, pattern) in log.patterns), "waiting": waiting}
+            return replace(nothing, counts=counts), []
+        case EndSubscription(bot_id, channel, waits, passes_to):
+            known = log.subscriptions.get((bot_id, channel))
+            there = [] if known is None or known.pattern is not None else [(bot_id, channel)]
             waiting = 0 if waits is None else _waiting(log, waits)
             found = replace(nothing, counts={"subscriptions": len(there), "waiting": waiting})
-            return found, [(log.subscriptions, there)]
+            return found, [(log.subscriptions, there)] if passes_to is None else []
         case CloseGroup(channel, group, waits, in_flight):
             mailbox_id = waits.unread.mailbox_id
             members = [
@@ -122,6 +134,7 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
         case RemoveBot(bot_id, waits, sessions):
             subscriptions = [key for key in log.subscriptions if key[0] == bot_id]
             dead = _dead(log, bot_id)
+            patterns = [key for key in log.patterns if key[0] == bot_id]
             keys = [name for name, key in log.keys.items() if key.bot_id == bot_id]
             counts = {
                 "sessions": sessions,
@@ -132,12 +145,13 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
                     bot_id in (each.sender_bot_id, each.recipient_bot_id) for each in log.scheduled.values()
                 ),
                 "subscriptions": len(subscriptions),
+                "patterns": len(patterns),
                 "dead_letters": len(dead),
                 "keys": len(keys),
             }
             tables = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
             found = replace(_in_use(nothing, counts), ids=(bot_id,))
-            return found, [*tables, (log.keys, keys), (log.bots, [bot_id])]
+            return found, [*tables, (log.patterns, patterns), (log.keys, keys), (log.bots, [bot_id])]
 
 
 def _check_counted(log: FakeLog, unread: PageRequest, change: Remove) -> None:

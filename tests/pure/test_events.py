@@ -21,7 +21,7 @@ from bus.model.events import (
     WorkerServing,
     read_event,
 )
-from bus.model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
+from bus.model.records import EVENTS_CHANNEL, RUNS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
 from bus.model.repository import AddChannel, AddDeadLetters
 from bus.settings import Delivery, EventSettings, Limits, RetentionSettings, Settings
 from bus.wire.frames import (
@@ -135,6 +135,15 @@ def test_a_listener_at_the_tap_is_told(closed: bool) -> None:
     live(worker, 1)
     assert [type(event) for event in told(worker)] == [SessionOpened]
     assert worker.log.channels[EVENTS_CHANNEL].created_by_bot_id == WORKER_ID
+
+
+def test_events_of_runs_are_not_written_for_a_listener_who_does_not_hear_them() -> None:
+    worker = Worker()
+    audience, tapping = worker.core.audience, worker.core.dispatch.tapping
+    worker.core.tap_topic(channel_topic(RUNS_CHANNEL), worker.moment, wanted=True)
+    assert audience.wants(RUNS_CHANNEL)
+    tapping.closed = frozenset({RUNS_CHANNEL})
+    assert not audience.wants(RUNS_CHANNEL)
 
 
 @pytest.mark.parametrize(("publish", "count"), [("never", 0), ("always", 1)])

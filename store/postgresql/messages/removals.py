@@ -12,12 +12,25 @@ import asyncpg
 import msgspec
 
 from bus.model.removing import waiting_in
-from bus.model.repository import Counted, Looked, PageRequest, Removal, Remove, Removed
+from bus.model.repository import (
+    Counted,
+    EndPattern,
+    EndSubscription,
+    Looked,
+    PageRequest,
+    Removal,
+    Remove,
+    Removed,
+    RemovePattern,
+    RemoveSubscription,
+    What,
+)
 
 from ...removing import TablePart, delete, find
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..server.reader import Reader
 from .pages import count_sources, count_waiting
+from .subscriptions import remove_pattern, unsubscribe
 
 __all__ = ["ADD_REMOVAL", "REMOVALS", "look", "note_scrub", "read_removals", "recorded", "remove_what"]
 
@@ -36,7 +49,9 @@ _PARTS: dict[TablePart, str] = {
     "delayed": "scheduled_messages WHERE sender_bot_id = $1 AND id = ANY($2::text[])",
     "delayed for channel": "scheduled_messages WHERE recipient_channel = $1",
     "delayed of bot": "scheduled_messages WHERE sender_bot_id = $1 OR recipient_bot_id = $1",
-    "subscription": "bot_subscriptions WHERE bot_id = $1 AND channel_name = $2",
+    "subscription": "bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 AND pattern IS NULL",
+    "pattern": "bot_patterns WHERE bot_id = $1 AND pattern = $2",
+    "patterns of bot": "bot_patterns WHERE bot_id = $1",
     "subscriptions of channel": "bot_subscriptions WHERE channel_name = $1",
     "subscriptions of bot": "bot_subscriptions WHERE bot_id = $1",
     "members": "bot_subscriptions WHERE channel_name = $1 AND group_name = $2",
@@ -96,10 +111,21 @@ async def remove_what(connection: asyncpg.Connection, change: Remove) -> Removed
     removed = await find(tables, change)
     if not change.carries_out(removed):
         return removed
-    await delete(tables, change.what)
+    await _delete(connection, tables, change.what)
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, *removal_row(change, removed))
     return removed
+
+
+async def _delete(connection: asyncpg.Connection, tables: _Tables, what: What | None) -> None:
+    """Delete what was found. A subscription may pass to a pattern instead."""
+    match what:
+        case EndPattern(bot_id, pattern, _, passed):
+            await remove_pattern(connection, RemovePattern(bot_id, pattern, passed))
+        case EndSubscription(bot_id, channel, _, str() as passes_to):
+            await unsubscribe(connection, RemoveSubscription(bot_id, channel, passes_to))
+        case _:
+            await delete(tables, what)
 
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:

@@ -13,12 +13,25 @@ import aiosqlite
 import msgspec
 
 from bus.model.removing import waiting_in
-from bus.model.repository import Counted, Looked, PageRequest, Removal, Remove, Removed
+from bus.model.repository import (
+    Counted,
+    EndPattern,
+    EndSubscription,
+    Looked,
+    PageRequest,
+    Removal,
+    Remove,
+    Removed,
+    RemovePattern,
+    RemoveSubscription,
+    What,
+)
 
 from ...removing import TablePart, delete, find
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..file.reader import Reader
 from .pages import count_in_portions, count_waiting
+from .subscriptions import remove_pattern, unsubscribe
 
 __all__ = ["ADD_REMOVAL", "REMOVALS", "look", "note_scrub", "read_removals", "recorded", "remove_what"]
 
@@ -39,7 +52,9 @@ _PARTS: dict[TablePart, str] = {
     "delayed": f"scheduled_messages WHERE sender_bot_id = ? AND id IN {_LIST}",
     "delayed for channel": "scheduled_messages WHERE recipient_channel = ?",
     "delayed of bot": "scheduled_messages WHERE sender_bot_id = ?1 OR recipient_bot_id = ?1",
-    "subscription": "bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
+    "subscription": "bot_subscriptions WHERE bot_id = ? AND channel_name = ? AND pattern IS NULL",
+    "pattern": "bot_patterns WHERE bot_id = ? AND pattern = ?",
+    "patterns of bot": "bot_patterns WHERE bot_id = ?",
     "subscriptions of channel": "bot_subscriptions WHERE channel_name = ?",
     "subscriptions of bot": "bot_subscriptions WHERE bot_id = ?",
     "members": "bot_subscriptions WHERE channel_name = ? AND group_name = ?",
@@ -103,10 +118,21 @@ async def remove_what(connection: aiosqlite.Connection, change: Remove) -> Remov
     removed = await find(tables, change)
     if not change.carries_out(removed):
         return removed
-    await delete(tables, change.what)
+    await _delete(connection, tables, change.what)
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, removal_row(change, removed))
     return removed
+
+
+async def _delete(connection: aiosqlite.Connection, tables: _Tables, what: What | None) -> None:
+    """Delete what was found. A subscription may pass to a pattern instead."""
+    match what:
+        case EndPattern(bot_id, pattern, _, passed):
+            await remove_pattern(connection, RemovePattern(bot_id, pattern, passed))
+        case EndSubscription(bot_id, channel, _, str() as passes_to):
+            await unsubscribe(connection, RemoveSubscription(bot_id, channel, passes_to))
+        case _:
+            await delete(tables, what)
 
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:
