@@ -18,7 +18,6 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord
-from ..model.removing import KEPT
 from ..model.repository import Counted, Looked, Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
@@ -226,11 +225,8 @@ class Clearing:
 
     def _refuse_for(self, asked: _Asked, found: Removed) -> None:
         """Refuse what is in use."""
-        named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.in_the_way.items())
-        kept = ", ".join(name for name in found.in_the_way if name in KEPT)
-        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
-        text = f"{found.kind} {found.name} has {named}: {remedy}"
-        self._turn.refuse(asked.address, Code.CONFLICT, text, asked.frame.request, dict(found.in_the_way))
+        details = dict(found.in_the_way)
+        self._turn.refuse(asked.address, Code.CONFLICT, found.refusal(), asked.frame.request, details)
         self._end(asked)
 
     def removed(self, asked: _Asked, removed: Removed) -> None:

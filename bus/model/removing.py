@@ -29,6 +29,7 @@ __all__ = [
     "RemoveBot",
     "Removed",
     "What",
+    "counted",
     "waiting_in",
 ]
 
@@ -116,6 +117,27 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
+_WORDS = {
+    "waiting": ("waiting message", "waiting messages"),
+    "in_flight": ("message in flight", "messages in flight"),
+    "runs": ("open run", "open runs"),
+    "definitions": ("workflow", "workflows"),
+    "delayed": ("delayed message", "delayed messages"),
+}
+"""What is counted, for people, where its name does not say it."""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words: "1 waiting message, 2 members"."""
+    return ", ".join(f"{count:,} {_words(name)[count != 1]}" for name, count in counts.items() if count)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """Return how one, and how several, of what is counted are called."""
+    plural = name.replace("_", " ")
+    return _WORDS.get(name, (plural.removesuffix("s"), plural))
+
+
 What = (
     DiscardDeadLetters
     | PurgeMailbox
@@ -189,6 +211,12 @@ class Removed(msgspec.Struct, frozen=True):
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""
         return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)
+
+    def refusal(self) -> str:
+        """Return what is in the way, and what to do about it."""
+        kept = ", ".join(_words(name)[1] for name in self.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
+        return f"{self.kind} {self.name} has {counted(self.in_the_way)}: {remedy}"
 
 
 class Looked(msgspec.Struct, frozen=True):

@@ -159,7 +159,8 @@ export class Bot {
   // ── Receiving ─────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Subscribe to a channel permanently: the subscription survives this session and the worker's restarts.
+   * Subscribe to a channel permanently, or to all that match a pattern, as `orders.*` or `orders.**`: the subscription
+   * survives this session and the worker's restarts.
    *
    * Returns the seq after which its messages are delivered. Subscribing again changes nothing. Raises Conflict if the
    * bot is subscribed in another way: individually, or in another group.

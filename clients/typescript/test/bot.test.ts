@@ -120,6 +120,18 @@ scene("the last value of a channel is there for who comes later", async () => {
   assert.equal(await late.call("retained", { channel: "temperature" }), null);
 });
 
+scene("a pattern brings all channels that match, also those that come later", async () => {
+  const [reader, writer] = [await bot("pattern-reader"), await bot("pattern-writer")];
+  await reader.subscribe("orders.*");
+  await writer.publish("orders.new", 1);
+  await writer.publish("orders.new.eu", 2);
+  await writer.publish("orders.old", 3);
+  const received = [await reader.receive(), await reader.receive()];
+  assert.deepEqual(received.map(({ channel, body }) => [channel, body]), [["orders.new", 1], ["orders.old", 3]]);
+  await Promise.all(received.map((message) => message.ack()));
+  assert.equal(await reader.unsubscribe("orders.*"), true);
+});
+
 scene("refusals have the worker's code, and their own class", async () => {
   const sender = await bot("refused");
   const refused = await sender.send("nobody-at-all", 1).catch((error: unknown) => error);
