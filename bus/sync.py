@@ -125,8 +125,8 @@ class SyncBot:
         drafts = list(drafts)  # in this thread
         return self.call(lambda bot: bot.send_all(drafts))
 
-    def request(self, to: str, body: Any, **options: Any) -> SyncMessage:
-        """Send a direct message and return the first reply to it, already settled. See `bus.Bot.request`."""
+    def request(self, to: str | None = None, body: Any = None, **options: Any) -> SyncMessage:
+        """Send a message to a bot, or on a `channel`, and return the first reply. See `bus.Bot.request`."""
         return SyncMessage(self.call(lambda bot: bot.request(to, body, **options)), self)
 
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────

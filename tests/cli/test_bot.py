@@ -169,6 +169,14 @@ def test_a_bot_is_found(program: Program, target: str) -> None:
     assert load_bot(target).name == "a"
 
 
+def test_an_address_that_is_none_is_said_in_one_line(program: Program) -> None:
+    program("import bus\n\nbot = bus.Bot('a', 'nonsense')\n", "app.py")
+    ended = CliRunner().invoke(main, ["bot", "app", "--asyncapi"])
+    assert ended.exit_code == 78
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("posthouse: cannot connect to 'nonsense'")
+
+
 def test_processes_that_cannot_begin_end_all(app: App) -> None:
     with app.start("nowhere:bot", "--workers", "2") as bot:
         assert bot.exit_code() == 78
