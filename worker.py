@@ -119,9 +119,11 @@ def serve(
     The options override the environment, which has a variable for each key (POSTHOUSE_LIMITS_SESSIONS_MAX for
     sessions_max in [limits]), and overrides the configuration.
 
-    A first signal stops gracefully: accepted messages are written, and
-    every bot is notified. A second one exits at once. After SIGHUP, rights and the log are as the configuration
-    says then; if that is invalid, nothing changes.
+    A first signal stops gracefully: accepted messages are written, and every bot is notified. A second one exits at
+    once. After SIGHUP, rights and the log are as the configuration says then; if that is invalid, nothing changes.
+
+    To upgrade, make a backup, install the new version, and restart. It migrates the database at its start; an older
+    version refuses it from then on. Bots reconnect by themselves.
     """
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")
