@@ -186,8 +186,7 @@ class Broker:
     @property
     def warnings(self) -> list[str]:
         """Sentences for operators about the house that is served."""
-        warning = self._core.audience.warning
-        return [] if warning is None else [warning]
+        return self._core.audience.warnings
 
     async def introduce(self, bot: str, public_key: str) -> None:
         """Add a key that may manage keys, before `run`; it is on disk when this returns.

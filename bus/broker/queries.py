@@ -254,6 +254,9 @@ class Queries:
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max, query.limit)
         only = None if query.only is None else [bot.name for bot in map(directory.find_bot, query.only) if bot]
+        if query.online:
+            online = {session.bot_name for session in self._core.sessions if not session.reads_only}
+            only = sorted(online & directory.names.keys() if only is None else online.intersection(only))
         for part in _portions(_wanted(query, directory.bot_names, only)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
             bots = [directory.names[name] for name in part if name in directory.names and sight.sees_bot(name)]

@@ -152,6 +152,10 @@ class Asking:
             more = page.more and bool(page.sessions)
         return sorted(found, key=lambda session: session.since)
 
+    async def present(self) -> list[ListedBot]:
+        """List the bots that are connected, by name."""
+        return await self.bots(online=True)
+
     async def bots(
         self,
         *,
@@ -159,10 +163,12 @@ class Asking:
         part: str | None = None,
         after: str | None = None,
         limit: int | None = None,
+        online: bool = False,
     ) -> list[ListedBot]:
         """List bots, by name: all, or those of at most 1,000 names or ids (`only`), with `part` in their names.
 
-        At most `limit`; continue with `after`, the name of the last one.
+        With `online`, only those that are connected. At most `limit`; continue with `after`, the name of the last
+        one.
         """
         found: list[ListedBot] = []
         more = True
@@ -173,6 +179,7 @@ class Asking:
                 only=None if only is None else list(only),
                 part=part,
                 limit=_wanted(limit, found),
+                online=online,
             )
             page = await self._caller.request("the bots", partial(_numbered, bots), BotList)
             found += page.bots

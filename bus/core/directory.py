@@ -16,7 +16,7 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Asked, Session
 from ..mailbox.sources import Interest
-from ..model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
+from ..model.records import TOLD_CHANNELS, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
 from .patterns import Patterns
@@ -76,9 +76,9 @@ class Directory:
         self.worker_channels = frozenset(WORKER_CHANNELS) - {
             channel.name
             for channel, _ in state.channels
-            if channel.name == EVENTS_CHANNEL and channel.created_by_bot_id != WORKER_ID
+            if channel.name in TOLD_CHANNELS and channel.created_by_bot_id != WORKER_ID
         }
-        """The channels that are the worker's: an earlier version let bots have that of its events."""
+        """The worker's channels: an earlier version let bots have those on which it tells of itself."""
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
         self.bot_names, self.channel_names = NameList(), NameList()

@@ -189,7 +189,7 @@ def test_its_subscribers_did_not_create_it() -> None:
     worker.hello("eve")
     live(worker, 1)
     assert [type(event) for event in told(worker)] == [SessionOpened]
-    assert worker.core.audience.warning is None
+    assert worker.core.audience.warnings == []
 
 
 def test_a_channel_that_a_bot_has_stays_its_own() -> None:
@@ -204,8 +204,7 @@ def test_a_channel_that_a_bot_has_stays_its_own() -> None:
     said = worker.say(b"ann", published(*[ToChannel(EVENTS_CHANNEL)] * 3)) + live(worker, 30)
     assert [message["sender_bot_name"] for message in delivered(said)] == ["ann"] * 3
     assert len(worker.log.messages) == 3, "no limit of events is for its messages"
-    warning = worker.core.audience.warning
-    assert warning is not None
+    [warning] = worker.core.audience.warnings
     assert "bot 'ann'" in warning
     assert "no events" in warning
 
@@ -227,7 +226,7 @@ def test_a_bots_channel_of_that_name_is_removed_and_the_next_start_has_the_worke
     worker.hello("ann", max_in_flight=100)
     live(worker, 20)
     assert worker.log.channels[EVENTS_CHANNEL].created_by_bot_id == WORKER_ID
-    assert worker.core.audience.warning is None
+    assert worker.core.audience.warnings == []
 
 
 @pytest.mark.parametrize("channel", WORKER_CHANNELS)

@@ -212,7 +212,8 @@ def test_a_reserved_channel_has_to_be_named(worker: Worker) -> None:
     assert EVENTS_CHANNEL not in subscriptions(worker, "ann")
     worker.hello("carol")
     said = worker.settle(1)
-    assert {message["message_type"] for message in delivered(said)} == {"session.opened"}
+    kinds = {message["message_type"] for message in delivered(said)}
+    assert kinds == {"session.opened", "presence.connected"}
 
 
 # ── Once ─────────────────────────────────────────────────────────────────────────────────────────────────
