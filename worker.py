@@ -91,7 +91,9 @@ _log = structlog.get_logger("posthouse")
 
 @click.command()
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="A TOML file; config/posthouse.toml shows every key."
+    "--config",
+    type=click.Path(path_type=Path),
+    help="A TOML file. config/posthouse.toml in the sources shows every key.",
 )
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
@@ -117,9 +119,11 @@ def serve(
     The options override the environment, which has a variable for each key (POSTHOUSE_LIMITS_SESSIONS_MAX for
     sessions_max in [limits]), and overrides the configuration.
 
-    A first signal stops gracefully: accepted messages are written, and
-    every bot is notified. A second one exits at once. After SIGHUP, rights and the log are as the configuration
-    says then; if that is invalid, nothing changes.
+    A first signal stops gracefully: accepted messages are written, and every bot is notified. A second one exits at
+    once. After SIGHUP, rights and the log are as the configuration says then; if that is invalid, nothing changes.
+
+    To upgrade, make a backup, install the new version, and restart. It migrates the database at its start; an older
+    version refuses it from then on. Bots reconnect by themselves.
     """
     if os.name == "nt":
         raise click.ClickException("the worker does not run on Windows: run it on Linux or macOS and connect to it")

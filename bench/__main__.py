@@ -34,6 +34,7 @@ from .processes import ROOT, BenchFailed
 from .results import Report
 from .systems import ThroughBus, WithFrames
 from .table import page, show, show_speed
+from .watched import Watched
 from .words import fill_in, words
 from .workloads import WORKLOADS, Scale
 
@@ -94,6 +95,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--big/--no-big", default=None, help="Whether the long log, the backlog and the 10,000 bots are measured."
 )
 @click.option(
+    "--watched", is_flag=True, help="Also a worker whose metrics are scraped, and whose events a bot follows."
+)
+@click.option(
     "--before",
     metavar="REVISION",
     help="A revision of this repository whose worker is measured in turns with today's, with the same clients.",
@@ -144,6 +148,8 @@ def _main(context: click.RichContext, /, **options: Any) -> None:
     if options["profile"] is not None:
         options["profile"].mkdir(parents=True, exist_ok=True)
     plan = _plan(options)
+    if options["watched"]:
+        plan = msgspec.structs.replace(plan, systems=[*plan.systems, Watched])
     if options["before"] is not None:
         plan = _with_before(plan, options["before"], context)
     _look_at_load(options, console)

@@ -31,10 +31,13 @@ __all__ = [
     "REDIS_SYNCING",
     "SQLITE",
     "SQLITE_ROW",
+    "WATCHED",
 ]
 
 FRAMES = "posthouse, frames"
 BUS = "posthouse, bus"
+WATCHED = "posthouse, watched"
+"""With metrics that are scraped, and a bot that follows `posthouse.events`."""
 BEFORE = "posthouse, before"
 """The worker of an earlier commit, with today's clients that write their frames by hand."""
 ON_POSTGRESQL = "posthouse on PostgreSQL, frames"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ class _Measured(msgspec.Struct, frozen=True):
     """Milliseconds of a step, alone and among other threads, of reading the newest, and of each that is listed."""
 
     step: float
+    processor: float
+    """Processor time of a step, of all processes."""
     side_by_side: float
     newest: float
     listed: float
@@ -86,16 +88,16 @@ class _Talk:
 
 
 @asynccontextmanager
-async def _ours() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+async def _ours() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path, Callable[[], float]]]:
     from bus.integrations.langgraph import Checkpointer
 
     with Worker() as worker:
         async with bus.connect(worker.url, bot="graphs", max_in_flight=0) as bot:
-            yield Checkpointer(bot), worker.folder / DATABASE
+            yield Checkpointer(bot), worker.folder / DATABASE, lambda: sum(machine.processor_seconds(worker.pid))
 
 
 @asynccontextmanager
-async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
+async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path, Callable[[], float]]]:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     with data_folder() as folder:
@@ -104,20 +106,22 @@ async def _theirs() -> AsyncIterator[tuple[BaseCheckpointSaver[str], Path]]:
             await connection.execute("PRAGMA synchronous = FULL")
             saver = AsyncSqliteSaver(connection)
             await saver.setup()
-            yield saver, file
+            yield saver, file, lambda: 0.0
 
 
 _SAVERS = {_OURS: _ours, _THEIRS: _theirs}
 
 
 async def _measure(name: str, checkpoints: int) -> _Measured:
-    async with _SAVERS[name]() as (saver, file):
+    async with _SAVERS[name]() as (saver, file, of_worker):
         warm = _Talk(saver, "warm")
         for _ in range(5):
             await warm.step()
         before = _bytes(file)
         talk = _Talk(saver, "talk")
+        began = time.process_time() + of_worker()
         step = await _milliseconds(*(talk.step() for _ in range(checkpoints))) / checkpoints
+        processor = (time.process_time() + of_worker() - began) / checkpoints * 1000
         kilobytes = (_bytes(file) - before) / checkpoints / 1000
         thread: Any = {"configurable": {"thread_id": "talk", "checkpoint_ns": ""}}
         newest = await _milliseconds(*(saver.aget_tuple(thread) for _ in range(_READS))) / _READS
@@ -125,7 +129,7 @@ async def _measure(name: str, checkpoints: int) -> _Measured:
         talks = [_Talk(saver, f"talk {n}") for n in range(_SIDE_BY_SIDE)]
         steps = min(checkpoints, 50)
         side_by_side = await _milliseconds(_go_on(talks, steps)) / steps / _SIDE_BY_SIDE
-        return _Measured(step, side_by_side, newest, listed, kilobytes)
+        return _Measured(step, processor, side_by_side, newest, listed, kilobytes)
 
 
 async def _milliseconds(*coroutines: Any) -> float:
@@ -167,12 +171,14 @@ def _table(found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str
             f"| | {' | '.join(heads)} |",
             f"|---|{'---:|' * len(heads)}",
             _row("a step: `put_writes` and `put`, ms", "step", found, sizes),
-            _row(f"the same of {_SIDE_BY_SIDE} threads side by side, ms each", "side_by_side", found, sizes),
+            _row("its processor time, of all processes, ms", "processor", found, sizes),
+            _row(f"a step of {_SIDE_BY_SIDE} threads side by side, ms each", "side_by_side", found, sizes),
             _row("reading the newest checkpoint, ms", "newest", found, sizes),
             _row("the history, ms a checkpoint", "listed", found, sizes),
             _row("on disk, KB a checkpoint", "kilobytes", found, sizes),
             "",
-            f"{facts['cpu_count']} cores, {facts['system']} {facts['kernel']}, {facts['python']}.",
+            f"{facts['cpu_count']} cores, {facts['system']} {facts['kernel']}, {facts['python']}; the load was"
+            f" {machine.load():.0f} at the end.",
         ]
     )
 

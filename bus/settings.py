@@ -326,6 +326,9 @@ class Limits(_Section, frozen=True):
     subscriptions_per_bot_max: PositiveInt = 1000
     """Subscriptions of one bot, in groups or not: each is a source of its mailbox's pages, or another mailbox."""
 
+    pattern_channels_per_bot_max: PositiveInt = 10_000
+    """Channels of one bot from which on its patterns bring no more: a page of its mailbox reads each of them."""
+
     groups_per_channel_max: PositiveInt = 100
     """Groups of one channel, which outlive their members: each gets every message of the channel."""
 

@@ -127,7 +127,7 @@ class SyncBot:
         return self.call(lambda bot: bot.send_all(drafts))
 
     def request(self, to: str | None = None, body: Any = None, **options: Any) -> SyncMessage:
-        """Send a message to a bot, or on a `channel`, and return the first reply to it. See `bus.Bot.request`."""
+        """Send a message to a bot, or on a `channel`, and return the first reply. See `bus.Bot.request`."""
         return SyncMessage(self.call(lambda bot: bot.request(to, body, **options)), self)
 
     def gather(self, questions: Iterable[Inquiry]) -> list[Gathered]:

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 
 from bus.model.keys import Key, Purpose
-from bus.model.repository import Erase, Erased, MailboxState, Removal, Remove, Removed, UnsettledState
+from bus.model.repository import (
+    Erase,
+    Erased,
+    MailboxState,
+    PatternSubscription,
+    Removal,
+    Remove,
+    Removed,
+    Subscription,
+    UnsettledState,
+)
 
 __all__ = [
     "erased_before",
@@ -21,11 +31,15 @@ __all__ = [
     "key_row",
     "mailbox_of",
     "mailbox_row",
+    "pattern_of",
+    "pattern_row",
     "removal_of",
     "removal_row",
     "removed_before",
     "removed_names",
     "seal",
+    "subscription_of",
+    "subscription_row",
 ]
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,6 +89,39 @@ def mailbox_of(row: Sequence[Any]) -> MailboxState:
         ahead=msgspec.json.decode(row[4], type=tuple[int, ...]),
         gap=None if row[5] is None else (row[5], row[6]),
     )
+
+
+def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
+    """Return the fields of a subscription in their order, and its checksum.
+
+    That is as it was before there were patterns, if the subscription did not come by one.
+    """
+    *values, pattern = _numbers(subscription)
+    return (*values, pattern, seal(*values) if pattern is None else seal(*values, pattern))
+
+
+def subscription_of(row: Sequence[Any]) -> Subscription:
+    """Read what such a checksum covers, and the checksum."""
+    bot_id, channel, subscribed_at, start_seq, echo, group, *patterns, _ = row
+    return Subscription(bot_id, channel, subscribed_at, start_seq, bool(echo), group, *patterns)
+
+
+def pattern_row(subscription: PatternSubscription) -> tuple[Any, ...]:
+    """Return the fields of a subscription to a pattern in their order, and its checksum."""
+    values = _numbers(subscription)
+    return (*values, seal(*values))
+
+
+def pattern_of(row: Sequence[Any]) -> PatternSubscription:
+    """Read such a row."""
+    bot_id, pattern, subscribed_at, start_seq, echo, group, _ = row
+    return PatternSubscription(bot_id, pattern, subscribed_at, start_seq, bool(echo), group)
+
+
+def _numbers(subscription: Subscription | PatternSubscription) -> tuple[Any, ...]:
+    """Return the fields with `echo` as a number, as the first backend stores it."""
+    values = msgspec.structs.astuple(subscription)
+    return tuple(int(value) if isinstance(value, bool) else value for value in values)
 
 
 def key_row(key: Key) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from store.postgresql.server.connecting import SCHEMA
-from store.sqlite.file.compacting import TO_BE_COMPACTED
+from store.sqlite.file.compacting import prepare_to_compact
 from store.sqlite.file.connection import StoreConnection
 from store.sqlite.file.schema import migrate
 
@@ -130,7 +130,7 @@ def _migrated() -> bytes:
     async def made() -> None:
         connection = StoreConnection(path, isolation_level="IMMEDIATE")
         await connection
-        await connection.execute(TO_BE_COMPACTED)
+        await prepare_to_compact(connection)
         await migrate(connection)
         await connection.close()
 

@@ -32,6 +32,7 @@ from ..core.effects import (
     FindRuns,
     FindStart,
     Locate,
+    LookUp,
     Moment,
     Note,
     Read,
@@ -44,7 +45,7 @@ from ..core.effects import (
 )
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
-from ..model.repository import PageRequest, RunSurvey, Store
+from ..model.repository import PageRequest, Store
 from ..settings import Settings
 from ..wire.answers import WorkerStatus
 from ..wire.codec import decode_request, encode
@@ -54,6 +55,7 @@ from .calls import WorkflowAnswers
 from .calls_in_progress import CallsInProgress
 from .keyed import KeyedAnswers
 from .listening import Sockets
+from .lookups import Lookups
 from .measures import Measurement, Measures
 from .membership import Membership
 from .noting import Noting
@@ -150,6 +152,7 @@ class Broker:
             noting=self._noting,
             carry_out=self._carry_out,
         )
+        self._lookups = Lookups(core, store.log, moment=moment, carry_out=self._carry_out)
         self._reads: deque[PageRequest] = deque()
         self._read_wake = anyio.Event()
         self._work = anyio.Event()
@@ -183,8 +186,7 @@ class Broker:
     @property
     def warnings(self) -> list[str]:
         """Sentences for operators about the house that is served."""
-        warning = self._core.audience.warning
-        return [] if warning is None else [warning]
+        return self._core.audience.warnings
 
     async def introduce(self, bot: str, public_key: str) -> None:
         """Add a key that may manage keys, before `run`; it is on disk when this returns.
@@ -367,14 +369,10 @@ class Broker:
                     self._calls.begin(effect, call, self._tasks)
                 case Ask() | FindStart():
                     queue.extend(self._answering.add(effect))
-                case Count():
-                    self._tasks.start_soon(self._count, effect)
-                case Survey():
-                    self._tasks.start_soon(self._survey, effect)
+                case Count() | LookUp() | Survey() | Locate():
+                    self._tasks.start_soon(self._lookups.do, effect)
                 case Reconfigure(address, request):
                     self._tasks.start_soon(self.reloading.answer, address, request)
-                case Locate():
-                    self._tasks.start_soon(self._locate, effect)
                 case FindRuns() | EndPlaces():
                     self._tasks.start_soon(self._waking.do, effect)
                 case _:
@@ -440,19 +438,6 @@ class Broker:
                 self._carry_out(self._core.page_read(request, page, self._moment()))
             self._read_wake = anyio.Event()
             await self._read_wake.wait()
-
-    async def _count(self, count: Count) -> None:
-        waiting = await self._store.count(count.request)
-        self._carry_out(self._core.counted(count, waiting, self._moment()))
-
-    async def _survey(self, survey: Survey) -> None:
-        of = survey.request
-        found: Any = await (self._store.survey_runs(of) if isinstance(of, RunSurvey) else self._store.survey(of))
-        self._carry_out(self._core.surveyed(found, self._moment()))
-
-    async def _locate(self, located: Locate) -> None:
-        messages = await self._store.locate(located.seqs)
-        self._carry_out(self._core.located(located, messages, self._moment()))
 
     # ── The tap, time and the end ────────────────────────────────────────────────────────────────────────
 

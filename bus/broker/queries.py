@@ -19,7 +19,7 @@ from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Key
 from ..model.records import CONSOLE_ID, WORKER_ID, WORKER_NAME, BotRecord
-from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog, Subscription
+from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog
 from ..wire.answers import (
     BotList,
     ChannelList,
@@ -32,6 +32,7 @@ from ..wire.answers import (
     ListedChannel,
     ListedGroup,
     ListedKey,
+    ListedPattern,
     ListedSecurityEvent,
     ListedSubscription,
     RateLimited,
@@ -39,6 +40,7 @@ from ..wire.answers import (
     SubscriptionList,
     WorkerStatus,
 )
+from ..wire.codec import encode
 from ..wire.frames import (
     Audit,
     Bots,
@@ -66,6 +68,7 @@ from .auditing import audit
 from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
 from .removing import compact, removals, search
+from .subscribers import listed_patterns, listed_subscription
 
 __all__ = ["Queries"]
 
@@ -251,6 +254,9 @@ class Queries:
     async def _bots(self, query: Bots, sight: Sight) -> BotList:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max, query.limit)
         only = None if query.only is None else [bot.name for bot in map(directory.find_bot, query.only) if bot]
+        if query.online:
+            online = {session.bot_name for session in self._core.sessions if not session.reads_only}
+            only = sorted(online & directory.names.keys() if only is None else online.intersection(only))
         for part in _portions(_wanted(query, directory.bot_names, only)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
             bots = [directory.names[name] for name in part if name in directory.names and sight.sees_bot(name)]
@@ -294,7 +300,7 @@ class Queries:
         return ChannelList(page.rows, page.more)
 
     async def _subscriptions(self, bot_id: str, query: Subscriptions, sight: Sight) -> SubscriptionList:
-        directory = self._core.directory
+        directory, patterns = self._core.directory, list[ListedPattern]()
         if query.bot is not None and query.channel is not None:
             raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
         if query.channel is not None:
@@ -307,24 +313,15 @@ class Queries:
             sees = found.__contains__ if bot.id == bot_id else sight.sees_channel
             if bot.id != bot_id:
                 _forbid(sight.unread_conversation(bot.name))
-        page = AnswerPage(ListedSubscription, self._frame_bytes_max)
+            if query.after is None:
+                patterns = listed_patterns(directory, bot.id)
+        page = AnswerPage(ListedSubscription, self._frame_bytes_max - len(encode(patterns)))
         for part in _portions(_after(found, query.after)):
             await anyio.lowlevel.checkpoint()
             there = [each for name in part if sees(name) and (each := found[name]).bot_id in directory.bots]
-            if not page.add(map(self._listed_subscription, there)):
+            if not page.add(listed_subscription(directory, each) for each in there):
                 break
-        return SubscriptionList(page.rows, page.more)
-
-    def _listed_subscription(self, subscription: Subscription) -> ListedSubscription:
-        return ListedSubscription(
-            bot_id=subscription.bot_id,
-            bot=self._core.directory.bots[subscription.bot_id].name,
-            channel_name=subscription.channel,
-            subscribed_at=subscription.subscribed_at,
-            start_seq=subscription.start_seq,
-            echo=subscription.echo,
-            group=subscription.group,
-        )
+        return SubscriptionList(page.rows, page.more, patterns)
 
     def _keys(self, query: Keys, sight: Sight) -> KeyList:
         keyring, page = self._core.keyring, AnswerPage(ListedKey, self._frame_bytes_max)

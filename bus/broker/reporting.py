@@ -18,6 +18,7 @@ Report = Callable[[Note, Sessions], None]
 
 _WARNINGS = frozenset(
     {
+        "channel_left_out",
         "connection_refused",
         "dead_letters",
         "mailbox_filling",

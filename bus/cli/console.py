@@ -229,8 +229,8 @@ def show_receipt(receipt: Receipt, *, as_json: bool) -> None:
     if as_json:
         show_json(receipt)
     else:
-        what = "was stored before" if receipt.duplicate else "is stored"
-        place = "and waits until it is due" if receipt.scheduled else f"as message {receipt.seq}"
+        what = "stored before" if receipt.duplicate else "stored"
+        place = "and waiting until it is due" if receipt.scheduled else f"as message {receipt.seq}"
         say(f"{what} {place}, with the id {receipt.id}")
 
 

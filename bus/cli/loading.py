@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from ..bot import Bot
+from ..errors import BusError
 
 __all__ = ["NotLoaded", "load_bot"]
 
@@ -28,7 +29,8 @@ class NotLoaded(Exception):
 def load_bot(target: str) -> Bot:
     """Import a module, `app` or `app.py`, and return the bot in it: `app:writer`, or by default `app:bot`.
 
-    Raise NotLoaded. An error of the module is shown here, and NotLoaded says only that.
+    Raise NotLoaded, or the BusError of creating the bot. Any other error of the module is shown here, and NotLoaded
+    says only that.
     """
     name, _, attribute = target.partition(":")
     name = name.removesuffix(".py").replace(os.sep, ".")
@@ -55,6 +57,8 @@ def _imported(name: str, folder: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise NotLoaded(f"there is no module {error.name!r} in {folder}, or installed") from None
         failure: BaseException = error
+    except BusError:  # of an address or credentials: it says what to do
+        raise
     except (Exception, SystemExit) as error:
         failure = error
     _show(failure)

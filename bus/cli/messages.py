@@ -21,7 +21,7 @@ from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
 from ..model.records import WORKER_ID, WORKER_NAME
-from ..wire.answers import ListedChannel, ListedGroup, ListedSubscription, WorkerStatus
+from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .completing import complete_bots, complete_channels
@@ -325,13 +325,15 @@ def _group(group: ListedGroup) -> str:
 )
 @asking
 def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
-    """List subscriptions: all, or those of a bot or to a channel."""
+    """List subscriptions: all, or those of a bot, with its patterns, or to a channel."""
     if bot is not None and channel is not None:
         raise click.UsageError("give --bot or --channel, not both")
 
-    async def listed(asker: Bot) -> list[ListedSubscription]:
-        if bot is not None or channel is not None:
-            return await asker.subscriptions(bot=bot, channel=channel)
+    async def listed(asker: Bot) -> list[ListedSubscription | ListedPattern]:
+        if bot is not None:
+            return [*await asker.patterns(bot=bot), *await asker.subscriptions(bot=bot)]
+        if channel is not None:
+            return [*await asker.subscriptions(channel=channel)]
         names = [each.name for each in await asker.channels()]
         return [each for name in names for each in await asker.subscriptions(channel=name)]
 
@@ -341,17 +343,19 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
         return
     rows = [
         (
-            each.channel_name,
+            each.pattern if isinstance(each, ListedPattern) else each.channel_name,
             each.bot,
             each.group or "",
+            f"{each.channels} channels" if isinstance(each, ListedPattern) else each.pattern or "",
             each.start_seq,
             each.echo,
             Time(each.subscribed_at),
         )
         for each in found
     ]
-    columns = ("channel", "bot", "group", "after seq", "own too", "since")
-    show_rows(columns, rows, nothing="no subscriptions", minor=("own too", "after seq", "group", "since"))
+    columns = ("channel", "bot", "group", "by pattern", "after seq", "own too", "since")
+    minor = ("own too", "after seq", "group", "since", "by pattern")
+    show_rows(columns, rows, nothing="no subscriptions", minor=minor)
 
 
 @click.command()

@@ -343,7 +343,7 @@ def _linked(help_of_name: str, bot: str | None = None, *, asks: bool = False) ->
         ) -> None:
             mine = _credentials(credentials, urls)
             if mine is None and name is None and bot is None and not asks:
-                raise click.UsageError("Missing option '--as'.")
+                raise click.UsageError("Missing option '--as NAME': the bot to act as. A new name is registered.")
             link = Link(
                 urls=urls,
                 name=_name(name, mine) or bot or "",

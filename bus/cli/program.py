@@ -19,11 +19,15 @@ def _grouped(command: Command) -> Command:
 
 @click.group(cls=Entry, elsewhere=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @_grouped
+@click.rich_config(help_config={"text_paragraph_linebreaks": "\n\n"})
 @click.version_option(package_name="posthouse", prog_name="posthouse")
 def main() -> None:
     """A durable message bus for bots: one process, one file, one command.
 
     Start a worker with `posthouse serve`, or see one in action with `posthouse demo`.
+
+    In other terminals, `posthouse listen --as ann` is a bot, and `posthouse send ann hello --as bob` another one.
+    `posthouse doctor` says what may go wrong, and `posthouse COMMAND --help` what a command does.
     """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import rich_click as click
 
-from ..model.removing import Removed
+from ..model.removing import Removed, counted
 from .completing import (
     complete_bots,
     complete_channels,
@@ -57,16 +57,21 @@ def in_words(removed: Removed) -> str:
 
 def _with(counts: Mapping[str, int]) -> str:
     """Return what was removed together with something."""
-    named = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
-    return f", with {', '.join(named)}" if named else ""
+    named = counted(counts)
+    return f", with {named}" if named else ""
 
 
-def tell(link: Link, removed: Removed) -> None:
-    """Show what was removed, or would be."""
+def tell(link: Link, removed: Removed, *, force: bool = True) -> None:
+    """Show what was removed, or would be. Exit with 1 if it would be refused."""
+    refused = removed.is_refused(force=force) and not removed.done
     if link.as_json:
         show_json(msgspec.to_builtins(removed))
+    elif refused:
+        show_error(plain(removed.refusal()))
     else:
         say(f"{in_words(removed)} {'removed' if removed.done else 'would be removed'}")
+    if refused:
+        sys.exit(EXIT_REFUSED)
 
 
 @click.command()
@@ -129,7 +134,7 @@ def remove_group(link: Link, channel: str, group: str, **how: Any) -> None:
     It is refused, and exits with 1, if the group has members, messages that wait or are in flight, or dead letters:
     then --force removes these, too. A group of that name that is opened later is a new one.
     """
-    tell(link, ask(link, lambda asker: asker.remove_group(channel, group, **how)))
+    tell(link, ask(link, lambda asker: asker.remove_group(channel, group, **how)), force=how["force"])
 
 
 @remove.command("bot")
@@ -145,7 +150,7 @@ def remove_bot(link: Link, bot: str, **how: Any) -> None:
     delayed messages are from it or for it; and without --force if it has subscriptions, messages that wait, dead
     letters or keys. A bot of that name that comes later is a new one.
     """
-    tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)))
+    tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)), force=how["force"])
 
 
 @remove.command("channel")
@@ -160,4 +165,4 @@ def remove_channel(link: Link, channel: str, **how: Any) -> None:
     Its messages stay in the log, and a channel of that name that comes later has them. It is refused, and exits
     with 1, if delayed messages are for it; and without --force if it has subscriptions or groups.
     """
-    tell(link, ask(link, lambda asker: asker.remove_channel(channel, **how)))
+    tell(link, ask(link, lambda asker: asker.remove_channel(channel, **how)), force=how["force"])

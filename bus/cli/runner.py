@@ -119,7 +119,7 @@ def bot(
 def _loaded(target: str) -> Bot:
     try:
         return load_bot(target)
-    except NotLoaded as error:
+    except (NotLoaded, BusError) as error:
         show_error(str(error))
     sys.exit(EXIT_CONFIG)
 

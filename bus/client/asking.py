@@ -25,6 +25,7 @@ from ..wire.answers import (
     ListedChannel,
     ListedDeadLetter,
     ListedDelayed,
+    ListedPattern,
     ListedSecurityEvent,
     ListedSession,
     ListedSubscription,
@@ -151,6 +152,10 @@ class Asking:
             more = page.more and bool(page.sessions)
         return sorted(found, key=lambda session: session.since)
 
+    async def present(self) -> list[ListedBot]:
+        """List the bots that are connected, by name."""
+        return await self.bots(online=True)
+
     async def bots(
         self,
         *,
@@ -158,10 +163,12 @@ class Asking:
         part: str | None = None,
         after: str | None = None,
         limit: int | None = None,
+        online: bool = False,
     ) -> list[ListedBot]:
         """List bots, by name: all, or those of at most 1,000 names or ids (`only`), with `part` in their names.
 
-        At most `limit`; continue with `after`, the name of the last one.
+        With `online`, only those that are connected. At most `limit`; continue with `after`, the name of the last
+        one.
         """
         found: list[ListedBot] = []
         more = True
@@ -172,6 +179,7 @@ class Asking:
                 only=None if only is None else list(only),
                 part=part,
                 limit=_wanted(limit, found),
+                online=online,
             )
             page = await self._caller.request("the bots", partial(_numbered, bots), BotList)
             found += page.bots
@@ -216,6 +224,12 @@ class Asking:
             found += page.subscriptions
             more = page.more and bool(page.subscriptions)
         return found
+
+    async def patterns(self, *, bot: str | None = None) -> list[ListedPattern]:
+        """List the subscriptions to patterns of a bot, by default this one."""
+        asked = Subscriptions(request=0, bot=bot)
+        page = await self._caller.request("the subscriptions", partial(_numbered, asked), SubscriptionList)
+        return page.patterns
 
     async def dead_letters(
         self, *, bot: str | None = None, limit: int = 50, offset: int = 0

@@ -8,15 +8,26 @@ from typing import Any
 import uuid_utils
 
 from ..errors import InvalidValue
+from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..wire.frames import is_id, is_name
-from ..wire.refusals import ID_RULE, NAME_RULE
+from ..wire.refusals import ID_RULE, NAME_RULE, PATTERN_RULE
 
-__all__ = ["checked_id", "checked_name", "chosen_id"]
+__all__ = ["checked_channels", "checked_id", "checked_name", "chosen_id"]
 
 
 def checked_name(what: str, name: Any) -> str:
     """Return the name of a bot, a channel or a group. Raise InvalidValue for what cannot be one."""
     return _checked(what, name, "a name", NAME_RULE, is_valid=is_name)
+
+
+def checked_channels(what: str, name: Any) -> str:
+    """Return the name of a channel, or a pattern of such names. Raise InvalidValue for what cannot be one."""
+    if not isinstance(name, str) or WILDCARD not in name:
+        return checked_name(what, name)
+    fault = channel_pattern_fault(name)
+    if fault is not None:
+        raise InvalidValue(what, f"{name!r} is not a pattern of names: {fault}; {PATTERN_RULE}")
+    return name
 
 
 def checked_id(what: str, id: Any) -> str:

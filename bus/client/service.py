@@ -330,7 +330,11 @@ class Service:
             self._free.release()
 
     async def _answer(self, handler: Handler, message: Message) -> None:
-        await self._work.middleware.handle(message, partial(_replied, handler))
+        middleware = self._work.middleware
+        if middleware:
+            await middleware.handle(message, partial(_replied, handler))
+        else:
+            await _replied(handler, message)
         await message.ack()
 
     async def _refuse(self, message: Message) -> None:

@@ -13,10 +13,11 @@ import anyio
 import anyio.abc
 import msgspec
 
+from ..model.patterns import WILDCARD, ChannelPattern
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
 from .functions import body_type, check_handler
-from .ids import checked_name
+from .ids import checked_channels, checked_name
 from .inbox import Inbox
 from .message import Message
 from .middleware import Middlewares
@@ -78,6 +79,7 @@ class Application:
         self._inbox = inbox
         self._own = {HandlerKey(None, message_type): handler for message_type, handler in own.items()}
         self.handlers: dict[HandlerKey, Handling] = {}
+        self._patterns: dict[str, ChannelPattern] = {}
         self.subscriptions: dict[str, WantedSubscription] = {}
         """What the bot subscribes to when it begins to serve."""
         self._service: Service | None = None
@@ -88,6 +90,7 @@ class Application:
     def share(self, other: Application) -> None:
         """Include the handlers and subscriptions of another application, also those that are added later."""
         self.handlers, self.subscriptions = other.handlers, other.subscriptions
+        self._patterns = other._patterns
 
     def on_message(self, message_type: str | None = None, *, body: Any = None) -> Callable[[_H], _H]:
         """Register a handler of direct messages."""
@@ -105,12 +108,14 @@ class Application:
     ) -> Callable[[_H], _H]:
         """Register a handler of a channel's messages."""
         if not callable(channel):  # otherwise the parentheses are missing
-            checked_name("channel", channel)
+            checked_channels("channel", channel)
         if group is not None:
             checked_name("group", group)
         wanted = WantedSubscription(start, echo, group)
         if self.subscriptions.setdefault(channel, wanted) != wanted:
             raise ValueError(f"another handler subscribes to {channel!r} with a different start, echo or group")
+        if isinstance(channel, str) and WILDCARD in channel:
+            self._patterns[channel] = ChannelPattern(channel)
         return self._handling(HandlerKey(channel, message_type), "on_channel", body)
 
     def _handling(self, key: HandlerKey, decorator: str, body: Any) -> Callable[[_H], _H]:
@@ -134,7 +139,16 @@ class Application:
         """Return the handler of a message, or None if there is none."""
         key = HandlerKey(message.channel, message.message_type)
         own = self._own.get(key) or self.own_work.handler_of(message)
-        return self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
+        found = self.handlers.get(key) or own or self.handlers.get(HandlerKey(key.channel, None))
+        if found is None and key.channel is not None:
+            found = self._by_pattern(key.channel, message.message_type)
+        return found.function if isinstance(found, Handling) and found.body is None else found
+
+    def _by_pattern(self, channel: str, message_type: str) -> Handling | None:
+        """Return the handler of the first pattern that matches a channel without one of its own, or None."""
+        names = (name for name, pattern in self._patterns.items() if pattern.matches(channel))
+        keys = (HandlerKey(name, kind) for name in names for kind in (message_type, None))
+        return next((self.handlers[key] for key in keys if key in self.handlers), None)
 
     async def serve(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 import msgspec.inspect
@@ -43,7 +43,7 @@ def read_as(kind: Any, value: Any, decode: Decode | None = None) -> Any:
 
 def type_name(kind: Any) -> str:
     """Return what a type is called, for people."""
-    return getattr(kind, "__name__", None) or str(kind)
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
 
 
 def _decoded(decode: Decode | None, kind: type, value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..mailbox.sessions import Session
 from ..model.keys import Principal
+from ..model.repository import Looked, Remove
 from ..model.rights import Action
 from ..settings import Security
 from ..settings_rights import object_fault
@@ -48,6 +49,9 @@ class Administering:
         self._keyring = keyring
         self._directory = directory
         self._pausing = subscribing.pausing
+        self._matching = subscribing.matching
+        self._matching.keyring = keyring
+        self._matching.look_at_all()  # what an earlier worker could not bring, and what was created without one
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
         self._dispatch.tapping.closed = access.closed
@@ -74,6 +78,10 @@ class Administering:
             self._access.require(principal, Action.ADMIN, "reload")
             self._turn.add(Reconfigure(session.address, request.request))
 
+    def looked_up(self, change: Remove, found: Looked | Refusal) -> None:
+        """Go on with a removal that was looked up, or could not be."""
+        self._clearing.looked_up(change, found)
+
     def _may(self, keyring: Keyring, principal: Principal, request: May) -> MayAnswer:
         if request.bot != principal.bot_name:
             self._access.require(principal, Action.ADMIN, "may")
@@ -97,6 +105,7 @@ class Administering:
         self._access.configure(security)
         self._dispatch.tapping.closed = self._access.closed
         self._pausing.look_at_all()
+        self._matching.look_at_all()
         if self._keyring is not None and self._keyring.look_at_tap():
             self._dispatch.tapping.empty("a listener may not listen any more")
 

@@ -10,7 +10,7 @@ Pure.
 
 from __future__ import annotations
 
-from ..model.records import EVENTS_CHANNEL, RUNS_CHANNEL
+from ..model.records import EVENTS_CHANNEL, PRESENCE_CHANNEL, RUNS_CHANNEL, TOLD_CHANNELS
 from ..settings import Settings
 from .directory import Directory
 from .scheduling import Scheduling
@@ -25,8 +25,10 @@ class Audience:
     def __init__(self, settings: Settings, directory: Directory, tapping: Tapping, scheduling: Scheduling) -> None:
         self._publish = {
             RUNS_CHANNEL: "always" if settings.workflows.events else "subscribed",
-            EVENTS_CHANNEL: settings.events.publish if EVENTS_CHANNEL in directory.worker_channels else "never",
+            EVENTS_CHANNEL: settings.events.publish,
+            PRESENCE_CHANNEL: "never" if settings.events.publish == "never" else "subscribed",
         }
+        self._publish |= dict.fromkeys(set(TOLD_CHANNELS) - directory.worker_channels, "never")
         self.directory = directory
         self._tapping = tapping
         self._scheduling = scheduling
@@ -35,17 +37,18 @@ class Audience:
         return f"<Audience of {[channel for channel in self._publish if self.wants(channel)]}>"
 
     @property
-    def warning(self) -> str | None:
-        """What operators should know if the channel for events is not the worker's."""
-        entry = self.directory.channels.get(EVENTS_CHANNEL)
-        if entry is None or EVENTS_CHANNEL in self.directory.worker_channels:
-            return None
-        creator = self.directory.bots.get(entry.channel.created_by_bot_id)
+    def warnings(self) -> list[str]:
+        """What operators should know of the channels on which the worker would tell of itself, and cannot."""
+        taken = [name for name in TOLD_CHANNELS if name not in self.directory.worker_channels]
+        return [self._warning(name, self.directory.channels[name].channel.created_by_bot_id) for name in taken]
+
+    def _warning(self, channel: str, creator_id: str) -> str:
+        creator = self.directory.bots.get(creator_id)
         by = "a bot" if creator is None else f"bot {creator.name!r}"
         return (
-            f"channel {EVENTS_CHANNEL!r} was created by {by} under an earlier version, and stays an ordinary"
-            " channel: this worker publishes no events; watch 'posthouse audit --follow' and the metrics instead,"
-            f" or run 'posthouse remove channel {EVENTS_CHANNEL}' and restart the worker"
+            f"channel {channel!r} was created by {by} under an earlier version, and stays an ordinary"
+            " channel: this worker publishes no events there; watch 'posthouse audit --follow' and the metrics"
+            f" instead, or run 'posthouse remove channel {channel}' and restart the worker"
         )
 
     def wants(self, channel: str) -> bool:
@@ -54,7 +57,11 @@ class Audience:
         if publish != "subscribed":
             return publish == "always"
         entry = self.directory.channels.get(channel)
-        return (entry is not None and bool(entry.mailboxes)) or self._tapping.has_listener(channel)
+        if entry is not None and entry.mailboxes:
+            return True
+        # Where the tap does not show the worker's events, who may read them finds them in the history. They are
+        # bounded in the log, whoever listens; those of runs are not.
+        return self._tapping.has_listener(channel, hidden=channel == EVENTS_CHANNEL)
 
     def written(self, channel: str) -> None:
         """Note that the store wrote an event for a channel: it enters the log with the next tick."""

@@ -87,6 +87,9 @@ class Job(Generic[_Answer]):
 TellDeadLetters = Callable[[Sequence[tuple[Mailbox, Sequence[DeadLetter]]], str], Iterable[Job[Any]]]
 
 
+Meet = Callable[[Iterable[Channel]], Iterable[Job[Any]]]
+
+
 class Answered(NamedTuple):
     """Jobs whose changes were neighbours, each with its part of the log's answers; and what became of messages."""
 
@@ -100,17 +103,25 @@ class Batch:
     __slots__ = ("_buried", "_parts", "changes", "channels", "jobs", "mailboxes", "timestamp")
 
     def __init__(
-        self, jobs: list[Job[Any]], mailboxes: Sequence[Mailbox], timestamp: str, tell: TellDeadLetters
+        self,
+        jobs: list[Job[Any]],
+        mailboxes: Sequence[Mailbox],
+        timestamp: str,
+        *,
+        tell: TellDeadLetters,
+        meet: Meet,
     ) -> None:
         for job in jobs:
             job.begin()
+        jobs = [*_met(jobs, meet), *jobs]
         self.timestamp = timestamp
         touched = dict.fromkeys([*mailboxes, *(box for job in jobs for box in job.mailboxes)])
         self.mailboxes = [mailbox for mailbox in touched if not mailbox.removed]
         self._buried = [
             (box, box.dead_letters.take_unsaved()) for box in self.mailboxes if box.dead_letters.unsaved
         ]
-        self.jobs = [*jobs, *tell(self._buried, timestamp)] if self._buried else jobs
+        told = list(tell(self._buried, timestamp)) if self._buried else []
+        self.jobs = [*_met(told, meet), *jobs, *told] if told else jobs
         self.channels = {channel.name: channel for job in self.jobs for channel in job.channels}
         self.changes: list[Change] = [AddChannel(channel) for channel in self.channels.values()]
         # Before the jobs: one of them may retry such a dead letter.
@@ -171,6 +182,9 @@ class Batches:
         self._limits = limits
         self.tell: TellDeadLetters = lambda buried, timestamp: ()
         """Returns the jobs that tell of the dead letters that a batch stores."""
+        self.meet: Meet = lambda channels: ()
+        """Returns the jobs that come before all others in a batch that creates channels."""
+        self._postponed: list[Job[Any]] = []
         self._jobs: deque[Job[Any]] = deque()
         self._messages = 0
         self._bytes = 0
@@ -199,6 +213,10 @@ class Batches:
         self._messages += job.messages
         self._bytes += job.size_bytes
 
+    def postpone(self, job: Job[Any]) -> None:
+        """Put a job that was refused into the next batch, which is not written for its sake."""
+        self._postponed.append(job)
+
     def take(self, mailboxes: Sequence[Mailbox], timestamp: str, also: Iterable[Job[Any]] = ()) -> Batch:
         """Return the next batch: as many jobs as its limits allow, these mailboxes, and the jobs `also`."""
         jobs: list[Job[Any]] = []
@@ -214,7 +232,16 @@ class Batches:
             jobs.append(self._jobs.popleft())
             self._messages -= job.messages
             self._bytes -= job.size_bytes
-        return Batch([*jobs, *also], mailboxes, timestamp, self.tell)
+        first, self._postponed = self._postponed, []
+        return Batch([*first, *jobs, *also], mailboxes, timestamp, tell=self.tell, meet=self.meet)
+
+
+def _met(jobs: Sequence[Job[Any]], meet: Meet) -> list[Job[Any]]:
+    """Return the jobs that come before these, because of the channels that they create."""
+    met = list(meet([channel for job in jobs for channel in job.channels]))
+    for job in met:
+        job.begin()
+    return met
 
 
 def _sender(job: Job[Any]) -> str:

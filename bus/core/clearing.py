@@ -1,14 +1,16 @@
 """Clearing: what a bot may remove for good, and how it is done once.
 
-Owns the order. A removal is looked up first: if its id was used before, it has its first answer; a dry run ends
-there, with what would be removed. Then it is written, together with its record. Removals with the same id follow
-each other. Nothing changes in memory before it is on disk, but what is being removed is not delivered meanwhile.
+Owns the order. A removal is looked up first, while others write: if its id was used before, it has its first
+answer; a dry run ends there, with what would be removed. Then it is written, together with its record; what was
+counted is not counted again. Removals with the same id follow each other. Nothing changes in memory before it is on
+disk, but what is being removed is not delivered meanwhile.
 
 Pure.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -16,8 +18,7 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord
-from ..model.removing import KEPT
-from ..model.repository import Remove, Removed, group_mailbox_id
+from ..model.repository import Counted, Looked, Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
 from ..wire.limits import NAME_CHARACTERS_MAX
@@ -25,6 +26,7 @@ from ..wire.removing_frames import BotOf, ChannelOf, DeadLettersOf, DelayedOf, G
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
+from .effects import LookUp
 from .keyring import Keyring
 from .removals import (
     BacklogTarget,
@@ -33,8 +35,8 @@ from .removals import (
     DeadLettersTarget,
     DelayedTarget,
     GroupTarget,
-    SubscriptionTarget,
     Target,
+    subscription_target,
 )
 from .scheduling import Scheduling
 from .sight import Sight
@@ -76,8 +78,8 @@ class Clearing:
         self._keyring = keyring
         self._written: set[tuple[str, str]] = set()
         """Kinds and names of what is being removed: one removal of it at a time."""
-        self._under_way: dict[str, list[_Asked]] = {}
-        """The requests that wait for the one with the same id."""
+        self._under_way: dict[str, deque[_Asked]] = {}
+        """The requests with one id: the first is being carried out, and the others wait for it."""
 
     def __repr__(self) -> str:
         return f"<Clearing under_way={len(self._under_way)}>"
@@ -104,17 +106,21 @@ class Clearing:
             name,
             None,
             frame.reference,
-            dry_run=True,
             force=frame.force,
         )
         asked = _Asked(session.address, frame, change, target)
-        waiting = self._under_way.get(frame.id)
-        if waiting is None:
-            self._begin(asked)
-        elif len(waiting) < self._limits.held_requests_max:
-            waiting.append(asked)
-        else:
+        queue = self._under_way.get(frame.id, deque())
+        if len(queue) > self._limits.held_requests_max:
             raise Refusal(Code.BUSY, f"too many removals with the id {frame.id} wait: repeat it")
+        if not queue:
+            own = sum(each[0].change.bot_id == session.bot_id for each in self._under_way.values())
+            if own >= self._limits.queries_per_bot_max:
+                raise Refusal(
+                    Code.BUSY, f"{own} removals of this bot are in progress, the maximum; repeat this later"
+                )
+            self._under_way[frame.id] = queue
+            self._look_up(asked)
+        queue.append(asked)
 
     def _target(self, session: Session, frame: RemoveFrame) -> Target:
         match frame.what:
@@ -126,7 +132,7 @@ class Clearing:
                 bot = self._bot(session, session.bot_id if name is None else name)
                 return DelayedTarget(bot, ids, self._scheduling)
             case SubscriptionOf(name, channel):
-                return SubscriptionTarget(self._bot(session, name), channel, self._directory, self._subscribing)
+                return subscription_target(self._bot(session, name), channel, self._directory, self._subscribing)
             case BotOf(name):
                 self._require(session)
                 bot = self._bot(session, name)
@@ -178,24 +184,30 @@ class Clearing:
 
     # ── One after another ────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, asked: _Asked) -> None:
-        self._under_way[asked.frame.id] = []
-        self._batches.add(_LookJob(self, asked))
+    def _look_up(self, asked: _Asked) -> None:
+        target = asked.target
+        what = None if isinstance(target, Refusal) else target.look()
+        self._turn.add(LookUp(msgspec.structs.replace(asked.change, what=what)))
 
     def _end(self, asked: _Asked) -> None:
-        waiting = self._under_way.pop(asked.frame.id)
-        if waiting:
-            self._begin(waiting[0])
-            self._under_way[asked.frame.id] = waiting[1:]
+        queue = self._under_way[asked.frame.id]
+        queue.popleft()
+        if queue:
+            self._look_up(queue[0])
+        else:
+            del self._under_way[asked.frame.id]
 
-    def looked(self, asked: _Asked, found: Removed) -> None:
+    def looked_up(self, change: Remove, found: Looked | Refusal) -> None:
         """Go on with what was found: an earlier answer, what would be removed, or nothing to remove."""
+        asked = self._under_way[change.id][0]
         try:
-            self._go_on(asked, found)
+            if isinstance(found, Refusal):
+                raise found
+            self._go_on(asked, found.removed, found.counted)
         except Refusal as refusal:
             self.refused(asked, refusal.code, refusal.message)
 
-    def _go_on(self, asked: _Asked, found: Removed) -> None:
+    def _go_on(self, asked: _Asked, found: Removed, counted: tuple[Counted, ...]) -> None:
         target = asked.target
         if found.again:
             self._answer(asked, found)
@@ -209,15 +221,12 @@ class Clearing:
             raise Refusal(Code.BUSY, _changing(found.kind, found.name))
         else:
             self._written.add((found.kind, found.name))
-            self._batches.add(_RemoveJob(self, asked, target))
+            self._batches.add(_RemoveJob(self, asked, target, counted))
 
     def _refuse_for(self, asked: _Asked, found: Removed) -> None:
         """Refuse what is in use."""
-        named = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.in_the_way.items())
-        kept = ", ".join(name for name in found.in_the_way if name in KEPT)
-        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
-        text = f"{found.kind} {found.name} has {named}: {remedy}"
-        self._turn.refuse(asked.address, Code.CONFLICT, text, asked.frame.request, dict(found.in_the_way))
+        details = dict(found.in_the_way)
+        self._turn.refuse(asked.address, Code.CONFLICT, found.refusal(), asked.frame.request, details)
         self._end(asked)
 
     def removed(self, asked: _Asked, removed: Removed) -> None:
@@ -252,45 +261,23 @@ class Clearing:
         self._end(asked)
 
 
-class _LookJob(Job[Removed]):
-    """A removal that is looked up: it changes nothing."""
-
-    def __init__(self, clearing: Clearing, asked: _Asked) -> None:
-        super().__init__()
-        self._clearing = clearing
-        self._asked = asked
-
-    def begin(self) -> None:
-        """Ask for what is there now."""
-        target = self._asked.target
-        what = None if isinstance(target, Refusal) else target.look()
-        self.changes = [msgspec.structs.replace(self._asked.change, what=what)]
-
-    def done(self, answers: Sequence[Removed], at: str) -> None:
-        """Go on."""
-        self._clearing.looked(self._asked, answers[0])
-
-    def failed(self, code: Code, message: str) -> None:
-        """Refuse it."""
-        self._clearing.refused(self._asked, code, message)
-
-
 class _RemoveJob(Job[Removed]):
     """A removal on its way to the disk."""
 
-    def __init__(self, clearing: Clearing, asked: _Asked, target: Target) -> None:
+    def __init__(self, clearing: Clearing, asked: _Asked, target: Target, counted: tuple[Counted, ...]) -> None:
         super().__init__(mailboxes=target.mailboxes)
         self.alone = target.alone
         self._clearing = clearing
         self._asked = asked
         self._target = target
+        self._counted = counted
 
     def begin(self) -> None:
         """Decide what is removed, now that it is about to be written. What is gone meanwhile is not removed."""
         if self._target.is_gone:
             return
         what = self._target.prepare()
-        self.changes = [msgspec.structs.replace(self._asked.change, what=what, dry_run=False)]
+        self.changes = [msgspec.structs.replace(self._asked.change, what=what, counted=self._counted)]
 
     def done(self, answers: Sequence[Removed], at: str) -> None:
         """Remove it from memory, unless something came into its way."""

@@ -19,7 +19,7 @@ import msgspec
 from ..errors import Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.records import RunStatus
+from ..model.records import Channel, RunStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..model.rights import Action
 from ..model.tracing import TRACED
@@ -65,6 +65,10 @@ class Committing:
 
     def __repr__(self) -> str:
         return f"<Committing {self._batches}>"
+
+    def meet(self, channels: Sequence[Channel]) -> Sequence[Job[Any]]:
+        """Return the subscriptions that come with new channels, as jobs."""
+        return list(self._batches.meet(channels))
 
     def request(self, session: Session, commit: Commit) -> None:
         """Add a commit to the next batch. Raises Refusal if a part of it is invalid."""
@@ -172,6 +176,16 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         self._dispatch = by.dispatch
         self._waking = by.waking
         self._turn = by.turn
+        self._meet = by.meet
+        self._joining: Sequence[Job[Any]] = ()
+
+    def begin(self) -> None:
+        """Subscribe those to the channels that it creates whose patterns match."""
+        self._joining = self._meet(self._work.channels)
+        subscriptions = [change for job in self._joining for change in job.changes]
+        if subscriptions:
+            self._work = msgspec.structs.replace(self._work, subscriptions=subscriptions)
+            self.changes = [self._work]
 
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
         """Enter what was carried out, and answer."""
@@ -212,6 +226,8 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         """Enter what was carried out now; of a repeat, only the messages it settles may be left to do."""
         if added is not None:
             self._admission.add_channels(self._work.channels)
+            for job in self._joining:
+                job.done((), at)
             for lot, outcome in zip(self._work.lots, added, strict=True):
                 self._admission.enter(lot, outcome, at)
         if self._work.run_id is not None:

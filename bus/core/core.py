@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Principal, Purpose
-from ..model.repository import Applied, LogState, Page, PageRequest, RunNews, Surveyed, SurveyedRuns
+from ..model.repository import Applied, LogState, Looked, Page, PageRequest, Remove, RunNews, Surveyed, SurveyedRuns
 from ..settings import Security, Settings
 from ..wire.frames import (
     Ack,
@@ -183,6 +183,7 @@ class Core:
             dispatch=self.dispatch,
             founding=self._founding,
             large=self.large,
+            matching=self._subscribing.matching,
             pausing=self._pausing,
             returning=self._returning,
             shares=self.shares,
@@ -313,6 +314,12 @@ class Core:
         self.dispatch.counted(count, waiting)
         return self._finish()
 
+    def looked_up(self, change: Remove, found: Looked | Refusal, moment: Moment) -> list[Effect]:
+        """Go on with a removal that was looked up, or could not be."""
+        self._turn.moment = moment
+        self.administering.looked_up(change, found)
+        return self._finish()
+
     def surveyed(self, found: Sequence[Surveyed] | SurveyedRuns, moment: Moment) -> list[Effect]:
         """Handle the part of the log, or the runs, that retention asked for."""
         self._turn.moment = moment
@@ -322,16 +329,14 @@ class Core:
     def start_found(self, found: FindStart, start_seq: int, moment: Moment) -> list[Effect]:
         """Subscribe from the seq found for a subscription that starts at a time."""
         self._turn.moment = moment
-        session = self.sessions.get(found.address)
-        if session is not None and session.id == found.session_id:
+        if (session := self.sessions.get(found.address)) is not None and session.id == found.session_id:
             self._subscribing.subscribe(session, found.subscribe, start_seq)
         return self._finish()
 
     def located(self, located: Locate, messages: Sequence[Surveyed], moment: Moment) -> list[Effect]:
         """Handle the recipients of messages that a returning client holds, or that a settle could not change."""
         self._turn.moment = moment
-        session = self.sessions.get(located.address)
-        if session is not None and session.id == located.session_id:
+        if (session := self.sessions.get(located.address)) is not None and session.id == located.session_id:
             if isinstance(located.request, Hello):
                 self._opening.located(session, located.request, messages)
             else:
@@ -367,8 +372,7 @@ class Core:
         Messages in flight there have failed, except those that are `unsent`.
         """
         self._turn.moment = moment
-        session = self.sessions.get(address)
-        if session is not None:
+        if (session := self.sessions.get(address)) is not None:
             self._opening.end(session, vanished=True, unsent=unsent)
         return self._finish()
 
@@ -383,9 +387,7 @@ class Core:
         """Handle the passing of time: release due messages, end silent sessions, expire deadlines."""
         self._turn.moment = moment
         self._turn.steady()  # on every tick, so that a clock that was set is noticed even if nothing waits
-        deaf = self._hearing.was_deaf(moment.now, full=self.full)
-        late = self._hearing.is_late(moment.now, full=self.full)
-        self._hearing.ticked(moment.now)
+        deaf, late = self._hearing.tick(moment.now, full=self.full)
         if self._enrolling is not None:
             self._enrolling.expire()
         self.duties.tick()
@@ -395,8 +397,7 @@ class Core:
             self._record.tick(moment.now, self._turn.steady())
         self._events.tick(moment.now)
         if deaf:
-            for session in self.sessions:
-                session.last_heard = moment.now
+            self.sessions.heard(moment.now)
             self.dispatch.wait_anew(self.sessions)
         if deaf or late:
             return self._finish()

@@ -16,9 +16,10 @@ import msgspec
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Asked, Session
 from ..mailbox.sources import Interest
-from ..model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
+from ..model.records import TOLD_CHANNELS, WORKER_CHANNELS, WORKER_ID, BotRecord, Channel
 from ..model.repository import LogState, MailboxState, Subscription, group_mailbox_id
 from ..settings import Settings
+from .patterns import Patterns
 
 __all__ = ["ChannelEntry", "Directory", "NameList"]
 
@@ -75,9 +76,9 @@ class Directory:
         self.worker_channels = frozenset(WORKER_CHANNELS) - {
             channel.name
             for channel, _ in state.channels
-            if channel.name == EVENTS_CHANNEL and channel.created_by_bot_id != WORKER_ID
+            if channel.name in TOLD_CHANNELS and channel.created_by_bot_id != WORKER_ID
         }
-        """The channels that are the worker's: an earlier version let bots have that of its events."""
+        """The worker's channels: an earlier version let bots have those on which it tells of itself."""
         self.bots: dict[str, BotRecord] = {}
         self.names: dict[str, BotRecord] = {}
         self.bot_names, self.channel_names = NameList(), NameList()
@@ -91,6 +92,7 @@ class Directory:
         places = {mailbox.mailbox_id: mailbox for mailbox in state.mailboxes}
         for bot in state.bots:
             self.add_bot(bot, places.get(bot.id) or MailboxState(bot.id, 0), last_seq=state.last_seq)
+        self.patterns = Patterns(each for each in state.patterns if each.bot_id in self.bots)
         for channel, head_seq in state.channels:
             self.channels[channel.name] = ChannelEntry(channel, head_seq)
             self.channel_names.add(channel.name)
@@ -177,6 +179,7 @@ class Directory:
         """Remove a hidden bot with its subscriptions, and return its mailbox; groups stay."""
         del self.leaving[bot.name], self.bots[bot.id]
         self.bot_names.remove(bot.name)
+        self.patterns.remove_bot(bot.id)
         for channel in self._subscriptions.pop(bot.id, {}):
             del self.channels[channel].subscriptions[bot.id]
             self.channels[channel].mailboxes.pop(bot.id, None)
@@ -219,6 +222,11 @@ class Directory:
         entry.mailboxes[mailbox.id] = mailbox
         self._subscriptions.setdefault(bot_id, {})[channel] = subscription
         return mailbox
+
+    def pass_on(self, bot_id: str, channel: str, pattern: str | None) -> None:
+        """Let a subscription belong to a pattern, or to the channel's name."""
+        passed = msgspec.structs.replace(self._subscriptions[bot_id][channel], pattern=pattern)
+        self._subscriptions[bot_id][channel] = self.channels[channel].subscriptions[bot_id] = passed
 
     def _open_group(self, channel: str, group: str, start_seq: int, state: MailboxState) -> None:
         """Add a group: its mailbox wants the channel whether it has members or not."""

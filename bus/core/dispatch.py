@@ -288,6 +288,7 @@ class Dispatch:
         self._turn.note(
             "session_vanished" if vanished else "session_ended",
             bot=session.bot_name,
+            session=session.id,
             in_flight=len(session.in_flight),
             silent_seconds=round(self._turn.moment.now - session.last_heard, 3),
             key=session.public_key,

@@ -14,7 +14,7 @@ import msgspec
 
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Principal
-from ..model.repository import PageRequest, RunSurvey, SurveyRequest
+from ..model.repository import PageRequest, Remove, RunSurvey, SurveyRequest
 from ..wire.codec import encode
 from ..wire.frames import (
     RETRY,
@@ -43,6 +43,7 @@ __all__ = [
     "FindRuns",
     "FindStart",
     "Locate",
+    "LookUp",
     "Moment",
     "Note",
     "Read",
@@ -118,6 +119,12 @@ class Count(NamedTuple):
     number: int
 
 
+class LookUp(NamedTuple):
+    """Find out what a removal would do, or did before, and pass it to `Core.looked_up`."""
+
+    change: Remove
+
+
 class Survey(NamedTuple):
     """Read a part of the log, or runs, for retention, and pass it to `Core.surveyed`."""
 
@@ -189,6 +196,7 @@ Effect = (
     | Note
     | Read
     | Count
+    | LookUp
     | Survey
     | Ask
     | FindStart

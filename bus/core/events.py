@@ -7,6 +7,7 @@ Owns what is told, and how often. Most of it is noticed where operators are told
 - What happens to one subject is told at once, and again after a while: what happened meanwhile is one event, which
   counts it. Of too many subjects, what happens is summed up in one event a kind.
 - If events cannot be written, they wait, and are told later. A crash loses them.
+- Who is there is told on a channel of its own: of several changes of a bot, the last one.
 - Dead letters are told in the transaction that stores them, one event for each mailbox.
 - What happens to events is not told: a dead letter or a removed message of their channel.
 
@@ -15,8 +16,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any
@@ -32,6 +33,9 @@ from ..model.events import (
     MailboxFilling,
     MessagesRemoved,
     Noticed,
+    PresenceConnected,
+    PresenceEnded,
+    PresenceVanished,
     SessionEnded,
     SessionOpened,
     SessionVanished,
@@ -39,7 +43,7 @@ from ..model.events import (
     WorkerServing,
     event_lot,
 )
-from ..model.records import EVENTS_CHANNEL, WORKER_ID, Channel
+from ..model.records import EVENTS_CHANNEL, PRESENCE_CHANNEL, WORKER_ID, Channel
 from ..model.repository import DeadLetter, Lot, Outcome
 from ..wire.codes import Code
 from .audience import Audience
@@ -54,9 +58,6 @@ _ALONE_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
 """How long they wait for another batch after one was refused: the disk may be full, and each attempt is logged."""
 
-_REST_SECONDS = 10.0
-"""How often the same kind of event of the same subject is told."""
-
 _AT_ONCE_MAX = 100
 """Events in one batch, and dead letters' mailboxes: what a thousand bots that come at once take two seconds for."""
 
@@ -64,7 +65,14 @@ _SUBJECTS_MAX = 1000
 """Subjects of events that wait to be told; further ones are summed up."""
 
 _Key = tuple[str, str | None]
-"""The kind and the subject of an event."""
+"""The topic and the subject of an event."""
+
+_PRESENCE: Mapping[str, type[Noticed]] = {
+    "session_opened": PresenceConnected,
+    "session_ended": PresenceEnded,
+    "session_vanished": PresenceVanished,
+}
+"""What operators are told that changes who is there."""
 
 
 class Events:
@@ -89,8 +97,8 @@ class Events:
         """Events to be told with the next batch."""
         self._later: dict[_Key, Noticed] = {}
         """Events of subjects that rest."""
-        self._resting: OrderedDict[_Key, float] = OrderedDict()
-        """Until when the same is not told again, the earliest first."""
+        self._resting: defaultdict[float, OrderedDict[_Key, float]] = defaultdict(OrderedDict)
+        """Until when the same is not told again, the earliest first, by how long that rests."""
         self._due = 0.0
 
     def __repr__(self) -> str:
@@ -102,6 +110,11 @@ class Events:
         """Publish what operators are told, if somebody listens and it is an event."""
         if self._audience.wants(EVENTS_CHANNEL) and (event := self._event(note, moment.wall)) is not None:
             self._add(event)
+        if self._audience.wants(PRESENCE_CHANNEL) and (kind := _PRESENCE.get(note.event)) is not None:
+            fields = {"session": note.fields.get("session"), **self._session(note.fields["bot"])}
+            if kind is PresenceConnected:
+                fields["client"] = note.fields["client"]
+            self._add(kind(at=moment.wall, **fields))
 
     def refused(self, code: Code, moment: Moment) -> None:
         """Note that a batch was refused, and tell of it if that was because storage is full."""
@@ -134,7 +147,7 @@ class Events:
         return {"bot": bot, "sessions": 0 if record is None else len(self._sessions.of_bot(record.id))}
 
     def _add(self, event: Noticed) -> None:
-        waiting = self._later if _key(event) in self._resting else self._ready
+        waiting = self._later if _key(event) in self._resting[event.rest_seconds] else self._ready
         if _key(event) not in waiting and len(self._ready) + len(self._later) >= _SUBJECTS_MAX:
             event, waiting = event.summed_up(), self._ready
         _put(waiting, event)
@@ -143,13 +156,11 @@ class Events:
 
     def tick(self, now: float) -> None:
         """Let what happened to subjects that have rested be told."""
-        while self._resting:
-            key, until = next(iter(self._resting.items()))
-            if until > now:
-                return
-            del self._resting[key]
-            if (event := self._later.pop(key, None)) is not None:
-                _put(self._ready, event)
+        for resting in self._resting.values():
+            while resting and (first := next(iter(resting.items())))[1] <= now:
+                del resting[first[0]]
+                if (event := self._later.pop(first[0], None)) is not None:
+                    _put(self._ready, event)
 
     def is_due(self, now: float) -> bool:
         """Return True if events should be written even if nothing else is."""
@@ -157,8 +168,9 @@ class Events:
 
     def take(self, moment: Moment, *, flush: bool) -> list[Job[Any]]:
         """Return what is to be written with the next batch; with `flush`, as at shutdown, everything."""
-        if not self._audience.wants(EVENTS_CHANNEL):
-            self._ready, self._later = {}, {}
+        for waiting in (self._ready, self._later):
+            for key in [key for key, event in waiting.items() if not self._audience.wants(event.channel)]:
+                del waiting[key]
         if flush:
             for event in self._later.values():
                 _put(self._ready, event)
@@ -167,17 +179,18 @@ class Events:
             return []
         count = len(self._ready) if flush else _AT_ONCE_MAX
         events = list(islice(self._ready.values(), count))
-        for key in map(_key, events):
+        for event in events:
+            key, resting = _key(event), self._resting[event.rest_seconds]
             del self._ready[key]
-            self._resting[key] = moment.now + _REST_SECONDS
-            self._resting.move_to_end(key)
+            resting[key] = moment.now + event.rest_seconds
+            resting.move_to_end(key)
         self._due = moment.now + _ALONE_SECONDS
-        return [_TellJob(self, events, self._lots(events), self._channels(moment.wall))]
+        return [_TellJob(self, events, self._lots(events), self._channels(events, moment.wall))]
 
     def not_written(self, events: Iterable[Noticed]) -> None:
         """Keep events for a later batch."""
         for event in events:
-            self._resting.pop(_key(event), None)
+            self._resting[event.rest_seconds].pop(_key(event), None)
             later = [waiting.pop(_key(event)) for waiting in (self._ready, self._later) if _key(event) in waiting]
             for each in (event, *later):
                 _put(self._ready, each)
@@ -196,7 +209,7 @@ class Events:
         events = [self._of_mailbox(mailbox, letters) for mailbox, letters in told[:_AT_ONCE_MAX]]
         if others := sum(len(letters) for _, letters in told[_AT_ONCE_MAX:]):
             events.append(DeadLettersAdded(mailbox=None, dead_letters=others))
-        return [_TellJob(self, (), self._lots(events), self._channels(timestamp))] if events else []
+        return [_TellJob(self, (), self._lots(events), self._channels(events, timestamp))] if events else []
 
     def _of_mailbox(self, mailbox: Mailbox, letters: Sequence[DeadLetter]) -> DeadLettersAdded:
         listed = [
@@ -210,10 +223,9 @@ class Events:
         kinds = (list(alike) for _, alike in groupby(events, attrgetter("message_type")))
         return [event_lot(alike, [self._new_id() for _ in alike]) for alike in kinds]
 
-    def _channels(self, at: str) -> list[Channel]:
-        if EVENTS_CHANNEL in self._directory.channels:
-            return []
-        return [self._directory.new_channel(EVENTS_CHANNEL, at, WORKER_ID)]
+    def _channels(self, events: Iterable[EventBody], at: str) -> list[Channel]:
+        new = {event.channel for event in events} - self._directory.channels.keys()
+        return [self._directory.new_channel(channel, at, WORKER_ID) for channel in sorted(new)]
 
 
 class _TellJob(Job[Outcome]):
@@ -237,7 +249,7 @@ class _TellJob(Job[Outcome]):
 
 
 def _key(event: Noticed) -> _Key:
-    return event.message_type, event.subject
+    return event.topic, event.subject
 
 
 def _put(waiting: dict[_Key, Noticed], event: Noticed) -> None:

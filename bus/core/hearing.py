@@ -32,15 +32,20 @@ class Hearing:
         """Note that time advanced."""
         self.ticked_at = now
 
-    def was_deaf(self, now: float, *, full: bool) -> bool:
-        """Return True if the worker stood still, or a slow disk kept it from reading: then no client was silent.
+    def tick(self, now: float, *, full: bool) -> tuple[bool, bool]:
+        """Let time advance. Return whether the worker was deaf until now, and whether it has to read first.
 
-        What waits in the socket is read before any deadline expires.
+        It was deaf if it stood still, or if a slow disk kept it from reading: then no client was silent, and what
+        waits in the socket is read before any deadline expires.
         """
+        deaf, late = self._was_deaf(now, full=full), self._is_late(now, full=full)
+        self.ticked(now)
+        return deaf, late
+
+    def _was_deaf(self, now: float, *, full: bool) -> bool:
         still = now - self.ticked_at > self._heartbeat_seconds
         return still or (full and now - self._heard_at > self._heartbeat_seconds)
 
-    def is_late(self, now: float, *, full: bool) -> bool:
-        """Return True if frames may be waiting that should be read before this tick."""
+    def _is_late(self, now: float, *, full: bool) -> bool:
         self._was_late = now - self.ticked_at > _LATE_SECONDS and not self._was_late  # never twice in a row
         return self._heard_at <= self.ticked_at and (full or self._was_late)

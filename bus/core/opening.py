@@ -24,6 +24,7 @@ from .dispatch import Dispatch
 from .effects import Locate, Turn
 from .founding import Founding
 from .large import LargeFrames
+from .matching import Matching
 from .pausing import Pausing
 from .returning import Returning
 from .shares import Shares
@@ -45,6 +46,7 @@ class Opening:
         dispatch: Dispatch,
         founding: Founding,
         large: LargeFrames,
+        matching: Matching,
         pausing: Pausing,
         returning: Returning,
         shares: Shares,
@@ -61,6 +63,7 @@ class Opening:
         self._dispatch = dispatch
         self._founding = founding
         self._large = large
+        self._matching = matching
         self._pausing = pausing
         self._returning = returning
         self._shares = shares
@@ -234,6 +237,7 @@ class Opening:
         self._dispatch.attach(session)
         if session.principal is not None:
             self._pausing.look_at(session.bot_id)
+            self._matching.look_at(session.bot_id)
         self._returning.take_over(session, hello, earlier)
         if earlier is not None:
             self.end(earlier, vanished=False)

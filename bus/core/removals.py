@@ -13,21 +13,25 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..mailbox.mailbox import Mailbox
+from ..model.patterns import WILDCARD
 from ..model.records import BotRecord
 from ..model.repository import (
     CancelDelayed,
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     RemoveBot,
     Removed,
     What,
 )
+from ..wire.frames import Code, Refusal
 from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
 from .effects import Turn
 from .keyring import Keyring
+from .pattern_requests import Passing
 from .scheduling import Scheduling
 from .subscribing import Subscribing
 
@@ -38,8 +42,8 @@ __all__ = [
     "DeadLettersTarget",
     "DelayedTarget",
     "GroupTarget",
-    "SubscriptionTarget",
     "Target",
+    "subscription_target",
 ]
 
 
@@ -167,8 +171,19 @@ class BacklogTarget(Target):
         self._dispatch.touch(self._mailbox)
 
 
-class SubscriptionTarget(Target):
-    """A bot's subscription."""
+def subscription_target(bot: BotRecord, channel: str, directory: Directory, subscribing: Subscribing) -> Target:
+    """Return a bot's subscription to a channel or a pattern. Raise Refusal if it belongs to a pattern."""
+    if WILDCARD in channel:
+        return _PatternTarget(bot, channel, directory, subscribing)
+    known = directory.subscriptions_of(bot.id).get(channel)
+    if known is not None and known.pattern is not None:
+        text = f"bot {bot.name!r} has channel {channel!r} by its subscription to {known.pattern!r}: remove that one"
+        raise Refusal(Code.CONFLICT, text)
+    return _SubscriptionTarget(bot, channel, directory, subscribing)
+
+
+class _OfSubscriptions(Target):
+    """A bot's subscription to a channel or a pattern."""
 
     kind = "subscription"
 
@@ -185,25 +200,64 @@ class SubscriptionTarget(Target):
         there = self._directory.find_bot(self._bot.id) is not None
         return there and self._subscribing.change(self._bot.id, self._channel)
 
-    def look(self) -> EndSubscription:
-        """Return it, with what waits in the bot's mailbox; the mailbox of a group keeps what it has."""
-        subscription = self._directory.subscriptions_of(self._bot.id).get(self._channel)
-        own = subscription is not None and subscription.group is None
-        last_seq = self._subscribing.last_seq
-        waiting = self._mailbox.purging.look_at(self._channel, last_seq) if own else None
-        return EndSubscription(self._bot.id, self._channel, waiting)
-
-    prepare = look
+    def _end(self) -> None:
+        """Enter its end."""
+        raise NotImplementedError
 
     def done(self, removed: Removed) -> None:
-        """End it, unless it had ended."""
+        """End it, unless it had ended. What the bot has by a pattern, and had otherwise before, it gets by that."""
         if removed.counts["subscriptions"]:
-            self._subscribing.leave(self._bot.id, self._channel)
+            self._end()
+            self._subscribing.matching.look_at(self._bot.id)
         self._subscribing.proceed(self._bot.id, self._channel)
 
     def keep(self) -> None:
         """Let the next change begin."""
         self._subscribing.proceed(self._bot.id, self._channel)
+
+
+class _SubscriptionTarget(_OfSubscriptions):
+    """A bot's subscription to a channel. It passes to a pattern that matches, if the bot has one."""
+
+    _passes_to: str | None = None
+
+    def look(self) -> EndSubscription:
+        """Return it, with what waits in the bot's mailbox; the mailbox of a group keeps what it has."""
+        subscription = self._directory.subscriptions_of(self._bot.id).get(self._channel)
+        heir = self._subscribing.matching.heir(self._bot.id, self._channel)
+        passes = subscription is not None and heir is not None and heir.group == subscription.group
+        self._passes_to = heir.pattern if passes and heir is not None else None
+        own = subscription is not None and subscription.group is None and not passes
+        last_seq = self._subscribing.last_seq
+        waiting = self._mailbox.purging.look_at([self._channel], last_seq) if own else None
+        return EndSubscription(self._bot.id, self._channel, waiting, self._passes_to)
+
+    prepare = look
+
+    def _end(self) -> None:
+        if self._passes_to is None:
+            self._subscribing.leave(self._bot.id, self._channel)
+        else:
+            self._directory.pass_on(self._bot.id, self._channel, self._passes_to)
+
+
+class _PatternTarget(_OfSubscriptions):
+    """A bot's subscription to a pattern, with those that came by it."""
+
+    alone = True
+    _passing: Passing
+
+    def look(self) -> EndPattern:
+        """Return it, with what waits in the bot's mailbox of the channels that end with it."""
+        self._passing = passing = Passing(self._subscribing.matching, self._bot.id, self._channel)
+        own = [each.channel for each in passing.ended if each.group is None]
+        waiting = self._mailbox.purging.look_at(own, self._subscribing.last_seq) if own else None
+        return EndPattern(self._bot.id, self._channel, waiting, passing.passed)
+
+    prepare = look
+
+    def _end(self) -> None:
+        self._passing.enter(self._subscribing.leave)
 
 
 class GroupTarget(Target):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 from ..mailbox.mailbox import Mailbox
-from ..model.records import EVENTS_CHANNEL, later
+from ..model.records import TOLD_CHANNELS, later
 from ..model.repository import RemoveMessages, Surveyed, SurveyRequest
 from ..settings import Keep, RetentionSettings
 from ..wire.frames import Code
@@ -92,7 +92,7 @@ class Retention:
         turn: Turn,
     ) -> None:
         self._settings = settings
-        self._events = directory.worker_channels & {EVENTS_CHANNEL}
+        self._events = directory.worker_channels.intersection(TOLD_CHANNELS)
         self._directory = directory
         self._batches = batches
         self._dispatch = dispatch

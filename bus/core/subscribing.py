@@ -1,7 +1,7 @@
-"""Changes of subscriptions: for each bot and channel, one at a time.
+"""Changes of subscriptions: for each bot and channel, or pattern, one at a time.
 
 Owns where a subscription starts, and the order of changes. A subscription takes effect when its transaction has
-returned.
+returned. What a pattern brings is in `matching`.
 
 Pure.
 """
@@ -10,20 +10,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
+from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..model.records import BotRecord, Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
 from ..settings import Limits
 from ..wire.answers import SubscriptionEnd, SubscriptionStart
 from ..wire.frames import Code, Refusal, StartAt, Subscribe, Unsubscribe
+from ..wire.refusals import PATTERN_RULE
 from .access import Access, wanted
 from .batches import Batches, Job
 from .directory import ChannelEntry, Directory
 from .dispatch import Dispatch
 from .effects import FindStart, Turn
 from .founding import Founding
+from .matching import Matching
+from .pattern_requests import PatternRequests, manner
 from .pausing import Pausing
 from .retaining import kept_message
 from .shares import Shares
@@ -61,8 +66,19 @@ class Subscribing:
         self.pausing = pausing
         self._shares = shares
         self._limits = limits
+        self.matching = Matching(
+            directory,
+            sessions,
+            access=access,
+            batches=batches,
+            dispatch=dispatch,
+            pausing=pausing,
+            turn=turn,
+            limits=limits,
+        )
+        self._patterns = PatternRequests(self.matching, batches, turn, leave=self.leave, proceed=self.proceed)
         self._changing: dict[str, dict[str, deque[_Waiting]]] = {}
-        """The changes that wait for the one under way, by bot and channel."""
+        """The changes that wait for the one under way, by bot and channel, or pattern."""
         self._held: dict[str, list[str]] = {}
         """Bots whose subscriptions do not change while a channel is being removed."""
         self._opening: dict[str, set[str]] = {}
@@ -78,7 +94,12 @@ class Subscribing:
 
     def request(self, session: Session, subscribe: Subscribe) -> None:
         """Handle a subscribe frame; the seq of a start by time is looked up first."""
-        start = subscribe.start
+        start, channel = subscribe.start, subscribe.channel
+        if WILDCARD in channel and (fault := channel_pattern_fault(channel)) is not None:
+            raise Refusal(Code.BAD_REQUEST, f"the pattern {channel!r}: {fault}; {PATTERN_RULE}")
+        if WILDCARD in channel and subscribe.retained:
+            text = "the last value is that of one channel: ask for it with the channel's name"
+            raise Refusal(Code.BAD_REQUEST, text)
         if not isinstance(start, StartAt):
             self.subscribe(session, subscribe, 0 if start == "all" else None)
             return
@@ -95,7 +116,8 @@ class Subscribing:
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None means at the end of the log."""
-        if session.principal is not None:
+        is_pattern = WILDCARD in subscribe.channel
+        if session.principal is not None and not is_pattern:  # of a pattern, each channel is judged by itself
             action, object = wanted(subscribe.channel, subscribe.group)
             refusal = self._access.refusal(session.principal, action, object)
             if refusal is not None:
@@ -106,6 +128,9 @@ class Subscribing:
             self._turn.refuse_request(session.address, subscribe, lack, session.principal)
             return
         if not self._begin(session, subscribe, start_seq):
+            return
+        if is_pattern:
+            self._patterns.subscribe(session, subscribe, start_seq)
             return
         if subscribe.group is not None:
             self._opening.setdefault(subscribe.channel, set()).add(subscribe.group)
@@ -122,7 +147,10 @@ class Subscribing:
 
     def _lack(self, session: Session, subscribe: Subscribe) -> Refusal | None:
         """Return which limit a subscription would exceed, or None."""
-        own, channel, limits = self._directory.subscriptions_of(session.bot_id), subscribe.channel, self._limits
+        patterns: dict[str, Any] = self._directory.patterns.of_bot(session.bot_id)
+        by_name = self._directory.subscriptions_of(session.bot_id).values()
+        own = patterns | {each.channel: each for each in by_name if each.pattern is None}
+        channel, limits = subscribe.channel, self._limits
         share = self._shares.of(session.principal)
         if channel in own:
             return None
@@ -133,6 +161,8 @@ class Subscribing:
         in_groups = sum(each.group is not None for each in own.values()) + len(open_or_changing - own.keys())
         if subscribe.group is not None and in_groups >= share.groups:
             return share.refusal("groups", f"bot {session.bot_name!r} is in {share.groups} groups, the maximum")
+        if WILDCARD in channel:
+            return None
         lack = self._founding.lack_of_channel(session.bot_id, channel, share)
         if lack is not None or subscribe.group is None:
             return lack
@@ -146,13 +176,12 @@ class Subscribing:
 
     def subscribed(self, session: Session, subscribe: Subscribe, answer: Subscribed, since: str) -> None:
         """Enter a subscription that is on disk, and answer the request."""
-        if answer.created:
-            self._enter(
-                Subscription(
-                    session.bot_id, subscribe.channel, since, answer.start_seq, subscribe.echo, subscribe.group
-                ),
-                self._sessions.of_bot(session.bot_id),
-            )
+        known = self._directory.subscriptions_of(session.bot_id).get(subscribe.channel)
+        if known is not None and known.pattern is not None and known.group == subscribe.group:
+            self._directory.pass_on(session.bot_id, subscribe.channel, None)
+        elif answer.created:
+            of = (since, answer.start_seq, subscribe.echo, subscribe.group)
+            self.matching.enter(Subscription(session.bot_id, subscribe.channel, *of))
             if session.principal is not None:  # its rights may have changed since it was checked
                 self.pausing.look_at(session.bot_id)
         mailbox = self._directory.mailboxes[session.bot_id]
@@ -164,18 +193,15 @@ class Subscribing:
         """Note that a subscription was not stored."""
         self._directory.mailboxes[session.bot_id].sources.dismiss(subscribe.channel)
 
-    def _enter(self, subscription: Subscription, sessions: Sequence[Session]) -> None:
-        mailbox = self._directory.subscribe(subscription, last_seq=self.dispatch.last_seq)
-        for session in sessions:
-            if mailbox.id not in session.mailbox_ids and not session.opening:
-                self.dispatch.join(session, mailbox)
-            self.dispatch.touch_session(session)
-
     def _answer(self, session: Session, subscribe: Subscribe, subscribed: Subscribed) -> None:
         if subscribed.group != subscribe.group:
+            known = self._directory.subscriptions_of(session.bot_id).get(subscribe.channel)
+            pattern = None if known is None else known.pattern
             text = (
-                f"bot {session.bot_name!r} is subscribed to {subscribe.channel!r} {_manner(subscribed.group)},"
-                f" and cannot also be subscribed {_manner(subscribe.group)}: unsubscribe first"
+                f"bot {session.bot_name!r} is subscribed to {subscribe.channel!r} {manner(subscribed.group)}"
+                f"{'' if pattern is None else f', by the pattern {pattern!r}'},"
+                f" and cannot also be subscribed {manner(subscribe.group)}: unsubscribe"
+                f" {'first' if pattern is None else 'from the pattern first'}"
             )
             self._turn.refuse(session.address, Code.CONFLICT, text, subscribe.request)
             return
@@ -192,13 +218,13 @@ class Subscribing:
         """Write the end of a subscription."""
         if not self._begin(session, unsubscribe):
             return
-
+        if WILDCARD in unsubscribe.channel:
+            self._patterns.unsubscribe(session, unsubscribe)
+            return
         self._batches.add(_UnsubscribeJob(self, session, unsubscribe))
 
-    def unsubscribed(self, session: Session, unsubscribe: Unsubscribe, *, removed: bool) -> None:
-        """Enter the end of a subscription, and answer the request."""
-        if removed:
-            self.leave(session.bot_id, unsubscribe.channel)
+    def end(self, session: Session, unsubscribe: Unsubscribe, *, removed: bool) -> None:
+        """Answer that a subscription has ended, or that there was none."""
         self._turn.answer(session.address, unsubscribe.request, SubscriptionEnd(removed=removed))
 
     def begin_to_close(self, entry: ChannelEntry) -> bool:
@@ -263,10 +289,13 @@ class Subscribing:
 
     def close_group(self, channel: str, group: str) -> None:
         """Enter the end of a group, with its members' subscriptions, that is on disk."""
-        for bot_id, subscription in list(self._directory.channels[channel].subscriptions.items()):
-            if subscription.group == group:
-                self.leave(bot_id, channel)
+        members = list(self._directory.channels[channel].subscriptions.items())
+        left = [bot_id for bot_id, subscription in members if subscription.group == group]
+        for bot_id in left:
+            self.leave(bot_id, channel)
         self.dispatch.forget(self._directory.close_group(channel, group))
+        for bot_id in left:
+            self.matching.look_at(bot_id)
 
     def _begin(self, session: Session, request: Subscribe | Unsubscribe, start_seq: int | None = None) -> bool:
         """Begin a change of a subscription. Return False if it has to wait for another one.
@@ -357,25 +386,41 @@ class _SubscribeJob(Job[Subscribed]):
         self._subscribing.proceed(self._session.bot_id, self._subscribe.channel)
 
 
-class _UnsubscribeJob(Job[bool]):
-    """The end of a subscription."""
+class _UnsubscribeJob(Job[Any]):
+    """The end of a subscription by name. If a pattern of the bot matches, the channel passes to that."""
 
     def __init__(self, subscribing: Subscribing, session: Session, unsubscribe: Unsubscribe) -> None:
-        super().__init__(changes=[RemoveSubscription(session.bot_id, unsubscribe.channel)])
+        super().__init__()
         self._subscribing = subscribing
         self._session = session
         self._unsubscribe = unsubscribe
+        self._passes_to: str | None = None
+        self._joined: list[AddSubscription] = []
 
-    def done(self, answers: Sequence[bool], at: str) -> None:
+    def begin(self) -> None:
+        """Find whom it passes to, now that it is about to be written."""
+        bot_id, channel, matching = self._session.bot_id, self._unsubscribe.channel, self._subscribing.matching
+        known, heir = matching.directory.subscriptions_of(bot_id).get(channel), matching.heir(bot_id, channel)
+        if known is not None and known.pattern is None and heir is not None:
+            if heir.group == known.group:
+                self._passes_to = heir.pattern
+            else:
+                self._joined = [heir.of(channel, after_seq=matching.dispatch.last_seq)]
+        self.changes = [RemoveSubscription(bot_id, channel, self._passes_to), *self._joined]
+
+    def done(self, answers: Sequence[Any], at: str) -> None:
         """End the subscription."""
-        self._subscribing.unsubscribed(self._session, self._unsubscribe, removed=answers[0])
-        self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
+        bot_id, channel, matching = self._session.bot_id, self._unsubscribe.channel, self._subscribing.matching
+        removed = bool(answers[0])
+        if removed and self._passes_to is not None:
+            matching.directory.pass_on(bot_id, channel, self._passes_to)
+        elif removed:
+            self._subscribing.leave(bot_id, channel)
+            matching.enter_brought(self._joined, answers[1:])
+        self._subscribing.end(self._session, self._unsubscribe, removed=removed)
+        self._subscribing.proceed(bot_id, channel)
 
     def failed(self, code: Code, message: str) -> None:
         """Keep the subscription."""
         self._subscribing.refuse(self._session, self._unsubscribe, code, message)
         self._subscribing.proceed(self._session.bot_id, self._unsubscribe.channel)
-
-
-def _manner(group: str | None) -> str:
-    return "individually" if group is None else f"in the group {group!r}"

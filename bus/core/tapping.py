@@ -46,9 +46,9 @@ class Tapping:
     def __repr__(self) -> str:
         return f"<Tapping topics={len(self._topics)} heads={len(self._heads)}>"
 
-    def has_listener(self, channel: str) -> bool:
-        """Return True if somebody listens to just this channel, even if the tap does not show it."""
-        return channel_topic(channel) in self._topics
+    def has_listener(self, channel: str, *, hidden: bool = False) -> bool:
+        """Return True if somebody listens to just this channel, and hears it; with `hidden`, or does not."""
+        return channel_topic(channel) in self._topics and (hidden or channel not in self.closed)
 
     def want(self, topic: bytes) -> None:
         """Note that a topic has a new listener."""

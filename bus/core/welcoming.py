@@ -44,7 +44,8 @@ class Welcoming:
         """Welcome a session, which replaces its client's `earlier` one."""
         delivery, limits = self._settings.delivery, self._settings.limits
         event = "console_opened" if session.reads_only else "session_opened"
-        self._turn.note(event, bot=session.bot_name, client=hello.client, key=session.public_key)
+        who = {"bot": session.bot_name, "session": session.id, "key": session.public_key}
+        self._turn.note(event, client=hello.client, **who)
         sharers = self._sessions.of_bot(session.bot_id)
         self._turn.send(
             session.address,

@@ -16,7 +16,10 @@ from anyio.from_thread import start_blocking_portal
 
 from ..bot import Bot, connect
 
-__all__ = ["BotLoop", "BotOpening"]
+__all__ = ["READS_AT_ONCE", "BotLoop", "BotOpening"]
+
+READS_AT_ONCE = 16
+"""Reads of one library: the worker refuses those of a bot that has many answers to come."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

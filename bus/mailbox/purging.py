@@ -13,7 +13,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -43,11 +43,11 @@ class Purging:
         early = self._early(min(after for _, after, _ in sources)) if sources else ()
         return PurgeMailbox(PageRequest(self._mailbox_id, early, sources, through, 1, 1), len(self._returned()))
 
-    def look_at(self, channel: str, through: int) -> PurgeMailbox:
-        """Return what waits of one channel, up to a seq."""
+    def look_at(self, channels: Collection[str], through: int) -> PurgeMailbox:
+        """Return what waits of some channels, up to a seq."""
         whole = self.look(through)
-        sources = tuple(source for source in whole.unread.sources if source[0] == channel)
-        returned = sum(item.is_of(channel) for _, item in self._waiting())
+        sources = tuple(source for source in whole.unread.sources if source[0] in channels)
+        returned = sum(any(map(item.is_of, channels)) for _, item in self._waiting())
         return PurgeMailbox(msgspec.structs.replace(whole.unread, sources=sources), returned)
 
     def prepare(self, through: int) -> PurgeMailbox:

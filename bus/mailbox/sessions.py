@@ -201,6 +201,11 @@ class Sessions:
     def _like(self, session: Session) -> dict[str, list[Session]]:
         return self._reading if session.reads_only else self._by_bot
 
+    def heard(self, now: float) -> None:
+        """Note that none was silent until now."""
+        for session in self:
+            session.last_heard = now
+
     def silent(self, since: float) -> list[Session]:
         """Return the sessions last heard before `since`."""
         return [session for session in self._by_address.values() if session.last_heard < since]

@@ -21,6 +21,17 @@ from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, Work
 from .removing import Remove
 from .run_changes import RecoverRuns, RemoveRuns, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecuritySpan
+from .subscriptions import (
+    AddPattern,
+    AddSubscription,
+    Group,
+    PatternSubscription,
+    RemovePattern,
+    RemoveSubscription,
+    Subscribed,
+    Subscription,
+    group_mailbox_id,
+)
 from .workflows import CommitRights
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "AddDeadLetters",
     "AddKey",
     "AddMessages",
+    "AddPattern",
     "AddSubscription",
     "Applied",
     "Change",
@@ -43,10 +55,12 @@ __all__ = [
     "MailboxState",
     "NotCommitted",
     "NoteKeyUse",
+    "PatternSubscription",
     "ReleaseDue",
     "Released",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemovePattern",
     "RemoveSubscription",
     "RevokeKeys",
     "SaveMailbox",
@@ -76,29 +90,6 @@ class AddChannel(msgspec.Struct, frozen=True):
     """Create a channel unless it exists."""
 
     channel: Channel
-
-
-class AddSubscription(msgspec.Struct, frozen=True):
-    """Subscribe a bot to an existing channel; `start_seq=None` means the log's end. Answered `Subscribed`.
-
-    With a `group` the bot shares that group's mailbox, which the group's first subscription opens at its start.
-    With `retained`, the last value of the channel is answered, too.
-    """
-
-    bot_id: str
-    channel: str
-    subscribed_at: str
-    start_seq: int | None = None
-    echo: bool = False
-    group: str | None = None
-    retained: bool = False
-
-
-class RemoveSubscription(msgspec.Struct, frozen=True):
-    """End a subscription. Answered with a bool: whether it existed."""
-
-    bot_id: str
-    channel: str
 
 
 class AddMessages(msgspec.Struct, frozen=True):
@@ -163,6 +154,8 @@ class CommitWork(msgspec.Struct, frozen=True):
     rights: CommitRights | None = None
     """What the bot may do to other runs; None: everything."""
     values: Sequence[KeyedWrite] = ()
+    subscriptions: Sequence[AddSubscription] = ()
+    """What patterns bring to its `channels`. Those to a channel that exists already change nothing."""
 
 
 class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
@@ -277,6 +270,8 @@ Change = (
     | AddChannel
     | AddSubscription
     | RemoveSubscription
+    | AddPattern
+    | RemovePattern
     | AddMessages
     | ReleaseDue
     | RemoveMessages
@@ -342,43 +337,6 @@ class Released(msgspec.Struct, frozen=True):
     damaged: tuple[str, ...] = ()
 
 
-class Subscribed(msgspec.Struct, frozen=True):
-    """A subscription; `created` is False if it existed before, perhaps in another `group`.
-
-    The start of a group's member is that of the group. `retained` is the last value of the channel, if it was asked
-    for and there is one.
-    """
-
-    start_seq: int
-    created: bool
-    group: str | None = None
-    retained: LogMessage | None = None
-
-
-class Subscription(msgspec.Struct, frozen=True):
-    """A subscription, with what delivery needs."""
-
-    bot_id: str
-    channel: str
-    subscribed_at: str
-    start_seq: int
-    echo: bool
-    group: str | None = None
-
-
-def group_mailbox_id(channel: str, group: str) -> str:
-    """Return the id of a group's mailbox. Its slash occurs in no bot's id."""
-    return f"{channel}/{group}"
-
-
-class Group(msgspec.Struct, frozen=True):
-    """A channel's competing group, which outlives its members."""
-
-    channel: str
-    name: str
-    start_seq: int
-
-
 class LogState(msgspec.Struct, frozen=True):
     """The state from which the broker resumes. `channels` pairs each with its last seq (0: none)."""
 
@@ -392,6 +350,7 @@ class LogState(msgspec.Struct, frozen=True):
     dead_letters: list[tuple[str, int]]
     """The mailbox's id and the seq of each dead letter."""
     groups: list[Group] = []
+    patterns: list[PatternSubscription] = []
     scheduled: Mapping[str, int] = {}
     """How many messages wait until they are due, by their senders."""
     next_due_at: str | None = None

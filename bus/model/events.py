@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, get_args
 import msgspec
 
 from .lots import DUE_AT_ONCE, Lot, NewMessage
-from .records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME, RecoveredRun, WorkflowStepLog
+from .records import EVENTS_CHANNEL, PRESENCE_CHANNEL, WORKER_ID, WORKER_NAME, RecoveredRun, WorkflowStepLog
 
 __all__ = [
     "LISTED_MAX",
@@ -27,6 +27,9 @@ __all__ = [
     "MailboxFilling",
     "MessagesRemoved",
     "Noticed",
+    "PresenceConnected",
+    "PresenceEnded",
+    "PresenceVanished",
     "RunsCrashed",
     "SessionEnded",
     "SessionOpened",
@@ -49,6 +52,8 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True):
     """What every event has in common."""
 
     message_type: ClassVar[str]
+    channel: ClassVar[str] = EVENTS_CHANNEL
+    """Where it is told."""
 
 
 class Noticed(EventBody, frozen=True, kw_only=True):
@@ -56,6 +61,13 @@ class Noticed(EventBody, frozen=True, kw_only=True):
 
     at: str
     times: int = 1
+    rest_seconds: ClassVar[float] = 10.0
+    """For how long the same of the same subject is not told again."""
+
+    @property
+    def topic(self) -> str:
+        """Of which kind it is: of a later event of the same topic and subject, only that one is told."""
+        return self.message_type
 
     @property
     def subject(self) -> str | None:
@@ -106,6 +118,42 @@ class SessionVanished(_Session, frozen=True, kw_only=True):
     """A session ended because its connection broke, or was silent for too long."""
 
     message_type = "session.vanished"
+
+
+class _Presence(_Session, frozen=True, kw_only=True):
+    """Whether a bot is there: it is if it has `sessions`. Of several changes, the last one is told."""
+
+    channel = PRESENCE_CHANNEL
+    rest_seconds = 2.0
+    session: str | None
+    """The id of the session that was opened, or has ended; None if the event sums up those of many bots."""
+
+    @property
+    def topic(self) -> str:
+        return self.channel
+
+    def summed_up(self) -> Self:
+        return msgspec.structs.replace(self, bot=None, session=None)
+
+
+class PresenceConnected(_Presence, frozen=True, kw_only=True):
+    """A bot opened a session."""
+
+    message_type = "presence.connected"
+    client: str | None = None
+    """What its client says that it is."""
+
+
+class PresenceEnded(_Presence, frozen=True, kw_only=True):
+    """A bot ended a session, or replaced it by a new one."""
+
+    message_type = "presence.ended"
+
+
+class PresenceVanished(_Presence, frozen=True, kw_only=True):
+    """A session ended because its connection broke, or was silent for too long."""
+
+    message_type = "presence.vanished"
 
 
 class _Mailbox(_OfBot, frozen=True, kw_only=True):
@@ -221,6 +269,9 @@ WorkerEvent = (
     | DeadLettersAdded
     | ApprovalWaiting
     | RunsCrashed
+    | PresenceConnected
+    | PresenceEnded
+    | PresenceVanished
 )
 
 _KINDS: dict[str, Any] = {kind.message_type: kind for kind in get_args(WorkerEvent)}
@@ -239,7 +290,8 @@ def read_event(message_type: str, body: Any) -> WorkerEvent | None:
 def event_lot(events: Sequence[EventBody], ids: Sequence[str]) -> Lot:
     """Return events of one kind as messages with these ids."""
     bodies = [msgspec.json.encode(event) for event in events]
-    return Lot(ids, bodies, None, WORKER_ID, WORKER_NAME, None, EVENTS_CHANNEL, events[0].message_type, b"{}")
+    first = events[0]
+    return Lot(ids, bodies, None, WORKER_ID, WORKER_NAME, None, first.channel, first.message_type, b"{}")
 
 
 def due_event(event: EventBody, id: str) -> NewMessage:

@@ -1,4 +1,4 @@
-"""Patterns over names: what a rule of a role, or of a private channel, is about.
+"""Patterns over names: what a rule of a role, or of a private channel, is about, and to what a bot subscribes.
 
 A name is split at its dots. In a pattern, `*` within a part stands for any characters of that part, `**` as the
 last part for one or more parts, and `$bot` as a part for the name of the bot that is asked about. There are no
@@ -9,7 +9,15 @@ Pure.
 
 from __future__ import annotations
 
-__all__ = ["BOT_PART", "GROUP_MARK", "Pattern", "pattern_fault"]
+__all__ = [
+    "BOT_PART",
+    "GROUP_MARK",
+    "WILDCARD",
+    "ChannelPattern",
+    "Pattern",
+    "channel_pattern_fault",
+    "pattern_fault",
+]
 
 BOT_PART = "$bot"
 """The part of a pattern that stands for the bot's own name."""
@@ -17,7 +25,13 @@ BOT_PART = "$bot"
 GROUP_MARK = "/"
 """Between a channel and the name of its group."""
 
+WILDCARD = "*"
+"""What no name has, and every pattern of a subscription does."""
+
 _REST = "**"
+
+_RESERVED = "posthouse"
+"""The first part of the names of the worker's channels."""
 
 
 class Pattern:
@@ -48,6 +62,34 @@ class Pattern:
         """Return True if this names a channel, or that of a group, in full: without a `*`."""
         parts = self._sides[0]
         return not any("*" in part for part in parts) and _matches(parts, channel.split(GROUP_MARK, 1)[0], bot)
+
+
+class ChannelPattern:
+    """A valid pattern of a subscription. What begins with `posthouse.` it matches only if it says so itself."""
+
+    __slots__ = ("_parts", "first", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parts = tuple(text.split("."))
+        self.first = None if WILDCARD in self._parts[0] else self._parts[0]
+        """The first part of every channel that it matches; None if there are several."""
+
+    def __repr__(self) -> str:
+        return f"<ChannelPattern {self.text}>"
+
+    def matches(self, channel: str) -> bool:
+        """Return True if this matches a channel."""
+        if self.first is None and channel.split(".", 1)[0] == _RESERVED:
+            return False
+        return _matches(self._parts, channel, "")
+
+
+def channel_pattern_fault(text: str) -> str | None:
+    """Return what is wrong with the pattern of a subscription, or None."""
+    if WILDCARD not in text:
+        return "it has no *"
+    return pattern_fault(text)
 
 
 def pattern_fault(text: str) -> str | None:

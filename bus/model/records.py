@@ -20,7 +20,9 @@ __all__ = [
     "CONSOLE_NAME",
     "CONTINUED",
     "EVENTS_CHANNEL",
+    "PRESENCE_CHANNEL",
     "RUNS_CHANNEL",
+    "TOLD_CHANNELS",
     "WORKER_CHANNELS",
     "WORKER_ID",
     "WORKER_NAME",
@@ -115,7 +117,13 @@ RUNS_CHANNEL = "posthouse.runs"
 EVENTS_CHANNEL = "posthouse.events"
 """The channel on which the worker tells of itself (`events`), unless a bot created it under an earlier version."""
 
-WORKER_CHANNELS = (RUNS_CHANNEL, EVENTS_CHANNEL)
+PRESENCE_CHANNEL = "posthouse.presence"
+"""The channel on which the worker tells which bots are there, under the same condition."""
+
+TOLD_CHANNELS = (EVENTS_CHANNEL, PRESENCE_CHANNEL)
+"""Those whose messages are noticed in memory, and are not kept for long."""
+
+WORKER_CHANNELS = (RUNS_CHANNEL, *TOLD_CHANNELS)
 
 
 class BotRecord(Record, frozen=True):

@@ -8,8 +8,11 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from .counting import Counted
 from .pages import PageRequest
 
 __all__ = [
@@ -18,12 +21,16 @@ __all__ = [
     "CloseChannel",
     "CloseGroup",
     "DiscardDeadLetters",
+    "EndPattern",
     "EndSubscription",
+    "Looked",
     "PurgeMailbox",
     "Remove",
     "RemoveBot",
     "Removed",
     "What",
+    "counted",
+    "waiting_in",
 ]
 
 
@@ -53,11 +60,27 @@ class CancelDelayed(msgspec.Struct, frozen=True):
 
 
 class EndSubscription(msgspec.Struct, frozen=True):
-    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel."""
+    """End a bot's subscription. If it is its own, `waiting` is what waits in its mailbox of the channel.
+
+    With `passes_to`, it belongs to that pattern from now on, and nothing of it is dropped.
+    """
 
     bot_id: str
     channel: str
     waiting: PurgeMailbox | None
+    passes_to: str | None = None
+
+
+class EndPattern(msgspec.Struct, frozen=True):
+    """End a bot's subscription to a pattern, with those that came by it, but for those that are `passed`.
+
+    `waiting` is what waits of those that end, if they are the bot's own.
+    """
+
+    bot_id: str
+    pattern: str
+    waiting: PurgeMailbox | None
+    passed: Mapping[str, str] = {}
 
 
 class CloseGroup(msgspec.Struct, frozen=True):
@@ -94,15 +117,59 @@ class RemoveBot(msgspec.Struct, frozen=True):
 KEPT = frozenset({"sessions", "runs", "definitions", "delayed"})
 """What is in the way even with force."""
 
-What = DiscardDeadLetters | PurgeMailbox | CancelDelayed | EndSubscription | CloseGroup | CloseChannel | RemoveBot
+_WORDS = {
+    "waiting": ("waiting message", "waiting messages"),
+    "in_flight": ("message in flight", "messages in flight"),
+    "runs": ("open run", "open runs"),
+    "definitions": ("workflow", "workflows"),
+    "delayed": ("delayed message", "delayed messages"),
+}
+"""What is counted, for people, where its name does not say it."""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words: "1 waiting message, 2 members"."""
+    return ", ".join(f"{count:,} {_words(name)[count != 1]}" for name, count in counts.items() if count)
+
+
+def _words(name: str) -> tuple[str, str]:
+    """Return how one, and how several, of what is counted are called."""
+    plural = name.replace("_", " ")
+    return _WORDS.get(name, (plural.removesuffix("s"), plural))
+
+
+What = (
+    DiscardDeadLetters
+    | PurgeMailbox
+    | CancelDelayed
+    | EndSubscription
+    | EndPattern
+    | CloseGroup
+    | CloseChannel
+    | RemoveBot
+)
+
+
+def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
+    """Return what waits in the mailboxes that something to be removed is about."""
+    match what:
+        case PurgeMailbox():
+            return (what,)
+        case CloseChannel(groups=groups):
+            return groups
+        case EndSubscription(waiting=waiting) | EndPattern(waiting=waiting):
+            return () if waiting is None else (waiting,)
+        case CloseGroup(waiting=waiting) | RemoveBot(waiting=waiting):
+            return (waiting,)
+        case _:
+            return ()
 
 
 class Remove(msgspec.Struct, frozen=True):
     """Remove something, of a `kind` and a `name` for its record. Answered `Removed`.
 
-    Repeating an `id` changes nothing, and is answered as it was the first time. With `dry_run`, it is only answered
-    what would be done; and without `what`, whether the id was used before. Where nothing is found, nothing is
-    recorded.
+    Repeating an `id` changes nothing, and is answered as it was the first time. Where nothing is found, nothing is
+    recorded. What waits in mailboxes may be `counted` before. Without `what`, it can only be looked up.
     """
 
     id: str
@@ -113,14 +180,14 @@ class Remove(msgspec.Struct, frozen=True):
     name: str
     what: What | None
     reference: str | None = None
-    dry_run: bool = False
     force: bool = False
     """Whether to remove also what would be in the way."""
+    counted: tuple[Counted, ...] = ()
 
     def carries_out(self, found: Removed) -> bool:
         """Return True if what was found is to be removed, and recorded."""
         is_there = isinstance(self.what, CloseGroup | CloseChannel | RemoveBot) or any(found.counts.values())
-        return is_there and not self.dry_run and not found.is_refused(force=self.force)
+        return is_there and not found.is_refused(force=self.force)
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -144,3 +211,16 @@ class Removed(msgspec.Struct, frozen=True):
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""
         return bool(KEPT & self.in_the_way.keys() if force else self.in_the_way)
+
+    def refusal(self) -> str:
+        """Return what is in the way, and what to do about it."""
+        kept = ", ".join(_words(name)[1] for name in self.in_the_way if name in KEPT)
+        remedy = f"end or remove its {kept} first" if kept else "with force, these are removed as well"
+        return f"{self.kind} {self.name} has {counted(self.in_the_way)}: {remedy}"
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What a removal would do, or did before; and how what waits was `counted`, for the removal itself."""
+
+    removed: Removed
+    counted: tuple[Counted, ...] = ()

@@ -20,6 +20,7 @@ from .changes import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSubscription,
     Applied,
     Change,
@@ -34,10 +35,12 @@ from .changes import (
     MailboxState,
     NotCommitted,
     NoteKeyUse,
+    PatternSubscription,
     Released,
     ReleaseDue,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveSubscription,
     RevokeKeys,
     SaveMailbox,
@@ -49,6 +52,7 @@ from .changes import (
     timestamp_of,
 )
 from .compacting import Compacted
+from .counting import Counted
 from .erasing import (
     Delayed,
     Erase,
@@ -86,7 +90,9 @@ from .removing import (
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
+    Looked,
     PurgeMailbox,
     Remove,
     RemoveBot,
@@ -113,6 +119,7 @@ __all__ = [
     "AddDeadLetters",
     "AddKey",
     "AddMessages",
+    "AddPattern",
     "AddSecurityEvents",
     "AddSubscription",
     "Added",
@@ -125,10 +132,12 @@ __all__ = [
     "CommitWork",
     "Committed",
     "Compacted",
+    "Counted",
     "DeadLetter",
     "Delayed",
     "DelayedRequest",
     "DiscardDeadLetters",
+    "EndPattern",
     "EndSubscription",
     "EndedRun",
     "Erase",
@@ -146,6 +155,7 @@ __all__ = [
     "KeyedWrite",
     "LogMessage",
     "LogState",
+    "Looked",
     "Lot",
     "MailboxState",
     "MessageLog",
@@ -156,6 +166,7 @@ __all__ = [
     "Outcome",
     "Page",
     "PageRequest",
+    "PatternSubscription",
     "PurgeMailbox",
     "RecoverRuns",
     "Recovered",
@@ -166,6 +177,7 @@ __all__ = [
     "RemoveBot",
     "RemoveDeadLetters",
     "RemoveMessages",
+    "RemovePattern",
     "RemoveRuns",
     "RemoveSecurityEvents",
     "RemoveSubscription",
@@ -284,6 +296,9 @@ class MessageLog(Protocol):
 
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before. It may take long, and no transaction waits for it."""
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a page without limits would have, except its `seqs`, by their senders."""

@@ -50,7 +50,7 @@ from .api_shapes import (
 from .forms import BodyTooLarge, read_body
 from .openapi import document
 from .site import Website
-from .statuses import http_status
+from .statuses import http_status, in_words
 from .tickets import Token
 
 __all__ = ["ROUTES"]
@@ -86,7 +86,7 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 def _refused(error: BusError, token: Token, sent: str | None = None) -> Response:
     """Answer with an error; `sent` is the id of a message that may be stored if no worker said otherwise."""
-    status, message = http_status(error), str(error)
+    status, message = http_status(error), in_words(error)
     id: str | None = None
     state: str | None = None
     retry_after: float | None = None
@@ -276,7 +276,7 @@ async def _events(call: _Call, channel: str, after: int | None) -> AsyncIterator
                 else:
                     yield b"id: %d\ndata: %b\n\n" % (message.seq, msgspec.json.encode(message))
     except BusError as error:  # the client connects again, and names the last seq that it has
-        yield b"event: fault\ndata: %b\n\n" % msgspec.json.encode(str(error))
+        yield b"event: fault\ndata: %b\n\n" % msgspec.json.encode(in_words(error))
 
 
 class _Listening(StreamingResponse):

@@ -37,7 +37,8 @@ async def _directory(look: Look) -> Shown:
 async def _bot(look: Look) -> Shown:
     name = look.asked("name") or ""
     for found in await look.bot.bots(only=[name]):
-        return Shown("bot.html", {"bot": found, "subscriptions": await look.bot.subscriptions(bot=found.name)})
+        subscriptions, patterns = await look.bot.subscriptions(bot=name), await look.bot.patterns(bot=name)
+        return Shown("bot.html", {"bot": found, "subscriptions": subscriptions, "patterns": patterns})
     raise UnknownBot("unknown_bot", f"there is no bot {name!r}")
 
 

@@ -15,6 +15,7 @@ from ..errors import BusError, RequestError, UnknownChannel
 from ..model.records import EVENTS_CHANNEL
 from ..wire.frames import StoredMessage
 from .alarms import HeardEvents
+from .statuses import in_words
 from .upstream import Upstream
 
 __all__ = ["Feed"]
@@ -49,7 +50,7 @@ class Feed:
             try:
                 await self._listen(await self._upstream.bot())
             except RequestError as error:
-                self.fault, seconds = str(error), _REFUSED_SECONDS
+                self.fault, seconds = in_words(error), _REFUSED_SECONDS
             except BusError:
                 pass  # the connection is made anew
             await anyio.sleep(seconds)

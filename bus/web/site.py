@@ -31,7 +31,7 @@ from .feed import Feed
 from .forms import Form, new_nonce, number, read_form
 from .sampling import Samples
 from .sharing import Shared
-from .statuses import http_status
+from .statuses import http_status, in_words
 from .tickets import Login, LoginLink, Tickets, Token
 from .upstream import Upstream, Upstreams
 
@@ -267,7 +267,7 @@ class Visit:
 
     def failure(self, error: BusError) -> Response:
         """Return the page that says why there is none."""
-        text = self.render(Shown("failure.html", {"text": str(error)}))
+        text = self.render(Shown("failure.html", {"text": in_words(error)}))
         return HTMLResponse(text, http_status(error))
 
     def _values(self) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _watched(site: Website, request: Request, show: Callable[[Look], Awaitable[S
         try:
             return visit.render(await site.look(request, show, _NEWS_SECONDS), "live")
         except BusError as error:
-            return site.render("fault.html", {"text": str(error)})
+            return site.render("fault.html", {"text": in_words(error)})
 
     seen = request.headers.get("last-event-id") or request.query_params.get(_SEEN, "")
     return _Watched(site, site.live(look, seen))
@@ -367,7 +367,7 @@ def action(path: str, act: Callable[[Visit, Form], Awaitable[Done]]) -> Route:
                 site.shared.forget()
         except BusError as error:
             _log.info("%s: %s: refused: %s", visit.login.person, request.url.path, shown.visible(error))
-            site.note(visit.secret, "fault", str(error))
+            site.note(visit.secret, "fault", in_words(error))
             return RedirectResponse(_back(request), 303)
         if outcome.text:
             _log.info("%s: %s: %s", visit.login.person, request.url.path, shown.visible(outcome.text))

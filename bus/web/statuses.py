@@ -1,4 +1,4 @@
-"""The HTTP status of each error.
+"""The HTTP status of each error, and its text for people.
 
 Pure.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..errors import AddressError, BusError, CredentialsError, HandshakeError, ReplyTimeout, RequestError
 
-__all__ = ["http_status"]
+__all__ = ["http_status", "in_words"]
 
 _STATUSES = {
     "unknown_bot": 404,
@@ -36,3 +36,10 @@ def http_status(error: BusError) -> int:
     if isinstance(error, CredentialsError | HandshakeError | AddressError):
         return 500
     return 504 if isinstance(error, ReplyTimeout) else 503
+
+
+def in_words(error: BusError) -> str:
+    """Return the text of an error without the protocol's code, which is told by the status."""
+    if not isinstance(error, RequestError):
+        return str(error)
+    return f"{error.message}: {error.hint}" if error.hint else error.message

@@ -14,7 +14,7 @@ from ..wire.frames import StoredMessage
 from ..wire.message_answers import FoundMessage, KeptMessage
 from . import shown
 from .site import Look, Shown, Website, page
-from .statuses import http_status
+from .statuses import http_status, in_words
 from .tree import tree
 
 __all__ = ["ROUTES"]
@@ -98,7 +98,7 @@ async def _body(request: Request) -> Response:
         look = Look(site, await site.upstream.bot(), request.query_params.multi_items())
         message = (await _find(look)).message
     except BusError as error:
-        return PlainTextResponse(f"{error}\n", http_status(error))
+        return PlainTextResponse(f"{in_words(error)}\n", http_status(error))
     return PlainTextResponse(shown.visible(shown.whole(message.body), lines=True))
 
 

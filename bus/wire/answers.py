@@ -55,6 +55,7 @@ __all__ = [
     "ListedDelayed",
     "ListedGroup",
     "ListedKey",
+    "ListedPattern",
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
@@ -144,13 +145,32 @@ class ListedSubscription(AnswerValue, frozen=True):
     start_seq: int
     echo: bool
     group: str | None
+    pattern: str | None = None
+    """The pattern that it came by, and ends with; None if the bot subscribed to the channel by name."""
+
+
+class ListedPattern(AnswerValue, frozen=True):
+    """A bot's subscription to all channels that match a pattern; `channels` is how many it has by it."""
+
+    bot_id: str
+    bot: str
+    pattern: str
+    subscribed_at: str
+    start_seq: int
+    echo: bool
+    group: str | None
+    channels: int
 
 
 class SubscriptionList(AnswerValue, frozen=True, omit_defaults=True):
-    """Subscriptions of a bot by channel, or to a channel by bot; `more` says that others follow."""
+    """Subscriptions of a bot by channel, or to a channel by bot; `more` says that others follow.
+
+    With those of a bot, its patterns come first: where no `after` was asked for.
+    """
 
     subscriptions: list[ListedSubscription]
     more: bool = False
+    patterns: list[ListedPattern] = msgspec.field(default_factory=list)
 
 
 class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
@@ -163,6 +183,8 @@ class SubscriptionStart(AnswerValue, frozen=True, omit_defaults=True):
     start_seq: int
     created: bool
     group: str | None = None
+    channels: int | None = None
+    """How many channels the bot has by it now, if it is to a pattern."""
     retained: KeptMessage | None = None
 
 

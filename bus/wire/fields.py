@@ -24,6 +24,7 @@ __all__ = [
     "Credits",
     "Id",
     "Name",
+    "NameOrPattern",
     "QueryLimit",
     "RequestId",
     "Revision",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 NAME = f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_CHARACTERS_MAX - 1}}}\\Z"
+_NAME_OR_PATTERN = f"^[A-Za-z0-9*][A-Za-z0-9.*_-]{{0,{NAME_CHARACTERS_MAX - 1}}}\\Z"
 _ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 ID = f"^{_ID}\\Z"
 
@@ -59,6 +61,8 @@ def are_ids(texts: Sequence[str]) -> bool:
 
 RequestId = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Name = Annotated[str, Meta(pattern=NAME)]
+NameOrPattern = Annotated[str, Meta(pattern=_NAME_OR_PATTERN)]
+"""The name of a channel, or a pattern of several; where a `*` may stand is checked elsewhere."""
 Id = Annotated[str, Meta(pattern=ID)]
 Seq = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Seqs = Annotated[list[Seq], Meta(max_length=SETTLED_MAX)]

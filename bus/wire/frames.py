@@ -15,7 +15,7 @@ from msgspec import Meta, Raw
 
 from ..model.values import STEP_VALUE_BYTES_MAX
 from .codes import RETRY, Code, Refusal
-from .fields import ClientFrame, Credits, Id, Name, RequestId, Seq, Seqs, are_ids, is_id, is_name
+from .fields import ClientFrame, Credits, Id, Name, NameOrPattern, RequestId, Seq, Seqs, are_ids, is_id, is_name
 from .key_frames import AddKeyFrame, Enrol, Keys, RevokeKeyFrame
 from .limits import (
     ANSWER_ITEMS_MAX,
@@ -177,10 +177,10 @@ class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Subscribe(ClientFrame, frozen=True, tag="subscribe"):
-    """Subscribes to a channel."""
+    """Subscribes to a channel, or to all that match a pattern."""
 
     request: RequestId
-    channel: Name
+    channel: NameOrPattern
     start: Literal["new", "all"] | StartAt = "new"
     echo: bool = False
     group: Name | None = None
@@ -189,10 +189,10 @@ class Subscribe(ClientFrame, frozen=True, tag="subscribe"):
 
 
 class Unsubscribe(ClientFrame, frozen=True, tag="unsubscribe"):
-    """Ends a subscription."""
+    """Ends a subscription to a channel or a pattern."""
 
     request: RequestId
-    channel: Name
+    channel: NameOrPattern
 
 
 class Ack(ClientFrame, frozen=True, tag="ack"):

@@ -64,6 +64,8 @@ class Bots(ClientFrame, frozen=True, tag="bots"):
     part: _Text | None = None
     """Those with this in their names."""
     limit: QueryLimit | None = None
+    online: bool = False
+    """Those that are connected."""
 
 
 class Channels(ClientFrame, frozen=True, tag="channels"):

@@ -12,10 +12,15 @@ import re
 
 from .limits import NAME_CHARACTERS_MAX
 
-__all__ = ["ID_RULE", "NAME_RULE", "refusal"]
+__all__ = ["ID_RULE", "NAME_RULE", "PATTERN_RULE", "refusal"]
 
 NAME_RULE = (
     f"a name has 1 to {NAME_CHARACTERS_MAX} characters out of A-Z a-z 0-9 . _ -, and begins with a letter or digit"
+)
+
+PATTERN_RULE = (
+    "a * stands for any characters between two dots, and ** as the last part for one part or more, as in orders.*"
+    " and orders.**"
 )
 
 ID_RULE = "an id is a UUID in lower case with hyphens"
@@ -38,6 +43,10 @@ _RULES: list[_Rule] = [
     (re.compile(r"Object missing required field `(?P<name>.*)`"), "the field '{name}' is missing"),
     (re.compile(r"Object contains unknown field `(?P<name>.*)`"), "there is no field '{name}'"),
     (re.compile(r"Expected `str` matching regex '\^\[A-Za-z0-9\].*"), f"must be a name: {NAME_RULE}"),
+    (
+        re.compile(r"Expected `str` matching regex '\^\[A-Za-z0-9\*\].*"),
+        f"must be a name or a pattern of names: {NAME_RULE}; {PATTERN_RULE}",
+    ),
     (re.compile(r"Expected `str` matching regex '\^\[0-9a-f\].*"), f"must be an id: {ID_RULE}"),
     (re.compile(r"Expected `str` of length <= (?P<most>\d+)"), "must have at most {most} characters"),
     (re.compile(r"Expected `str` of length >= (?P<least>\d+)"), "must have at least {least} characters"),

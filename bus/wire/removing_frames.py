@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .fields import ClientFrame, Id, Name, QueryLimit, RequestId, Revision, Seq, ValueKey
+from .fields import ClientFrame, Id, Name, NameOrPattern, QueryLimit, RequestId, Revision, Seq, ValueKey
 from .limits import ANSWER_ITEMS_MAX, NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX
 
 __all__ = [
@@ -137,10 +137,10 @@ class DelayedOf(_Removable, frozen=True, tag="delayed"):
 
 
 class SubscriptionOf(_Removable, frozen=True, tag="subscription"):
-    """A bot's subscription, in a group or not."""
+    """A bot's subscription, in a group or not, to a channel or a pattern."""
 
     bot: _AnyId
-    channel: Name
+    channel: NameOrPattern
 
 
 class BotOf(_Removable, frozen=True, tag="bot"):

@@ -29,7 +29,7 @@ from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
 from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS, read_row
-from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
+from .messages.sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS, event_row
 from .server.catalog import schema_faults
 from .server.connecting import connect, is_lost, unreachable
@@ -54,6 +54,14 @@ _COUNTS = {
     "subscriptions": "bot_subscriptions",
     "workflow_runs": "workflow_runs",
 }
+
+_SEALED = (
+    ("a subscription of", SUBSCRIPTIONS),
+    ("a subscription of", BY_PATTERNS),
+    ("a subscription of", PATTERNS),
+    ("a group of", GROUPS),
+    ("the key", KEYS),
+)
 
 _JSON_COLUMNS = {
     "workflows": ("definition", "replaced"),
@@ -235,7 +243,7 @@ class _Reading:
         unknown = self._log.unknown(bots | removed[0], channels | removed[1])
         unknown += [f"bot {row[0]!r} has subscriptions but is unknown" for row in subscribers if row[0] not in bots]
         add_findings(self._check.warnings, unknown)
-        for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS), ("the key", KEYS)):
+        for what, sql in _SEALED:
             altered = [row[0] for row in map(tuple, await fetch(sql)) if not is_sealed(row)]
             self._damage([f"{what} {name!r}: not as stored: the checksum differs" for name in altered])
 

@@ -40,6 +40,7 @@ from ..message_rows import in_log
 from .keyed import PostgresqlKeyed, flush
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
+from .messages.subscriptions import subscribe_all
 from .server.reader import Reader
 from .server.writer import Transaction
 from .workflows.cancelling import cancel_more, more_to_cancel
@@ -170,6 +171,7 @@ class Commits:
         channels = [(one.name, one.created_at, one.created_by_bot_id) for work in works for one in work.channels]
         if channels:
             await connection.execute(_ADD_CHANNELS, *map(list, zip(*channels, strict=True)))
+        await subscribe_all(transaction, (one for work in works for one in work.subscriptions))
         lots = [lot for work in works for lot in work.lots]
         added = await self._arrivals.add(transaction, lots, timestamp) if lots else []
         if any(one.forbidden for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)):

@@ -21,6 +21,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     Applied,
@@ -37,6 +38,7 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Looked,
     Lot,
     MailboxState,
     NewMessage,
@@ -52,6 +54,7 @@ from bus.model.repository import (
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
@@ -81,7 +84,7 @@ from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removals import note_scrub, read_removals, remove_what
+from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -91,8 +94,9 @@ from .messages.removing import (
 )
 from .messages.rows import append_sql, columns_of, fetch
 from .messages.scrubbing import rewrite
-from .messages.sealed import mailbox_columns, save_mailboxes, save_sql, subscribe
+from .messages.sealed import mailbox_columns, save_mailboxes, save_sql
 from .messages.searching import search
+from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.incarnation import LogEnd, one_statement
@@ -111,9 +115,6 @@ _AUTOVACUUM = (
 
 _ADD_CHANNEL = """
     INSERT INTO bot_channels (name, created_at, created_by_bot_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
-
-_UNSUBSCRIBE = """
-    DELETE FROM bot_subscriptions WHERE bot_id = $1 AND channel_name = $2 RETURNING bot_id"""
 
 
 _IF_MOVED = "EXISTS (SELECT FROM moved)"
@@ -279,7 +280,9 @@ class PostgresLog:
         return None
 
     async def _change_directory(
-        self, transaction: Transaction, change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription
+        self,
+        transaction: Transaction,
+        change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription | AddPattern | RemovePattern,
     ) -> Any:
         connection = transaction.connection
         match change:
@@ -299,7 +302,11 @@ class PostgresLog:
                 subscribed = await subscribe(transaction, change)
                 return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
-                return await connection.fetchval(_UNSUBSCRIBE, change.bot_id, change.channel) is not None
+                return await unsubscribe(connection, change)
+            case AddPattern():
+                return await add_pattern(transaction, change)
+            case RemovePattern():
+                return await remove_pattern(connection, change)
             case _:
                 assert_never(change)
         return None
@@ -362,6 +369,10 @@ class PostgresLog:
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
         return await questions.find_ids(self._database.read, ids)
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before."""
+        return await look(self._database.read, change)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""

@@ -36,7 +36,7 @@ from .messages.arrivals import SCHEDULED, is_intact_scheduled
 from .messages.keys import KEYS
 from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS
-from .messages.sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS
+from .messages.sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS
 
 __all__ = ["Check"]
@@ -56,6 +56,14 @@ _COUNTS = {
     "subscriptions": "bot_subscriptions",
     "workflow_runs": "workflow_runs",
 }
+
+_SEALED = (
+    ("a subscription of", SUBSCRIPTIONS),
+    ("a subscription of", BY_PATTERNS),
+    ("a subscription of", PATTERNS),
+    ("a group of", GROUPS),
+    ("the key", KEYS),
+)
 
 _JSON_COLUMNS = (
     ("workflows", "definition"),
@@ -228,7 +236,7 @@ class _Reading:
         add_findings(self.warnings, unknown)
         altered = [
             f"{what} {row[0]!r}: not as stored: the checksum differs"
-            for what, sql in (("a subscription of", SUBSCRIPTIONS), ("a group of", GROUPS), ("the key", KEYS))
+            for what, sql in _SEALED
             for row in self._connection.execute(sql)
             if not is_sealed(row)
         ]

@@ -44,6 +44,7 @@ from .file.writer import Transaction
 from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
+from .messages.subscriptions import subscribe_all
 from .workflows.cancelling import cancel_more, expire_cancels, more_to_cancel, next_cancel_by
 from .workflows.continuing import continue_run, refuse_taken
 from .workflows.run_rows import find_owners, find_workflow
@@ -115,6 +116,7 @@ class Commits:
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
                 (channel.name, channel.created_at, channel.created_by_bot_id),
             )
+        await subscribe_all(transaction, work.subscriptions)
         added = await self._arrivals.add(transaction, work.lots, work.timestamp)
         outcomes = [one for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         if any(one.forbidden for one in outcomes):

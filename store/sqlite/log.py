@@ -21,6 +21,7 @@ from bus.model.repository import (
     AddDeadLetters,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     Applied,
@@ -37,6 +38,7 @@ from bus.model.repository import (
     HistoryRequest,
     LogMessage,
     LogState,
+    Looked,
     MailboxState,
     NewMessage,
     NoteKeyUse,
@@ -49,6 +51,7 @@ from bus.model.repository import (
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
@@ -60,18 +63,16 @@ from bus.model.repository import (
     SecurityRequest,
     SeenBot,
     StartScheduled,
-    Subscribed,
     Surveyed,
     SurveyedRuns,
     SurveyRequest,
     SweepKeyed,
-    group_mailbox_id,
     lots_of,
     timestamp_of,
 )
 
 from ..keyed_rows import KEYS_COUNT
-from ..seals import mailbox_row, seal
+from ..seals import mailbox_row
 from .commits import Commits
 from .file.compacting import give_back, shorten
 from .file.connection import Statement
@@ -89,10 +90,11 @@ from .messages.ids import remove
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
-from .messages.removals import note_scrub, read_removals, remove_what
+from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
+from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .messages.surveys import find_ids, locate, survey
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
@@ -255,14 +257,14 @@ class SqliteLog:
                     (channel.name, channel.created_at, channel.created_by_bot_id),
                 )
             case AddSubscription():
-                subscribed = await self._subscribe(transaction, change)
+                subscribed = await subscribe(transaction, change)
                 return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
-                cursor = await connection.execute(
-                    "DELETE FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
-                    (change.bot_id, change.channel),
-                )
-                return cursor.rowcount > 0
+                return await unsubscribe(connection, change)
+            case AddPattern():
+                return await add_pattern(transaction, change)
+            case RemovePattern():
+                return await remove_pattern(connection, change)
             case AddDeadLetters(dead_letters):
                 rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
                 await connection.executemany(ADD_DEAD_LETTER, rows)
@@ -302,49 +304,6 @@ class SqliteLog:
                 return await remove_runs(transaction.connection, change)
             case StartScheduled():
                 return await self._commits.start(transaction, change)
-
-    async def _subscribe(self, transaction: Transaction, change: AddSubscription) -> Subscribed:
-        connection = transaction.connection
-        rows = await connection.execute_fetchall(
-            "SELECT start_seq, group_name FROM bot_subscriptions WHERE bot_id = ? AND channel_name = ?",
-            (change.bot_id, change.channel),
-        )
-        for start_seq, group in rows:
-            return Subscribed(start_seq, created=False, group=group)
-        start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
-        if change.group is not None:
-            start_seq = await self._open_group(transaction, change, start_seq)
-        values = (
-            change.bot_id, change.channel, change.subscribed_at, start_seq, int(change.echo), change.group,
-        )  # fmt: skip
-        await connection.execute(
-            "INSERT INTO bot_subscriptions"
-            " (bot_id, channel_name, subscribed_at, start_seq, echo, group_name, checksum)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*values, seal(*values)),
-        )
-        return Subscribed(start_seq, created=True, group=change.group)
-
-    async def _open_group(self, transaction: Transaction, change: AddSubscription, start_seq: int) -> int:
-        """Open a group and its mailbox if it does not exist, and return its start."""
-        connection = transaction.connection
-        checksum = seal(change.channel, change.group, start_seq)
-        cursor = await connection.execute(
-            "INSERT INTO channel_groups (channel_name, name, created_at, start_seq, checksum)"
-            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (change.channel, change.group, change.subscribed_at, start_seq, checksum),
-        )
-        if cursor.rowcount > 0:
-            # A group may start beyond the end of the log; a position lies within it.
-            position = min(start_seq, transaction.last_seq)
-            state = MailboxState(group_mailbox_id(change.channel, change.group or ""), position)
-            await connection.execute(SAVE_MAILBOX, mailbox_row(state))
-            return start_seq
-        [[start_seq]] = await connection.execute_fetchall(
-            "SELECT start_seq FROM channel_groups WHERE channel_name = ? AND name = ?",
-            (change.channel, change.group),
-        )
-        return start_seq
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
@@ -399,6 +358,10 @@ class SqliteLog:
     async def find_ids(self, ids: Sequence[str]) -> dict[str, Surveyed]:
         """Return the first messages with these ids, without their contents."""
         return await find_ids(self._database.read, ids)
+
+    async def look(self, change: Remove) -> Looked:
+        """Return what a removal would do, or did before."""
+        return await look(self._database.read, change)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""

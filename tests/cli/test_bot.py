@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bus.cli.loading import NotLoaded, load_bot
+from bus.cli.program import main
 from bus.cli.supervising import python_files
 
 from .terminal import COMMAND, Posthouse, Running
@@ -62,16 +67,38 @@ class App:
         self.posthouse.wait_until(lambda: self.is_there(count))
 
 
+Program = Callable[[str, str], None]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+    """Writes modules of a program into the current folder, and forgets them after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    before = set(sys.modules)
+
+    def write(code: str, name: str) -> None:
+        (tmp_path / name).write_text(code, encoding="utf-8")
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def app(posthouse: Posthouse, tmp_path: Path) -> App:
     return App(posthouse, tmp_path, f"bot-{tmp_path.name}")
 
 
-@pytest.mark.parametrize("target", ["app:bot", "app", "app.py"])
-def test_it_serves_a_bot_until_it_is_interrupted(app: App, target: str) -> None:
-    with app.start(target) as bot:
+def test_it_serves_a_bot_until_it_is_interrupted(app: App) -> None:
+    """Files of the program with names of our modules are no obstacle: it may well have a `store.py`."""
+    app.write("VERSION = 7\n", "store.py")
+    app.write("import store\n" + APP.format(name=app.name, version="store.VERSION"))
+    command = [sys.executable, "-P", *COMMAND[1:], "bot", "app"]  # as the script `posthouse` does it
+    with Running(command, app.posthouse.environment, app.folder) as bot:
         app.wait_until_there()
-        assert app.ask()["version"] == 1
+        assert app.ask()["version"] == 7
         bot.interrupt()
         assert bot.exit_code() == 0
         said = bot.errors()
@@ -97,6 +124,13 @@ def test_several_processes_share_the_mailbox(app: App) -> None:
     assert app.is_there(0)
 
 
+def test_a_process_ends_with_its_supervisor(app: App) -> None:
+    with app.start("app:bot", "--reload") as bot:
+        app.wait_until_there()
+        bot.kill()
+        app.wait_until_there(0)
+
+
 def test_it_is_started_again_when_a_file_changes(app: App) -> None:
     with app.start("app:bot", "--reload") as bot:
         app.wait_until_there()
@@ -112,13 +146,6 @@ def test_it_is_started_again_when_a_file_changes(app: App) -> None:
     assert app.is_there(0)
 
 
-def test_processes_end_with_their_supervisor(app: App) -> None:
-    with app.start("app:bot", "--workers", "2") as bot:
-        app.wait_until_there(2)
-        bot.kill()
-        app.wait_until_there(0)
-
-
 @pytest.mark.parametrize(
     ("target", "words"),
     [
@@ -128,28 +155,43 @@ def test_processes_end_with_their_supervisor(app: App) -> None:
         ("a b", "'a b' is not the name of a module: write app:bot for the bot in app.py"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(app: App, target: str, words: str) -> None:
-    app.write("", "empty.py")
-    with app.start(target) as bot:
-        assert bot.exit_code() == 78
-        [line] = bot.errors().splitlines()
-    assert words in line
+def test_what_is_not_there_is_said(program: Program, target: str, words: str) -> None:
+    program("bot = __import__('bus').Bot('a')\n", "app.py")
+    program("", "empty.py")
+    with pytest.raises(NotLoaded, match=re.escape(words)):
+        load_bot(target)
+
+
+@pytest.mark.parametrize("target", ["app:bot", "app", "app.py", "app:holder.bot"])
+def test_a_bot_is_found(program: Program, target: str) -> None:
+    code = "import types, bus\nbot = bus.Bot('a')\nholder = types.SimpleNamespace(bot=bot)\n"
+    program(code, "app.py")
+    assert load_bot(target).name == "a"
+
+
+def test_an_address_that_is_none_is_said_in_one_line(program: Program) -> None:
+    program("import bus\n\nbot = bus.Bot('a', 'nonsense')\n", "app.py")
+    ended = CliRunner().invoke(main, ["bot", "app", "--asyncapi"])
+    assert ended.exit_code == 78
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("posthouse: cannot connect to 'nonsense'")
 
 
 def test_processes_that_cannot_begin_end_all(app: App) -> None:
     with app.start("nowhere:bot", "--workers", "2") as bot:
         assert bot.exit_code() == 78
-        assert "there is no module 'nowhere' in " in bot.errors()
+        assert all("posthouse: there is no module 'nowhere' in " in line for line in bot.errors().splitlines())
 
 
-def test_an_error_of_the_program_is_shown_from_its_own_line_on(app: App) -> None:
-    app.write("import json\n\njson.loads('{')\n", "broken.py")
-    with app.start("broken:bot") as bot:
-        assert bot.exit_code() == 78
-        lines = bot.errors().splitlines()
+def test_an_error_of_the_program_is_shown_from_its_own_line_on(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program("import json\n\njson.loads('{')\n", "broken.py")
+    with pytest.raises(NotLoaded, match="broken could not be imported"):
+        load_bot("broken:bot")
+    lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert "broken.py" in lines[1]
-    assert lines[-1] == "posthouse: broken could not be imported"
 
 
 def test_a_bot_that_cannot_begin_says_why(app: App) -> None:
@@ -157,18 +199,6 @@ def test_a_bot_that_cannot_begin_says_why(app: App) -> None:
     with app.start("app:bot") as bot:
         assert bot.exit_code() == 69
         assert bot.errors().splitlines()[-1].startswith("posthouse: no worker answers at tcp://127.0.0.1:9")
-
-
-def test_files_with_our_names_are_no_obstacle(app: App) -> None:
-    """A program may well have a `store.py`, and import it."""
-    app.write("VERSION = 7\n", "store.py")
-    app.write("import store\n" + APP.format(name=app.name, version="store.VERSION"))
-    command = [sys.executable, "-P", *COMMAND[1:], "bot", "app:bot"]  # as the script `posthouse` does it
-    with Running(command, app.posthouse.environment, app.folder) as bot:
-        app.wait_until_there()
-        assert app.ask()["version"] == 7
-        bot.interrupt()
-        assert bot.exit_code() == 0
 
 
 TYPED = """
@@ -216,11 +246,11 @@ async def other(message): ...
 """
 
 
-def test_it_prints_what_a_bot_receives_as_asyncapi(app: App) -> None:
-    app.write(TYPED, "typed.py")
-    with app.start("typed:bot", "--asyncapi") as bot:
-        document = json.loads(bot.line())
-        assert (bot.exit_code(), bot.errors()) == (0, "")
+def test_it_prints_what_a_bot_receives_as_asyncapi(program: Program) -> None:
+    program(TYPED, "typed.py")
+    ended = CliRunner().invoke(main, ["bot", "typed:bot", "--asyncapi"])
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    document = json.loads(ended.stdout)
     assert (document["asyncapi"], document["info"]["title"]) == ("3.0.0", "planner")
     assert document["channels"]["planner"]["messages"]["goal"]["description"] == "Make a plan."
     assert document["channels"]["orders"]["messages"].keys() == {"order", "any"}

@@ -94,7 +94,7 @@ def test_a_new_key_is_a_file_with_which_its_bot_connects(keyed: Posthouse) -> No
     assert (row["purpose"], row["roles"], row["label"]) == ("bot", ["member", "writer"], "laptop")
     assert row["public_key"] == public_half(mine)
 
-    assert "is stored" in keyed.answer("send", "alice", "hi", "--credentials", "alice.creds")
+    assert "stored as" in keyed.answer("send", "alice", "hi", "--credentials", "alice.creds")
     heard = keyed.json("listen", "--count", "1", "--credentials", "alice.creds")
     assert (heard["sender_bot_name"], heard["body"]) == ("alice", "hi")
     # It is saved with the mailboxes, and shown when it is.
@@ -105,7 +105,7 @@ def test_the_environment_names_credentials(keyed: Posthouse) -> None:
     keyed.answer("keys", "new", "envoy")
     keyed.environment["POSTHOUSE_CREDENTIALS"] = "envoy.creds"
     try:
-        assert "is stored" in keyed.answer("send", "envoy", "hi")
+        assert "stored as" in keyed.answer("send", "envoy", "hi")
         code, line = keyed.refusal("keys", "list")
         assert code == 77
         assert "purpose 'admin'" in line
@@ -167,7 +167,7 @@ def test_an_invitation_makes_a_key_on_another_machine_once(keyed: Posthouse, tmp
     there.directory, there.environment = tmp_path, keyed.environment
     said = there.answer("keys", "enrol", stdin=invited["invitation"] + "\n")
     assert said.startswith("guest.creds is written: bot guest connects with it")
-    assert "is stored" in there.answer("send", "guest", "hi", "--credentials", "guest.creds")
+    assert "stored as" in there.answer("send", "guest", "hi", "--credentials", "guest.creds")
     row, mine = rows(keyed, "guest")
     assert (row["purpose"], mine["purpose"], mine["roles"]) == ("enrol", "bot", ["member"])
 

@@ -86,9 +86,10 @@ def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
     for channel in ("lone", "work"):
         posthouse.answer("publish", channel, "x", "--as", "author")
     code, line = posthouse.refusal("remove", "group", "work", "team")
-    assert (code, "1 members" in line, "with force" in line) == (1, True, True)
+    assert (code, "1 waiting message, 1 member:" in line, "with force" in line) == (1, True, True)
+    assert posthouse.refusal("remove", "group", "work", "team", "--dry-run")[1] + " [conflict]" == line
     would = posthouse.answer("remove", "group", "work", "team", "--force", "--dry-run")
-    assert would == "the group work/team, with 1 waiting, 1 members would be removed\n"
+    assert would == "the group work/team, with 1 waiting message, 1 member would be removed\n"
     told = posthouse.answer("remove", "subscription", "member", "lone")
     assert told == "the subscription of member to lone, with 1 waiting message removed\n"
     assert posthouse.refusal("remove", "subscription", "member", "lone")[0] == 1
@@ -102,7 +103,7 @@ def test_a_bot_is_removed(posthouse: Posthouse) -> None:
     code, line = posthouse.refusal("remove", "bot", "leaver")
     assert (code, "1 waiting" in line, "with force" in line) == (1, True, True)
     told = posthouse.answer("remove", "bot", "leaver", "--force", "--reference", "ticket 5")
-    assert told == "the bot leaver, with 1 waiting removed\n"
+    assert told == "the bot leaver, with 1 waiting message removed\n"
     assert posthouse.refusal("send", "leaver", "hello", "--as", "author")[0] == 1
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 5"]
     assert (record["removed"]["kind"], record["removed"]["name"]) == ("bot", "leaver")

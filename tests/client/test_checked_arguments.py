@@ -12,6 +12,7 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from tests.engines import sqlite_only
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -99,6 +100,7 @@ def test_a_channel_and_a_group_are_checked_when_a_handler_is_registered(
         bus.Bot("a").on_channel(channel, group=group)
 
 
+@sqlite_only("the client alone decides when it has waited enough")
 @pytest.mark.anyio
 async def test_receive_waits_for_so_many_seconds(worker: Worker) -> None:
     async with worker.connect(bot="a") as bot:

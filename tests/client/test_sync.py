@@ -14,6 +14,9 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from tests.engines import sqlite_only
+
+pytestmark = sqlite_only("its calls are those of the other client")
 
 BOUND_SECONDS = 30
 

@@ -16,10 +16,17 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from tests.engines import sqlite_only
 
 from .test_application import Handled, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, sqlite_only("the client alone reads bodies")]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One event loop: nothing here waits for anything but messages."""
+    return "asyncio"
 
 
 class Step(msgspec.Struct):

@@ -15,6 +15,7 @@ from bus.model.repository import (
     AddChannel,
     AddDeadLetters,
     AddKey,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     DeadLetter,
@@ -51,6 +52,8 @@ async def _fill_log(store: Store, messages: int) -> None:
             AddChannel(channel("news")),
             AddSubscription(BOB, "news", at(1), echo=True),
             AddSubscription(ANN, "news", at(1), start_seq=2, group="readers"),
+            AddPattern("eve \N{HONEYBEE}", "n*", at(1), start_seq=1, echo=True),
+            AddSubscription("eve \N{HONEYBEE}", "news", at(1), 1, echo=True, pattern="n*"),
             AddKey(Key(public_key="k1", bot_id=ANN, created_at=at(0), roles=("plain", "more"), label="a \N{KEY}")),
             AddKey(Key(public_key="k2", bot_id=BOB, purpose=Purpose.ADMIN, created_at=at(0), expires_at=at(500))),
         ]

@@ -69,6 +69,7 @@ class Shape(msgspec.Struct, frozen=True):
     sleepers: int = 1
     workers: int = 2
     visitors: int = 1
+    onlookers: int = 1
     undertakers: int = 1
     packers: int = 0
     """Only a file can be compacted."""

@@ -1,9 +1,9 @@
 """Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
 
-Owns five manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
+Owns six manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
 on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after
-the other and is the first to write there; an undertaker, which puts dead letters back; and a packer, which gives
-the system back what the file does not use.
+the other and is the first to write there; an onlooker, which asked once for all channels of visitors; an
+undertaker, which puts dead letters back; and a packer, which gives the system back what the file does not use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from .bots import RETAINED, Bot, Shape, acknowledge, publish, subscribe, subscri
 from .history import Retry, Subscribe
 from .link import Frame, Link, Lost
 
-__all__ = ["Packer", "Reader", "Sleeper", "Undertaker", "Visitor"]
+__all__ = ["ROOMS", "Onlooker", "Packer", "Reader", "Sleeper", "Undertaker", "Visitor"]
+
+ROOMS = "room-*"
+"""The pattern that matches the channels of visitors."""
 
 _RETRIED_MAX = 3
 _LOOKS = 3
@@ -85,6 +88,18 @@ class Visitor(Bot):
             published = publish(self.link, messages)
             self.link.finish(request)
             self.link.finish(published)
+
+
+class Onlooker(Bot):
+    """Subscribes to a pattern, and acks what comes of channels that nobody tells it of."""
+
+    credit = 10
+
+    def begin(self) -> None:
+        subscribe(self.link, ROOMS)
+
+    def turn(self) -> None:
+        acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])
 
 
 class Undertaker(Bot):

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from bus.model.patterns import WILDCARD, ChannelPattern
+
 from .flushes import Flushes
 from .history import (
     ENDINGS,
@@ -141,6 +143,8 @@ class Ledger:
         self.groups: dict[str, Timeline] = {}
         """The mailboxes of groups: each is a timeline without an end."""
         self.timelines: dict[tuple[str, str], Timeline] = {}
+        self.by_patterns: set[tuple[str, str]] = set()
+        """Those of them that a pattern brings, if the channel was created."""
         self.sessions: dict[str, Call] = {}
         """The hello that opened each session."""
         self.marks: list[tuple[int, Mark]] = []
@@ -315,6 +319,12 @@ class Ledger:
             action = call.invoke.action
             assert isinstance(action, Subscribe | Unsubscribe)
             calls[action.bot, action.channel].append(call)
+        for (bot, pattern), made in [item for item in calls.items() if WILDCARD in item[0][1]]:
+            del calls[bot, pattern]
+            # Whoever publishes on such a channel has subscribed to it, or tried to.
+            matched = {channel for _, channel in calls if ChannelPattern(pattern).matches(channel)}
+            self.by_patterns.update((bot, channel) for channel in matched)
+            calls.update({(bot, channel): made for channel in matched})
         for key, made in calls.items():
             self.timelines[key] = Timeline(*key)
             self.timelines[key].read(made)

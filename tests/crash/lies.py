@@ -17,12 +17,13 @@ import anyio
 import msgspec
 
 from bus.core.dispatch import Dispatch
+from bus.core.matching import Matching
 from bus.core.recording import SecurityRecord
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.parcel import WireDeliveries
 from bus.mailbox.sessions import Session
 from bus.mailbox.turns import HandedOut
-from bus.model.repository import CommitWork, MailboxState, RemoveSubscription, Subscribed
+from bus.model.repository import AddSubscription, CommitWork, MailboxState, RemoveSubscription, Subscribed
 from store.sqlite.commits import Commits
 from store.sqlite.file import database
 from store.sqlite.file.lockfile import LockFile
@@ -45,6 +46,7 @@ LIES: dict[str, set[str]] = {
     "forgotten_checkpoint": {"checkpoints"},
     "dropped_subscription": {"subscriptions", "lost"},
     "kept_subscription": {"subscriptions", "not_subscribed"},
+    "missed_channel": {"subscriptions", "lost"},
     "swapped_order": {"out_of_order"},
     "position_too_early": {"lost"},
     "forgotten_in_flight": {"lost"},
@@ -182,16 +184,28 @@ def _dropped_subscription() -> None:
     turn = itertools.count(1)
 
     def make(honest: Any) -> Any:
-        async def subscribe(log: SqliteLog, transaction: Transaction, change: Any) -> Subscribed:
-            if next(turn) % 3:
-                answer: Subscribed = await honest(log, transaction, change)
-                return answer
+        async def change_log(log: SqliteLog, transaction: Transaction, change: Any) -> Any:
+            if not isinstance(change, AddSubscription) or next(turn) % 3:
+                return await honest(log, transaction, change)
             start_seq = transaction.last_seq if change.start_seq is None else change.start_seq
             return Subscribed(start_seq, created=True, group=change.group)
 
-        return subscribe
+        return change_log
 
-    replace(SqliteLog, "_subscribe", make)
+    replace(SqliteLog, "_change", make)
+
+
+def _missed_channel() -> None:
+    turn = itertools.count(1)
+
+    def make(honest: Any) -> Any:
+        def meet(matching: Matching, channels: Any) -> Any:
+            jobs = honest(matching, channels)
+            return jobs if next(turn) % 3 else []
+
+        return meet
+
+    replace(Matching, "_meet", make)
 
 
 def _kept_subscription() -> None:
@@ -293,6 +307,7 @@ _TELLERS: dict[str, Callable[[], None]] = {
     "no_checkpoint": _no_checkpoint,
     "dropped_subscription": _dropped_subscription,
     "kept_subscription": _kept_subscription,
+    "missed_channel": _missed_channel,
     "swapped_order": _swapped_order,
     "position_too_early": _position_too_early,
     "forgotten_in_flight": _forgotten_in_flight,

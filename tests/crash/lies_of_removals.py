@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import aiosqlite
-
-from bus.model.repository import DiscardDeadLetters, Remove, Removed
+from bus.model.repository import DiscardDeadLetters, What
+from store.removing import Tables
 from store.sqlite.messages import removals
 
 from .lies_of_mailboxes import replace
@@ -30,18 +29,15 @@ def _not_recorded() -> None:
 
 def _one_too_many() -> None:
     def make(honest: Any) -> Any:
-        async def remove(connection: aiosqlite.Connection, change: Remove, nothing: Removed) -> Removed:
-            removed: Removed = await honest(connection, change, nothing)
-            if isinstance(change.what, DiscardDeadLetters) and removed.seqs and not change.dry_run:
-                oldest = "SELECT mailbox_id, min(seq) FROM dead_letters WHERE mailbox_id = ? GROUP BY mailbox_id"
-                await connection.execute(
-                    f"DELETE FROM dead_letters WHERE (mailbox_id, seq) IN ({oldest})", (change.what.mailbox_id,)
-                )
-            return removed
+        async def delete(tables: Tables, what: What | None) -> None:
+            await honest(tables, what)
+            if isinstance(what, DiscardDeadLetters):
+                others = await tables.find("dead letters of mailboxes", "seq", [what.mailbox_id])
+                await tables.delete("dead letters", what.mailbox_id, others[:1])
 
-        return remove
+        return delete
 
-    replace(removals, "_remove", make)
+    replace(removals, "delete", make)
 
 
 TELLERS_OF_REMOVALS: dict[str, Callable[[], None]] = {

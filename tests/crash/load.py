@@ -30,7 +30,7 @@ from .bots import (
     settle,
     subscribed,
 )
-from .errands import Packer, Reader, Sleeper, Undertaker, Visitor
+from .errands import Onlooker, Packer, Reader, Sleeper, Undertaker, Visitor
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 from .recorder import Recorder
@@ -108,6 +108,7 @@ class Load:
             (Sleeper, "sleeper", shape.sleepers),
             (Worker, "worker", shape.workers),
             (Visitor, "visitor", shape.visitors),
+            (Onlooker, "onlooker", shape.onlookers),
             (Undertaker, "undertaker", shape.undertakers),
             (Packer, "packer", shape.packers),
         ]

@@ -170,10 +170,12 @@ def outside(ledger: Ledger) -> Iterator[Fault]:
 
 def subscriptions(ledger: Ledger, final: Final) -> Iterator[Fault]:
     """The subscriptions at the end, and every answer on the way, are those that were acknowledged."""
+    created = {message.channel for message in final.messages}
     for (bot, channel), timeline in ledger.timelines.items():
         yield from (("subscriptions", fault) for fault in timeline.faults)
         stands = channel in final.subscriptions.get(bot, ())
-        if stands not in timeline.possible:
+        nowhere = (bot, channel) in ledger.by_patterns and channel not in created
+        if stands not in timeline.possible and not nowhere:
             acknowledged = "ended" if stands else "begun"
             shown = "stands" if stands else "is gone"
             yield (

@@ -33,9 +33,12 @@ _EVENTS_MAX = 250
 
 _MOMENT_SECONDS = 0.01
 
+_SHAPE = Shape(packers=1)
+"""A cut meets a file that is just becoming smaller, too."""
+
 
 def cut_under_load(
-    seed: int, cuts: int = CUTS, *, serve: Sequence[str] = SERVE, shape: Shape | None = None
+    seed: int, cuts: int = CUTS, *, serve: Sequence[str] = SERVE, shape: Shape = _SHAPE
 ) -> Counter[str]:
     """Play a history with so many cuts, and judge it."""
     chance = random.Random(seed)

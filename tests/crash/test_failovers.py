@@ -14,7 +14,9 @@ from .lies_of_engines import LIES_OF_ENGINES
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("_postgresql")]
 
-FEW = Shape(publishers=1, subscribers=(1,), readers=0, sleepers=0, workers=1, visitors=0, undertakers=0)
+FEW = Shape(
+    publishers=1, subscribers=(1,), readers=0, sleepers=0, workers=1, visitors=0, onlookers=0, undertakers=0
+)
 
 _ROUNDS_MAX = 5
 

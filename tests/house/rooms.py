@@ -132,6 +132,7 @@ ENTRIES = {
     "worker",
     "bus.testing",
     "bus.integrations.cloudevents",
+    "bus.integrations.openai_agents",
     "bus.integrations.opentelemetry",
     "bus.integrations.pydantic_ai",
     "store.errors",

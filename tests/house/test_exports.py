@@ -71,6 +71,7 @@ BUS = [
     "ListedDeadLetter",
     "ListedDelayed",
     "ListedKey",
+    "ListedPattern",
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",

@@ -309,7 +309,7 @@ def test_delayed_messages_keep_a_bot(shared: Worker, name: str) -> None:
     what = {"kind": "bot", "bot": name}
     refused = operator.ask("remove", id=new_id(), what=what, force=True)
     assert (refused["code"], refused["details"]) == ("conflict", {"delayed": 1})
-    assert "delayed first" in refused["message"]
+    assert "delayed messages first" in refused["message"]
     remove(operator, "delayed", ids=[sent["id"]])
     assert operator.value("remove", id=new_id(), what=what)["done"] is True
 

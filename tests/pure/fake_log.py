@@ -20,6 +20,7 @@ from bus.model.repository import (
     Added,
     AddKey,
     AddMessages,
+    AddPattern,
     AddSecurityEvents,
     AddSubscription,
     Applied,
@@ -34,6 +35,7 @@ from bus.model.repository import (
     KeyedSwept,
     LogMessage,
     LogState,
+    Looked,
     Lot,
     MailboxState,
     NewMessage,
@@ -42,6 +44,7 @@ from bus.model.repository import (
     Outcome,
     Page,
     PageRequest,
+    PatternSubscription,
     Recovered,
     RecoverRuns,
     Released,
@@ -50,6 +53,7 @@ from bus.model.repository import (
     Removed,
     RemoveDeadLetters,
     RemoveMessages,
+    RemovePattern,
     RemoveRuns,
     RemoveSecurityEvents,
     RemoveSubscription,
@@ -75,7 +79,7 @@ from bus.model.repository import (
 )
 
 from .fake_keyed import FakeKeyed
-from .fake_removals import remove
+from .fake_removals import look, remove
 
 
 class FakeLog:
@@ -101,6 +105,7 @@ class FakeLog:
         self.channels: dict[str, Channel] = {}
         self.groups: dict[tuple[str, str], Group] = {}
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
+        self.patterns: dict[tuple[str, str], PatternSubscription] = {}
         self.mailboxes: dict[str, MailboxState] = {}
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self.keys: dict[str, Key] = {}
@@ -130,6 +135,7 @@ class FakeLog:
             mailboxes=copy.deepcopy(list(self.mailboxes.values())),
             dead_letters=list(self.dead_letters),
             groups=list(self.groups.values()),
+            patterns=list(self.patterns.values()),
             scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
             keys=list(self.keys.values()),
@@ -189,7 +195,11 @@ class FakeLog:
             case AddSubscription():
                 return self._subscribe(change)
             case RemoveSubscription():
-                return self.subscriptions.pop((change.bot_id, change.channel), None) is not None
+                return self.unsubscribe(change)
+            case AddPattern():
+                return self._add_pattern(change)
+            case RemovePattern():
+                return self.remove_pattern(change)
             case AddDeadLetters(dead_letters):
                 self.dead_letters.update({(dead.mailbox_id, dead.seq): dead for dead in dead_letters})
             case RemoveDeadLetters():
@@ -292,6 +302,8 @@ class FakeLog:
             return NotCommitted(error)
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
+        for subscription in work.subscriptions:
+            self._subscribe(subscription)
         added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
         self.keyed.retain(work.lots, added, work.timestamp)
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
@@ -323,12 +335,45 @@ class FakeLog:
         known = self.subscriptions.get(key)
         retained = self.keyed.retained(change.channel) if change.retained else None
         if known is not None:
+            if change.pattern is None and known.group == change.group:
+                self.subscriptions[key] = replace(known, pattern=None)
             return Subscribed(known.start_seq, created=False, group=known.group, retained=retained)
         start_seq = self.last_seq if change.start_seq is None else change.start_seq
         if change.group is not None:
             start_seq = self._open_group(change.channel, change.group, start_seq)
-        self.subscriptions[key] = Subscription(*key, change.subscribed_at, start_seq, change.echo, change.group)
+        self.subscriptions[key] = Subscription(
+            *key, change.subscribed_at, start_seq, change.echo, change.group, change.pattern
+        )
         return Subscribed(start_seq, created=True, group=change.group, retained=retained)
+
+    def unsubscribe(self, change: RemoveSubscription) -> bool:
+        key = (change.bot_id, change.channel)
+        known = self.subscriptions.get(key)
+        if known is None or known.pattern is not None:
+            return False
+        if change.passes_to is None:
+            del self.subscriptions[key]
+        else:
+            self.subscriptions[key] = replace(known, pattern=change.passes_to)
+        return True
+
+    def _add_pattern(self, change: AddPattern) -> Subscribed:
+        key = (change.bot_id, change.pattern)
+        known = self.patterns.get(key)
+        if known is not None:
+            return Subscribed(known.start_seq, created=False, group=known.group)
+        start_seq = self.last_seq if change.start_seq is None else change.start_seq
+        self.patterns[key] = PatternSubscription(*key, change.subscribed_at, start_seq, change.echo, change.group)
+        return Subscribed(start_seq, created=True, group=change.group)
+
+    def remove_pattern(self, change: RemovePattern) -> bool:
+        for key, known in list(self.subscriptions.items()):
+            if (known.bot_id, known.pattern) == (change.bot_id, change.pattern):
+                if known.channel in change.passed:
+                    self.subscriptions[key] = replace(known, pattern=change.passed[known.channel])
+                else:
+                    del self.subscriptions[key]
+        return self.patterns.pop((change.bot_id, change.pattern), None) is not None
 
     def _open_group(self, channel: str, name: str, start_seq: int) -> int:
         if (channel, name) not in self.groups:
@@ -362,7 +407,7 @@ class FakeLog:
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]
-        wanted = self._wanted(request)
+        wanted = self.wanted(request)
         messages, size_bytes = [], 0
         for message in wanted[: request.messages_max]:
             if size_bytes >= request.bytes_max:
@@ -375,17 +420,20 @@ class FakeLog:
         return Page(stored_lots(recalled), stored_lots(messages), complete=complete, erased=erased)
 
     def backlog(self, request: PageRequest) -> dict[str, int]:
-        senders = (message.sender_bot_id for message in self._wanted(request) if message.seq not in request.seqs)
+        senders = (message.sender_bot_id for message in self.wanted(request) if message.seq not in request.seqs)
         known = {*self.bots, WORKER_ID}
         return Counter(sender if sender in known else "" for sender in senders)
 
-    def _wanted(self, request: PageRequest) -> list[LogMessage]:
+    def wanted(self, request: PageRequest) -> list[LogMessage]:
         return [
             message
             for message in self.messages.values()
             if message.seq <= request.through_seq
             and any(_wants(message, request.mailbox_id, source) for source in request.sources)
         ]
+
+    def look(self, change: Remove) -> Looked:
+        return look(self, change)
 
     def survey(self, request: SurveyRequest) -> list[Surveyed]:
         found = [

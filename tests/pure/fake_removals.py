@@ -7,31 +7,53 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from bus.model.counting import Span, recounted, spans_of
+from bus.model.removing import waiting_in
 from bus.model.repository import (
     CancelDelayed,
     CloseChannel,
     CloseGroup,
+    Counted,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
+    Looked,
+    PageRequest,
     PurgeMailbox,
     Remove,
     RemoveBot,
     Removed,
+    RemovePattern,
+    RemoveSubscription,
     What,
 )
 
 if TYPE_CHECKING:
     from .fake_log import FakeLog
 
-__all__ = ["remove"]
+__all__ = ["look", "remove"]
 
 _Gone = Sequence[tuple[dict[Any, Any], Sequence[Any]]]
 """The tables from which something goes, and the keys of it."""
 
 
+def look(log: FakeLog, change: Remove) -> Looked:
+    if change.id in log.removals:
+        return Looked(replace(log.removals[change.id], again=True))
+    found, _ = _find(log, change.what, Removed(change.kind, change.name))
+    counted = [
+        Counted(each.unread.mailbox_id, span, _messages_in(log, each.unread, span))
+        for each in waiting_in(change.what)
+        for span in spans_of(each.unread)
+    ]
+    return Looked(found, tuple(counted))
+
+
 def remove(log: FakeLog, change: Remove) -> Removed:
     if change.id in log.removals:
         return replace(log.removals[change.id], again=True)
+    for each in waiting_in(change.what):
+        _check_counted(log, each.unread, change)
     found, gone = _find(log, change.what, Removed(change.kind, change.name))
     if not change.carries_out(found):
         return found
@@ -41,6 +63,10 @@ def remove(log: FakeLog, change: Remove) -> Removed:
     match change.what:
         case DiscardDeadLetters(mailbox_id):
             log.discarded.update((mailbox_id, seq) for seq in found.seqs)
+        case EndSubscription(bot_id, channel, _, str() as passes_to):
+            log.unsubscribe(RemoveSubscription(bot_id, channel, passes_to))
+        case EndPattern(bot_id, pattern, _, passed):
+            log.remove_pattern(RemovePattern(bot_id, pattern, passed))
         case CancelDelayed(sender_bot_id):
             log.cancelled.update((id, sender_bot_id) for id in found.ids)
         case PurgeMailbox(unread):
@@ -67,11 +93,16 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
             return found, [(log.scheduled, delayed)]
         case PurgeMailbox():
             return replace(nothing, counts={"waiting": _waiting(log, what)}), []
-        case EndSubscription(bot_id, channel, waits):
-            there = [key for key in [(bot_id, channel)] if key in log.subscriptions]
+        case EndPattern(bot_id, pattern, waits):
+            waiting = 0 if waits is None else _waiting(log, waits)
+            counts = {"subscriptions": int((bot_id, pattern) in log.patterns), "waiting": waiting}
+            return replace(nothing, counts=counts), []
+        case EndSubscription(bot_id, channel, waits, passes_to):
+            known = log.subscriptions.get((bot_id, channel))
+            there = [] if known is None or known.pattern is not None else [(bot_id, channel)]
             waiting = 0 if waits is None else _waiting(log, waits)
             found = replace(nothing, counts={"subscriptions": len(there), "waiting": waiting})
-            return found, [(log.subscriptions, there)]
+            return found, [(log.subscriptions, there)] if passes_to is None else []
         case CloseGroup(channel, group, waits, in_flight):
             mailbox_id = waits.unread.mailbox_id
             members = [
@@ -103,6 +134,7 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
         case RemoveBot(bot_id, waits, sessions):
             subscriptions = [key for key in log.subscriptions if key[0] == bot_id]
             dead = _dead(log, bot_id)
+            patterns = [key for key in log.patterns if key[0] == bot_id]
             keys = [name for name, key in log.keys.items() if key.bot_id == bot_id]
             counts = {
                 "sessions": sessions,
@@ -113,12 +145,27 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
                     bot_id in (each.sender_bot_id, each.recipient_bot_id) for each in log.scheduled.values()
                 ),
                 "subscriptions": len(subscriptions),
+                "patterns": len(patterns),
                 "dead_letters": len(dead),
                 "keys": len(keys),
             }
             tables = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
             found = replace(_in_use(nothing, counts), ids=(bot_id,))
-            return found, [*tables, (log.keys, keys), (log.bots, [bot_id])]
+            return found, [*tables, (log.patterns, patterns), (log.keys, keys), (log.bots, [bot_id])]
+
+
+def _check_counted(log: FakeLog, unread: PageRequest, change: Remove) -> None:
+    """What was counted before and what is missing of it are the exact number, but for what left the log since."""
+    messages, missing = recounted(unread, change.counted)
+    messages += sum(sign * _messages_in(log, unread, span) for span, sign in missing)
+    messages -= sum(message.seq in unread.seqs for message in log.wanted(unread))
+    exact = sum(log.backlog(unread).values())
+    assert exact <= messages <= exact + len(log.removed), (messages, exact, change)
+
+
+def _messages_in(log: FakeLog, unread: PageRequest, span: Span) -> int:
+    source = (span.channel, span.after_seq, span.skip_own)
+    return len(log.wanted(replace(unread, sources=(source,), through_seq=span.through_seq)))
 
 
 def _waiting(log: FakeLog, *mailboxes: PurgeMailbox) -> int:

@@ -51,7 +51,7 @@ class KeyedWorker(Worker):
         if principal is None:
             return self.do(self.core.ignore(address, self.moment))
         said = self.do(self.core.receive(address, request, self.moment, principal))
-        while self.core.has_batch(self.moment):
+        while self.core.has_batch(self.moment) or self.looking:
             said += self.commit()
         return said
 

@@ -102,7 +102,7 @@ class KeyedWorld:
 
     def read(self) -> None:
         """Let a bot read all that it was sent."""
-        connection = self._world._pick(welcomed=False)
+        connection = self._world.pick(welcomed=False)
         while connection is not None and connection.inbox:
             self._world._take(connection, connection.inbox.pop(0))
 
@@ -128,18 +128,18 @@ class KeyedWorld:
         return msgspec.Raw(b"%d" % self._numbers)
 
     def _call(self, connection: Connection, call: Call, answered: Callable[[Any], None]) -> None:
-        number = self._world._number()
+        number = self._world.number()
 
         def decoded(value: Any) -> None:  # None is a refusal as well, which no read gets
             answered(None if value is None else msgspec.json.decode(encode(value), type=call.answer))
 
         connection.answers[number] = decoded
         frame = Workflow(request=number, call=call.method, arguments=msgspec.Raw(encode(call)))
-        self._world._send(connection, frame)
+        self._world.send(connection, frame)
 
     def act(self) -> None:
         """Let a bot read or write."""
-        connection = self._world._pick()
+        connection = self._world.pick()
         if connection is not None:
             self._act(connection)
 

@@ -45,7 +45,7 @@ def _any_removable(chance: random.Random, promises: Promises) -> Removable:
     if delayed and chance.random() < 0.2:
         id, sender_bot_id = chance.choice(delayed)
         return DelayedOf([id, "00000000-0000-7000-8000-ffffffffffff"], sender_bot_id)
-    subscriptions, groups = list(promises.log.subscriptions), list(promises.log.groups)
+    subscriptions, groups = [*promises.log.subscriptions, *promises.log.patterns], list(promises.log.groups)
     if subscriptions and chance.random() < 0.2:
         bot_id, channel = chance.choice(subscriptions)
         return SubscriptionOf(bot_id, channel)

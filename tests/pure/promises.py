@@ -8,7 +8,7 @@ A mailbox has a key here: the name of its bot, or `channel/group`.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +26,7 @@ from bus.model.repository import (
     CloseChannel,
     CloseGroup,
     DiscardDeadLetters,
+    EndPattern,
     EndSubscription,
     LogMessage,
     PageRequest,
@@ -41,6 +42,8 @@ from bus.settings import Settings
 from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
+from .file_faults import backlog_faults, file_faults
+from .patterned import changed_by_patterns, left_out, owed_by_patterns
 from .placement import placement_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
@@ -73,6 +76,10 @@ class Promises:
         """Every message that was ever in the log."""
         self.subscribed: dict[tuple[str, str], Subscription] = {}
         """What was acknowledged as subscribed, by bot and channel; a repeated request changes no echo."""
+        self.patterns: set[tuple[str, str]] = set()
+        """Bots and patterns whose subscription was acknowledged."""
+        self._is_operated = False
+        """Whether an operator has removed something: what a pattern brings again comes a little later."""
         self.interests: dict[tuple[str, str], Subscription] = {}
         """What the core was told is subscribed."""
         self.delivered: defaultdict[str, set[int]] = defaultdict(set)
@@ -147,6 +154,7 @@ class Promises:
         ):
             raise Violation(fault)
         self.written.update(self.log.messages)
+        self._is_operated |= any(isinstance(change, Remove) for change in changes)
         for change, answer in zip(changes, answers, strict=True):
             match change:
                 case AddSubscription() if answer.created:
@@ -175,31 +183,24 @@ class Promises:
                         self._note_closed(channel, group)
                 case Remove(what=CloseGroup(channel, group)) if answer.done and not answer.again:
                     self._note_closed(channel, group)
+                case Remove(what=EndPattern(bot_id, pattern)) if answer.done:
+                    self.patterns.discard((self.name(bot_id), pattern))
                 case Remove(kind="bot", name=name) if answer.done and not answer.again:
                     for _, channel in [key for key in [*self.interests, *self.subscribed] if key[0] == name]:
                         self._note_end(name, channel)
                     self._note_gone(name)
+                    self.patterns = {key for key in self.patterns if key[0] != name}
                 case RemoveMessages():
                     self._check_removed(seq for seq in change.seqs if seq in self.log.removed)
                 case _:
                     pass
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
-        self._check_file()
-
-    def _check_file(self) -> None:
-        """What is on disk is sound, as `posthouse check` sees it."""
-        for state in self.log.mailboxes.values():
-            if state.mailbox_id not in self.log.bots and tuple(state.mailbox_id.split("/")) not in self.log.groups:
-                raise Violation(f"the mailbox {state.mailbox_id} is on disk, and nobody has it")
-            furthest = max([state.position, *state.floors.values()])
-            if furthest > self.log.last_seq:
-                raise Violation(f"{self.key(state.mailbox_id)} is at {furthest}, beyond the end of the log")
-            for item in state.unsettled:
-                if item.seq not in self.log.messages:
-                    raise Violation(f"{self.key(state.mailbox_id)} owes {item.seq} on disk, and it is not there")
-        for mailbox_id, seq in self.log.dead_letters:
-            if seq not in self.log.messages:
-                raise Violation(f"{seq} is a dead letter of {self.key(mailbox_id)}, and it is not there")
+        for interest in changed_by_patterns(self.log, self.interests, self.name):
+            self._note_subscription(interest, interest.start_seq or 0)
+        for fault in () if self._is_operated else left_out(self.log):
+            raise Violation(fault)
+        for fault in file_faults(self.log, self.key):
+            raise Violation(fault)
 
     def _note_subscription(self, change: AddSubscription, start_seq: int) -> None:
         bot = self.name(change.bot_id)
@@ -253,8 +254,9 @@ class Promises:
         self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
-        """Tell whether a subscription is on disk."""
-        return any((self.name(id), name) == (bot, channel) for id, name in self.log.subscriptions)
+        """Tell whether a subscription by name is on disk."""
+        stands = (each for each in self.log.subscriptions.values() if each.pattern is None)
+        return any((self.name(each.bot_id), each.channel) == (bot, channel) for each in stands)
 
     def note_removal(self, id: str, value: dict[str, Any]) -> None:
         """An operator was told what was removed: the same for each repetition."""
@@ -384,7 +386,8 @@ class Promises:
             self._check_memory(mailbox)
             for fault in placement_faults(mailbox):
                 raise Violation(f"{mailbox}: {fault}")
-            self._check_backlog(mailbox)
+            for fault in backlog_faults(mailbox, self.log):
+                raise Violation(fault)
             if mailbox.timed and mailbox not in core.dispatch._timed:
                 raise Violation(f"{mailbox} has deadlines, and nobody looks at them")
         if core.last_seq > self.log.last_seq:
@@ -396,26 +399,6 @@ class Promises:
             raise Violation(f"{mailbox} keeps {waiting} messages in memory")
         if not mailbox.sessions and (waiting or any(item.envelope for _, item in mailbox.outstanding.items())):
             raise Violation(f"{mailbox} is away and keeps messages in memory")
-
-    def _check_backlog(self, mailbox: Mailbox) -> None:
-        if mailbox.group is not None or not mailbox.backlog.known:
-            return
-        handed_out = mailbox.sources.handed_out(None)
-        early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
-        waiting = Counter(
-            self._counted(message.sender_bot_id)
-            for message in self.log.messages.values()
-            if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
-        )
-        counted, theirs = mailbox.backlog._waiting, Counter[str]()
-        for sender, count in counted._of.items():
-            theirs[self._counted(sender)] += count
-        if (counted.total, theirs) != (waiting.total(), waiting):
-            raise Violation(f"{mailbox} counts {counted._of} waiting messages, and there are {waiting}")
-
-    def _counted(self, sender_bot_id: str) -> str:
-        """Give by whose id a message is counted: those of removed bots together."""
-        return sender_bot_id if sender_bot_id in {*self.log.bots, WORKER_ID} else ""
 
     def _check_removed(self, seqs: Iterable[int]) -> None:
         if self.settings.retention.remove_undelivered:
@@ -443,6 +426,10 @@ class Promises:
         for key, seq in self._revived:
             if "/" not in key and not self._is_dead(key, seq) and not self._is_taken_out(key, seq):
                 raise Violation(f"the dead letter {seq} of {key} was tried again and never delivered")
+        for fault in left_out(self.log):
+            raise Violation(fault)
+        if gone := self.patterns - {(self.name(bot_id), pattern) for bot_id, pattern in self.log.patterns}:
+            raise Violation(f"the subscriptions to patterns {gone} were acknowledged and are gone")
         stands = {(self.name(s.bot_id), s.channel): s for s in self.log.subscriptions.values()}
         for (bot, channel), subscription in self.subscribed.items():
             found = stands.get((bot, channel))
@@ -483,7 +470,8 @@ class Promises:
             recipient = self.log.bots.get(stored.recipient_bot_id or "")
             return [] if recipient is None else [recipient.name]
         owed: dict[str, None] = {}
-        for (bot, name), subscription in self.subscribed.items():
+        brought = {(self.name(each.bot_id), channel): each for each in owed_by_patterns(self.log, channel)}
+        for (bot, name), subscription in (brought | self.subscribed).items():
             if name != channel or subscription.start_seq >= stored.seq:
                 continue
             if stored.seq in self.log.removed and stored.seq <= self._since[bot, name]:

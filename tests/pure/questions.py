@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.core.core import Core
-from bus.core.effects import Count, Effect, Locate, Moment, Read, Survey
+from bus.core.effects import Count, Effect, Locate, LookUp, Moment, Read, Survey
 from bus.model.repository import SurveyRequest
 
 from .fake_log import FakeLog
 
 __all__ = ["Question", "given", "looked_up"]
 
-Question = Read | Count | Survey | Locate
+Question = Read | Count | LookUp | Survey | Locate
 """What the core asks of the disk."""
 
 
@@ -24,6 +24,8 @@ def looked_up(log: FakeLog, question: Question) -> Any:
             return log.read_page(request)
         case Count(request):
             return log.backlog(request)
+        case LookUp(change):
+            return log.look(change)
         case Survey(SurveyRequest() as survey):
             return log.survey(survey)
         case Locate():
@@ -37,6 +39,8 @@ def given(core: Core, question: Question, answer: Any, moment: Moment) -> Sequen
             return core.page_read(request, answer, moment)
         case Count():
             return core.counted(question, answer, moment)
+        case LookUp(change):
+            return core.looked_up(change, answer, moment)
         case Survey():
             return core.surveyed(answer, moment)
         case Locate():

@@ -7,11 +7,12 @@ import msgspec
 from bus.model.records import EVENTS_CHANNEL
 from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
 
-__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "settings_of"]
+__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "patterns_of", "settings_of"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
 GROUPS = ["team", "crew"]
+PATTERNS = ["*", "work.*", "**"]
 EVENTS = EventSettings(age_seconds=30.0, messages_max=10)
 
 # Small enough that every bound is reached all the time.
@@ -65,4 +66,11 @@ def settings_of(seed: int) -> Settings:
 
 def channels_of(seed: int) -> list[str]:
     """Return what bots of a world subscribe to, and publish on if they may."""
+    if patterns_of(seed):
+        return [*CHANNELS, *(f"work.{number}" for number in range(12)), "work.eu.1", "work.eu.2"]
     return [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS
+
+
+def patterns_of(seed: int) -> list[str]:
+    """Return the patterns to which bots of a world subscribe as well."""
+    return PATTERNS if seed % 10 == 9 else []

@@ -14,16 +14,16 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import click
 import msgspec
 
 from bus.core.batches import Batch
 from bus.core.core import Core
-from bus.core.effects import Ask, Count, Effect, Locate, Moment, Note, Read, Send, Survey, Tap, unsent
+from bus.core.effects import Ask, Count, Effect, Locate, LookUp, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import AddSubscription, Applied, Subscription, group_mailbox_id
+from bus.model.repository import AddSubscription, Applied, group_mailbox_id
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
     Ack,
@@ -47,10 +47,7 @@ from bus.wire.frames import (
     RemoveFrame,
     RequestFrame,
     RetryDeadLetters,
-    StartAt,
-    Subscribe,
     Term,
-    Unsubscribe,
     Welcome,
 )
 
@@ -61,7 +58,8 @@ from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
 from .promises import Promises, Violation
 from .questions import Question, given, looked_up
-from .simulated_settings import BOTS, GROUPS, channels_of, settings_of
+from .simulated_settings import BOTS, channels_of, patterns_of, settings_of
+from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
 
 __all__ = ["Simulation", "play"]
 
@@ -75,7 +73,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.settings, self.channels = settings_of(seed), channels_of(seed)
+        self.settings, self.channels, self.patterns = settings_of(seed), channels_of(seed), patterns_of(seed)
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0
@@ -124,7 +122,7 @@ class Simulation:
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
-                case Read() | Count() | Survey() | Locate():
+                case Read() | Count() | LookUp() | Survey() | Locate():
                     self.questions.append((effect, None))
                 case Ask():
                     self.keyed.begin(effect)
@@ -133,10 +131,10 @@ class Simulation:
                 case _:
                     raise AssertionError(f"nothing here asks for {effect}")
 
-    def _send(self, connection: Connection, request: RequestFrame) -> None:
+    def send(self, connection: Connection, request: RequestFrame) -> None:
         self._do(self.core.receive(connection.address, request, self._moment()))
 
-    def _number(self) -> int:
+    def number(self) -> int:
         self.requests += 1
         return self.requests
 
@@ -154,8 +152,10 @@ class Simulation:
             (self._settle_some, 12),
             (self._commit_work, 3),
             (self._park_some, 2),
-            (self._subscribe, 4),
-            (self._unsubscribe, 1),
+            (partial(subscribe, self), 4),
+            (partial(unsubscribe, self), 1),
+            (partial(subscribe_to_pattern, self), 2 if self.patterns else 0),
+            (partial(unsubscribe_from_pattern, self), 1 if self.patterns else 0),
             (self._take_batch, 10),
             (self._commit, 10),
             (self._look, 6),
@@ -177,7 +177,7 @@ class Simulation:
         self.promises.check(self.core)
         self.keyed.passed()
 
-    def _pick(self, *, welcomed: bool = True) -> Connection | None:
+    def pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
         return self.random.choice(found) if found else None
 
@@ -189,7 +189,7 @@ class Simulation:
     def _hello(self, bot: str, credit: int, client: Connection | None = None) -> Connection:
         connection = Connection(self._new_id().encode(), bot, self._new_id())
         self.connections[connection.address] = connection
-        hello = Hello(request=self._number(), protocol=1, bot=bot, max_in_flight=credit, token=connection.token)
+        hello = Hello(request=self.number(), protocol=1, bot=bot, max_in_flight=credit, token=connection.token)
         if client is not None:
             connection.token, connection.unsettled = client.token, client.unsettled
             connection.groups, acking = client.groups, list(client.acking.values())
@@ -199,12 +199,12 @@ class Simulation:
             groups = connection.held_groups([*holds, *parked])
             hello = msgspec.structs.replace(hello, token=client.token, held_groups=groups, **known)
             connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
-        self._send(connection, hello)
+        self.send(connection, hello)
         return connection
 
     def _break(self) -> None:
         """Break a connection: what is on its way there is lost, and the worker does not know."""
-        connection = self._pick()
+        connection = self.pick()
         if connection is not None:
             del self.connections[connection.address]
             self.away = [*self.away[-7:], connection]
@@ -216,7 +216,7 @@ class Simulation:
             self._hello(client.bot, self.random.choice([0, 1, 2, 5, 5]), client)
 
     def _publish(self) -> None:
-        connection = self._pick()
+        connection = self.pick()
         if connection is None or self.core.full:
             return
         messages: list[Publication] = []
@@ -234,9 +234,9 @@ class Simulation:
             else:
                 publication = any_publication(self)
             messages.append(self.promises.note_sent(publication))
-        number = self._number()
+        number = self.number()
         self.pending_publishes[connection.address, number] = messages
-        self._send(connection, Publish(request=number, messages=messages))
+        self.send(connection, Publish(request=number, messages=messages))
 
     def _read_frame(self) -> None:
         waiting = [connection for connection in self.connections.values() if connection.inbox]
@@ -275,40 +275,40 @@ class Simulation:
 
     def _settle_some(self) -> None:
         holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
-        connection = self.random.choice(holding) if holding and self.random.random() < 0.5 else self._pick()
+        connection = self.random.choice(holding) if holding and self.random.random() < 0.5 else self.pick()
         if connection is None or not connection.unsettled:
             return
         count = self.random.randint(1, len(connection.unsettled))
         seqs = self.random.sample(connection.unsettled, count)
-        number = self._number() if self.random.random() < 0.4 else None
+        number = self.number() if self.random.random() < 0.4 else None
         how = self.random.choices(["ack", "nak", "release", "term", "extend", "forget"], [10, 3, 2, 1, 1, 1])[0]
         if how != "extend":
             connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
         if how == "ack":
             if number is None:
-                self._send(connection, Ack(seqs=seqs))
+                self.send(connection, Ack(seqs=seqs))
             else:
                 self._ack(connection, self.promises.confirming((self._key(connection, seq), seq) for seq in seqs))
         elif how in ("nak", "release"):
             delay = self.random.choice([None, 0.0, 1.0])
-            self._send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
+            self.send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
         elif how == "term":
-            self._send(connection, Term(seqs=seqs, reason="no", request=number))
+            self.send(connection, Term(seqs=seqs, reason="no", request=number))
         elif how == "extend":
             connection.parked.difference_update(seqs)
-            self._send(connection, Extend(seqs=seqs, request=number))
+            self.send(connection, Extend(seqs=seqs, request=number))
 
     def _park_some(self) -> None:
         """Let runs wait that messages began: nobody is at work on these messages."""
-        connection = self._pick()
+        connection = self.pick()
         if connection is not None and connection.unsettled:
             seqs = self.random.sample(connection.unsettled, self.random.randint(1, len(connection.unsettled)))
             connection.parked.update(seqs)
-            self._send(connection, Park(seqs=seqs))
+            self.send(connection, Park(seqs=seqs))
 
     def _ack(self, connection: Connection, delivered: dict[tuple[str, int], int]) -> None:
         """Ack with confirmation: what the answer does not name must never come again."""
-        number = self._number()
+        number = self.number()
         connection.acking[number] = delivered
 
         def answered(value: Any) -> None:
@@ -321,18 +321,18 @@ class Simulation:
                 )
 
         connection.answers[number] = answered
-        self._send(connection, Ack(seqs=[seq for _, seq in delivered], request=number))
+        self.send(connection, Ack(seqs=[seq for _, seq in delivered], request=number))
 
     def _commit_work(self) -> None:
         """Let a bot send on and settle what drove it in one transaction; now and then the same again."""
-        connection = self._pick()
+        connection = self.pick()
         if connection is None or self.core.full:
             return
         if self.commits and self.random.random() < 0.3:
             commit, owner = self.random.choice(list(self.commits.values()))
             if owner != connection.bot_id:
                 return
-            commit = msgspec.structs.replace(commit, request=self._number())
+            commit = msgspec.structs.replace(commit, request=self.number())
         else:
             session = self.core.sessions.get(connection.address)
             held = [seq for seq in connection.unsettled if session is not None and seq in session.in_flight]
@@ -341,7 +341,7 @@ class Simulation:
             count = self.random.choice([0, 1, 2])
             messages = [self.promises.note_sent(any_publication(self)) for _ in range(count)]
             values = self.keyed.values_of_commit()
-            commit = Commit(request=self._number(), id=self._new_id(), messages=messages, acks=acks, values=values)
+            commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot_id)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
@@ -356,50 +356,12 @@ class Simulation:
                 self.promises.note_acknowledged(connection.bot_id, publication, seq, scheduled=seq is None)
 
         connection.answers[commit.request] = answered
-        self._send(connection, commit)
+        self.send(connection, commit)
 
     def _key(self, connection: Connection, seq: int) -> str:
         """Give the key of the mailbox that a delivery came from."""
         group, channel = connection.groups[seq], self.promises.written[seq].recipient_channel
         return connection.bot if group is None else group_mailbox_id(channel or "", group)
-
-    def _subscribe(self) -> None:
-        connection = self._pick()
-        if connection is None:
-            return
-        channel = self.random.choice(self.channels)
-        seq = self.random.randint(1, self.log.last_seq + self.random.choice([3, 3, 100]))
-        starts: list[Literal["new", "all"] | StartAt] = ["new", "new", "all", StartAt(seq=seq)]
-        start = self.random.choice(starts)
-        echo = self.random.random() < 0.3
-        group = self.random.choice([None, None, *GROUPS]) if channel != "idle" else None
-        number = self._number()
-        key = (connection.bot, channel)
-        wish = self.wishes.get(key, 0)
-        retained = self.keyed.is_one and self.random.random() < 0.5
-
-        def answered(value: Any) -> None:
-            if value is not None and retained and value["created"] and start == "new" and group is None:
-                told = value.get("retained")
-                seq = None if told is None else told["seq"]
-                self.keyed.promises.check_subscribed(channel, value["start_seq"], seq)
-            stands = connection.bot_id in self.log.bots and self.promises.is_subscribed(*key)
-            if value is not None and self.wishes.get(key, 0) == wish and stands:
-                start_seq = value["start_seq"]
-                self.promises.subscribed[key] = Subscription(*key, "", start_seq, echo, value.get("group"))
-
-        connection.answers[number] = answered
-        request = Subscribe(request=number, channel=channel, start=start, echo=echo, group=group, retained=retained)
-        self._send(connection, request)
-
-    def _unsubscribe(self) -> None:
-        connection = self._pick()
-        if connection is not None:
-            channel = self.random.choice(self.channels)
-            key = (connection.bot, channel)
-            self.wishes[key] = self.wishes.get(key, 0) + 1
-            self.promises.subscribed.pop(key, None)
-            self._send(connection, Unsubscribe(request=self._number(), channel=channel))
 
     def _take_batch(self) -> None:
         if self.batch is None and self.core.has_batch(self._moment()):
@@ -454,7 +416,7 @@ class Simulation:
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
             if self.random.random() < 0.9:
-                self._send(connection, Ping())
+                self.send(connection, Ping())
         if self.random.random() < 0.1:
             self.now += 10.0  # the worker itself stood still
         for _ in range(self.random.choice([1, 1, 3, 8])):
@@ -462,53 +424,53 @@ class Simulation:
             self._do(self.core.tick(self._moment()))
 
     def _leave(self) -> None:
-        connection = self._pick(welcomed=False)
+        connection = self.pick(welcomed=False)
         if connection is None:
             return
         if connection.welcomed and self.random.random() < 0.5:
-            self._send(connection, Goodbye(request=self._number()))
+            self.send(connection, Goodbye(request=self.number()))
         del self.connections[connection.address]
 
     def _change_credit(self) -> None:
-        connection = self._pick()
+        connection = self.pick()
         if connection is not None:
             credit = self.random.choice([0, 1, 3, 5])
-            self._send(connection, Credit(max_in_flight=credit))
+            self.send(connection, Credit(max_in_flight=credit))
 
     def _retry(self) -> None:
-        connection = self._pick()
+        connection = self.pick()
         dead = list(self.log.dead_letters)
         if connection is None or not dead:
             return
         mailbox_id, seq = self.random.choice(dead)
         key = self.promises.key(mailbox_id)
         self.promises.note_retry(key, seq)
-        number = self._number()
+        number = self.number()
 
         def answered(value: Any) -> None:
             if value is not None and value["retried"]:
                 self.promises.note_retried(key, seq)
 
         connection.answers[number] = answered
-        self._send(connection, RetryDeadLetters(request=number, bot=key, seqs=[seq]))
+        self.send(connection, RetryDeadLetters(request=number, bot=key, seqs=[seq]))
 
     def _erase(self) -> None:
         """Let an operator erase messages, mostly recent ones, and some that are not due yet."""
-        connection = self._pick()
+        connection = self.pick()
         if connection is None or not self.log.messages:
             return
         erase = any_erasure(self.random, self.log)
-        self._send(connection, msgspec.structs.replace(erase, request=self._number(), id=self._new_id()))
+        self.send(connection, msgspec.structs.replace(erase, request=self.number(), id=self._new_id()))
 
     def _remove(self) -> None:
         """Let an operator remove something; now and then the same again."""
-        connection = self._pick()
+        connection = self.pick()
         if connection is None or not self.log.bots:
             return
         if self.removals and self.random.random() < 0.3:
-            frame = msgspec.structs.replace(self.random.choice(self.removals), request=self._number())
+            frame = msgspec.structs.replace(self.random.choice(self.removals), request=self.number())
         else:
-            frame = any_removal(self.random, self.promises, request=self._number(), id=self._new_id())
+            frame = any_removal(self.random, self.promises, request=self.number(), id=self._new_id())
             self.removals = [*self.removals[-7:], frame]
 
         def answered(value: Any) -> None:
@@ -516,7 +478,7 @@ class Simulation:
                 self.promises.note_removal(frame.id, value)
 
         connection.answers[frame.request] = answered
-        self._send(connection, frame)
+        self.send(connection, frame)
 
     def _crash(self) -> None:
         if self.random.random() < 0.3:
@@ -555,7 +517,7 @@ class Simulation:
         self._drain_disk()
         for connection in list(self.connections.values()):
             if connection.welcomed:
-                self._send(connection, Goodbye(request=self._number()))
+                self.send(connection, Goodbye(request=self.number()))
             del self.connections[connection.address]
         homes = [self._hello(name, 5) for name in BOTS]
         for _ in range(10_000):
@@ -586,14 +548,14 @@ class Simulation:
                 self._take(connection, connection.inbox.pop(0))
             if connection.unsettled:
                 seqs, connection.unsettled = connection.unsettled, []
-                self._send(connection, Ack(seqs=seqs))
+                self.send(connection, Ack(seqs=seqs))
         self._drain_disk()
 
     def _beat(self, homes: Sequence[Connection]) -> None:
         """Let half a second pass."""
         self.now += 0.5
         for connection in homes:
-            self._send(connection, Ping())
+            self.send(connection, Ping())
         self._do(self.core.tick(self._moment()))
 
     def _is_all_done(self) -> bool:

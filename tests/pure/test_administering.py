@@ -100,7 +100,7 @@ def test_who_may_discard_and_purge(worker: RuledWorker) -> None:
     def code(bot: str, what: Removable) -> str | None:
         frame = RemoveFrame(request=4, id=worker.new_id(), what=what)
         said = worker.say(bot.encode(), frame)
-        said += worker.commit() if worker.core.has_batch(worker.moment) else []
+        said += worker.commit() if worker.looking else []
         return next((frame["code"] for frame in said if frame["op"] == "error"), None)
 
     for bot, discards, others in (

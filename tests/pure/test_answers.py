@@ -163,6 +163,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     "start_seq": 4,
                     "echo": False,
                     "group": None,
+                    "pattern": None,
                 }
             ]
         },
@@ -227,6 +228,25 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     ),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True}),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": False, "group": "team"}),
+    (answers.SubscriptionStart, {"channel": "orders.*", "start_seq": 4, "created": True, "channels": 2}),
+    (
+        answers.SubscriptionList,
+        {
+            "subscriptions": [],
+            "patterns": [
+                {
+                    "bot_id": BOT["id"],
+                    "bot": "ann",
+                    "pattern": "orders.*",
+                    "subscribed_at": "2026-01-01T00:00:00.000000Z",
+                    "start_seq": 4,
+                    "echo": False,
+                    "group": "team",
+                    "channels": 2,
+                }
+            ],
+        },
+    ),
     (answers.SubscriptionStart, {"channel": "news", "start_seq": 4, "created": True, "retained": MESSAGE}),
     (answers.SubscriptionEnd, {"removed": True}),
     (answers.CommitAnswer, {"seqs": [57, None]}),

@@ -8,6 +8,7 @@ import pytest
 
 from bus.core.batches import Batch
 from bus.model.keys import Key
+from bus.settings import Limits, Settings
 from bus.wire.frames import (
     Ack,
     Code,
@@ -15,6 +16,7 @@ from bus.wire.frames import (
     Goodbye,
     Hello,
     Nak,
+    Refusal,
     RemoveFrame,
     RetryDeadLetters,
     Subscribe,
@@ -129,6 +131,40 @@ def test_removals_with_one_id_follow_each_other() -> None:
     assert told == [(4, {"waiting": 2}, False), (5, {"waiting": 2}, True), (6, {"waiting": 2}, True)]
 
 
+def test_others_write_while_a_removal_is_looked_up() -> None:
+    worker = with_backlog(2)
+    worker.say(b"s", remove(MailboxOf("b")))
+    assert worker.core.take_batch(worker.moment) is None, "nothing is written for it yet"
+    looked = worker.look()
+    worker.say(b"s", published(ToBot(bot="b")))
+    assert "published" in {frame["op"] for frame in worker.commit()}
+    worker.found(looked)
+    assert [value["counts"] for value in answers(worker.commit())] == [{"waiting": 3}]
+
+
+def test_what_cannot_be_looked_up_is_refused_and_can_be_repeated() -> None:
+    worker = with_backlog(1)
+    worker.say(b"s", remove(MailboxOf("b")))
+    refusal = Refusal(Code.INTERNAL, "the worker could not look this up; see its log")
+    [error] = worker.do(worker.core.looked_up(worker.looking.pop(), refusal, worker.moment))
+    assert (error["op"], error["code"], error["request"]) == ("error", "internal", 4)
+    worker.say(b"s", remove(MailboxOf("b"), request=5))
+    worker.commit()
+    assert [value["counts"] for value in answers(worker.commit())] == [{"waiting": 1}]
+
+
+def test_a_bot_has_no_more_removals_in_progress_than_questions() -> None:
+    worker = Worker(Settings(limits=Limits(queries_per_bot_max=2)))
+    for bot in "sb":
+        worker.hello(bot, max_in_flight=0)
+    said = [worker.say(b"s", remove(MailboxOf("b"), id=id, request=id)) for id in (1, 2, 3)]
+    assert [[frame["code"] for frame in frames] for frames in said] == [[], [], ["busy"]]
+    assert worker.say(b"b", remove(MailboxOf("b"), id=4)) == []
+    while worker.looking or worker.core.has_batch(worker.moment):
+        worker.commit()
+    assert worker.say(b"s", remove(MailboxOf("b"), id=3)) == []
+
+
 def test_what_is_discarded_is_not_retried_and_the_other_way_round() -> None:
     worker = with_backlog(1)
     worker.say(b"b", Term(seqs=[1]))
@@ -175,11 +211,9 @@ def test_what_was_sent_before_a_bot_is_removed_is_in_its_way() -> None:
     worker.say(b"b", Goodbye(request=3))
     worker.settle(1)
     worker.say(b"s", remove(BotOf("b")))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    looked = worker.look()
     worker.say(b"s", published(ToBot(bot="b")))
-    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
-    said = worker.settle(1)
+    said = worker.found(looked) + worker.settle(1)
     assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
     assert "b" in worker.core.directory.names
 
@@ -191,11 +225,9 @@ def test_what_was_published_before_a_group_is_removed_is_in_its_way() -> None:
     worker.say(b"b", Unsubscribe(request=6, channel="work"))
     worker.settle(2)
     worker.say(b"s", remove(GroupOf("work", "team")))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    looked = worker.look()
     worker.say(b"s", published(ToChannel(name="work")))
-    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
-    said = worker.settle(2)
+    said = worker.found(looked) + worker.settle(2)
     assert [frame.get("details") for frame in said if frame["op"] == "error"] == [{"waiting": 1}]
 
 
@@ -311,11 +343,9 @@ def test_a_subscription_of_a_bot_that_is_removed_meanwhile_is_not_ended() -> Non
     worker.say(b"b", Goodbye(request=6))
     worker.commit()
     worker.say(b"s", remove(BotOf("b"), force=True))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    looked = worker.look()
     worker.say(b"s", remove(SubscriptionOf("b", "work"), id=2, request=5))
-    said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
-    said += worker.settle(3)
+    said = worker.found(looked) + worker.settle(3)
     assert [value["kind"] for value in answers(said)] == ["bot"]
     assert [(frame["request"], frame["code"]) for frame in said if frame["op"] == "error"] == [(5, "busy")]
 

@@ -21,7 +21,7 @@ from bus.model.events import (
     WorkerServing,
     read_event,
 )
-from bus.model.records import EVENTS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
+from bus.model.records import EVENTS_CHANNEL, RUNS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
 from bus.model.repository import AddChannel, AddDeadLetters
 from bus.settings import Delivery, EventSettings, Limits, RetentionSettings, Settings
 from bus.wire.frames import (
@@ -137,6 +137,15 @@ def test_a_listener_at_the_tap_is_told(closed: bool) -> None:
     assert worker.log.channels[EVENTS_CHANNEL].created_by_bot_id == WORKER_ID
 
 
+def test_events_of_runs_are_not_written_for_a_listener_who_does_not_hear_them() -> None:
+    worker = Worker()
+    audience, tapping = worker.core.audience, worker.core.dispatch.tapping
+    worker.core.tap_topic(channel_topic(RUNS_CHANNEL), worker.moment, wanted=True)
+    assert audience.wants(RUNS_CHANNEL)
+    tapping.closed = frozenset({RUNS_CHANNEL})
+    assert not audience.wants(RUNS_CHANNEL)
+
+
 @pytest.mark.parametrize(("publish", "count"), [("never", 0), ("always", 1)])
 def test_the_configuration_turns_them_off_and_on(publish: Any, count: int) -> None:
     worker = Worker(Settings(events=EventSettings(publish=publish)))
@@ -180,7 +189,7 @@ def test_its_subscribers_did_not_create_it() -> None:
     worker.hello("eve")
     live(worker, 1)
     assert [type(event) for event in told(worker)] == [SessionOpened]
-    assert worker.core.audience.warning is None
+    assert worker.core.audience.warnings == []
 
 
 def test_a_channel_that_a_bot_has_stays_its_own() -> None:
@@ -195,8 +204,7 @@ def test_a_channel_that_a_bot_has_stays_its_own() -> None:
     said = worker.say(b"ann", published(*[ToChannel(EVENTS_CHANNEL)] * 3)) + live(worker, 30)
     assert [message["sender_bot_name"] for message in delivered(said)] == ["ann"] * 3
     assert len(worker.log.messages) == 3, "no limit of events is for its messages"
-    warning = worker.core.audience.warning
-    assert warning is not None
+    [warning] = worker.core.audience.warnings
     assert "bot 'ann'" in warning
     assert "no events" in warning
 
@@ -218,7 +226,7 @@ def test_a_bots_channel_of_that_name_is_removed_and_the_next_start_has_the_worke
     worker.hello("ann", max_in_flight=100)
     live(worker, 20)
     assert worker.log.channels[EVENTS_CHANNEL].created_by_bot_id == WORKER_ID
-    assert worker.core.audience.warning is None
+    assert worker.core.audience.warnings == []
 
 
 @pytest.mark.parametrize("channel", WORKER_CHANNELS)

@@ -19,6 +19,7 @@ from bus.core.dispatch import Dispatch
 from bus.core.events import Events
 from bus.core.keyed_sweeping import KeyedSweeping
 from bus.core.keyed_watching import KeyedWatching
+from bus.core.matching import Matching
 from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
 from bus.mailbox.backlog import Backlog
@@ -261,6 +262,11 @@ def tells_of_dead_letters_later(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Events, "_of_dead_letters", lambda self, buried, timestamp: [])
 
 
+def misses_a_new_channel(patch: pytest.MonkeyPatch) -> None:
+    """A batch that creates a channel, and subscribes nobody to it whose pattern matches."""
+    patch.setattr(Matching, "_meet", lambda self, channels: [])
+
+
 def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
     """A keyed store whose watchers are told of nothing."""
     patch.setattr(KeyedWatching, "changed", lambda self, stores: None)
@@ -324,9 +330,9 @@ FAULTS: dict[Fault, int] = {
     forgets_to_enter_what_was_released: 0,
     removes_what_is_owed: 4,
     removes_what_is_held: 1,
-    hands_out_what_is_being_removed: 176,
+    hands_out_what_is_being_removed: 14,
     forgets_a_retry_of_a_channel_that_was_left: 35,
-    lies_beyond_the_end: 24,
+    lies_beyond_the_end: 50,
     tells_nobody_of_a_gap: 5,
     counts_only_what_comes: 0,
     repeats_replies_that_came_early: 4,
@@ -343,6 +349,7 @@ FAULTS: dict[Fault, int] = {
     delivers_what_was_erased: 2,
     tells_nobody_of_what_was_erased: 2,
     tells_of_dead_letters_later: 8,
+    misses_a_new_channel: 19,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from bus.core.core import Core
-from bus.core.effects import Count, Effect, Locate, Moment, Read, Send, Survey
+from bus.core.effects import Count, Effect, Locate, LookUp, Moment, Read, Send, Survey
 from bus.model.records import timestamp
-from bus.model.repository import RunSurvey, SurveyRequest
+from bus.model.repository import Looked, Remove, RunSurvey, SurveyRequest
 from bus.settings import Delivery, Settings
 from bus.wire.frames import Hello, Publication, Publish, ToBot, ToChannel
 
@@ -37,13 +37,15 @@ _ids = itertools.count(10**6)
 
 
 class Worker:
-    """See the module. The disk answers when `commit` is called, and reads at once."""
+    """See the module. The disk answers when `commit` is called, and reads at once, but for removals."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.log = FakeLog()
         self.now = 100.0
         self.ids = 0
         self.settings = settings or Settings()
+        self.looking: list[Remove] = []
+        """Removals that are looked up."""
         self.core = self.start()
 
     def start(self) -> Core:
@@ -51,6 +53,7 @@ class Worker:
 
     def restart(self) -> None:
         """Kill the worker: what was not committed is gone."""
+        self.looking.clear()
         self.core = self.start()
 
     def new_id(self) -> str:
@@ -66,8 +69,21 @@ class Worker:
 
     def commit(self, *, flush: bool = False) -> list[dict[str, Any]]:
         batch = self.core.take_batch(self.moment, flush=flush)
-        assert batch is not None
-        return self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
+        looked = self.look()
+        assert batch is not None or looked
+        said: list[dict[str, Any]] = []
+        if batch is not None:
+            said += self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
+        return said + self.found(looked)
+
+    def look(self) -> list[tuple[Remove, Looked]]:
+        """Look up what is to be removed."""
+        looking, self.looking = self.looking, []
+        return [(change, self.log.look(change)) for change in looking]
+
+    def found(self, looked: Sequence[tuple[Remove, Looked]]) -> list[dict[str, Any]]:
+        """Tell the core what was found."""
+        return [frame for each in looked for frame in self.do(self.core.looked_up(*each, self.moment))]
 
     def do(self, effects: Sequence[Effect]) -> list[dict[str, Any]]:
         """Read what is to be read, and give what was sent."""
@@ -82,6 +98,8 @@ class Worker:
                     said += self.do(self.core.surveyed(self.log.survey_runs(survey), self.moment))
                 case Survey(SurveyRequest() as request):
                     said += self.do(self.core.surveyed(self.log.survey(request), self.moment))
+                case LookUp(change):
+                    self.looking.append(change)
                 case Locate():
                     said += self.do(self.core.located(effect, self.log.locate(effect.seqs), self.moment))
                 case _:
@@ -102,7 +120,7 @@ class Worker:
     def settle(self, seconds: float) -> list[dict[str, Any]]:
         """Let time pass, and the disk answer whatever comes of it."""
         said = self.tick(seconds)
-        while self.core.has_batch(self.moment):
+        while self.core.has_batch(self.moment) or self.looking:
             said += self.commit()
         return said
 

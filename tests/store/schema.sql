@@ -79,9 +79,21 @@ CREATE TABLE bot_subscriptions (
     echo          INTEGER NOT NULL DEFAULT 0 CHECK (echo IN (0, 1)),
     group_name    TEXT,
     checksum      INTEGER,
+    pattern       TEXT,
     PRIMARY KEY (bot_id, channel_name)
 ) WITHOUT ROWID;
 CREATE INDEX idx_bot_subscriptions_channel ON bot_subscriptions (channel_name);
+
+CREATE TABLE bot_patterns (
+    bot_id        TEXT NOT NULL,
+    pattern       TEXT NOT NULL,
+    subscribed_at TEXT NOT NULL,
+    start_seq     INTEGER NOT NULL,
+    echo          INTEGER NOT NULL CHECK (echo IN (0, 1)),
+    group_name    TEXT,
+    checksum      INTEGER NOT NULL,
+    PRIMARY KEY (bot_id, pattern)
+) WITHOUT ROWID;
 
 CREATE TABLE channel_groups (
     channel_name TEXT NOT NULL REFERENCES bot_channels (name) ON DELETE CASCADE,

@@ -18,8 +18,8 @@ HOLDABLE = [*set(RunStatus) - {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.
 
 
 async def test_a_bot_is_removed_without_reading_runs_that_have_ended(store: Store, path: Path) -> None:
-    sql = removals._KEPT_OF_BOT["runs"]
+    sql = removals._PARTS["runs of bot"]
     assert all(f"'{status}'" in sql for status in HOLDABLE)
     with closing(sqlite3.connect(path)) as connection:
-        [step] = connection.execute(f"EXPLAIN QUERY PLAN SELECT COUNT(*) {sql}", ("b",)).fetchall()
+        [step] = connection.execute(f"EXPLAIN QUERY PLAN SELECT COUNT(*) FROM {sql}", ("b",)).fetchall()
     assert step[3].startswith("SEARCH workflow_runs USING INDEX"), step

@@ -34,7 +34,7 @@ MESSAGES = 1500
 
 
 _LATER = (
-    "house_move", "keyed_values", "keys", "removals", "security_events", "workflow_cancellations",
+    "bot_patterns", "house_move", "keyed_values", "keys", "removals", "security_events", "workflow_cancellations",
     "workflow_run_attributes", "workflow_schedules", "workflow_signals",
 )  # fmt: skip
 """Tables that are later than this migration."""
@@ -53,9 +53,10 @@ def rows(path: Path) -> dict[str, list[Any]]:
 
 
 def _as_before(row: sqlite3.Row) -> dict[str, Any]:
-    """Return a row without the columns that this migration and later ones add, which are 0 in each."""
+    """Return a row without the columns that this migration and later ones add, which have their defaults."""
     values = dict(row)
     assert {values.pop("copied", 0), values.pop("tainted", 0)} == {0}
+    assert values.pop("pattern", None) is None
     return values
 
 

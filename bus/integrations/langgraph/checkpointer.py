@@ -1,7 +1,7 @@
 """LangGraph's checkpoints in a keyed store of the worker.
 
-Owns what is written and read for each method of a checkpointer; `rows` has how it is kept. A checkpoint is one
-write, after the pieces of its large values, so that one that is there is whole.
+Owns what is written and read for each method of a checkpointer; `rows` has how it is kept. A checkpoint is written
+together with the pieces of its values, or after those that are too large for that: one that is there is whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,6 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    PendingWrite,
     get_checkpoint_id,
     get_checkpoint_metadata,
     writes_sort_key,
@@ -30,8 +29,10 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ...bot import Bot
+from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
-from ..bot_loop import BotLoop, BotOpening
+from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from .listing import Listing
 from .rows import (
     FORMAT,
     CheckpointRow,
@@ -50,8 +51,8 @@ __all__ = ["Checkpointer"]
 
 _STORE = "langgraph"
 
-_PAGE_ROWS = 50
-"""Checkpoints of a list that are read at once, each with its values."""
+_COMMITTED_BYTES_MAX = 512 * 1024
+"""Of pieces that are put in one transaction with their row: they fit into a frame."""
 
 _REMEMBERED_MAX = 1000
 """Namespaces of threads whose last checkpoint is remembered, so that the next one need not read it."""
@@ -80,6 +81,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self._threads = KeptThreads(self.kv)
         self._last: OrderedDict[tuple[str, str], CheckpointRow] = OrderedDict()
         """The last checkpoints that were put or read, of each namespace of a thread."""
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<Checkpointer {self.kv!r}>"
@@ -124,7 +126,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         `filter` has values that are to be in their metadata, and is applied here: all checkpoints that the config
         names are read, without the values of those that do not match.
         """
-        listing = _Listing(self, config, filter, before, limit)
+        listing = Listing(self, config, filter, before, limit)
         while not listing.is_over:
             yield from self._loop.call(listing.more)
 
@@ -137,7 +139,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Do what `list` does."""
-        listing = _Listing(self, config, filter, before, limit)
+        listing = Listing(self, config, filter, before, limit)
         while not listing.is_over:
             for found in await self._loop.run(listing.more):
                 yield found
@@ -227,58 +229,77 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if row is None:
             return None
         self._remember(row)
-        return await self.tuple_of(row)
+        [found] = await self.tuples_of([row])
+        return found
 
     async def _row(self, thread: str, namespace: str, id: str) -> CheckpointRow | None:
         found = await self.kv.get(checkpoint_key(thread, namespace, id))
         return None if found is None else CheckpointRow.decode(found.value)
 
-    async def tuple_of(self, row: CheckpointRow) -> CheckpointTuple:
-        """Return a checkpoint with its values and writes."""
-        values, writes = await asyncio.gather(
-            self._load(row.thread, row.channels.values()), self._pending(row.thread, row.namespace, row.id)
+    async def tuples_of(self, rows: Sequence[CheckpointRow]) -> Sequence[CheckpointTuple]:
+        """Return checkpoints with their values and writes; what several have in common is read once."""
+        pieces, written = await asyncio.gather(
+            self._read_pieces({digest: row.thread for row in rows for digest in row.pieces()}),
+            self._read_writes(rows),
         )
+        of_writes = {
+            digest: row.thread
+            for row, writes in zip(rows, written, strict=True)
+            for each in writes
+            for digest in each.pieces() - pieces.keys()
+        }
+        pieces |= await self._read_pieces(of_writes)
+        return [self._tuple_of(row, writes, pieces) for row, writes in zip(rows, written, strict=True)]
+
+    async def _read_writes(self, rows: Sequence[CheckpointRow]) -> Sequence[Sequence[WritesRow]]:
+        return await asyncio.gather(*map(self._writes_of, rows))
+
+    async def _writes_of(self, row: CheckpointRow) -> Sequence[WritesRow]:
+        async with self._reads:
+            found = await self.kv.list(writes_key(row.thread, row.namespace, row.id))
+        return [WritesRow.decode(value.value) for value in found]
+
+    async def _read_pieces(self, threads: Mapping[bytes, str]) -> dict[bytes, bytes]:
+        """Return pieces by their digests; each is asked for in a thread that has it."""
+        found = await asyncio.gather(*(self._piece(thread, digest) for digest, thread in threads.items()))
+        return dict(zip(threads, found, strict=True))
+
+    async def _piece(self, thread: str, digest: bytes) -> bytes:
+        async with self._reads:
+            found = await self.kv.get(piece_key(thread, digest))
+        if found is None:
+            what = f"part of a value of thread {thread!r}, which was pruned or deleted while it was at work,"
+            raise NotFound(what, digest.hex())
+        piece: bytes = found.value
+        return piece
+
+    def _tuple_of(
+        self, row: CheckpointRow, written: Sequence[WritesRow], pieces: Mapping[bytes, bytes]
+    ) -> CheckpointTuple:
+        writes = [
+            (writes_sort_key(each.path, each.task, index), channel, kept)
+            for each in written
+            for index, (channel, kept) in each.writes.items()
+        ]
+        writes.sort(key=itemgetter(0))
+
+        def value_of(kept: KeptChannel) -> Any:
+            return self.serde.loads_typed(joined(kept, pieces))
+
         checkpoint: Checkpoint = self.serde.loads_typed(row.checkpoint)
-        checkpoint["channel_values"] = dict(zip(row.channels, values, strict=True))
+        checkpoint["channel_values"] = {channel: value_of(kept) for channel, kept in row.channels.items()}
         return CheckpointTuple(
             config=_config(row.thread, row.namespace, row.id),
             checkpoint=checkpoint,
             metadata=self.metadata_of(row),
             parent_config=None if row.parent is None else _config(row.thread, row.namespace, row.parent),
-            pending_writes=list(writes),
+            pending_writes=[(place[1], channel, value_of(kept)) for place, channel, kept in writes],
         )
 
     def metadata_of(self, row: CheckpointRow) -> CheckpointMetadata:
         """Return the metadata of a checkpoint."""
         metadata: CheckpointMetadata = self.serde.loads_typed(row.metadata)
         return metadata
-
-    async def _pending(self, thread: str, namespace: str, id: str) -> Sequence[PendingWrite]:
-        rows = [WritesRow.decode(found.value) for found in await self.kv.list(writes_key(thread, namespace, id))]
-        writes = [
-            (writes_sort_key(row.path, row.task, index), channel, kept)
-            for row in rows
-            for index, (channel, kept) in row.writes.items()
-        ]
-        writes.sort(key=itemgetter(0))
-        values = await self._load(thread, [kept for _, _, kept in writes])
-        return [(place[1], channel, value) for (place, channel, _), value in zip(writes, values, strict=True)]
-
-    async def _load(self, thread: str, channels: Collection[KeptChannel]) -> Sequence[Any]:
-        """Return values, after reading the pieces of all of them at once."""
-        digests = list({digest for kept in channels for digest in kept.pieces})
-        found = await asyncio.gather(*(self._piece(thread, digest) for digest in digests))
-        pieces = dict(zip(digests, found, strict=True))
-        return [self.serde.loads_typed(joined(kept, pieces)) for kept in channels]
-
-    async def _piece(self, thread: str, digest: bytes) -> bytes:
-        found = await self.kv.get(piece_key(thread, digest))
-        if found is None:
-            raise NotFound(
-                f"part of a value of thread {thread!r}, which was deleted while it was at work,", digest.hex()
-            )
-        piece: bytes = found.value
-        return piece
 
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -303,7 +324,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if before is not None:
             for digest in before.pieces():
                 pieces.pop(digest, None)
-        await self._put_pieces(thread, pieces)
         row = CheckpointRow(
             format=FORMAT,
             thread=thread,
@@ -314,7 +334,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             metadata=self.serde.dumps_typed(get_checkpoint_metadata(config, metadata)),
             channels=channels,
         )
-        await self.kv.put(row.key, row.encode())
+        await self._put_whole(thread, pieces, row.key, row.encode())
         self._remember(row)
         return _config(thread, namespace, row.id)
 
@@ -329,8 +349,23 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if len(self._last) > _REMEMBERED_MAX:
             self._last.popitem(last=False)
 
-    async def _put_pieces(self, thread: str, pieces: Mapping[bytes, bytes]) -> None:
-        await asyncio.gather(*(self._put_piece(piece_key(thread, digest), data) for digest, data in pieces.items()))
+    async def _put_whole(
+        self, thread: str, pieces: Mapping[bytes, bytes], key: str, data: bytes, *, expected: int | None = None
+    ) -> None:
+        """Put a row together with the pieces that it needs, of which those without room are put before."""
+        changes = [KeyedChange(store=self.kv.name, key=key, value=data, expected=expected)]
+        room, before = _COMMITTED_BYTES_MAX, []
+        for digest, piece in pieces.items():
+            room -= len(piece)
+            if room >= 0:
+                changes.append(KeyedChange(store=self.kv.name, key=piece_key(thread, digest), value=piece))
+            else:
+                before.append(self._put_piece(piece_key(thread, digest), piece))
+        await asyncio.gather(*before)
+        if len(changes) > 1:
+            await self.bot.workflows.commit(values=changes)
+        else:
+            await self.kv.put(key, data, expected=expected)
 
     async def _put_piece(self, key: str, data: bytes) -> None:
         with suppress(RevisionConflict):  # it is there, and is the same
@@ -345,13 +380,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
             WRITES_IDX_MAP.get(channel, index): (channel, cut(self.serde.dumps_typed(value), pieces))
             for index, (channel, value) in enumerate(writes)
         }
-        await self._put_pieces(thread, pieces)
         key = writes_key(thread, namespace, config["configurable"]["checkpoint_id"], task_id)
         written = WritesRow(task_id, task_path, kept)
         row, expected = written, 0
         while True:
             try:
-                await self.kv.put(key, row.encode(), expected=expected)
+                await self._put_whole(thread, pieces, key, row.encode(), expected=expected)
             except RevisionConflict:
                 found = await self.kv.get(key)
                 if found is None:
@@ -413,53 +447,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
                 deltas = set(self.metadata_of(row).get("counters_since_delta_snapshot") or ())
             deltas -= row.channels.keys()
             row = rows.get(row.parent) if deltas and row.parent is not None else None
-
-
-class _Listing:
-    """A list that is read in portions. `is_over` says that there are no more."""
-
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        config: RunnableConfig | None,
-        filter: dict[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> None:
-        configurable = {} if config is None else config["configurable"]
-        thread, namespace = configurable.get("thread_id"), configurable.get("checkpoint_ns")
-        self._checkpointer = checkpointer
-        self._filter = filter or {}
-        self._id = configurable.get("checkpoint_id")
-        self._before = None if before is None else get_checkpoint_id(before)
-        self._left = limit
-        self._after: str | None = None
-        self._prefix = "c/" if thread is None else thread_prefix("c", str(thread), namespace)
-        if thread is not None and namespace is not None and self._before:
-            self._after = checkpoint_key(str(thread), namespace, self._before)
-        self.is_over = limit is not None and limit <= 0
-
-    async def more(self) -> Sequence[CheckpointTuple]:
-        """Return the next ones."""
-        is_chosen = self._filter or self._id
-        size = _PAGE_ROWS if self._left is None or is_chosen else min(_PAGE_ROWS, self._left)
-        page = await self._checkpointer.kv.list(self._prefix, after=self._after, limit=size)
-        rows = [row for row in (CheckpointRow.decode(value.value) for value in page) if self._matches(row)]
-        if page:
-            self._after = page[-1].key
-        if self._left is not None:
-            rows = rows[: self._left]
-            self._left -= len(rows)
-        self.is_over = len(page) < size or self._left == 0
-        return await asyncio.gather(*map(self._checkpointer.tuple_of, rows))
-
-    def _matches(self, row: CheckpointRow) -> bool:
-        if (self._id and row.id != self._id) or (self._before and row.id >= self._before):
-            return False
-        if not self._filter:
-            return True
-        metadata: dict[str, Any] = {**self._checkpointer.metadata_of(row)}
-        return all(metadata.get(key) == wanted for key, wanted in self._filter.items())
 
 
 def _place(config: RunnableConfig) -> tuple[str, str]:

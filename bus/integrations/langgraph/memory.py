@@ -32,7 +32,7 @@ from langgraph.store.base import (
 from ...bot import Bot
 from ...client.keyed import KeyedValue
 from ...errors import RevisionConflict
-from ..bot_loop import BotLoop, BotOpening
+from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
 
 __all__ = ["LangGraphStore"]
 
@@ -75,6 +75,7 @@ class LangGraphStore(BaseStore):
         self.ttl_config = ttl
         self._loop = BotLoop()
         self._kv = bot.kv(store)
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     def __repr__(self) -> str:
         return f"<LangGraphStore {self._kv!r}>"
@@ -107,10 +108,14 @@ class LangGraphStore(BaseStore):
     async def _batch(self, ops: Sequence[Op]) -> list[Result]:
         for op in ops:
             validate_op_namespace(op)
-        results = await asyncio.gather(*map(self._read, ops))
+        results = await asyncio.gather(*map(self._read_in_turn, ops))
         puts = {_key(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
         await asyncio.gather(*(self._put(key, op) for key, op in puts.items()))
         return list(results)
+
+    async def _read_in_turn(self, op: Op) -> Result:
+        async with self._reads:
+            return await self._read(op)
 
     async def _read(self, op: Op) -> Result:
         if isinstance(op, GetOp):

@@ -45,6 +45,9 @@ PIECE_BYTES = 16 * 1024
 PIECES_MAX = 64
 """Of a value: a larger one has larger pieces, by a power of two, so that few change their places when it grows."""
 
+_DOUBLINGS_MAX = 4
+"""Of the size of pieces. Several are read at once, and the worker keeps few answers for one bot."""
+
 _HEAD_BYTES = 8
 """What is kept in front of the pieces: there is the length of a list, which changes when something is appended."""
 
@@ -156,7 +159,7 @@ def cut(typed: Typed, pieces: dict[bytes, bytes], *, version: str | float | None
     kind, data = typed
     if len(data) <= INLINE_BYTES_MAX:
         return KeptChannel(kind, data, (), version)
-    size = PIECE_BYTES << (len(data) // (PIECE_BYTES * PIECES_MAX)).bit_length()
+    size = PIECE_BYTES << min((len(data) // (PIECE_BYTES * PIECES_MAX)).bit_length(), _DOUBLINGS_MAX)
     digests: list[bytes] = []
     for at in range(_HEAD_BYTES, len(data), size):
         piece = data[at : at + size]

@@ -7,6 +7,7 @@ without the extra, the command says how to get it.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import rich_click as click
 
+from ...cli.console import show_json
 from ...cli.ending import Impossible, open_bot, run, until_signal
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
@@ -80,14 +82,14 @@ def mcp(link: Link, *, http: bool, host: str, port: int, token_file: str | None,
         raise click.UsageError("--http needs --token-file: it says who may act as this bot")
     if not http and (token_file is not None or origins):
         raise click.UsageError("--token-file and --origin are for --http")
-    token = None if token_file is None else _token(token_file)
+    token = None if token_file is None else _token(token_file, tell=not link.as_json)
     try:
         from .server import server_of
         from .tools import IN_FLIGHT_MAX
     except ImportError:
         show_error("the Model Context Protocol needs more packages: pip install 'posthouse[mcp]'")
         sys.exit(EXIT_CONFIG)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("posthouse.client").propagate = False  # commands show its warnings, and the SDK all others
     if token is not None:
         number = run(lambda: until_signal(lambda: _serve_http(link, host, port, token, origins)))
         if number not in (None, signal.SIGINT, signal.SIGTERM):
@@ -112,22 +114,27 @@ async def _serve_http(link: Link, host: str, port: int, token: str, origins: tup
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family)
         except OSError as error:
-            raise Impossible(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+            fault = os.strerror(error.errno or 0)
+            raise Impossible(f"cannot listen at {host}:{port}: {fault}; choose another --port") from None
         port = listener.getsockname()[1]
         here = [f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in dict.fromkeys([host, *_LOCAL])]
-        say(f"posthouse mcp is at {here[0]}{PATH}, as bot {bot.name}")
+        if link.as_json:
+            show_json({"url": f"{here[0]}{PATH}", "bot": bot.name})
+        else:
+            say(f"posthouse mcp is at {here[0]}{PATH}, as bot {bot.name}")
         await serve_http(server_of(bot), listener, token=token, origins=[*here, *origins])
 
 
-def _token(file: str) -> str:
-    """Return the token of a file, which is created if it does not exist."""
+def _token(file: str, *, tell: bool) -> str:
+    """Return the token of a file, which is created if it does not exist; `tell` says so."""
     try:
         try:
             token = read_secret_file(file, _TOKEN_BYTES_MAX).decode("ascii").strip()
         except FileNotFoundError:
             token = secrets.token_urlsafe(_TOKEN_BYTES)
             write_secret_file(file, f"{token}\n".encode())
-            say(f"a new token is in {file}")
+            if tell:
+                say(f"a new token is in {file}")
     except (OSError, NotSecret, UnicodeDecodeError) as error:
         fault = error.strerror if isinstance(error, OSError) else str(error)
         show_error(f"the token of {file} cannot be used: {fault}")

@@ -12,7 +12,7 @@ import { KeyedCaller, KeyedStore } from "./kv.js";
 import type { Message } from "./message.js";
 import type { Receipt } from "./publishing.js";
 import { Replies } from "./replies.js";
-import { draft, Sender, type Recipient, type SendOptions } from "./sending.js";
+import { draft, Sender, type PublishOptions, type Recipient, type SendOptions } from "./sending.js";
 import { pause, within, type CallOptions } from "./waiting.js";
 import { warn } from "./warnings.js";
 import type { Answers, Calls, ClientFrame, Gap } from "./wire.js";
@@ -139,7 +139,7 @@ export class Bot {
   }
 
   /** Publish on a channel, creating it if it does not exist; otherwise like `send`. */
-  publish(channel: string, body: unknown, options: SendOptions = {}): Promise<Receipt> {
+  publish(channel: string, body: unknown, options: PublishOptions = {}): Promise<Receipt> {
     return this.#sender.send(draft({ channel }, body, options));
   }
 
@@ -159,7 +159,8 @@ export class Bot {
   // ── Receiving ─────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Subscribe to a channel permanently: the subscription survives this session and the worker's restarts.
+   * Subscribe to a channel permanently, or to all that match a pattern, as `orders.*` or `orders.**`: the subscription
+   * survives this session and the worker's restarts.
    *
    * Returns the seq after which its messages are delivered. Subscribing again changes nothing. Raises Conflict if the
    * bot is subscribed in another way: individually, or in another group.

@@ -13,7 +13,7 @@ export { newId } from "./ids.js";
 export type { KeyedStore, KeyedValue, ListOptions, PutOptions, WatchOptions, WriteOptions } from "./kv.js";
 export type { Message, ReturnOptions } from "./message.js";
 export type { Receipt } from "./publishing.js";
-export type { Recipient, ReplyOptions, SendOptions } from "./sending.js";
+export type { PublishOptions, Recipient, ReplyOptions, SendOptions } from "./sending.js";
 export type { SettleOptions } from "./settling.js";
 export type { CallOptions } from "./waiting.js";
 export type * as wire from "./wire.js";

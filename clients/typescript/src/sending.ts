@@ -27,11 +27,17 @@ export interface SendOptions extends ReplyOptions {
   readonly replyTo?: string;
 }
 
+/** The options of a message on a channel, beside its body. */
+export interface PublishOptions extends SendOptions {
+  /** It becomes the last value of the channel, for those who subscribe later; a body of null clears that. */
+  readonly retain?: boolean;
+}
+
 /** Who gets a message: a bot, by name or id, or the subscribers of a channel. */
 export type Recipient = string | { readonly channel: string };
 
 /** A message to send. */
-export interface Draft extends SendOptions {
+export interface Draft extends PublishOptions {
   readonly to: Recipient;
   readonly body: unknown;
   readonly id: string;
@@ -68,7 +74,7 @@ export class Sender {
 }
 
 /** Return a message with an id: the chosen one, or a new one. */
-export function draft(to: Recipient, body: unknown, options: SendOptions): Draft {
+export function draft(to: Recipient, body: unknown, options: PublishOptions): Draft {
   if (options.id === "") throw new TypeError("the id is empty: choose one, or leave it out for a new one");
   return { ...options, to, body, id: options.id ?? newId() };
 }
@@ -88,6 +94,7 @@ function write(draft: Draft): string {
   if (replyTo !== undefined) message.reply_to = replyTo;
   if (headers !== undefined) message.headers = headers;
   if (expectsReply) message.expects_reply = true;
+  if (draft.retain) message.retain = true;
   if (draft.ttlSeconds !== undefined) message.ttl = time("ttlSeconds", draft.ttlSeconds);
   if (draft.delaySeconds !== undefined) message.delay = time("delaySeconds", draft.delaySeconds);
   return `${JSON.stringify(message).slice(0, -1)},"body":${writeBody(body)}}`;

@@ -108,6 +108,30 @@ scene("subscriptions begin in the past, echo, and are shared by a group", async 
   await message.ack();
 });
 
+scene("the last value of a channel is there for who comes later", async () => {
+  const [writer, late] = [await bot("thermometer"), await bot("latecomer")];
+  await writer.publish("temperature", 20, { retain: true });
+  const { seq } = await writer.publish("temperature", 21, { retain: true });
+  await writer.publish("temperature", 22);
+  const { retained, start_seq: start } = await late.ask("subscribe", { channel: "temperature", retained: true });
+  assert.deepEqual([retained?.body, retained?.seq], [21, seq]);
+  assert.equal(start, (seq ?? 0) + 1);
+  await writer.publish("temperature", null, { retain: true });
+  assert.equal(await late.call("retained", { channel: "temperature" }), null);
+});
+
+scene("a pattern brings all channels that match, also those that come later", async () => {
+  const [reader, writer] = [await bot("pattern-reader"), await bot("pattern-writer")];
+  await reader.subscribe("orders.*");
+  await writer.publish("orders.new", 1);
+  await writer.publish("orders.new.eu", 2);
+  await writer.publish("orders.old", 3);
+  const received = [await reader.receive(), await reader.receive()];
+  assert.deepEqual(received.map(({ channel, body }) => [channel, body]), [["orders.new", 1], ["orders.old", 3]]);
+  await Promise.all(received.map((message) => message.ack()));
+  assert.equal(await reader.unsubscribe("orders.*"), true);
+});
+
 scene("refusals have the worker's code, and their own class", async () => {
   const sender = await bot("refused");
   const refused = await sender.send("nobody-at-all", 1).catch((error: unknown) => error);
@@ -212,6 +236,17 @@ scene("credit bounds what is delivered", async () => {
   assert.deepEqual([counts.in_flight, counts.waiting], [1, 1]);
   await first.ack();
   assert.equal((await second).body, 2);
+});
+
+scene("calls about workflows have the types of the schema", async () => {
+  const owner = await bot("owner");
+  const definition = { id: newId(), name: "report", owner: { type: "bot", bot_id: owner.id } as const };
+  assert.equal(await owner.call("save_definition", { definition }), null);
+  const found = await owner.call("get_definition", { definition_id: definition.id });
+  assert.deepEqual([found?.name, found?.version, found?.steps], ["report", "1.0.0", []]);
+  assert.equal(await owner.call("get_run", { run_id: newId() }), null);
+  const run = { id: newId(), workflow_id: newId(), workflow_name: "nothing", trigger_type: "manual", started_at: "" };
+  await assert.rejects(owner.call("create_run", { run }), RequestError);
 });
 
 scene("a request is repeated with its id", async () => {

@@ -12,12 +12,12 @@ from bus.errors import DatabaseDamaged
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
-from ...seals import is_sealed, key_of, mailbox_of
+from ...seals import is_sealed, key_of, mailbox_of, pattern_of, subscription_of
 from ..security import read_span
 from ..server.database import Database
 from .arrivals import next_due_at
 from .keys import KEYS
-from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, subscription_of
+from .sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS, group_of
 
 __all__ = ["load_state"]
 
@@ -58,7 +58,12 @@ async def load_state(database: Database) -> LogState:
             (Channel(name=row[0], created_at=row[1], created_by_bot_id=row[2]), row[3])
             for row in await fetch(_CHANNELS)
         ],
-        subscriptions=await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of),
+        subscriptions=[
+            each
+            for sql in (SUBSCRIPTIONS, BY_PATTERNS)
+            for each in await _sealed(database, sql, "a subscription of", subscription_of)
+        ],
+        patterns=await _sealed(database, PATTERNS, "a subscription of", pattern_of),
         mailboxes=await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of),
         dead_letters=[(row[0], row[1]) for row in await fetch(_DEAD_LETTERS)],
         groups=await _sealed(database, GROUPS, "a group of", group_of),

@@ -5,19 +5,20 @@ Each source is a range of one index, so the cost of a page does not depend on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import asyncpg
 
+from bus.model.counting import Span, recounted, spans_of
 from bus.model.records import WORKER_ID
-from bus.model.repository import Page, PageRequest
+from bus.model.repository import Counted, Page, PageRequest
 
 from ...message_rows import intact, page_of_rows
 from ..server.reader import Reader
 from .rows import COLUMNS, read_row
 
-__all__ = ["count_senders", "count_waiting", "read_page"]
+__all__ = ["count_senders", "count_sources", "count_waiting", "read_page"]
 
 _NAMED = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) ORDER BY seq"
 
@@ -48,14 +49,28 @@ _FOLLOWING = f"""
     SELECT {COLUMNS}, wanted FROM sized JOIN bot_messages USING (seq) WHERE before < $9
     ORDER BY seq"""
 
-_COUNT_CHANNELS = """
-    SELECT COALESCE(SUM(found.messages), 0)
-    FROM unnest($1::text[], $2::bigint[], $3::text[]) AS source (channel, after_seq, but),
+_SPANS = """
+    unnest($2::text[], $3::bigint[], $4::bigint[], $5::text[]) WITH ORDINALITY
+    AS span (channel, after_seq, through_seq, but, number)"""
+
+_OF_SPAN = "seq > span.after_seq AND seq <= span.through_seq AND sender_bot_id IS DISTINCT FROM span.but"
+
+# One of the two finds nothing: a span is of a channel, or of direct messages.
+_COUNT_SPANS = f"""
+    SELECT in_channel.messages + direct.messages FROM {_SPANS},
+        LATERAL (
+            SELECT COUNT(*) AS messages FROM bot_messages WHERE recipient_channel = span.channel AND {_OF_SPAN}
+        ) AS in_channel,
         LATERAL (
             SELECT COUNT(*) AS messages FROM bot_messages
-            WHERE recipient_channel = source.channel AND seq > source.after_seq AND seq <= $4
-                AND sender_bot_id IS DISTINCT FROM source.but AND seq <> ALL($5::bigint[])
-        ) AS found"""
+            WHERE span.channel = '' AND recipient_bot_id = $1 AND {_OF_SPAN}
+        ) AS direct
+    ORDER BY span.number"""
+
+# Each of some seqs is looked up: there are few, and many messages in a span.
+_COUNT_EARLY = f"""
+    SELECT COUNT(*) FROM unnest($6::bigint[]) AS early (seq) JOIN bot_messages USING (seq) JOIN {_SPANS}
+        ON {_OF_SPAN} AND (recipient_channel = span.channel OR span.channel = '' AND recipient_bot_id = $1)"""
 
 _COUNT_SENDERS = """
     SELECT sender_bot_id, COUNT(*) FROM bot_messages
@@ -100,11 +115,42 @@ def _sources(request: PageRequest, *, direct: bool) -> tuple[list[str], list[int
     )
 
 
-async def count_waiting(reader: Reader | asyncpg.Connection, request: PageRequest) -> int:
-    """Count the messages that a page without limits would have, except those it names by seq."""
-    channels = _sources(request, direct=False)
-    [[count]] = await reader.fetch(_COUNT_CHANNELS, *channels, request.through_seq, request.seqs)
-    return int(count) + sum((await _count_direct(reader, request)).values())
+async def count_waiting(
+    reader: Reader | asyncpg.Connection, request: PageRequest, counted: Iterable[Counted] = ()
+) -> int:
+    """Count the messages that a page without limits would have, except those it names by seq.
+
+    What was `counted` before is not counted again.
+    """
+    count, missing = recounted(request, counted)
+    if missing:
+        found = await _count_spans(reader, request.mailbox_id, [span for span, _ in missing])
+        count += sum(sign * messages for (_, sign), messages in zip(missing, found, strict=True))
+    if request.seqs:
+        columns = _columns_of(request.mailbox_id, spans_of(request))
+        [[early]] = await reader.fetch(_COUNT_EARLY, request.mailbox_id, *columns, request.seqs)
+        count -= early
+    return count
+
+
+async def count_sources(reader: Reader, request: PageRequest) -> list[Counted]:
+    """Count the messages in each of a page's sources, with those it names by seq."""
+    spans = spans_of(request)
+    found = await _count_spans(reader, request.mailbox_id, spans)
+    return [Counted(request.mailbox_id, span, messages) for span, messages in zip(spans, found, strict=True)]
+
+
+async def _count_spans(reader: Reader | asyncpg.Connection, mailbox_id: str, spans: Sequence[Span]) -> list[int]:
+    return [row[0] for row in await reader.fetch(_COUNT_SPANS, mailbox_id, *_columns_of(mailbox_id, spans))]
+
+
+def _columns_of(mailbox_id: str, spans: Sequence[Span]) -> tuple[list[Any], ...]:
+    return (
+        [span.channel for span in spans],
+        [span.after_seq for span in spans],
+        [span.through_seq for span in spans],
+        [mailbox_id if span.skip_own else None for span in spans],
+    )
 
 
 async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
@@ -116,7 +162,7 @@ async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
     return {**named, "": others} if others else named
 
 
-async def _count_direct(reader: Reader | asyncpg.Connection, request: PageRequest) -> dict[str, int]:
+async def _count_direct(reader: Reader, request: PageRequest) -> dict[str, int]:
     counts: dict[str, int] = {}
     for _, after_seq, but in zip(*_sources(request, direct=True), strict=True):
         values = (request.mailbox_id, after_seq, request.through_seq, request.seqs, but)

@@ -1,9 +1,9 @@
 """Giving free pages of the file back to the system, while it is written.
 
-Owns what makes this possible: a database that was made with `TO_BE_COMPACTED` records which page refers to each
-other one. So its last pages can be moved into free ones, some in each transaction, and it ends before them. Its
-file becomes shorter at the next checkpoint that nobody prevents. The file of an earlier version is made such a one
-when it is written anew (`scrubbing`). Killed in between, the file is as it was after one of the transactions.
+Owns what makes this possible: a database that was prepared for it records which page refers to each other one. So
+its last pages can be moved into free ones, some in each transaction, and it ends before them. Its file becomes
+shorter at the next checkpoint that nobody prevents. The file of an earlier version is made such a one when it is
+written anew (`scrubbing`). Killed in between, the file is as it was after one of the transactions.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from ...portions import FREED_PAGES
 from .connection import StoreConnection
 from .writer import Transaction, begin_wal_anew
 
-__all__ = ["TO_BE_COMPACTED", "give_back", "shorten"]
-
-TO_BE_COMPACTED = "PRAGMA auto_vacuum = INCREMENTAL"
-"""For the writing connection, before the file gets its first page; later it takes effect with the next VACUUM."""
+__all__ = ["give_back", "prepare_to_compact", "shorten"]
 
 _INCREMENTAL = 2
+
+
+async def prepare_to_compact(connection: StoreConnection) -> None:
+    """Have a file without pages record what refers to which; another one does so from its next VACUUM on."""
+    [[mode]] = await connection.execute_fetchall("PRAGMA auto_vacuum")
+    if mode != _INCREMENTAL:  # saying it again would write a page at every start
+        await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 async def give_back(transaction: Transaction, *, dry_run: bool) -> Compacted:

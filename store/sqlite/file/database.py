@@ -33,7 +33,7 @@ from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
 from ...moving.movable import FENCES_AHEAD, refusal
-from .compacting import TO_BE_COMPACTED
+from .compacting import prepare_to_compact
 from .connection import StoreConnection
 from .failures import translate
 from .lockfile import LockFile
@@ -280,7 +280,7 @@ async def _connect_reader(path: Path, *, alone: bool = False) -> AsyncIterator[R
 
 
 async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) -> Identity:
-    await connection.execute(TO_BE_COMPACTED)
+    await prepare_to_compact(connection)
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIBIBYTES}")

@@ -15,14 +15,14 @@ from bus.errors import DatabaseDamaged, StoreFailed
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
-from ...seals import is_sealed, key_of, mailbox_of
+from ...seals import is_sealed, key_of, mailbox_of, pattern_of, subscription_of
 from ..file.database import Database
 from ..file.reader import is_text
 from ..security import read_span
 from .arrivals import next_due_at
 from .keys import KEYS
 from .rows import fetch_each
-from .sealed import GROUPS, MAILBOXES, MISSING, SUBSCRIPTIONS, group_of, subscription_of
+from .sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS, group_of
 
 __all__ = ["load_state"]
 
@@ -50,6 +50,7 @@ _LOADED = (
     "bots",
     "bot_channels",
     "bot_subscriptions",
+    "bot_patterns",
     "channel_groups",
     "mailboxes",
     "dead_letters",
@@ -69,7 +70,12 @@ async def load_state(database: Database) -> LogState:
     bots = await _texts(database, "bots", _BOTS)
     channels = await _texts(database, "bot_channels", _CHANNELS)
     dead_letters = await _texts(database, "dead_letters", _DEAD_LETTERS)
-    subscriptions = await _sealed(database, SUBSCRIPTIONS, "a subscription of", subscription_of)
+    subscriptions = [
+        each
+        for sql in (SUBSCRIPTIONS, BY_PATTERNS)
+        for each in await _sealed(database, sql, "a subscription of", subscription_of)
+    ]
+    patterns = await _sealed(database, PATTERNS, "a subscription of", pattern_of)
     groups = await _sealed(database, GROUPS, "a group of", group_of)
     mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
     keys = await _sealed(database, KEYS, "the key", key_of)
@@ -87,6 +93,7 @@ async def load_state(database: Database) -> LogState:
         mailboxes=mailboxes,
         dead_letters=[(row[0], row[1]) for row in dead_letters],
         groups=groups,
+        patterns=patterns,
         scheduled=scheduled,
         next_due_at=await next_due_at(database.read),
         keys=keys,

@@ -6,19 +6,21 @@ Each source is a range of one index, so the cost of a page does not depend on th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiosqlite
 
+from bus.model.counting import Span, recounted, spans_of
 from bus.model.records import WORKER_ID
-from bus.model.repository import Page, PageRequest
+from bus.model.repository import Counted, Page, PageRequest
 
 from ...message_rows import page_of_rows
+from ...portions import COUNTED_MESSAGES
 from ..file.reader import Reader
 from .rows import WITH_SEQS, fetch_joined, fetch_rows
 
-__all__ = ["Pages", "count_senders", "count_waiting"]
+__all__ = ["Pages", "count_in_portions", "count_senders", "count_waiting"]
 
 _SOURCES_A_STATEMENT = 50
 """Sources read by one statement, which is prepared and kept for each combination: 4 KiB per source."""
@@ -87,11 +89,12 @@ class Pages:
     async def _seqs(self, request: PageRequest, limit: int) -> list[int]:
         """Return the next seqs of all sources, in order: each source's range of its index, merged."""
         found: list[int] = []
-        for start in range(0, len(request.sources), _SOURCES_A_STATEMENT):
+        spans = spans_of(request)
+        for start in range(0, len(spans), _SOURCES_A_STATEMENT):
             ranges: list[str] = []
             parameters: list[Any] = []
-            for source in request.sources[start : start + _SOURCES_A_STATEMENT]:
-                condition, values = _range(request, source)
+            for span in spans[start : start + _SOURCES_A_STATEMENT]:
+                condition, values = _range(request.mailbox_id, span)
                 ranges.append(f"SELECT seq FROM (SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT ?)")
                 parameters += (*values, limit)
             # As one text, for the same reason as in `fetch_rows`.
@@ -102,18 +105,42 @@ class Pages:
         return sorted(found)[:limit]
 
 
-async def count_waiting(reader: Reader | aiosqlite.Connection, request: PageRequest) -> int:
-    """Count the messages that a page without limits would have, except those it names by seq."""
-    count = 0
-    for source in request.sources:
-        condition, values = _range(request, source)
-        sql = f"SELECT COUNT(*) FROM bot_messages {condition}"
-        if request.seqs:
-            sql += " AND seq NOT IN (SELECT value FROM json_each(?))"
-            values = (*values, json.dumps(request.seqs))
-        [[found]] = await reader.execute_fetchall(sql, values)
-        count += int(found)
+async def count_waiting(
+    reader: Reader | aiosqlite.Connection, request: PageRequest, counted: Iterable[Counted] = ()
+) -> int:
+    """Count the messages that a page without limits would have, except those it names by seq.
+
+    What was `counted` before is not counted again.
+    """
+    count, missing = recounted(request, counted)
+    for span, sign in missing:
+        condition, values = _range(request.mailbox_id, span)
+        [[found]] = await reader.execute_fetchall(f"SELECT COUNT(*) FROM bot_messages {condition}", values)
+        count += sign * found
+    for span in spans_of(request) if request.seqs else ():
+        condition, values = _range(request.mailbox_id, span)
+        [[early]] = await reader.execute_fetchall(f"{_EARLY} {condition}", (json.dumps(request.seqs), *values))
+        count -= early
     return count
+
+
+_EARLY = "SELECT COUNT(*) FROM json_each(?) CROSS JOIN bot_messages ON seq = value"
+"""Each of some seqs is looked up: there are few, and many messages in a range."""
+
+
+async def count_in_portions(reader: Reader, request: PageRequest) -> list[Counted]:
+    """Count the messages in each of a page's sources, with those it names by seq; others may read in between."""
+    counted: list[Counted] = []
+    for span in spans_of(request):
+        rest, messages, found = span, 0, COUNTED_MESSAGES
+        while found == COUNTED_MESSAGES:
+            condition, values = _range(request.mailbox_id, rest)
+            portion = f"SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT {COUNTED_MESSAGES}"
+            [[found, last]] = await reader.execute_fetchall(f"SELECT COUNT(*), MAX(seq) FROM ({portion})", values)
+            messages += found
+            rest = rest._replace(after_seq=last or rest.after_seq)
+        counted.append(Counted(request.mailbox_id, span, messages))
+    return counted
 
 
 _SENDERS = """
@@ -132,12 +159,11 @@ async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
     return {**counts, "": others} if others else counts
 
 
-def _range(request: PageRequest, source: tuple[str, int, bool]) -> tuple[str, tuple[Any, ...]]:
+def _range(mailbox_id: str, span: Span) -> tuple[str, tuple[Any, ...]]:
     """Return the condition, and its values, for a mailbox's messages of one source: a range of one index."""
-    channel, after_seq, skip_own = source
-    column = "recipient_channel" if channel else "recipient_bot_id"
+    column = "recipient_channel" if span.channel else "recipient_bot_id"
     condition = f"WHERE {column} = ? AND seq > ? AND seq <= ?"
-    values = (channel or request.mailbox_id, after_seq, request.through_seq)
-    if skip_own:
-        return f"{condition} AND sender_bot_id <> ?", (*values, request.mailbox_id)
+    values = (span.channel or mailbox_id, span.after_seq, span.through_seq)
+    if span.skip_own:
+        return f"{condition} AND sender_bot_id <> ?", (*values, mailbox_id)
     return condition, values

@@ -6,28 +6,34 @@ Owns the SQL. What is removed, and what its record says, is one transaction.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import aiosqlite
 import msgspec
 
+from bus.model.removing import waiting_in
 from bus.model.repository import (
-    CancelDelayed,
-    CloseChannel,
-    CloseGroup,
-    DiscardDeadLetters,
+    Counted,
+    EndPattern,
     EndSubscription,
-    PurgeMailbox,
+    Looked,
+    PageRequest,
     Removal,
     Remove,
-    RemoveBot,
     Removed,
+    RemovePattern,
+    RemoveSubscription,
+    What,
 )
 
+from ...removing import TablePart, delete, find
 from ...seals import removal_of, removal_row, removed_before, seal
 from ..file.reader import Reader
-from .pages import count_waiting
+from .pages import count_in_portions, count_waiting
+from .subscriptions import remove_pattern, unsubscribe
 
-__all__ = ["ADD_REMOVAL", "REMOVALS", "note_scrub", "read_removals", "recorded", "remove_what"]
+__all__ = ["ADD_REMOVAL", "REMOVALS", "look", "note_scrub", "read_removals", "recorded", "remove_what"]
 
 REMOVALS = "SELECT number, id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum FROM removals"
 
@@ -35,153 +41,98 @@ ADD_REMOVAL = """
     INSERT INTO removals (id, at, bot_id, bot_name, reference, what, scrubbed_at, checksum)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
-_DEAD_LETTERS = "mailbox_id = ? AND seq IN (SELECT value FROM json_each(?))"
+_LIST = "(SELECT value FROM json_each(?))"
 
-_DEAD_LETTERS_OF = "FROM dead_letters WHERE mailbox_id = ?"
-
-_SUBSCRIPTION = "bot_id = ? AND channel_name = ?"
-
-_MEMBERS = "FROM bot_subscriptions WHERE channel_name = ? AND group_name = ?"
-
-_OF_BOT = {
-    "subscriptions": "FROM bot_subscriptions WHERE bot_id = ?",
-    "dead_letters": _DEAD_LETTERS_OF,
-    "keys": "FROM keys WHERE bot_id = ?",
-}
 # Named one by one, so that an index finds them among those that have ended.
 _OPEN = "('pending', 'running', 'paused', 'crashed')"
-_KEPT_OF_BOT = {
-    "runs": f"FROM workflow_runs WHERE holder_bot_id = ? AND status IN {_OPEN}",
-    "definitions": "FROM workflows WHERE owner_bot_id = ?",
-    "delayed": "FROM scheduled_messages WHERE sender_bot_id = ?1 OR recipient_bot_id = ?1",
+
+_PARTS: dict[TablePart, str] = {
+    "dead letters": f"dead_letters WHERE mailbox_id = ? AND seq IN {_LIST}",
+    "dead letters of mailboxes": f"dead_letters WHERE mailbox_id IN {_LIST}",
+    "delayed": f"scheduled_messages WHERE sender_bot_id = ? AND id IN {_LIST}",
+    "delayed for channel": "scheduled_messages WHERE recipient_channel = ?",
+    "delayed of bot": "scheduled_messages WHERE sender_bot_id = ?1 OR recipient_bot_id = ?1",
+    "subscription": "bot_subscriptions WHERE bot_id = ? AND channel_name = ? AND pattern IS NULL",
+    "pattern": "bot_patterns WHERE bot_id = ? AND pattern = ?",
+    "patterns of bot": "bot_patterns WHERE bot_id = ?",
+    "subscriptions of channel": "bot_subscriptions WHERE channel_name = ?",
+    "subscriptions of bot": "bot_subscriptions WHERE bot_id = ?",
+    "members": "bot_subscriptions WHERE channel_name = ? AND group_name = ?",
+    "group": "channel_groups WHERE channel_name = ? AND name = ?",
+    "groups of channel": "channel_groups WHERE channel_name = ?",
+    "channel": "bot_channels WHERE name = ?",
+    "mailboxes": f"mailboxes WHERE id IN {_LIST}",
+    "keys of bot": "keys WHERE bot_id = ?",
+    "runs of bot": f"workflow_runs WHERE holder_bot_id = ? AND status IN {_OPEN}",
+    "definitions of bot": "workflows WHERE owner_bot_id = ?",
+    "bot": "bots WHERE id = ?",
 }
 
-_IN_MAILBOXES = "mailbox_id IN (SELECT value FROM json_each(?))"
 
-_DELAYED = "sender_bot_id = ? AND id IN (SELECT value FROM json_each(?))"
+class _Tables:
+    def __init__(self, connection: Reader | aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def find(self, part: TablePart, column: str, *values: Any) -> tuple[Any, ...]:
+        rows = await self._run(f"SELECT {column} FROM {_PARTS[part]} ORDER BY {column}", values)
+        return tuple(row[0] for row in rows)
+
+    async def count(self, part: TablePart, *values: Any) -> int:
+        [[count]] = await self._run(f"SELECT COUNT(*) FROM {_PARTS[part]}", values)
+        return int(count)
+
+    async def delete(self, part: TablePart, *values: Any) -> None:
+        await self._run(f"DELETE FROM {_PARTS[part]}", values)
+
+    async def count_waiting(self, unread: PageRequest, counted: Iterable[Counted]) -> int:
+        return await count_waiting(self._connection, unread, counted)
+
+    async def _run(self, sql: str, values: tuple[Any, ...]) -> Iterable[Any]:
+        lists = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        return await self._connection.execute_fetchall(sql, lists)
 
 
-async def recorded(connection: aiosqlite.Connection, id: str) -> str | None:
+async def recorded(connection: Reader | aiosqlite.Connection, id: str) -> str | None:
     """Return what is recorded of a removal with an id, or None."""
     for (what,) in await connection.execute_fetchall("SELECT what FROM removals WHERE id = ?", (id,)):
         return str(what)
     return None
 
 
+async def look(reader: Reader, change: Remove) -> Looked:
+    """Return what a removal would do, or did before."""
+    what = await recorded(reader, change.id)
+    if what is not None:
+        return Looked(removed_before(what, change))
+    waiting = waiting_in(change.what)
+    counted = tuple([each for mailbox in waiting for each in await count_in_portions(reader, mailbox.unread)])
+    return Looked(await find(_Tables(reader), msgspec.structs.replace(change, counted=counted)), counted)
+
+
 async def remove_what(connection: aiosqlite.Connection, change: Remove) -> Removed:
-    """Carry out a removal, or return what it did before, or would do."""
+    """Carry out a removal, or return what it did before, or why it is not carried out."""
     what = await recorded(connection, change.id)
     if what is not None:
         return removed_before(what, change)
-    removed = await _remove(connection, change, Removed(change.kind, change.name))
+    tables = _Tables(connection)
+    removed = await find(tables, change)
     if not change.carries_out(removed):
         return removed
+    await _delete(connection, tables, change.what)
     removed = msgspec.structs.replace(removed, done=True)
     await connection.execute(ADD_REMOVAL, removal_row(change, removed))
     return removed
 
 
-async def _remove(connection: aiosqlite.Connection, change: Remove, nothing: Removed) -> Removed:
-    match change.what:
-        case None:
-            return nothing
-        case DiscardDeadLetters(mailbox_id, seqs):
-            named = (mailbox_id, json.dumps(seqs))
-            rows = await connection.execute_fetchall(
-                f"SELECT seq FROM dead_letters WHERE {_DEAD_LETTERS} ORDER BY seq", named
-            )
-            if not change.dry_run:
-                await connection.execute(f"DELETE FROM dead_letters WHERE {_DEAD_LETTERS}", named)
-            found = tuple(row[0] for row in rows)
-            return msgspec.structs.replace(nothing, counts={"dead_letters": len(found)}, seqs=found)
-        case CancelDelayed(sender_bot_id, ids):
-            named = (sender_bot_id, json.dumps(ids))
-            rows = await connection.execute_fetchall(
-                f"SELECT id FROM scheduled_messages WHERE {_DELAYED} ORDER BY id", named
-            )
-            if not change.dry_run:
-                await connection.execute(f"DELETE FROM scheduled_messages WHERE {_DELAYED}", named)
-            waiting = tuple(row[0] for row in rows)
-            return msgspec.structs.replace(nothing, counts={"delayed": len(waiting)}, ids=waiting)
-        case PurgeMailbox():
-            return msgspec.structs.replace(nothing, counts={"waiting": await _waiting(connection, change.what)})
-        case EndSubscription(bot_id, channel, waiting):
-            [[there]] = await connection.execute_fetchall(
-                f"SELECT COUNT(*) FROM bot_subscriptions WHERE {_SUBSCRIPTION}", (bot_id, channel)
-            )
-            if not change.dry_run:
-                await connection.execute(f"DELETE FROM bot_subscriptions WHERE {_SUBSCRIPTION}", (bot_id, channel))
-            counts = {"subscriptions": there, "waiting": await _waiting(connection, waiting)}
-            return msgspec.structs.replace(nothing, counts=counts)
-        case CloseGroup():
-            return await _close_group(connection, change, change.what, nothing)
-        case CloseChannel():
-            return await _close_channel(connection, change, change.what, nothing)
-        case RemoveBot():
-            return await _remove_bot(connection, change, change.what, nothing)
-
-
-async def _close_channel(
-    connection: aiosqlite.Connection, change: Remove, what: CloseChannel, nothing: Removed
-) -> Removed:
-    mailboxes = json.dumps([each.unread.mailbox_id for each in what.groups])
-    counts = {"waiting": sum([await _waiting(connection, each) for each in what.groups])}
-    for name, (sql, value) in {
-        "subscriptions": ("FROM bot_subscriptions WHERE channel_name = ?", what.channel),
-        "groups": ("FROM channel_groups WHERE channel_name = ?", what.channel),
-        "dead_letters": (f"FROM dead_letters WHERE {_IN_MAILBOXES}", mailboxes),
-        "delayed": ("FROM scheduled_messages WHERE recipient_channel = ?", what.channel),
-    }.items():
-        [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", (value,))
-    removed = msgspec.structs.replace(
-        nothing, counts=counts, in_the_way={name: count for name, count in counts.items() if count}
-    )
-    if not change.carries_out(removed):
-        return removed
-    await connection.execute("DELETE FROM bot_channels WHERE name = ?", (what.channel,))  # and what refers to it
-    await connection.execute(f"DELETE FROM dead_letters WHERE {_IN_MAILBOXES}", (mailboxes,))
-    await connection.execute("DELETE FROM mailboxes WHERE id IN (SELECT value FROM json_each(?))", (mailboxes,))
-    return removed
-
-
-async def _remove_bot(
-    connection: aiosqlite.Connection, change: Remove, what: RemoveBot, nothing: Removed
-) -> Removed:
-    bot = (what.bot_id,)
-    counts = {"sessions": what.sessions, "waiting": await _waiting(connection, what.waiting)}
-    for name, sql in {**_KEPT_OF_BOT, **_OF_BOT}.items():
-        [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", bot)
-    in_the_way = {name: count for name, count in counts.items() if count}
-    removed = msgspec.structs.replace(nothing, counts=counts, ids=(what.bot_id,), in_the_way=in_the_way)
-    if not change.carries_out(removed):
-        return removed
-    for sql in _OF_BOT.values():
-        await connection.execute(f"DELETE {sql}", bot)
-    await connection.execute("DELETE FROM mailboxes WHERE id = ?", bot)
-    await connection.execute("DELETE FROM bots WHERE id = ?", bot)
-    return removed
-
-
-async def _waiting(connection: aiosqlite.Connection, waiting: PurgeMailbox | None) -> int:
-    return 0 if waiting is None else waiting.returned + await count_waiting(connection, waiting.unread)
-
-
-async def _close_group(
-    connection: aiosqlite.Connection, change: Remove, what: CloseGroup, nothing: Removed
-) -> Removed:
-    group, mailbox = (what.channel, what.group), (what.waiting.unread.mailbox_id,)
-    counts = {"waiting": await _waiting(connection, what.waiting), "in_flight": what.in_flight}
-    for name, sql, values in (("members", _MEMBERS, group), ("dead_letters", _DEAD_LETTERS_OF, mailbox)):
-        [[counts[name]]] = await connection.execute_fetchall(f"SELECT COUNT(*) {sql}", values)
-    in_the_way = {name: count for name, count in counts.items() if count}
-    removed = msgspec.structs.replace(nothing, counts=counts, in_the_way=in_the_way)
-    if not change.carries_out(removed):
-        return removed
-    await connection.execute(f"DELETE {_MEMBERS}", group)
-    await connection.execute("DELETE FROM channel_groups WHERE channel_name = ? AND name = ?", group)
-    await connection.execute(f"DELETE {_DEAD_LETTERS_OF}", mailbox)
-    await connection.execute("DELETE FROM mailboxes WHERE id = ?", mailbox)
-    return removed
+async def _delete(connection: aiosqlite.Connection, tables: _Tables, what: What | None) -> None:
+    """Delete what was found. A subscription may pass to a pattern instead."""
+    match what:
+        case EndPattern(bot_id, pattern, _, passed):
+            await remove_pattern(connection, RemovePattern(bot_id, pattern, passed))
+        case EndSubscription(bot_id, channel, _, str() as passes_to):
+            await unsubscribe(connection, RemoveSubscription(bot_id, channel, passes_to))
+        case _:
+            await delete(tables, what)
 
 
 async def read_removals(reader: Reader, after: int, limit: int) -> list[Removal]:

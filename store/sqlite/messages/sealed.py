@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bus.model.repository import Group, Subscription
+from bus.model.repository import Group
 
 __all__ = [
+    "BY_PATTERNS",
     "GROUPS",
     "MAILBOXES",
     "MISSING",
+    "PATTERNS",
     "SAVE_MAILBOX",
     "SUBSCRIPTIONS",
     "group_of",
-    "subscription_of",
 ]
 
 SAVE_MAILBOX = """
@@ -31,9 +32,16 @@ SAVE_MAILBOX = """
 
 MAILBOXES = "SELECT id, position, unsettled, floors, ahead, gap_from, gap_to, checksum FROM mailboxes"
 
-SUBSCRIPTIONS = (
-    "SELECT bot_id, channel_name, subscribed_at, start_seq, echo, group_name, checksum FROM bot_subscriptions"
-)
+SUBSCRIPTIONS = """
+    SELECT bot_id, channel_name, subscribed_at, start_seq, echo, group_name, checksum FROM bot_subscriptions
+    WHERE pattern IS NULL"""
+
+BY_PATTERNS = """
+    SELECT bot_id, channel_name, subscribed_at, start_seq, echo, group_name, pattern, checksum
+    FROM bot_subscriptions WHERE pattern IS NOT NULL"""
+"""The subscriptions that came by a pattern: their checksums cover it."""
+
+PATTERNS = "SELECT bot_id, pattern, subscribed_at, start_seq, echo, group_name, checksum FROM bot_patterns"
 
 GROUPS = "SELECT channel_name, name, start_seq, checksum FROM channel_groups"
 
@@ -48,16 +56,14 @@ MISSING = {
     "group": f"""
         SELECT channel_name || '/' || group_name FROM bot_subscriptions WHERE group_name IS NOT NULL EXCEPT
         {_GROUP_MAILBOXES}""",
+    "pattern": """
+        SELECT pattern FROM bot_subscriptions WHERE pattern IS NOT NULL AND (bot_id, pattern) NOT IN
+            (SELECT bot_id, pattern FROM bot_patterns)""",
     "mailbox": f"""
         SELECT id FROM (SELECT id FROM bots UNION {_GROUP_MAILBOXES} UNION SELECT mailbox_id FROM dead_letters)
         EXCEPT SELECT id FROM mailboxes""",
 }
 """What keys, bots, subscriptions, groups and dead letters need but is missing: each selects names or ids."""
-
-
-def subscription_of(row: Sequence[Any]) -> Subscription:
-    """Read a row of SUBSCRIPTIONS."""
-    return Subscription(row[0], row[1], row[2], start_seq=row[3], echo=bool(row[4]), group=row[5])
 
 
 def group_of(row: Sequence[Any]) -> Group:

@@ -17,10 +17,12 @@ from bus.model.repository import (
     FindRequest,
     LogMessage,
     LogState,
+    Looked,
     MessageLog,
     NewMessage,
     Page,
     PageRequest,
+    Remove,
     RunSurvey,
     SecurityEvent,
     SecurityRequest,
@@ -87,6 +89,9 @@ class AwaitedLog:
 
     async def locate(self, seqs: Sequence[int]) -> list[Surveyed]:
         return self._fake.locate(seqs)
+
+    async def look(self, change: Remove) -> Looked:
+        return self._fake.look(change)
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         return self._fake.backlog(request)

@@ -97,13 +97,26 @@ async def test_what_is_appended_to_a_list_is_all_that_is_written(kept: Checkpoin
         assert len(found.checkpoint["channel_values"]["talk"]) == length
 
 
+async def test_a_history_reads_what_its_checkpoints_share_once(kept: Checkpointer) -> None:
+    config = at()
+    book = LARGE * 100
+    for n in range(60):
+        await kept.aput(config, checkpoint(f"{n:03}", {"n": n, "book": 1}, n=n, book=book), {}, {"n": n})
+    counting = kept.kv = CountingStore(kept.kv)
+    history = [found async for found in kept.alist(at())]
+    assert {found.checkpoint["channel_values"]["book"] for found in history} == {book}
+    pages, pieces = 2, len(await keys(kept, "p/"))
+    assert counting.reads <= 60 + pages * (1 + pieces) + 1
+
+
 async def test_large_values_have_large_pieces(kept: Checkpointer) -> None:
-    book = "".join(f"{n:>100}" for n in range(100_000))
-    await kept.aput(at(), checkpoint("1", book=book), {}, {"book": 1})
-    assert PIECES_MAX // 2 < len(await keys(kept, "p/")) <= PIECES_MAX + 1
-    found = await kept.aget_tuple(at())
-    assert found is not None
-    assert found.checkpoint["channel_values"] == {"book": book}
+    for id, lines, pieces in (("1", 25_000, PIECES_MAX), ("2", 120_000, 12_000_000 // (16 * PIECE_BYTES) + 1)):
+        book = "".join(f"{n:>100}" for n in range(lines))
+        await kept.aput(at(id), checkpoint(id, book=book), {}, {"book": 1})
+        assert pieces // 2 < len(await keys(kept, f"p/{id}/")) <= pieces
+        found = await kept.aget_tuple(at(id))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"book": book}
 
 
 async def test_reading_the_newest_takes_no_longer_in_a_long_thread(kept: Checkpointer) -> None:
