@@ -91,9 +91,7 @@ _log = structlog.get_logger("posthouse")
 
 @click.command()
 @click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="A TOML file. config/posthouse.toml in the sources shows every key.",
+    "--config", type=click.Path(path_type=Path), help="A TOML file: config/ in the sources has every key."
 )
 @click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
 @click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")

@@ -33,6 +33,7 @@ from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
 from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
 from .listing import Listing
+from .pieces import RememberedPieces
 from .rows import (
     FORMAT,
     CheckpointRow,
@@ -82,6 +83,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self._last: OrderedDict[tuple[str, str], CheckpointRow] = OrderedDict()
         """The last checkpoints that were put or read, of each namespace of a thread."""
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._pieces = RememberedPieces()
 
     def __repr__(self) -> str:
         return f"<Checkpointer {self.kv!r}>"
@@ -261,8 +263,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     async def _read_pieces(self, threads: Mapping[bytes, str]) -> dict[bytes, bytes]:
         """Return pieces by their digests; each is asked for in a thread that has it."""
-        found = await asyncio.gather(*(self._piece(thread, digest) for digest, thread in threads.items()))
-        return dict(zip(threads, found, strict=True))
+        known = self._pieces.found(threads)
+        missing = [digest for digest in threads if digest not in known]
+        found = await asyncio.gather(*(self._piece(threads[digest], digest) for digest in missing))
+        read = dict(zip(missing, found, strict=True))
+        self._pieces.add(read)
+        return known | read
 
     async def _piece(self, thread: str, digest: bytes) -> bytes:
         async with self._reads:
@@ -366,6 +372,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             await self.bot.workflows.commit(values=changes)
         else:
             await self.kv.put(key, data, expected=expected)
+        self._pieces.add(pieces)
 
     async def _put_piece(self, key: str, data: bytes) -> None:
         with suppress(RevisionConflict):  # it is there, and is the same

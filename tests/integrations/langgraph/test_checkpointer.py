@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from bus.integrations.langgraph import Checkpointer
+from bus.integrations.langgraph.pieces import RememberedPieces
 from bus.integrations.langgraph.rows import INLINE_BYTES_MAX, PIECE_BYTES, PIECES_MAX, CheckpointRow
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,7 @@ async def test_a_history_reads_what_its_checkpoints_share_once(kept: Checkpointe
     book = LARGE * 100
     for n in range(60):
         await kept.aput(config, checkpoint(f"{n:03}", {"n": n, "book": 1}, n=n, book=book), {}, {"n": n})
+    kept = Checkpointer(kept.bot, store=kept.kv.name)
     counting = kept.kv = CountingStore(kept.kv)
     history = [found async for found in kept.alist(at())]
     assert {found.checkpoint["channel_values"]["book"] for found in history} == {book}
@@ -114,7 +116,7 @@ async def test_large_values_have_large_pieces(kept: Checkpointer) -> None:
         book = "".join(f"{n:>100}" for n in range(lines))
         await kept.aput(at(id), checkpoint(id, book=book), {}, {"book": 1})
         assert pieces // 2 < len(await keys(kept, f"p/{id}/")) <= pieces
-        found = await kept.aget_tuple(at(id))
+        found = await Checkpointer(kept.bot, store=kept.kv.name).aget_tuple(at(id))
         assert found is not None
         assert found.checkpoint["channel_values"] == {"book": book}
 
@@ -130,7 +132,23 @@ async def test_reading_the_newest_takes_no_longer_in_a_long_thread(kept: Checkpo
         assert found is not None
         assert found.checkpoint["channel_values"] == {"n": n, "book": LARGE}
         reads.add(counting.reads)
-    assert reads == {3}, "the checkpoint, its writes, and a piece"
+    assert reads == {2}, "the checkpoint and its writes"
+    other = Checkpointer(kept.bot, store=kept.kv.name)
+    counting = other.kv = CountingStore(other.kv)
+    for expected in (3, 2):
+        counting.reads = 0
+        assert await other.aget_tuple(at()) == found
+        assert counting.reads == expected, "a piece, too, the first time"
+
+
+async def test_pieces_are_remembered_within_bounds() -> None:
+    remembered = RememberedPieces()
+    pieces = {bytes([n]): bytes(1024 * 1024) for n in range(20)}
+    remembered.add(pieces)
+    assert list(remembered.found(pieces)) == [bytes([n]) for n in range(4, 20)]
+    remembered.found([bytes([4])])
+    remembered.add({b"new": bytes(1024)})
+    assert list(remembered.found([bytes([4]), bytes([5]), b"new"])) == [bytes([4]), b"new"]
 
 
 @pytest.mark.parametrize("id", ["1", "z", "\N{HONEYBEE}", "9" * 300, "a/b !", "ab"])
@@ -269,7 +287,7 @@ async def test_a_value_that_was_deleted_under_a_thread_is_an_error(kept: Checkpo
     await Checkpointer(kept.bot, store=kept.kv.name).adelete_thread("t")
     await kept.aput(config, checkpoint("2", book=LARGE), {}, {})
     with pytest.raises(bus.NotFound, match="deleted while it was at work"):
-        await kept.aget_tuple(at())
+        await Checkpointer(kept.bot, store=kept.kv.name).aget_tuple(at())
 
 
 async def test_a_checkpoint_of_a_later_version_is_refused(kept: Checkpointer) -> None:
