@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import anyio
 import anyio.abc
@@ -36,6 +36,7 @@ from .client.removing import Removing
 from .client.replies import Replies
 from .client.requesting import Requesting
 from .client.sending import Sender
+from .client.service import StartPosition
 from .client.serving import Application
 from .client.settling import Settler
 from .client.waiting import Receipt
@@ -61,9 +62,6 @@ _SILENT_SECONDS = 2.0
 _TIMEOUT_SECONDS = 60.0
 _MAX_IN_FLIGHT = 100
 _GRACE_SECONDS = 3600.0
-
-_Start: TypeAlias = Literal["new", "all"] | int | datetime
-"""Where a subscription starts: a seq, or a time with a zone."""
 
 
 class Bot(Asking, Removing, Requesting, Handlers):
@@ -312,7 +310,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
 
     @overload
     async def subscribe(
-        self, channel: str, *, start: _Start = ..., echo: bool = ..., group: str | None = ...
+        self, channel: str, *, start: StartPosition = ..., echo: bool = ..., group: str | None = ...
     ) -> int: ...
 
     @overload
@@ -320,7 +318,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         self,
         channel: str,
         *,
-        start: _Start = ...,
+        start: StartPosition = ...,
         echo: bool = ...,
         group: str | None = ...,
         retained: Literal[True],
@@ -330,7 +328,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         self,
         channel: str,
         *,
-        start: _Start = "new",
+        start: StartPosition = "new",
         echo: bool = False,
         group: str | None = None,
         retained: bool = False,

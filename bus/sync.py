@@ -29,13 +29,14 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from . import bot as asynchronous
-from .client.draft import Draft, ReplyOptions, SendOptions
+from .client.draft import Draft, PublishOptions, ReplyOptions, SendOptions
 from .client.keyed import KeyedValue
 from .client.message import Message
+from .client.requesting import Gathered, Inquiry
 from .client.service import StartPosition
 from .client.waiting import Receipt
 from .errors import ClosedError
-from .wire.answers import FoundMessage, ListedBot, ListedChannel, ListedDeadLetter, WorkerStatus
+from .wire.answers import FoundMessage, KeptMessage, ListedBot, ListedChannel, ListedDeadLetter, WorkerStatus
 from .wire.frames import StoredMessage
 
 __all__ = ["SyncBot", "SyncKeyedStore", "SyncMessage", "connect"]
@@ -116,7 +117,7 @@ class SyncBot:
         """Send a direct message; return when it is on the worker's disk. See `bus.Bot.send`."""
         return self.call(lambda bot: bot.send(to, body, **options))
 
-    def publish(self, channel: str, body: Any, **options: Unpack[SendOptions]) -> Receipt:
+    def publish(self, channel: str, body: Any, **options: Unpack[PublishOptions]) -> Receipt:
         """Publish on a channel; return when it is on the worker's disk. See `bus.Bot.publish`."""
         return self.call(lambda bot: bot.publish(channel, body, **options))
 
@@ -129,6 +130,11 @@ class SyncBot:
         """Send a message to a bot, or on a `channel`, and return the first reply. See `bus.Bot.request`."""
         return SyncMessage(self.call(lambda bot: bot.request(to, body, **options)), self)
 
+    def gather(self, questions: Iterable[Inquiry]) -> list[Gathered]:
+        """Make many requests together, and return what came of each, in their order. See `bus.Bot.gather`."""
+        questions = list(questions)  # in this thread
+        return self.call(lambda bot: bot.gather(questions))
+
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
     def subscribe(
@@ -136,6 +142,10 @@ class SyncBot:
     ) -> int:
         """Subscribe to a channel permanently. See `bus.Bot.subscribe`."""
         return self.call(lambda bot: bot.subscribe(channel, start=start, echo=echo, group=group))
+
+    def retained(self, channel: str) -> KeptMessage | None:
+        """Return the last value of a channel, or None. See `bus.Bot.retained`."""
+        return self.call(lambda bot: bot.retained(channel))
 
     def unsubscribe(self, channel: str) -> bool:
         """End a subscription; return False if there was none."""

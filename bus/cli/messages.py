@@ -346,7 +346,7 @@ def subscriptions(link: Link, bot: str | None, channel: str | None) -> None:
             each.pattern if isinstance(each, ListedPattern) else each.channel_name,
             each.bot,
             each.group or "",
-            f"{each.channels} channels" if isinstance(each, ListedPattern) else each.pattern or "",
+            f"channels: {each.channels}" if isinstance(each, ListedPattern) else each.pattern or "",
             each.start_seq,
             each.echo,
             Time(each.subscribed_at),

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 import rich_click as click
 
+from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..model.removing import Removed, counted
+from ..wire.refusals import PATTERN_RULE
 from .completing import (
     complete_bots,
     complete_channels,
@@ -103,14 +105,24 @@ def remove() -> None:
     """
 
 
+def _channels_of(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Check the name of a channel, or a pattern of such names."""
+    if WILDCARD not in value:
+        return str(name_of(context, parameter, value))
+    fault = channel_pattern_fault(value)
+    if fault is not None:
+        raise click.BadParameter(f"{value!r} is not a valid pattern: {fault}; {PATTERN_RULE}")
+    return value
+
+
 @remove.command("subscription")
 @click.argument("bot", metavar="BOT", callback=name_of, shell_complete=complete_bots)
-@click.argument("channel", metavar="CHANNEL", callback=name_of, shell_complete=complete_subscriptions)
+@click.argument("channel", metavar="CHANNEL", callback=_channels_of, shell_complete=complete_subscriptions)
 @referenced
 @dry_run
 @linked("console")
 def remove_subscription(link: Link, bot: str, channel: str, **how: Any) -> None:
-    """End the subscription of BOT to CHANNEL, as if the bot had unsubscribed.
+    """End the subscription of BOT to CHANNEL, or to a pattern of channels, as if the bot had unsubscribed.
 
     What waits for it is dropped, but a group keeps what it has. A program that runs may subscribe again.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..bot import Bot
 from ..client.keyed import KeyedValue
 from ..wire.limits import NUMBER_MAX
 from .completing import complete_keys, complete_stores
-from .console import Time, amount, json_line, show_json, show_rows
+from .console import Time, amount, json_line, shortened, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
 from .options import Link, WithText, asking, bodied, limited, linked, name_of, not_empty, seconds
@@ -136,7 +137,7 @@ def list_values(link: Link, store: str, prefix: str, after: str | None, limit: i
             names.get(each.bot_id or "", each.bot_id or ""),
             Time(each.written_at),
             Time(each.expires_at) if each.expires_at else "",
-            _shown(each.value),
+            _shown(each.value, shortened),
         )
         for each in found
     ]
@@ -177,11 +178,9 @@ async def _watch(link: Link, store: str, prefix: str) -> None:
 
 
 def _line(value: KeyedValue) -> str:
-    what = "deleted" if value.is_deleted else _shown(value.value)
+    what = "deleted" if value.is_deleted else _shown(value.value, lambda value: json_line(value).rstrip("\n"))
     return f"{value.revision}  {plain(value.key)}  {what}"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bytes):
-        return amount(len(value), "byte")
-    return json_line(value).rstrip("\n")
+def _shown(value: Any, written: Callable[[Any], str]) -> str:
+    return amount(len(value), "byte") if isinstance(value, bytes) else written(value)

@@ -24,7 +24,7 @@ _SWEEP_SECONDS = 60.0
 """How often old markers and ids are looked for: late by a small part of their age."""
 
 _FIRST_SECONDS = 5.0
-"""When the first sweep comes, after the start."""
+"""When the first sweep comes, after the start, and the next one, after one that failed."""
 
 _ROWS_AT_ONCE = 500
 """Values that are ended in one transaction: some milliseconds."""
@@ -71,9 +71,9 @@ class KeyedSweeping:
         self._watching.changed(swept.stores)
 
     def not_swept(self) -> None:
-        """Note that nothing was swept: that is tried again."""
+        """Note that nothing was swept: that is tried again soon, because values may have expired."""
         self._sweeping = False
-        self.expect(_SWEEP_SECONDS)
+        self.expect(_FIRST_SECONDS)
 
 
 class _SweepJob(Job[KeyedSwept]):

@@ -81,9 +81,10 @@ def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
         async with bus.connect(posthouse.url, bot="member", timeout=TIMEOUT_SECONDS) as member:
             await member.subscribe("lone")
             await member.subscribe("work", group="team")
+            await member.subscribe("orders.*")
 
     anyio.run(work)
-    for channel in ("lone", "work"):
+    for channel in ("lone", "work", "orders.new"):
         posthouse.answer("publish", channel, "x", "--as", "author")
     code, line = posthouse.refusal("remove", "group", "work", "team")
     assert (code, "1 waiting message, 1 member:" in line, "with force" in line) == (1, True, True)
@@ -93,6 +94,8 @@ def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:
     told = posthouse.answer("remove", "subscription", "member", "lone")
     assert told == "the subscription of member to lone, with 1 waiting message removed\n"
     assert posthouse.refusal("remove", "subscription", "member", "lone")[0] == 1
+    told = posthouse.answer("remove", "subscription", "member", "orders.*")
+    assert told == "the subscription of member to orders.*, with 1 waiting message removed\n"
     assert posthouse.json("remove", "group", "work", "team", "--force")["done"] is True
     assert posthouse.json("subscriptions", "--bot", "member") == []
 

@@ -125,6 +125,26 @@ def test_keyed_stores_and_everything_else(connect: Connects) -> None:
         assert ada.call(workflows) == 0
 
 
+def test_last_values_and_many_requests(connect: Connects) -> None:
+    with connect("ada") as ada, connect("twice") as twice, ThreadPoolExecutor(1) as pool:
+        ada.publish("prices", {"tea": 3}, retain=True)
+        found = ada.retained("prices")
+        assert found is not None
+        assert found.body == {"tea": 3}
+
+        def answer() -> None:
+            for _ in range(2):
+                with twice.receive(timeout=BOUND_SECONDS) as message:
+                    message.reply(message.body * 2)
+
+        answered = pool.submit(answer)
+        questions = [bus.Inquiry(to="twice", body=number, timeout=BOUND_SECONDS) for number in (1, 2)]
+        answers = ada.gather([*questions, bus.Inquiry(to="stranger", body=3)])
+        assert [each.message().body for each in answers[:2]] == [2, 4]
+        assert isinstance(answers[2].error, bus.UnknownBot)
+        answered.result(BOUND_SECONDS)
+
+
 def test_threads_share_a_bot(connect: Connects) -> None:
     with connect("ada") as ada, ThreadPoolExecutor(8) as pool:
         receipts = list(pool.map(lambda n: ada.send("ada", n), range(50)))

@@ -44,6 +44,8 @@ class KeyedWorld:
         self.is_one = is_one
         self.promises = KeyedPromises(world.log)
         world.log.keyed.clock = lambda: world._moment().wall
+        self._asked: list[Ask] = []
+        """Calls that are not begun: a coroutine that never is would warn."""
         self._running: list[tuple[Ask, Coroutine[None, None, bytes]]] = []
         self._open: dict[str, tuple[str, PutValue | DeleteValue]] = {}
         """Writes that were not answered, by their ids, and whose they are."""
@@ -56,7 +58,7 @@ class KeyedWorld:
         """A worker begins; what the one before was doing is gone."""
         for _, task in self._running:
             task.close()
-        self._running = []
+        self._asked, self._running = [], []
         world.log.keyed.restart()
         self._answers = KeyedAnswers(
             world.core, world.log.keyed, world.settings.limits, moment=world._moment, carry_out=world._do
@@ -65,9 +67,8 @@ class KeyedWorld:
     # ── The shell ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, ask: Ask) -> None:
-        """Begin to answer a call."""
-        assert isinstance(ask.query, Workflow)
-        self._running.append((ask, self._answer(ask, ask.query)))
+        """Note a call that is to be answered."""
+        self._asked.append(ask)
 
     async def _answer(self, ask: Ask, query: Workflow) -> bytes:
         call = decode_call(query)
@@ -79,18 +80,25 @@ class KeyedWorld:
 
     def advance(self) -> None:
         """Let some of what is being answered go on."""
-        if self._running:  # otherwise a world that is none takes its course
-            for _ in range(min(len(self._running), self._chance.choice([1, 3, 9]))):
+        if self.is_busy:  # otherwise a world that is none takes its course
+            for _ in range(self._chance.choice([1, 3, 9])):
                 self._advance_one()
 
     def _advance_one(self) -> None:
-        place = self._chance.randrange(len(self._running))
-        ask, task = self._running[place]
+        if self._asked:
+            ask = self._asked.pop(0)
+            assert isinstance(ask.query, Workflow)
+            task = self._answer(ask, ask.query)
+        elif self._running:
+            ask, task = self._running.pop(self._chance.randrange(len(self._running)))
+        else:
+            return
         try:
             task.send(None)
         except StopIteration as done:
-            del self._running[place]
             self._world._do([Send(ask.address, done.value)])
+        else:
+            self._running.append((ask, task))
 
     def read(self) -> None:
         """Let a bot read all that it was sent."""
@@ -100,7 +108,7 @@ class KeyedWorld:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._running)
+        return bool(self._asked or self._running)
 
     def passed(self) -> None:
         """Something has happened."""

@@ -138,7 +138,7 @@ def test_it_is_swept_again_at_once_if_there_is_more_and_later_if_it_failed() -> 
     assert any(isinstance(change, SweepKeyed) for change in batch.changes)
     worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment)
     assert tick(worker, 1) == []
-    assert len(tick(worker, 60)) == 1
+    assert len(tick(worker, 4)) == 1
 
 
 def test_who_has_not_the_duties_sweeps_nothing() -> None:

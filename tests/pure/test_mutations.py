@@ -33,7 +33,7 @@ from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Sources
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
-from bus.model.repository import MailboxState, Released, each
+from bus.model.repository import MailboxState, Released
 from bus.wire.frames import Publication, Published
 
 from .promises import Violation
@@ -316,23 +316,14 @@ def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checking, "_are_alike", broken)
 
 
-def retains_repeats(patch: pytest.MonkeyPatch) -> None:
-    """A repeat of a message that becomes the last value again."""
-    patch.setattr(
-        "bus.model.retaining.each",
-        lambda lot, outcome: [msgspec.structs.replace(one, duplicate=False) for one in each(lot, outcome)],
-    )
-
-
 FAULTS: dict[Fault, int] = {
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
     sweeps_no_expired_value: 9,
     forgets_writes_that_were_replaced: 9,
-    keeps_a_part_of_a_refused_commit: 174,
-    retains_what_it_likes: 53,
-    retains_repeats: 141,
+    keeps_a_part_of_a_refused_commit: 53,
+    retains_what_it_likes: 504,
     takes_along_what_a_member_had: 4,
     forgets_groups_without_members: 3,
     releases_before_it_is_due: 0,
