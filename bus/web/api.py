@@ -35,6 +35,7 @@ from ..errors import (
 )
 from ..model.patterns import Pattern
 from ..wire.frames import is_name
+from ..wire.limits import NUMBER_MAX
 from ..wire.refusals import NAME_RULE, refusal
 from .api_shapes import (
     ErrorAnswer,
@@ -235,7 +236,8 @@ async def _channel(call: _Call) -> Response:
     is_stream = "text/event-stream" in call.request.headers.get("accept", "")
     async with call.bot() as bot:
         if not is_stream:
-            limit = min(_number(call, "limit") or _PAGE_MESSAGES, _PAGE_MESSAGES_MAX)
+            limit = _number(call, "limit", least=1, most=_PAGE_MESSAGES_MAX)
+            limit = _PAGE_MESSAGES if limit is None else limit
             found = await bot.history(channel=channel, before_seq=before, after_seq=after, limit=limit)
             return _json(MessagePage(messages=[as_read(message) for message in found]))
     last = _as_number("Last-Event-ID", call.request.headers.get("last-event-id") or None)
@@ -246,15 +248,16 @@ async def _channel(call: _Call) -> Response:
     return _Listening(call.site, _events(call, channel, after if last is None else last))
 
 
-def _number(call: _Call, name: str) -> int | None:
-    return _as_number(name, call.request.query_params.get(name))
+def _number(call: _Call, name: str, *, least: int = 0, most: int = NUMBER_MAX) -> int | None:
+    return _as_number(name, call.request.query_params.get(name), least=least, most=most)
 
 
-def _as_number(name: str, text: str | None) -> int | None:
+def _as_number(name: str, text: str | None, *, least: int = 0, most: int = NUMBER_MAX) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise _Failure(400, "bad_request", f"{name} must be a number, not {text[:50]!r}")
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(NUMBER_MAX))
+    if not is_number or not least <= int(text) <= most:
+        raise _Failure(400, "bad_request", f"{name} must be a number from {least} to {most}, not {text[:50]!r}")
     return int(text)
 
 

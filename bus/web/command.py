@@ -164,7 +164,8 @@ def link_command(person: str, read_only: bool, ttl: float, folder: Path) -> None
     origin = tickets.origin()
     if origin is None:
         show_error(
-            f"no page was started with the folder {tickets.folder}: name the one of posthouse web with --folder"
+            f"no page was started with the folder {tickets.folder}: name the one of posthouse web with --folder,"
+            " or wait until it has started"
         )
         sys.exit(EXIT_REFUSED)
     say(_address(origin, issued(tickets, _invitation(tickets, person, ttl, read_only=read_only))))

@@ -21,6 +21,7 @@ from bus.mailbox.parcel import Envelope
 from bus.mailbox.sessions import Session
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from bus.wire.frames import Ack
+from store.sqlite import log as sqlite_log
 from store.sqlite.file.writer import Transaction
 from store.sqlite.log import SqliteLog
 
@@ -181,15 +182,15 @@ def _subscription_one_message_late() -> None:
 
 def _start_one_message_late() -> None:
     def make(honest: Any) -> Any:
-        async def subscribe(log: SqliteLog, transaction: Transaction, change: Any) -> Subscribed:
+        async def subscribe(transaction: Transaction, change: Any) -> Subscribed:
             if change.start_seq is None:
                 change = msgspec.structs.replace(change, start_seq=transaction.last_seq + 1)
-            answer: Subscribed = await honest(log, transaction, change)
+            answer: Subscribed = await honest(transaction, change)
             return answer
 
         return subscribe
 
-    replace(SqliteLog, "_subscribe", make)
+    replace(sqlite_log, "subscribe", make)
 
 
 # ── Times ────────────────────────────────────────────────────────────────────────────────────────────────

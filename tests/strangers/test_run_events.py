@@ -20,7 +20,7 @@ read = ["all"]
 subscribe = ["**"]
 
 [security.roles.watcher]
-subscribe = ["posthouse.runs", "posthouse.events"]
+subscribe = ["posthouse.runs", "posthouse.events", "posthouse.presence"]
 """
 
 BOTS = {"ann": (), "reader": ("reader",), "watcher": ("watcher",)}

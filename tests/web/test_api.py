@@ -373,7 +373,13 @@ def test_a_stream_begins_when_nothing_more_is_missed(site: Site, shop: dict[str,
 def test_a_listener_that_names_no_seq_is_refused(site: Site, shop: dict[str, str], last: str) -> None:
     headers = shop | {"Accept": "text/event-stream", "Last-Event-ID": last}
     answer = site.ask("/v1/channels/orders.live/messages", headers=headers)
-    assert (answer.status, "Last-Event-ID must be a number" in problem(answer).message) == (400, True)
+    assert (answer.status, "Last-Event-ID must be a number from 0 to" in problem(answer).message) == (400, True)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "after=-1"])
+def test_a_question_that_asks_for_no_messages_is_refused(site: Site, shop: dict[str, str], query: str) -> None:
+    answer = site.ask(f"/v1/channels/orders.live/messages?{query}", headers=shop)
+    assert (answer.status, problem(answer).code) == (400, "bad_request")
 
 
 # ── The document ─────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,7 @@ BOTS, CHANNELS, VIEWERS = 150, 150, 15
 MOST = {
     "/": 8,
     "/bots": 2,
-    "/bot?name=bot-7": 2,
+    "/bot?name=bot-7": 3,
     "/channel?name=channel-7": 2,
     "/conversations": 2,
     "/conversation?channel=channel-7": 2,

@@ -319,7 +319,7 @@ def _refusal(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     if isinstance(failure, StorageBusy):
         return DatabaseLocked(str(path))
     if isinstance(failure, StorageFull):
-        return StoreFailed(f"{path} cannot be migrated: the disk is full; make room, then start again")
+        return StoreFailed(f"{path} cannot be opened: the disk is full; make room outside of it, then start again")
     if isinstance(error, sqlite3.OperationalError) and "already exists" in str(error):
         return DatabaseDamaged(f"{path} has tables that are not posthouse's ({error}); serve another file")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
