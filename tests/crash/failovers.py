@@ -166,7 +166,7 @@ class Stage:
         self.house.workers[number].kill()
         self.mark("killed")
         self.mark("started")
-        if self.chance.random() < 0.5:
+        if self.chance.random() < 0.5 and len(self.house.workers) > 1:
             self.house.wait_for_leader(fence)
         self.house.workers[number].launch()
 
