@@ -45,7 +45,7 @@ COMPLETING_POINTS = ["in save", "in announce", "sending announce", "answered ann
 LAPSED = ["in split", "answered ask", "sending announce", "after announce"]
 """Where a worker is killed, and away for longer than the lease: one point of each kind."""
 
-SHORT, LONG = 0.4, 600.0
+SHORT, LONG = 1.5, 600.0
 """Leases: one that runs out while a program stands still, and one that outlives the test."""
 
 _GLANCE_SECONDS = 0.02
