@@ -41,7 +41,7 @@ async def removals(log: MessageLog, query: Removals, frame_bytes_max: int) -> Re
 
 
 async def compact(log: MessageLog, query: Compact) -> Compacted:
-    """Give a portion of the free room back. Raise Refusal if this store does not do so."""
+    """Return a portion of the free room to the system. Raise Refusal if this store does not do so."""
     try:
         return await log.compact(dry_run=query.dry_run)
     except Conflict as error:

@@ -25,7 +25,7 @@ __all__ = ["compact"]
 @click.option("--whole", is_flag=True, help="Write the file anew, once: for one that an earlier version made.")
 @linked("console")
 def compact(link: Link, dry_run: bool, whole: bool) -> None:
-    """Give back to the system what the database's file does not use.
+    """Return to the system what the database's file does not use.
 
     The worker goes on: this is done in small portions, and bots write in between. It may be interrupted, and
     repeated.
@@ -53,7 +53,7 @@ def compact(link: Link, dry_run: bool, whole: bool) -> None:
 
 
 async def _give_back(bot: Bot, before: Compacted) -> Compacted:
-    """Give back as much as was free before: what retention frees meanwhile could be without end."""
+    """Return as much room as was free before: what retention frees meanwhile could be without end."""
     freed_bytes = 0
     with progress() as tell:
         while True:

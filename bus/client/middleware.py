@@ -78,7 +78,7 @@ class Middlewares:
         self._used.append(middleware)
 
     def share(self, other: Middlewares) -> None:
-        """Take the middleware of another bot object, also what is added later."""
+        """Use the middleware of another bot object, also what is added later."""
         self._used = other._used
 
     async def send(self, operation: SendOperation, drafts: Sequence[Draft], send: SendNext) -> Sequence[Receipt]:

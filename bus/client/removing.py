@@ -115,7 +115,7 @@ class Removing:
         await self._caller.patient().request("the scrub", lambda number: Scrub(request=number), Scrubbed)
 
     async def compact(self, *, dry_run: bool = False) -> Compacted:
-        """Give back a portion of the room that the database does not use; repeat it while there is more.
+        """Return a portion of the room that the database does not use to the system; repeat it while there is more.
 
         Others go on to write in between. With `dry_run`, only say how much room it is. With keys, it needs the
         right `admin` on `erase`.

@@ -200,9 +200,9 @@ class _OfSubscriptions(Target):
         there = self._directory.find_bot(self._bot.id) is not None
         return there and self._subscribing.change(self._bot.id, self._channel)
 
+    @abstractmethod
     def _end(self) -> None:
         """Enter its end."""
-        raise NotImplementedError
 
     def done(self, removed: Removed) -> None:
         """End it, unless it had ended. What the bot has by a pattern, and had otherwise before, it gets by that."""

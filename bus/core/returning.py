@@ -3,11 +3,9 @@
 Owns what a hello may say about an earlier session. Its rules:
 
 - A client proves by its token that an earlier session was its own. The new session replaces that one, so that
-  neither
-  the break nor the return counts as a failure, whichever side noticed the break first.
+  neither the break nor the return counts as a failure, whichever side noticed the break first.
 - A message that a client says it holds is put in flight for it only if it is for its bot, is not settled, and is
-  not
-  in flight for another session. Messages that were sent to it and that it does not hold are redelivered.
+  not in flight for another session. Messages that were sent to it and that it does not hold are redelivered.
 - A reply on its way to the earlier session goes to the new one, and to no other.
 
 Pure.

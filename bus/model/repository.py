@@ -362,7 +362,7 @@ class MessageLog(Protocol):
         """
 
     async def compact(self, *, dry_run: bool) -> Compacted:
-        """Give a portion of the free room back to the system, while it is used; with `dry_run`, only say how much.
+        """Return a portion of the free room to the system, while it is used; with `dry_run`, only say how much.
 
         Raise Conflict if that is not the way of this store, or not before it was scrubbed. Raise StorageBusy if all
         is free to go, but another program reads the database. It may be repeated.

@@ -429,7 +429,7 @@ class SqliteLog:
         await self._database.writer.run(operation)
 
     async def compact(self, *, dry_run: bool) -> Compacted:
-        """Give some free pages of the file back to the system, or only say how many there are."""
+        """Return some free pages of the file to the system, or only count them."""
         done = await self._database.writer.run(partial(give_back, dry_run=dry_run))
         if dry_run:
             return done

@@ -88,7 +88,7 @@ def play_faults(folder: Path, faults: Sequence[str], *, seed: int, workers: int 
 
 
 def why_not() -> str | None:
-    """Say why there can be no nodes here; None where there can."""
+    """Return why no nodes can be started here; None if they can."""
     return missing()
 
 

@@ -223,7 +223,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
 
 
 def why_not() -> str | None:
-    """Say why there can be no nodes here; None where there can."""
+    """Return why no nodes can be started here; None if they can."""
     return missing()
 
 

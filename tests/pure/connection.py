@@ -31,7 +31,7 @@ class Connection:
         """By which group each message was delivered."""
 
     def held_groups(self, seqs: Iterable[int]) -> dict[str, list[int]]:
-        """Give those that groups delivered, by the group's name."""
+        """Return those that groups delivered, by the group's name."""
         found: dict[str, list[int]] = {}
         for seq in seqs:
             if (group := self.groups[seq]) is not None:

@@ -135,7 +135,7 @@ class Tools:
             bool, Field(description="Return also those that you took before and have not settled.")
         ] = False,
     ) -> dict[str, Any]:
-        """Take the next messages out of your mailbox: those sent to you, and those of channels you subscribe to.
+        """Receive the next messages of your mailbox: those sent to you, and those of channels you subscribe to.
 
         Handle each one, and then call settle_message with its seq. What you do not settle is delivered again when
         you are gone. `unsettled` has the seqs of all that you have taken and not settled.
