@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import DatabaseUnusable
 from .lots import LogMessage, NewMessage
+from .priorities import PRIORITIES, Priority, name_of
 from .records import parse_timestamp
 
 __all__ = [
@@ -91,6 +92,7 @@ class Exported(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     headers: msgspec.Raw = _NO_HEADERS
     expires_at: str | None = None
     tainted: bool = False
+    priority: Priority = "normal"
     erased: bool = False
 
 
@@ -157,6 +159,7 @@ def export_of(message: LogMessage, names: Mapping[str, str]) -> Exported:
         headers=_raw(message.headers),
         expires_at=message.expires_at,
         tainted=message.tainted,
+        priority=name_of(message.priority),
         erased=erased,
     )
 
@@ -231,4 +234,5 @@ def message_of(line: Exported, epoch: str, bots: Mapping[str, tuple[str, str]]) 
         headers=_encoder.encode(headers | _headers.decode(line.headers)),
         expires_at=line.expires_at,
         tainted=line.tainted,
+        priority=PRIORITIES[line.priority],
     )
