@@ -137,7 +137,7 @@ class Looking:
 
     def _fate(self, mailbox: Mailbox, found: _Stored, dead: DeadLetter | None) -> Fate:
         state = self._state(mailbox, found)
-        if dead is not None and mailbox.fate(found.seq, found.message.recipient_channel) == "dead":
+        if dead is not None and mailbox.fate(found.seq, found.message.source) == "dead":
             state |= {"reason": dead.reason, "attempts": dead.attempts, "given_up_at": dead.at}
         bot_id, channel, group = _owner(mailbox)
         name = None if bot_id is None else self._core.directory.bots[bot_id].name
@@ -146,7 +146,7 @@ class Looking:
     def _state(self, mailbox: Mailbox, found: _Stored) -> dict[str, Any]:
         """Return the fields of a `MessageState`."""
         moment = self._moment()
-        state = mailbox.fate(found.seq, found.message.recipient_channel)
+        state = mailbox.fate(found.seq, found.message.source)
         expires_at = found.message.expires_at
         over = expires_at is not None and expires_at <= moment.wall
         if over and state in ("waiting", "returned", "dead"):
@@ -332,7 +332,7 @@ def raw_message(message: LogMessage) -> msgspec.Raw:
 
 async def backlogs(core: Core, log: MessageLog, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
     """Return the number of unsettled messages of each mailbox, by its id."""
-    behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
+    behind = [mailbox for mailbox in mailboxes if mailbox.reading.behind]
     counts = await log.backlogs([mailbox.reading.unread(core.last_seq) for mailbox in behind])
     remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
     return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ..mailbox.sessions import Session
+from ..model.priorities import PRIORITIES
 from ..model.records import later
 from ..model.repository import Lot
 from ..settings import Limits
@@ -149,6 +150,9 @@ class Checking:
         if publication.retain and (channel is None or delay):
             text = "only what is published on a channel, without a delay, can be retained"
             raise Refusal(Code.BAD_REQUEST, text)
+        if publication.priority != "normal" and channel is not None:
+            text = "only a direct message has a priority: the messages of a channel are delivered in their order"
+            raise Refusal(Code.BAD_REQUEST, text)
         return Lot(
             [each.id for each in publications],
             [bytes(each.body) for each in publications],
@@ -163,6 +167,7 @@ class Checking:
             later(self._turn.steady(), delay) if delay else None,
             tainted=self._permitting.is_external(sender),
             retain=publication.retain,
+            priority=PRIORITIES[publication.priority],
         )
 
     def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:
@@ -201,6 +206,7 @@ def _are_alike(one: Publication, other: Publication) -> bool:
         and one.ttl == other.ttl
         and one.delay == other.delay
         and one.retain == other.retain
+        and one.priority == other.priority
     )
 
 

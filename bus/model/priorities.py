@@ -12,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-__all__ = ["DIRECT", "NORMAL", "PRIORITIES", "PRIORITIZED", "Priority", "name_of", "priority_of_source", "source_of"]
+__all__ = [
+    "DIRECT",
+    "NORMAL",
+    "PRIORITIES",
+    "PRIORITIZED",
+    "Priority",
+    "name_of",
+    "priority_of_source",
+    "source_of",
+]
 
 Priority = Literal["low", "normal", "high"]
 

@@ -227,7 +227,7 @@ def _record(message: NewMessage) -> tuple[Any, ...]:
 
 def _message(record: Any) -> NewMessage:
     row = tuple(record)
-    return NewMessage(*row[:5], unescaped(row[5]), *row[6:11], False, *marked(row[11]))
+    return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, *marked(row[11])))
 
 
 def is_intact_scheduled(record: Any) -> bool:

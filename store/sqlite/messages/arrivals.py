@@ -264,7 +264,7 @@ def _row(message: NewMessage) -> tuple[Any, ...]:
 
 
 def _message(row: Sequence[Any]) -> NewMessage:
-    return NewMessage(*row[:11], False, *marked(row[11]))
+    return NewMessage(*(*row[:11], False, *marked(row[11])))
 
 
 def is_intact_scheduled(row: Sequence[Any]) -> bool:

@@ -39,10 +39,11 @@ _CHANNELS = """
 # The last of each, likewise: two look-ups for each bot.
 _PRIORITIZED = """
     SELECT id, priority, seq FROM (
-        SELECT id, value AS priority, (
-            SELECT MAX(seq) FROM bot_messages WHERE recipient_bot_id = id AND priority = value AND priority <> 0
+        SELECT bots.id, each.value AS priority, (
+            SELECT MAX(seq) FROM bot_messages
+            WHERE recipient_bot_id = bots.id AND priority = each.value AND priority <> 0
         ) AS seq
-        FROM bots CROSS JOIN json_each('[-1, 1]')
+        FROM bots CROSS JOIN json_each('[-1, 1]') AS each
     ) WHERE seq IS NOT NULL"""
 
 _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
