@@ -1,8 +1,8 @@
 """A message as a row, and the checksum over it: the same in every backend.
 
 A row has seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body,
-reply_to, headers, timestamp, expires_at, marks and checksum, in this order; body and headers are bytes. The marks are
-one number (`marks_of`): whether it is tainted, and its priority. They are 0 for nearly all messages.
+reply_to, headers, timestamp, expires_at, marks and checksum, in this order; body and headers are bytes. The marks
+are one number (`marks_of`): whether it is tainted, and its priority. They are 0 for nearly all messages.
 
 Pure.
 """

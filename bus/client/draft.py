@@ -11,12 +11,22 @@ from typing import Any, TypedDict, Unpack
 import msgspec
 
 from ..errors import InvalidBody, TooLarge
+from ..model.priorities import PRIORITIES, Priority
 from ..wire.bodies import write_body
 from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
+__all__ = [
+    "DirectOptions",
+    "Draft",
+    "PublishOptions",
+    "Reply",
+    "ReplyOptions",
+    "SendOptions",
+    "payload",
+    "publication",
+]
 
 
 class ReplyOptions(TypedDict, total=False):
@@ -39,6 +49,13 @@ class SendOptions(ReplyOptions, total=False):
 
     reply_to: str | None
     """The id of the message that it answers."""
+
+
+class DirectOptions(SendOptions, total=False):
+    """The options of a message to a bot, beside its body."""
+
+    priority: Priority
+    """What is "high" is delivered before all else that waits for the bot, and what is "low" after it."""
 
 
 class PublishOptions(SendOptions, total=False):
@@ -73,6 +90,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None = None
     expects_reply: bool = False
     retain: bool = False
+    priority: Priority = "normal"
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
@@ -82,6 +100,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
     _check_times(draft)
     if draft.retain and (draft.channel is None or draft.delay):
         raise ValueError("only what is published on a channel, without a delay, can be retained")
+    _check_priority(draft)
     recipient: ToBot | ToChannel
     if draft.to is None:
         recipient = ToChannel(_text("channel", draft.channel))
@@ -103,6 +122,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
         delay=draft.delay,
         expects_reply=draft.expects_reply,
         retain=draft.retain,
+        priority=draft.priority,
     )
 
 
@@ -120,6 +140,13 @@ def _text(what: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {value!r}; convert it with str(…)")
     return str.__str__(value)
+
+
+def _check_priority(draft: Draft) -> None:
+    if draft.priority not in PRIORITIES:
+        raise ValueError(f"priority must be one of {', '.join(map(repr, PRIORITIES))}, not {draft.priority!r}")
+    if draft.priority != "normal" and draft.to is None:
+        raise ValueError("only a message to a bot has a priority: those of a channel are delivered in their order")
 
 
 def _check_times(draft: Draft) -> None:

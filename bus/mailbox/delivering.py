@@ -3,8 +3,8 @@
 Its rules:
 
 - Nothing is delivered while a purge is on its way to the disk.
-- What has a higher priority is delivered first, and of one priority what is returned before anything new. If it must
-  be read first, everything after it waits for that.
+- What has a higher priority is delivered first, and of one priority what is returned before anything new. If it
+  must be read first, everything after it waits for that.
 - Nothing new is delivered while many messages wait after a nak: they are part of the mailbox's stored state.
 - What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
 - What one of the sessions has in flight from another mailbox is put off: a session settles a message by its seq.
@@ -81,13 +81,16 @@ class Delivering:
     def _may_deliver_new(self) -> bool:
         """Whether there is something new, and what is returned was delivered: it may have to be read first."""
         outstanding = self._parts.outstanding
-        if outstanding.is_anything_returned or not self._parts.intake:
+        if outstanding.is_anything_returned or not self._parts.intake or self._is_put_off:
             return False
-        if self._put_off_new:
-            self._put_off_new &= outstanding.seqs  # the others were discarded
-            if self._put_off_new:
-                return False
         return outstanding.resting < self._delayed_max
+
+    @property
+    def _is_put_off(self) -> bool:
+        """Whether something waits that was put off before its first delivery."""
+        if self._put_off_new:
+            self._put_off_new &= self._parts.outstanding.seqs  # the others were discarded
+        return bool(self._put_off_new)
 
     def _hand_out_to(self, handed: HandedOut, deadline: float, wall: str) -> None:
         """Put in flight for one session what its credit allows."""
@@ -156,8 +159,8 @@ class Delivering:
                 parcel = None if lane is None else self._next_new(messages_max, bytes_max, wall, lane)
                 waits = lane is not None and lane.waits
             else:
-                parcel = self._next_new(messages_max, bytes_max, wall) if self._may_deliver_new else None
-                waits = bool(self._put_off_new) or not parts.intake.idle
+                parcel = None if self._is_put_off else self._next_new(messages_max, bytes_max, wall)
+                waits = self._is_put_off or not parts.intake.idle
             if parcel is not None or waits:
                 return parcel
         return None

@@ -68,7 +68,7 @@ class Lanes:
     def __init__(self, state: MailboxState, limits: Limits) -> None:
         self._limits = msgspec.structs.replace(
             limits,
-            ready_messages_max=max(1, limits.ready_messages_max // _SHARE),
+            ready_messages_max=max(2, limits.ready_messages_max // _SHARE),
             ready_bytes_max=max(1, limits.ready_bytes_max // _SHARE),
         )
         self._lanes: dict[int, Lane] = {}
@@ -105,7 +105,10 @@ class Lanes:
         return self._lanes.get(priority) if priority else None
 
     def restore(self, priority: int, last_seq: int, direct: int) -> None:
-        """Note after a restart the last message of a priority. `direct` is the place of a lane that is not there."""
+        """Note after a restart the last message of a priority.
+
+        `direct` is the place of a lane that is not there.
+        """
         lane = self._lanes.get(priority)
         if last_seq > (direct if lane is None else lane.through):
             self._open(priority, direct).last_seq = last_seq
@@ -149,7 +152,7 @@ class Lanes:
 
     def forget_texts(self, seqs: Set[int]) -> bool:
         """Fall behind where these messages are in memory; return False if none is."""
-        return any([lane.intake.forget_texts(seqs, lane.through) for lane in self._lanes.values()])
+        return sum(lane.intake.forget_texts(seqs, lane.through) for lane in self._lanes.values()) > 0
 
     def purge(self, through: int) -> None:
         """Pass over everything up to a seq."""
@@ -160,8 +163,8 @@ class Lanes:
     def saved(self, position: int, direct: int, purging: int) -> dict[str, int]:
         """Return the places of the lanes, by their sources, and drop those that are of no use.
 
-        `position` is the mailbox's, `direct` the place of the other direct messages, and `purging` what a purge on its
-        way to the disk passes over.
+        `position` is the mailbox's, `direct` the place of the other direct messages, and `purging` what a purge on
+        its way to the disk passes over.
         """
         for lane in list(self._lanes.values()):
             lane.catch_up()

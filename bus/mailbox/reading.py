@@ -58,7 +58,7 @@ class Reading:
         )
 
     def _next_lane(self) -> Lane | None:
-        """Return the lane to be read next; None if what is not prioritized comes before it, or nothing is behind."""
+        """Return the lane to be read next; None if none is behind, or what is not prioritized comes first."""
         for lane in self._parts.sources.lanes:
             if lane.behind and lane.intake.hungry and (lane.priority > 0 or self._parts.intake.idle):
                 return lane

@@ -10,7 +10,7 @@ Owns the position and the floors. Its rules (docs/design.md):
 - `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
 - A *purge* passes over everything up to a seq, by a floor for each source. The state saved with it has these floors
   before memory does.
-- Prioritized direct messages are in `lanes`, which have places of their own. They are saved among the floors as well.
+- Prioritized direct messages are in `lanes`, which have places of their own. These are saved among the floors, too.
 - A channel can be *paused*: nothing of it is delivered, and when it goes on, it does so where it was. Its place is
   saved among the floors, under a name that no source has.
 
@@ -56,7 +56,7 @@ class Sources:
     def __init__(self, state: MailboxState, limits: Limits, *, direct: bool) -> None:
         self.position = state.position
         self.interests: dict[str, Interest] = {}
-        self.ahead = set(state.ahead)
+        self.ahead = set(state.ahead).difference(item.seq for item in state.unsettled)
         self.dirty = False
         """Whether the stored state is an earlier one."""
         self._owner_id = state.mailbox_id

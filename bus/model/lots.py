@@ -42,8 +42,8 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
     id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
     comes from outside, or answers a message that is. With `untainted_only` it is not stored if it turns out to be.
-    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`). A channel's message has
-    the normal priority, which is 0 (`priorities`).
+    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`). A channel's message
+    has the normal priority, which is 0 (`priorities`).
     """
 
     id: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bus.model.priorities import Priority
 from bus.wire.frames import Publication, ToBot, ToChannel
 
 from .simulated_settings import BOTS
@@ -38,6 +39,9 @@ def any_publication(world: Simulation) -> Publication:
         ttl=chance.choice([None] * 12 + [2.0, 20.0]),
         delay=chance.choice([None] * 8 + [0.0, 1.0, 8.0]),
     )
+    if world.is_prioritized and isinstance(recipient, ToBot):
+        priorities: list[Priority] = ["normal", "normal", "high", "low", "low"]
+        publication = msgspec.structs.replace(publication, priority=chance.choice(priorities))
     return world.keyed.publication(publication)
 
 
