@@ -57,7 +57,7 @@ class Lane:
         self.through = max(self.through, seq)
 
     def catch_up(self) -> None:
-        """Advance to the end if nothing waits: what came last may have left the log."""
+        """Advance to the end if nothing waits: what came last may have left the log, or have been erased."""
         if self.intake.idle:
             self.advance(self.last_seq)
 

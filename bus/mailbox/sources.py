@@ -87,6 +87,7 @@ class Sources:
     def hand_out(self, lane: Lane, seqs: Sequence[int]) -> None:
         """Note that a lane's next messages were delivered, in order."""
         lane.advance(seqs[-1])
+        lane.catch_up()
         self.lanes.delivered.update(seqs)
         self.dirty = True
 

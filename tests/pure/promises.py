@@ -8,7 +8,7 @@ A mailbox has a key here: the name of its bot, or `channel/group`.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -91,10 +91,8 @@ class Promises:
         self._removals: dict[str, dict[str, Any]] = {}
         """What was told of each removal."""
         self.gaps: defaultdict[str, list[Gap]] = defaultdict(list)
-        self.last_first: dict[str, int] = {}
-        """The last message of the normal priority that each mailbox delivered for the first time."""
-        self._last_prioritized: dict[str, Counter[int]] = defaultdict(Counter)
-        """The same of the others, by their priority."""
+        self._firsts: defaultdict[int, dict[str, int]] = defaultdict(dict)
+        """By priority, the last message that each mailbox delivered for the first time."""
         self._since: dict[tuple[str, str], int] = {}
         """The end of the log when a bot subscribed: of what is older, retention may have taken some already."""
         self._released: dict[tuple[str, str], int] = {}
@@ -213,7 +211,7 @@ class Promises:
         self._since[bot, change.channel] = self.log.last_seq
         if change.group is not None:
             return
-        self.last_first[bot] = min(self.last_first.get(bot, 0), start_seq)
+        self._firsts[0][bot] = min(self._firsts[0].get(bot, 0), start_seq)
         # What lies after the start is wanted again, whatever was settled before.
         on_channel = (m.seq for m in self.written.values() if m.recipient_channel == change.channel)
         self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
@@ -251,8 +249,8 @@ class Promises:
         self.want_again(key, list(self.written))
         self.delivered[key].clear()
         self.gaps[key].clear()
-        self.last_first.pop(key, None)
-        self._last_prioritized.pop(key, None)
+        for firsts in self._firsts.values():
+            firsts.pop(key, None)
         for found in (self.discarded, self._retried, self._came_though_dead):
             found.difference_update([each for each in found if each[0] == key])
         self._forget_revived(key)
@@ -303,8 +301,7 @@ class Promises:
 
     def note_restart(self) -> None:
         """The worker was killed."""
-        self.last_first = {}
-        self._last_prioritized.clear()
+        self._firsts.clear()
         self.interests = {
             (self.name(s.bot_id), s.channel): msgspec.structs.replace(s, bot_id=self.name(s.bot_id))
             for s in self.log.subscriptions.values()
@@ -372,15 +369,13 @@ class Promises:
         # Sessions share a mailbox: between them there is no order that anybody could see.
         mailbox = core.directory.find_mailbox(key)
         alone = mailbox is not None and len(mailbox.sessions) == 1
-        firsts, of = (self._last_prioritized[key], stored.priority) if stored.priority else (self.last_first, key)
-        last = firsts.get(of, 0)
-        if alone and stored.seq <= last:
-            raise Violation(f"{stored.seq} was first delivered by {key} after {last}")
-        firsts[of] = max(stored.seq, last)
-        for fault in (
-            () if mailbox is None else overtaking_faults(mailbox, stored, self.log, core, self.settings.limits)
-        ):
-            raise Violation(fault)
+        firsts = self._firsts[stored.priority]
+        if alone and stored.seq <= firsts.get(key, 0):
+            raise Violation(f"{stored.seq} was first delivered by {key} after {firsts[key]}")
+        firsts[key] = max(stored.seq, firsts.get(key, 0))
+        if mailbox is not None:
+            for fault in overtaking_faults(mailbox, stored, self.log, core, self.settings.limits):
+                raise Violation(fault)
 
     # ── After each event ─────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
+from bus.mailbox.lanes import Lane, Lanes
 from bus.mailbox.leaving import Leaving
 from bus.mailbox.losses import Losses
 from bus.mailbox.mailbox import Mailbox
@@ -316,7 +317,31 @@ def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checking, "_are_alike", broken)
 
 
+def forgets_what_is_only_in_the_store(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that takes a priority of which it has nothing in memory for one of which nothing waits."""
+    patch.setattr(Lane, "waits", property(lambda self: bool(self.intake)))
+
+
+def forgets_where_a_priority_was(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that saves its position alone, whatever it has delivered of other priorities."""
+    saved = Lanes.saved
+
+    def broken(self: Lanes, *places: int) -> dict[str, int]:
+        saved(self, *places)
+        return {}
+
+    patch.setattr(Lanes, "saved", broken)
+
+
+def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
+    """A reply with a priority that was delivered early, and again when its turn comes."""
+    patch.setattr(Lanes, "put_early", lambda self, priority, seqs: None)
+
+
 FAULTS: dict[Fault, int] = {
+    forgets_what_is_only_in_the_store: 3,
+    forgets_where_a_priority_was: 3,
+    repeats_prioritized_replies: 3,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
