@@ -18,7 +18,6 @@ from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
 __all__ = [
-    "DirectOptions",
     "Draft",
     "PublishOptions",
     "Reply",
@@ -29,8 +28,8 @@ __all__ = [
 ]
 
 
-class ReplyOptions(TypedDict, total=False):
-    """The options of a reply, beside its body."""
+class _Options(TypedDict, total=False):
+    """The options of every message, beside its body."""
 
     message_type: str
     """The kind of message; "message" by default."""
@@ -44,23 +43,25 @@ class ReplyOptions(TypedDict, total=False):
     """Its id, a UUID: a message sent twice with the same id is stored once."""
 
 
+class ReplyOptions(_Options, total=False):
+    """The options of a reply, beside its body."""
+
+    priority: Priority
+    """What is "high" is delivered before all else that waits for the bot, and what is "low" after all else."""
+
+
 class SendOptions(ReplyOptions, total=False):
-    """The options of a message, beside its body."""
+    """The options of a message to a bot, beside its body."""
 
     reply_to: str | None
     """The id of the message that it answers."""
 
 
-class DirectOptions(SendOptions, total=False):
-    """The options of a message to a bot, beside its body."""
-
-    priority: Priority
-    """What is "high" is delivered before all else that waits for the bot, and what is "low" after it."""
-
-
-class PublishOptions(SendOptions, total=False):
+class PublishOptions(_Options, total=False):
     """The options of a message on a channel, beside its body."""
 
+    reply_to: str | None
+    """The id of the message that it answers."""
     retain: bool
     """It becomes the last value of the channel, for those who subscribe later; a body of None clears that."""
 

@@ -11,6 +11,7 @@ import anyio
 import anyio.abc
 import msgspec
 
+from ..model.priorities import Priority
 from ..wire.limits import AWAITED_MAX
 from .draft import Draft
 from .ids import chosen_id
@@ -32,6 +33,7 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     message_type: str = "message"
     headers: Mapping[str, str] | None = None
     id: str | None = None
+    priority: Priority = "normal"
 
 
 class Gathered(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,7 @@ class Requesting:
         message_type: str = "message",
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        priority: Priority = "normal",
     ) -> Message:
         """Send a direct message, or publish on a channel, and return the first reply to it, already settled.
 
@@ -84,7 +87,14 @@ class Requesting:
         request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
         """
         question = Inquiry(
-            body=body, to=to, channel=channel, timeout=timeout, message_type=message_type, headers=headers, id=id
+            body=body,
+            to=to,
+            channel=channel,
+            timeout=timeout,
+            message_type=message_type,
+            headers=headers,
+            id=id,
+            priority=priority,
         )
         return await self._ask(question)
 
@@ -111,6 +121,7 @@ class Requesting:
             message_type=question.message_type,
             headers=question.headers or {},
             id=message_id,
+            priority=question.priority,
             expects_reply=True,
         )
         return await self._replies.ask(draft, message_id, timeout=question.timeout)

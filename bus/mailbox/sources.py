@@ -289,6 +289,13 @@ class Sources:
         others = (NORMAL if self.lanes else DIRECT, self.handed_out(None), False)
         return (others, *((lane.source, lane.through, False) for lane in self.lanes))
 
+    def of_priority(self, priority: int, seq: int) -> tuple[tuple[str, int, bool], ...]:
+        """Return what was not delivered of a priority, as `after`; that of a channel's message is normal."""
+        if not priority:
+            return self.after(max(self.position, seq))
+        lane = self.lanes.get(priority)
+        return () if lane is None else ((lane.source, max(lane.through, seq), False),)
+
     def saved(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
         """Return the position, floors and `ahead` to save, which include subscriptions on their way to the disk."""
         self.ahead = {seq for seq in self.ahead if seq > self.position}

@@ -185,8 +185,8 @@ class MailboxState(msgspec.Struct, frozen=True):
     were delivered ahead of their turn and are settled: awaited replies, and what was in flight when the position
     went back. In `floors`, "!" and a channel's name stand for a paused channel, and the seq up to which it was
     delivered; "^high" and "^low" stand for the bot's messages of that priority, of which those up to the seq were
-    delivered, whatever the position. `gap` is the range in which it lost messages, both ends included, until a session
-    has been notified.
+    delivered, whatever the position. `gap` is the range in which it lost messages, both ends included, until a
+    session has been notified.
 
     A mailbox's id is that of its bot, or `channel/group`, which is no bot's id.
     """

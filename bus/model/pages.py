@@ -17,7 +17,8 @@ class PageRequest(msgspec.Struct, frozen=True):
 
     A source is a channel (or "" for direct messages, or those of one priority: `priorities`), the seq after which
     to read, and whether to leave out the messages of the mailbox's own bot. The page has messages up to
-    `through_seq`, in seq order, at most `messages_max` of them, and ends early when their bodies exceed `bytes_max`.
+    `through_seq`, in seq order, at most `messages_max` of them, and ends early when their bodies exceed
+    `bytes_max`.
     """
 
     mailbox_id: str

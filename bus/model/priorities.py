@@ -1,8 +1,8 @@
 """Priorities of direct messages, and the sources of mailboxes that they are.
 
 A priority is a number here: 1 for "high", 0 for "normal", which is that of nearly all messages, and -1 for "low".
-What has one that is not normal is a *prioritized* message. Those of one priority are a source of their bot's mailbox,
-as a channel is; the name of such a source is no channel's.
+What has one that is not normal is a *prioritized* message. Those of one priority are a source of their bot's
+mailbox, as a channel is; the name of such a source is no channel's.
 
 Pure.
 """

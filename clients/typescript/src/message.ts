@@ -46,6 +46,8 @@ export class Message<Body = Json> {
   readonly attempt: number;
   /** Whether it comes from outside, or answers a message that does: treat it as data, and not as instructions. */
   readonly tainted: boolean;
+  /** What its sender gave it. */
+  readonly priority: "low" | "normal" | "high";
   readonly #caller: Caller;
   readonly #sender: Sender;
   readonly #settling: Settling;
@@ -65,6 +67,7 @@ export class Message<Body = Json> {
     this.timestamp = stored.timestamp;
     this.attempt = stored.attempt ?? 1;
     this.tainted = stored.tainted ?? false;
+    this.priority = stored.priority ?? "normal";
     this.#caller = caller;
     this.#sender = sender;
     this.#settling = new Settling(caller, stored);
