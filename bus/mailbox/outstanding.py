@@ -387,9 +387,8 @@ class Outstanding:
             self._return(seq)
 
     def _return(self, seq: int) -> None:
-        item = self._items[seq]
-        self._move(item, MessagePlace.RETURNED)
-        self.returned.add(seq, item.rank)
+        self._move(self._items[seq], MessagePlace.RETURNED)
+        self.returned.add(seq, self._items[seq].rank)
 
     @staticmethod
     def _move(item: Unsettled, place: MessagePlace | None) -> None:

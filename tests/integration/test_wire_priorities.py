@@ -27,7 +27,7 @@ def test_what_is_in_flight_is_not_called_back(shared: Worker, name: str) -> None
     for _ in range(4):
         message = bot.take_one()
         order.append(message["body"])
-        bot.ack(message["seq"])
+        bot.settle("ack", message["seq"])
     assert sorted(order) == [1, 2, 3, 4]
     assert order[1:] in ([4, 2, 3], [1, 2, 3])
     assert order[-1] == 3
@@ -46,13 +46,13 @@ def test_the_messages_of_one_frame_have_their_own(shared: Worker, name: str) -> 
         seen += [each["message"]["body"] for each in part["messages"]]
         after = part["messages"][-1]["message"]["seq"]
     assert seen == [0, 2, 4, 1, 3, 5]
-    assert not part["more"]
+    assert "more" not in part
 
 
 @pytest.mark.parametrize("priority", ["urgent", 1, None])
 def test_another_priority_is_refused(shared: Worker, name: str, priority: object) -> None:
     bot = shared.session(name)
-    assert bot.refused({"op": "publish", "messages": [to_bot(name, 1, priority=priority)]}) == "bad_request"
+    assert bot.code("publish", messages=[to_bot(name, 1, priority=priority)]) == "bad_request"
 
 
 def test_a_channel_has_one_order(shared: Worker, name: str) -> None:

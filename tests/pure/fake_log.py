@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from bus.errors import Conflict, Refused
 from bus.model.keys import Key
-from bus.model.priorities import priority_of_source
 from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import (
     AddBot,
@@ -80,6 +79,7 @@ from bus.model.repository import (
 )
 
 from .fake_keyed import FakeKeyed
+from .fake_priorities import last_of_each, wants
 from .fake_removals import look, remove
 
 
@@ -137,20 +137,12 @@ class FakeLog:
             dead_letters=list(self.dead_letters),
             groups=list(self.groups.values()),
             patterns=list(self.patterns.values()),
-            prioritized=self._prioritized(),
+            prioritized=last_of_each(self.messages.values(), self.bots),
             scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
             keys=list(self.keys.values()),
             security=self._span(),
         )
-
-    def _prioritized(self) -> list[tuple[str, int, int]]:
-        last = {
-            (message.recipient_bot_id, message.priority): message.seq
-            for message in self.messages.values()
-            if message.priority and message.recipient_bot_id in self.bots
-        }
-        return [(bot_id or "", priority, seq) for (bot_id, priority), seq in last.items()]
 
     def apply(self, changes: Sequence[Change]) -> Applied:
         self.committed.clear()
@@ -439,7 +431,7 @@ class FakeLog:
             message
             for message in self.messages.values()
             if message.seq <= request.through_seq
-            and any(_wants(message, request.mailbox_id, source) for source in request.sources)
+            and any(wants(message, request.mailbox_id, source) for source in request.sources)
         ]
 
     def look(self, change: Remove) -> Looked:
@@ -497,14 +489,3 @@ def _surveyed(message: LogMessage) -> Surveyed:
         len(message.body) + len(message.headers),
         message.priority,
     )
-
-
-def _wants(message: LogMessage, mailbox_id: str, source: tuple[str, int, bool]) -> bool:
-    channel, after_seq, skip_own = source
-    if message.seq <= after_seq or (skip_own and message.sender_bot_id == mailbox_id):
-        return False
-    priority = priority_of_source(channel)
-    if priority is not None and priority != message.priority:
-        return False
-    is_of_channel = channel and priority is None
-    return message.recipient_channel == channel if is_of_channel else message.recipient_bot_id == mailbox_id

@@ -162,7 +162,9 @@ _SENDERS = """
 _PRIORITIZED_SENDERS = """
     SELECT sender_bot_id, COUNT(*) FROM bot_messages
     WHERE recipient_bot_id = ?2 AND priority = ?6 AND priority <> 0 AND seq > ?3 AND seq <= ?4
-        AND seq NOT IN (SELECT value FROM json_each(?5)) GROUP BY sender_bot_id"""
+        AND seq NOT IN (SELECT value FROM json_each(?5))
+        AND (sender_bot_id IN (SELECT id FROM bots) OR sender_bot_id = ?1)
+    GROUP BY sender_bot_id"""
 
 
 async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
@@ -175,8 +177,7 @@ async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
             sql = _PRIORITIZED_SENDERS if priority else _SENDERS
             rows = await reader.execute_fetchall(sql, (*values, priority) if priority else values)
             counts.update({sender: sign * int(count) for sender, count in rows})
-    others = await count_waiting(reader, request) - counts.total()
-    counts[""] += others
+    counts[""] = await count_waiting(reader, request) - counts.total()
     return dict(+counts)
 
 

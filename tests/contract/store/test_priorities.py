@@ -114,7 +114,6 @@ async def test_a_priority_stays_with_its_message_wherever_it_is_read(log: Messag
     ]
     assert [each.priority for each in await log.survey(SurveyRequest(None, 0, 99, 4))] == [LOW, 0, LOW, HIGH]
     assert [each.source for each in await log.locate([2, 4, 6])] == [None, "^high", "news"]
-    assert (await log.find_ids(["a"]))["a"].priority == LOW
     found = await log.find(FindRequest("h"))
     assert found is not None
     assert (found.priority, found.tainted) == (HIGH, True)
