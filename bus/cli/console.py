@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client.waiting import Receipt
+from ..errors.words import amount
 from ..model.records import parse_timestamp
 from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
@@ -34,7 +35,6 @@ __all__ = [
     "StatusText",
     "Time",
     "ago",
-    "amount",
     "console_for",
     "fact_lines",
     "json_line",
@@ -406,8 +406,3 @@ def shortened(value: Any) -> str:
 def mebibytes(size: int) -> str:
     """Return a number of bytes in words."""
     return f"{size / _MEBIBYTE:,.1f} MiB"
-
-
-def amount(count: int, thing: str) -> str:
-    """Return a number of things in words."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -15,11 +15,12 @@ import rich_click as click
 
 from ..bot import Bot
 from ..errors import UnknownBot
+from ..errors.words import amount
 from ..model.records import parse_timestamp
 from ..wire.answers import ListedDeadLetter
 from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
 from .completing import complete_channels, complete_mailboxes
-from .console import Time, amount, show_dead_letter, show_json, show_rows
+from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import Impossible, ask
 from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
 from .removing import dry_run, referenced

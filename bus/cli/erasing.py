@@ -14,11 +14,12 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
+from ..errors.words import amount
 from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue
 from ..model.retaining import RETAINED
 from .checking import progress
 from .completing import complete_bots
-from .console import Time, amount, show_json, show_rows
+from .console import Time, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words

@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
+from ..errors.words import amount
 from ..wire.answers import (
     Fate,
     FoundMessage,
@@ -20,7 +21,7 @@ from ..wire.answers import (
 from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
 from .completing import complete_bots, complete_mailboxes
-from .console import Time, ago, amount, local_time, shortened, show_facts, show_json, show_rows
+from .console import Time, ago, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, mailbox_of, name_of
 from .streams import note, plain, say

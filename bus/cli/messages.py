@@ -20,6 +20,7 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..errors.words import amount
 from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
@@ -309,7 +310,7 @@ def channels(link: Link) -> None:
 
 
 def _group(group: ListedGroup) -> str:
-    return f"{group.group} ({group.members} members, {group.backlog} waiting)"
+    return f"{group.group} ({amount(group.members, 'member')}, {group.backlog:,} waiting)"
 
 
 @click.command()

@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console, Group
 from rich.text import Text
 
+from ..errors.words import amount
 from ..model.records import (
     Lease,
     RunStatus,
@@ -145,7 +146,7 @@ def _facts(view: RunView) -> Facts:
         "queued": _time(queued_at),
         "held by": view.holder,
         "expired" if over else "until": _time(lease.expires_at if lease is not None else None),
-        "lost": f"{recoveries} times found without a live holder" if recoveries else "",
+        "lost": f"{amount(recoveries, 'time')} found without a live holder" if recoveries else "",
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",
         "parent": run.parent_run_id or "",

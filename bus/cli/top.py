@@ -23,8 +23,9 @@ from rich.text import Text
 
 from ..bot import Bot
 from ..errors import WorkerUnavailable
+from ..errors.words import amount
 from ..wire.answers import ListedBot, ListedChannel, ListedSession, WorkerStatus
-from .console import ago, amount, show_json, show_rows, table, terminal
+from .console import ago, show_json, show_rows, table, terminal
 from .ending import ask, open_bot, run, until_signal
 from .options import Link, asking, seconds
 from .streams import EXIT_SIGNAL, say

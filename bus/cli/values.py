@@ -18,9 +18,10 @@ import rich_click as click
 
 from ..bot import Bot
 from ..client.keyed import KeyedValue
+from ..errors.words import amount
 from ..wire.limits import NUMBER_MAX
 from .completing import complete_keys, complete_stores
-from .console import Time, amount, json_line, shortened, show_json, show_rows
+from .console import Time, json_line, shortened, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
 from .options import Link, WithText, asking, bodied, limited, linked, name_of, not_empty, seconds
