@@ -108,6 +108,7 @@ class Clearing:
             None,
             frame.reference,
             force=frame.force,
+            part_of=frame.part_of,
         )
         asked = _Asked(session.address, frame, change, target)
         queue = self._under_way.get(frame.id, deque())
