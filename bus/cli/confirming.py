@@ -33,10 +33,11 @@ def asks_first(*, consented: bool) -> bool:
     )
 
 
-def confirm(question: str, examples: Sequence[str] = (), *, more: int = 0) -> None:
-    """Show some of what is to be destroyed, and ask; `more` is not shown. Exit with 1 if the answer is no."""
-    for example in examples:
+def confirm(question: str, examples: Sequence[str] = (), *, count: int | None = None) -> None:
+    """Show some of what is to be destroyed, `count` in all, and ask. Exit with 1 if the answer is no."""
+    for example in examples[:EXAMPLES_MAX]:
         note(f"  {example}")
+    more = (len(examples) if count is None else count) - len(examples[:EXAMPLES_MAX])
     if more:
         note(f"  … and {more:,} more")
     if not click.confirm(question, err=True):

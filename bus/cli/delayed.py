@@ -12,6 +12,7 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..client.ids import chosen_id
 from ..errors import NotFound
 from ..errors.words import amount
 from ..wire.answers import ListedDelayed
@@ -101,11 +102,11 @@ def cancel_delayed(link: Link, ids: list[str], everything: bool, sender: str | N
         confirm(f"Cancel {amount(count, 'delayed message')} of {amount(len(theirs), 'bot')}?")
 
     async def cancelled(bot: Bot) -> list[str]:
-        done: list[str] = []
+        command, done = chosen_id(None), list[str]()
         for bot_id, waiting in theirs.items():
             for start in range(0, len(waiting), ANSWER_ITEMS_MAX):
                 portion = waiting[start : start + ANSWER_ITEMS_MAX]
-                done += (await bot.cancel_delayed(portion, bot=bot_id, **how)).ids
+                done += (await bot.cancel_delayed(portion, bot=bot_id, part_of=command, **how)).ids
         return done
 
     done = ask(link, cancelled)

@@ -124,7 +124,7 @@ def erase(
     found, examples = ask(link, find)
     done = _would_erase(found)
     if asks and found.count:
-        confirm(f"Erase {_counted(done)} for good?", examples, more=found.count - len(examples))
+        confirm(f"Erase {_counted(done)} for good?", examples, count=found.count)
     if not dry_run:
         done = ask(link, erased)
     if message_id is not None and not found.count:
@@ -171,9 +171,8 @@ async def _examples(bot: Bot, found: _Found) -> list[str]:
             kept = (await bot.find(seq)).message
         except NotFound:  # retention has removed it meanwhile
             continue
-        shown.append(
-            f"message {seq} from {kept.sender_bot_name}, {local_time(kept.timestamp)}: {shortened(kept.body)}"
-        )
+        sent = local_time(kept.timestamp or "")
+        shown.append(f"message {seq} from {kept.sender_bot_name}, {sent}: {shortened(kept.body)}")
     others = (
         *(f"delayed message {each.id}" for each in found.delayed),
         *(f"run {id}" for id in found.runs),

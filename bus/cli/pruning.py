@@ -20,7 +20,7 @@ from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary
 from .checking import progress
 from .completing import complete_workflows
-from .confirming import EXAMPLES_MAX, asks_first, confirm, yes
+from .confirming import asks_first, confirm, yes
 from .console import show_json
 from .ending import ask
 from .finding import newest_runs
@@ -106,8 +106,7 @@ def prune(
     wanted = tuple(map(RunStatus, statuses)) or _ENDED
     found = ask(link, _Chosen(workflow, wanted, older_than, keep or 0).find)
     if found and asks:
-        some = [_shown(run) for run in found[:EXAMPLES_MAX]]
-        confirm(f"Delete {amount(len(found), 'run')}?", some, more=len(found) - len(some))
+        confirm(f"Delete {amount(len(found), 'run')}?", list(map(_shown, found)))
     refused = [] if dry_run else ask(link, lambda bot: _delete(bot, found))
     if link.as_json:
         show_json({"runs": [run.id for run in found], "deleted": 0 if dry_run else len(found) - len(refused)})
