@@ -18,6 +18,7 @@ from .completing import complete_runs
 from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import find_run
+from .numbers import Whole
 from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
@@ -47,7 +48,7 @@ class _Approval(msgspec.Struct, frozen=True):
 @click.command()
 @click.option(
     "--limit",
-    type=click.IntRange(min=1, max=_APPROVALS_MAX),
+    type=Whole(1, _APPROVALS_MAX),
     metavar="N",
     default=50,
     show_default=True,

@@ -370,7 +370,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
         **({} if status.leads is None else {"leads": _leads(console, status.leads)}),
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
-        "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
+        "delayed": f"{amount(sizes['scheduled'], 'message')}, not due yet",
         **({"keyed": amount(sizes["kv_keys"], "value")} if sizes.get("kv_keys") else {}),
         "disk": _disk(sizes),
         "known": ", ".join(known),

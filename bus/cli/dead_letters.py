@@ -19,12 +19,13 @@ from ..errors import UnknownBot
 from ..errors.words import amount
 from ..model.records import parse_timestamp
 from ..wire.answers import ListedDeadLetter
-from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
+from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_channels, complete_mailboxes
 from .confirming import asks_first, confirm, yes
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import Impossible, ask
-from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
+from .numbers import Whole, seconds
+from .options import Link, asking, linked, mailbox_of, name_of, not_empty
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
 
@@ -39,7 +40,7 @@ _of_bot = click.option(
     help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
-_seq = click.IntRange(min=1, max=NUMBER_MAX)
+_seq = Whole()
 
 _NAMED_MAX = 10
 
@@ -57,7 +58,7 @@ def dead_letters() -> None:
 @_of_bot
 @click.option(
     "--limit",
-    type=click.IntRange(min=1, max=ANSWER_ITEMS_MAX),
+    type=Whole(1, ANSWER_ITEMS_MAX),
     metavar="N",
     default=50,
     show_default=True,
@@ -199,7 +200,7 @@ def discard(
         raise click.UsageError("say which: SEQ, --channel, --reason or --older-than, or --all")
     before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=older_than)
     chosen = _Chosen(frozenset(seqs), channel, reason, before)
-    is_named = everything is False and all(option is None for option in options)
+    is_named = not everything and all(option is None for option in options)
     asks = asks_first(consented=is_named or yes or how["dry_run"])
 
     async def find(asker: Bot) -> list[tuple[str, list[int]]]:

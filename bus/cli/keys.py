@@ -36,19 +36,8 @@ from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .joined import databases
 from .keeping import Keeper, Running, Stopped, deny, settings_of
-from .options import (
-    Command,
-    Link,
-    Patience,
-    address_of,
-    asking,
-    linked,
-    name_of,
-    read_input,
-    seconds,
-    seconds_or_none,
-    waiting,
-)
+from .numbers import seconds, seconds_or_none
+from .options import Command, Link, Patience, address_of, asking, linked, name_of, read_input, waiting
 from .rights import test
 from .streams import EXIT_UNAVAILABLE, note, say
 
