@@ -136,7 +136,7 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
     missing = sorted({*seqs} - known)
     if link.as_json:
         show_json({"retried": count, "missing": missing})
-    else:
+    elif known or not seqs:
         say(f"{amount(count, 'dead letter')} put back")
     _tell_missing(missing, bot)
 
@@ -221,7 +221,7 @@ def discard(
     missing = sorted({*seqs} - {seq for _, theirs in found for seq in theirs})
     if link.as_json:
         show_json({"discarded": count, "missing": missing, "dry_run": how["dry_run"]})
-    else:
+    elif found or not seqs:
         say(f"{amount(count, 'dead letter')} {'would be discarded' if how['dry_run'] else 'discarded'}")
     _tell_missing(missing, bot)
 

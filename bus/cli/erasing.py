@@ -124,8 +124,8 @@ def erase(
 
     found, examples = ask(link, find)
     done = _would_erase(found)
-    if asks and found.count:
-        confirm(f"Erase {_counted(done)} for good?", examples, count=found.count)
+    if asks and (what := _some(done)):
+        confirm(f"Erase {what} for good?", examples, count=found.count)
     if not dry_run:
         done = ask(link, erased)
     if message_id is not None and not found.count:
@@ -260,7 +260,7 @@ def removals(link: Link, after: int, limit: int) -> None:
             each.number,
             Time(each.at),
             f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
-            _erased(each.erased) if each.removed is None else in_words(each.removed),
+            f"{_some(each.erased) or 'nothing'} erased" if each.removed is None else in_words(each.removed),
             each.reference or "",
             Time(each.scrubbed_at) if each.scrubbed_at else "",
         )
@@ -276,12 +276,12 @@ def _counted(erased: Erased) -> str:
     return f"{messages}, {delayed}, {runs} and {values}"
 
 
-def _erased(erased: Erased) -> str:
+def _some(erased: Erased) -> str:
+    """Return what is or was erased, without what there is none of; an empty text for nothing."""
     counts: tuple[tuple[str, Sized], ...] = (
         ("message", erased.seqs),
         ("delayed message", erased.delayed),
         ("run", erased.runs),
         ("keyed value", erased.values),
     )
-    told = [amount(len(found), thing) for thing, found in counts if found]
-    return f"{', '.join(told) or 'nothing'} erased"
+    return ", ".join(amount(len(found), thing) for thing, found in counts if found)

@@ -12,7 +12,7 @@ import rich_click as click
 
 from ..bot import Bot
 from ..client.ids import chosen_id
-from ..errors import Conflict, InvalidTransition, NotFound, RequestError
+from ..errors import Conflict, Forbidden, InvalidTransition, NotFound, RequestError
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .completing import complete_runs, complete_workflows
@@ -112,12 +112,14 @@ def retry(
             try:
                 known = await find_run(bot.workflows, run) if isinstance(run, str) else run
                 found.append(known if dry_run else await _retry(bot, known.id, from_step))
-            except Impossible as error:
+            except Forbidden:
+                raise
+            except (Impossible, RequestError) as error:
                 refused.append(str(error))
         return found
 
     found = ask(link, retried)
-    if link.as_json:
+    if link.as_json and (found or not refused):
         show_json(found)
     for run in found if not link.as_json else ():
         text = f"{run.status}: {run.error}" if dry_run else "is pending: it goes on when a bot opens it"
