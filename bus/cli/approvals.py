@@ -20,7 +20,7 @@ from .completing import complete_runs
 from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_run
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
@@ -50,7 +50,7 @@ class _Approval(msgspec.Struct, frozen=True):
 @click.command()
 @click.option(
     "--limit",
-    type=Whole(1, _APPROVALS_MAX),
+    type=WholeNumber(1, _APPROVALS_MAX),
     metavar="N",
     default=50,
     show_default=True,

@@ -24,7 +24,7 @@ from .completing import complete_channels, complete_mailboxes
 from .confirming import asks_first, confirm, yes
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import Impossible, ask
-from .numbers import Whole, seconds
+from .numbers import WholeNumber, seconds
 from .options import Link, asking, linked, mailbox_of, name_of, not_empty
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
@@ -40,7 +40,7 @@ _of_bot = click.option(
     help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
-_seq = Whole()
+_seq = WholeNumber()
 
 _NAMED_MAX = 10
 
@@ -58,7 +58,7 @@ def dead_letters() -> None:
 @_of_bot
 @click.option(
     "--limit",
-    type=Whole(1, ANSWER_ITEMS_MAX),
+    type=WholeNumber(1, ANSWER_ITEMS_MAX),
     metavar="N",
     default=50,
     show_default=True,

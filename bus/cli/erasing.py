@@ -24,7 +24,7 @@ from .completing import complete_bots
 from .confirming import EXAMPLES_MAX, asks_first, confirm, yes
 from .console import Time, local_time, shortened, show_json, show_rows
 from .ending import ask
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words
 from .streams import EXIT_REFUSED, note, plain, say, show_error
@@ -241,7 +241,7 @@ def scrub(link: Link) -> None:
 
 
 @click.command()
-@click.option("--after", type=Whole(0), metavar="N", default=0, help="Only those after a number.")
+@click.option("--after", type=WholeNumber(0), metavar="N", default=0, help="Only those after a number.")
 @limited
 @asking
 def removals(link: Link, after: int, limit: int) -> None:

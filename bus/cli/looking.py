@@ -23,7 +23,7 @@ from ..wire.limits import NUMBER_MAX
 from .completing import complete_bots, complete_mailboxes
 from .console import Time, ago, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, asking, mailbox_of, name_of
 from .streams import note, plain, say
 
@@ -120,10 +120,10 @@ def _why(state: MessageState) -> str:
 
 @click.command()
 @click.argument("mailbox_name", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
-@click.option("--after", type=Whole(0), default=0, metavar="SEQ", help="Only later ones.")
+@click.option("--after", type=WholeNumber(0), default=0, metavar="SEQ", help="Only later ones.")
 @click.option(
     "--limit",
-    type=Whole(),
+    type=WholeNumber(),
     metavar="N",
     default=20,
     show_default=True,

@@ -29,7 +29,7 @@ from .completing import complete_bots, complete_channels
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, WithText, asking, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
@@ -131,7 +131,7 @@ class _Listening(msgspec.Struct, frozen=True):
 @click.option(
     "--group", metavar="NAME", callback=name_of, help="Subscribe in this group: each message goes to one member."
 )
-@click.option("--count", type=Whole(), metavar="N", help="Stop after N messages.")
+@click.option("--count", type=WholeNumber(), metavar="N", help="Stop after N messages.")
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @linked()
 def listen(link: Link, **options: Any) -> None:
@@ -211,13 +211,13 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
 )
 @click.option(
     "--limit",
-    type=Whole(),
+    type=WholeNumber(),
     metavar="N",
     default=50,
     show_default=True,
     help="The maximum number of messages to show.",
 )
-@click.option("--before", type=Whole(), metavar="SEQ", help="Only messages before this seq.")
+@click.option("--before", type=WholeNumber(), metavar="SEQ", help="Only messages before this seq.")
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @asking
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:

@@ -9,7 +9,7 @@ import rich_click as click
 
 from ..wire.limits import NUMBER_MAX, WAIT_SECONDS_MAX
 
-__all__ = ["Whole", "seconds", "seconds_or_none", "span_seconds"]
+__all__ = ["WholeNumber", "seconds", "seconds_or_none", "span_seconds"]
 
 _SPAN = re.compile(r"(\d{1,9})([smhd])")
 
@@ -55,7 +55,7 @@ seconds = _Seconds(least="of more than 0 seconds", zero=False)
 seconds_or_none = _Seconds(least="of 0 seconds or more", zero=True)
 
 
-class Whole(click.ParamType[int]):
+class WholeNumber(click.ParamType[int]):
     """A whole number within bounds."""
 
     name = "number"

@@ -28,7 +28,7 @@ from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
 from ..wire.frames import is_id, is_name
 from ..wire.refusals import ID_RULE, NAME_RULE
-from .numbers import Whole, seconds
+from .numbers import WholeNumber, seconds
 from .streams import EXIT_DENIED, show_error, stream_fault
 
 __all__ = [
@@ -135,7 +135,7 @@ class Patience(msgspec.Struct, frozen=True):
 
 limited = click.option(
     "--limit",
-    type=Whole(),
+    type=WholeNumber(),
     metavar="N",
     default=1000,
     show_default=True,

@@ -24,7 +24,7 @@ from .confirming import asks_first, confirm, yes
 from .console import show_json
 from .ending import ask
 from .finding import newest_runs
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, linked
 from .streams import note, plain, say
 from .times import TimeOption
@@ -67,7 +67,7 @@ def _ended_at(run: RunSummary) -> str:
 
 @click.command()
 @click.option("--older-than", metavar="SPAN", type=TimeOption(), help="Runs that ended longer ago: 12h, 30d.")
-@click.option("--keep", type=Whole(0), metavar="N", help="Of each workflow, all but the newest N.")
+@click.option("--keep", type=WholeNumber(0), metavar="N", help="Of each workflow, all but the newest N.")
 @click.option(
     "--workflow",
     metavar="NAME",

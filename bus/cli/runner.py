@@ -22,7 +22,7 @@ from .asyncapi import asyncapi_document
 from .console import show_json
 from .ending import code_of
 from .loading import NotLoaded, load_bot
-from .numbers import Whole, seconds
+from .numbers import WholeNumber, seconds
 from .options import address_of
 from .streams import EXIT_CONFIG, plain_lines, show_error
 from .supervising import Supervisor, stop_with_supervisor
@@ -46,14 +46,14 @@ class _Plain(logging.Formatter):
 @click.option("--reload", is_flag=True, help="Start again when a Python file in this folder changes.")
 @click.option(
     "--workers",
-    type=Whole(1, _WORKERS_MAX),
+    type=WholeNumber(1, _WORKERS_MAX),
     default=1,
     show_default=True,
     help="How many processes; they share the bot's mailbox, and each message goes to one of them.",
 )
 @click.option(
     "--concurrency",
-    type=Whole(1, 1000),
+    type=WholeNumber(1, 1000),
     default=CONCURRENCY,
     show_default=True,
     help="How many handlers run at once in each process.",

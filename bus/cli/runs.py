@@ -22,7 +22,7 @@ from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
-from .numbers import Whole
+from .numbers import WholeNumber
 from .options import Link, WithText, address_of, asking, linked, shown
 from .run_events import watch_runs
 from .run_view import RunView, hint, run_rows, show_run
@@ -75,7 +75,7 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
 @click.option("--until", type=TimeOption(), help="Only runs that started before.")
 @click.option(
     "--limit",
-    type=Whole(),
+    type=WholeNumber(),
     metavar="N",
     default=50,
     show_default=True,

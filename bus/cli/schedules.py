@@ -19,7 +19,7 @@ from .completing import complete_bots, complete_schedules, complete_workflows
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_workflow, owner_name
-from .numbers import Whole, seconds
+from .numbers import WholeNumber, seconds
 from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
@@ -232,7 +232,7 @@ def remove(link: Link, schedule_id: str) -> None:
 @_schedule_id
 @click.option(
     "--count",
-    type=Whole(1, 1000),
+    type=WholeNumber(1, 1000),
     metavar="N",
     default=5,
     show_default=True,

@@ -23,7 +23,7 @@ from .completing import complete_keys, complete_stores
 from .console import Time, json_line, shortened, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
-from .numbers import Whole, seconds
+from .numbers import WholeNumber, seconds
 from .options import Link, WithText, asking, bodied, limited, linked, name_of, not_empty
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
 
@@ -34,7 +34,7 @@ _key = click.argument("key", callback=not_empty, shell_complete=complete_keys)
 _prefix = click.argument("prefix", default="", shell_complete=complete_keys)
 _expected = click.option(
     "--expected",
-    type=Whole(0),
+    type=WholeNumber(0),
     metavar="REVISION",
     help="Only if the key has this revision; 0: only if it does not exist.",
 )

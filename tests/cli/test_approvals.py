@@ -46,8 +46,8 @@ def test_the_one_that_waits_needs_no_name(posthouse: Posthouse) -> None:
     assert shown.stderr == "to approve deploy: posthouse approve single-1 deploy\n"
     text = posthouse.answer("approve", "single-", "--as", "ada", "--comment", "go on")
     assert text == (
-        "step deploy of run single-1 is approved by ada: go on; the run is running, and goes on when bot executor is"
-        " back\n"
+        "step deploy of run single-1 is approved by ada: go on; the run is running, and goes on when bot executor"
+        " is back\n"
     )
     [step] = posthouse.json("run", "single-1")["steps"]
     assert (step["status"], step["error"]) == ("completed", None)

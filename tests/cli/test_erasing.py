@@ -5,8 +5,13 @@ from __future__ import annotations
 import subprocess
 
 import anyio
+import pytest
+from click.testing import CliRunner
 
 import bus
+from bus.cli import erasing
+from bus.cli.program import main
+from bus.model.erasing import Removal
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from store.sqlite.check import Check
 
@@ -80,6 +85,23 @@ def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse)
     assert record["scrubbed_at"] is not None
     assert posthouse.answer("erase", "--yes", "--text", "gone@example.org").startswith("0 messages")
     assert "ticket 7" in posthouse.answer("removals")
+
+
+def test_a_command_that_erases_in_parts_is_one_row(posthouse: Posthouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(posthouse, *(f"many@example.org {number}" for number in range(7)))
+    monkeypatch.setattr(erasing, "_PORTION", 3)
+    options = ["erase", "--text", "many@example.org", "--yes", "--no-scrub", "--reference", "ticket 9"]
+    ended = CliRunner().invoke(main, options, env=posthouse.environment)
+    assert (ended.exit_code, ended.stdout.split(",")[0]) == (0, "7 messages")
+
+    async def stored() -> list[Removal]:
+        async with bus.connect(posthouse.url, bot="auditor", timeout=TIMEOUT_SECONDS) as auditor:
+            return [each for each in await auditor.removals(limit=1000) if each.reference == "ticket 9"]
+
+    assert [len(part.erased.seqs) for part in anyio.run(stored)] == [3, 3, 1]
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 9"]
+    assert len(record["erased"]["seqs"]) == 7
+    assert posthouse.json("removals", "--after", str(record["number"])) == []
 
 
 def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:

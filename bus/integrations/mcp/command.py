@@ -18,7 +18,7 @@ import rich_click as click
 
 from ...cli.console import show_json
 from ...cli.ending import Impossible, open_bot, run, until_signal
-from ...cli.numbers import Whole
+from ...cli.numbers import WholeNumber
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
 from ...secret_files import NotSecret, read_secret_file, write_secret_file
@@ -50,7 +50,7 @@ def _origins(context: click.Context, parameter: click.Parameter, value: tuple[st
 )
 @click.option(
     "--port",
-    type=Whole(0, 65_535),
+    type=WholeNumber(0, 65_535),
     default=_PORT,
     show_default=True,
     help="With --http: 0 is any that is free.",
