@@ -9,15 +9,27 @@ from importlib.metadata import version
 
 import anyio
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
-from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill
-from a2a.utils.constants import PROTOCOL_VERSION_CURRENT, TransportProtocol
+from a2a.types import (
+    AgentCapabilities,
+    AgentCard,
+    AgentInterface,
+    AgentSkill,
+    HTTPAuthSecurityScheme,
+    SecurityRequirement,
+    SecurityScheme,
+    StringList,
+)
+from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH, PROTOCOL_VERSION_CURRENT, TransportProtocol
 from starlette.applications import Starlette
 
 from ...bot import Bot
 from .endpoint import Endpoint
 from .tasks import Tasks
 
-__all__ = ["a2a_app"]
+__all__ = ["CARD_PATH", "a2a_app"]
+
+CARD_PATH = AGENT_CARD_WELL_KNOWN_PATH
+"""Where the card is."""
 
 _KEEP_SECONDS = 30 * 86_400.0
 
@@ -33,6 +45,7 @@ def a2a_app(
     client_approves: bool = False,
     keep_seconds: float = _KEEP_SECONDS,
     store: str = "a2a",
+    needs_token: bool = False,
 ) -> Starlette:
     """Return the ASGI application by which the bot with the name `to` is an agent of A2A, at `url` for its clients.
 
@@ -46,12 +59,16 @@ def a2a_app(
     `keep_seconds`, in the keyed store `store`.
 
     It lets everybody in. Put what checks credentials before it; if that is Starlette's AuthenticationMiddleware,
-    each of its users has tasks of their own.
+    each of its users has tasks of their own. With `needs_token`, the card says that a bearer token is needed.
     """
     tasks = Tasks(bot, to, store, keep_seconds)
     endpoint = Endpoint(bot, to, tasks, message_type=message_type, client_approves=client_approves)
     served = AgentCard()
     served.CopyFrom(_card(to, description) if card is None else card)
+    if needs_token:
+        scheme = SecurityScheme(http_auth_security_scheme=HTTPAuthSecurityScheme(scheme="Bearer"))
+        served.security_schemes["token"].CopyFrom(scheme)
+        served.security_requirements.append(SecurityRequirement(schemes={"token": StringList()}))
     if not served.supported_interfaces:
         served.supported_interfaces.append(
             AgentInterface(

@@ -1,8 +1,8 @@
 """A bot as an agent of A2A: what its clients ask is a message to the bot, and its replies are the task.
 
 Owns what becomes of a request, and in which state a task is. The bot is an ordinary one, and may be away. What a
-client was told is in `tasks`, so that any process of the endpoint goes on where another one was killed. asyncio only,
-as the SDK is.
+client was told is in `tasks`, so that any process of the endpoint goes on where another one was killed. asyncio
+only, as the SDK is.
 """
 
 from __future__ import annotations
@@ -374,8 +374,10 @@ class Endpoint(RequestHandler):
         fate = found.mailboxes[0] if found.mailboxes else None
         if fate is None or fate.state == "waiting":
             return None
-        if fate.state in ("dead", "expired"):
-            return TaskState.TASK_STATE_FAILED, fate.reason or "it expired", id
+        if fate.state == "dead":  # its reason is known when it is stored
+            return None if fate.given_up_at is None else (TaskState.TASK_STATE_FAILED, fate.reason, id)
+        if fate.state == "expired":
+            return TaskState.TASK_STATE_FAILED, "the message has expired", id
         if fate.state != "settled" or (
             run is not None and run.status not in (RunStatus.COMPLETED, RunStatus.FAILED)
         ):
