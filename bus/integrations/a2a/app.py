@@ -23,7 +23,7 @@ from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH, PROTOCOL_VERSION_CUR
 from starlette.applications import Starlette
 
 from ...bot import Bot
-from .endpoint import Endpoint
+from .endpoint import AgentEndpoint
 from .tasks import Tasks
 
 __all__ = ["CARD_PATH", "a2a_app"]
@@ -62,7 +62,7 @@ def a2a_app(
     each of its users has tasks of their own. With `needs_token`, the card says that a bearer token is needed.
     """
     tasks = Tasks(bot, to, store, keep_seconds)
-    endpoint = Endpoint(bot, to, tasks, message_type=message_type, client_approves=client_approves)
+    endpoint = AgentEndpoint(bot, to, tasks, message_type=message_type, client_approves=client_approves)
     served = AgentCard()
     served.CopyFrom(_card(to, description) if card is None else card)
     if needs_token:

@@ -60,7 +60,7 @@ from ...runs.approvals import Answer, Unanswerable
 from .parts import ASKING, body_of, parts_of, text_of
 from .tasks import TaskRecord, Tasks, set_status
 
-__all__ = ["Endpoint"]
+__all__ = ["AgentEndpoint"]
 
 _TASKS = uuid.UUID("d0c6e3f1-9a42-5c0b-8f3e-5d9a1c7b2e64")
 """Ids of tasks are made of this and the id of the client's message, so that a repeated message is one task."""
@@ -93,7 +93,7 @@ _WORDS = {"approve": True, "approved": True, "yes": True, "reject": False, "reje
 _logger = logging.getLogger("posthouse.client")
 
 
-class Endpoint(RequestHandler):
+class AgentEndpoint(RequestHandler):
     """Handles the requests of A2A for the bot with the name `target`, as another bot."""
 
     def __init__(self, bot: Bot, target: str, tasks: Tasks, *, message_type: str, client_approves: bool) -> None:
@@ -105,7 +105,7 @@ class Endpoint(RequestHandler):
         bot.on_message()(self.take_reply)
 
     def __repr__(self) -> str:
-        return f"<Endpoint of {self._target!r} as {self._bot!r}>"
+        return f"<AgentEndpoint of {self._target!r} as {self._bot!r}>"
 
     # ── What the bot replies ─────────────────────────────────────────────────────────────────────────────
 
