@@ -32,15 +32,16 @@ from ...bot import Bot
 from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
 from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from .growing import LastValues
 from .listing import Listing
 from .pieces import RememberedPieces
 from .rows import (
     FORMAT,
     CheckpointRow,
     KeptChannel,
+    Parts,
     WritesRow,
     checkpoint_key,
-    cut,
     joined,
     piece_key,
     thread_prefix,
@@ -84,6 +85,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         """The last checkpoints that were put or read, of each namespace of a thread."""
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._pieces = RememberedPieces()
+        self._values = LastValues()
 
     def __repr__(self) -> str:
         return f"<Checkpointer {self.kv!r}>"
@@ -320,16 +322,18 @@ class Checkpointer(BaseCheckpointSaver[str]):
         parent = get_checkpoint_id(config)
         before = None if parent is None else await self._remembered(thread, namespace, parent)
         channels: dict[str, KeptChannel] = {}
-        pieces: dict[bytes, bytes] = {}
+        parts = Parts()
         for channel, value in checkpoint["channel_values"].items():
             version = checkpoint["channel_versions"].get(channel)
             kept = None if before is None or channel in new_versions else before.channels.get(channel)
             if kept is None or kept.version is None or kept.version != version:
-                kept = cut(self.serde.dumps_typed(value), pieces, version=version)
-            channels[channel] = kept
+                place = thread, namespace, channel
+                channels[channel] = self._values.keep(place, value, parts, serde=self.serde, version=version)
+            else:
+                channels[channel] = parts.add_again(kept)
         if before is not None:
             for digest in before.pieces():
-                pieces.pop(digest, None)
+                parts.pieces.pop(digest, None)
         row = CheckpointRow(
             format=FORMAT,
             thread=thread,
@@ -340,7 +344,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             metadata=self.serde.dumps_typed(get_checkpoint_metadata(config, metadata)),
             channels=channels,
         )
-        await self._put_whole(thread, pieces, row.key, row.encode())
+        await self._put_whole(thread, parts.pieces, row.key, row.encode())
         self._remember(row)
         return _config(thread, namespace, row.id)
 
@@ -382,9 +386,9 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
         thread, namespace = _place(config)
-        pieces: dict[bytes, bytes] = {}
+        parts = Parts()
         kept = {
-            WRITES_IDX_MAP.get(channel, index): (channel, cut(self.serde.dumps_typed(value), pieces))
+            WRITES_IDX_MAP.get(channel, index): (channel, parts.add(self.serde.dumps_typed(value)))
             for index, (channel, value) in enumerate(writes)
         }
         key = writes_key(thread, namespace, config["configurable"]["checkpoint_id"], task_id)
@@ -392,7 +396,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         row, expected = written, 0
         while True:
             try:
-                await self._put_whole(thread, pieces, key, row.encode(), expected=expected)
+                await self._put_whole(thread, parts.pieces, key, row.encode(), expected=expected)
             except RevisionConflict:
                 found = await self.kv.get(key)
                 if found is None:
