@@ -1,8 +1,9 @@
 """LangGraph's checkpoints with posthouse beside LangGraph's SQLite saver: threads of 10 and of 1,000 checkpoints.
 
 Owns the command. A thread is a talk: each checkpoint adds a message to a list, beside a document that never
-changes. What a graph does at each step is measured, `aput` and `aput_writes`; then the newest checkpoint is read,
-as at the beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take
+changes. What a graph does at each step is measured, `aput_writes` and `aput`, both at once, as LangGraph calls them
+(it saves what a task wrote in the background), and one after the other; then the newest checkpoint is read, as at
+the beginning of each turn, and the whole history. Both savers sync every write, on the same disk, and take
 turns; the worker of posthouse is a process of its own, whose time counts, because it is waited for. Exits with 0
 when the run is complete.
 
@@ -50,6 +51,8 @@ class _Measured(msgspec.Struct, frozen=True):
     """Milliseconds of a step, alone and among other threads, of reading the newest, and of each that is listed."""
 
     step: float
+    one_by_one: float
+    """A step whose writes are waited for before its checkpoint is put."""
     processor: float
     """Processor time of a step, of all processes."""
     side_by_side: float
@@ -68,15 +71,14 @@ class _Talk:
         self._versions: dict[str, Any] = {}
         self.config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
 
-    async def step(self) -> None:
-        """Do what a graph does at a step."""
+    async def step(self, *, one_by_one: bool = False) -> None:
+        """Do what a graph does at a step, or that one by one."""
         from langchain_core.messages import HumanMessage
         from langgraph.checkpoint.base import empty_checkpoint
 
         new = HumanMessage(_TEXT, id=f"{len(self._messages)}")
         changed = ["messages"] if self._messages else ["messages", "document"]
-        if self._messages:
-            await self._saver.aput_writes(self.config, [("messages", [new]), ("branch:to:model", None)], "task")
+        writes = [("messages", [new]), ("branch:to:model", None)] if self._messages else []
         self._messages.append(new)
         new_versions = {name: self._saver.get_next_version(self._versions.get(name), None) for name in changed}
         self._versions |= new_versions
@@ -84,7 +86,13 @@ class _Talk:
         checkpoint["channel_values"] = {"messages": list(self._messages), "document": _DOCUMENT}
         checkpoint["channel_versions"] = dict(self._versions)
         metadata: Any = {"source": "loop", "step": len(self._messages), "parents": {}}
-        self.config = await self._saver.aput(self.config, checkpoint, metadata, new_versions)
+        async with asyncio.TaskGroup() as tasks:
+            if writes:
+                written = tasks.create_task(self._saver.aput_writes(self.config, writes, "task"))
+                if one_by_one:
+                    await written
+            put = tasks.create_task(self._saver.aput(self.config, checkpoint, metadata, new_versions))
+        self.config = put.result()
 
 
 @asynccontextmanager
@@ -129,7 +137,9 @@ async def _measure(name: str, checkpoints: int) -> _Measured:
         talks = [_Talk(saver, f"talk {n}") for n in range(_SIDE_BY_SIDE)]
         steps = min(checkpoints, 50)
         side_by_side = await _milliseconds(_go_on(talks, steps)) / steps / _SIDE_BY_SIDE
-        return _Measured(step, processor, side_by_side, newest, listed, kilobytes)
+        waiting = _Talk(saver, "waiting")
+        one_by_one = await _milliseconds(*(waiting.step(one_by_one=True) for _ in range(checkpoints))) / checkpoints
+        return _Measured(step, one_by_one, processor, side_by_side, newest, listed, kilobytes)
 
 
 async def _milliseconds(*coroutines: Any) -> float:
@@ -170,7 +180,8 @@ def _table(found: dict[tuple[str, int], _Measured], sizes: Sequence[int]) -> str
         [
             f"| | {' | '.join(heads)} |",
             f"|---|{'---:|' * len(heads)}",
-            _row("a step: `put_writes` and `put`, ms", "step", found, sizes),
+            _row("a step: `put_writes` and `put`, at once, ms", "step", found, sizes),
+            _row("a step, one after the other, ms", "one_by_one", found, sizes),
             _row("its processor time, of all processes, ms", "processor", found, sizes),
             _row(f"a step of {_SIDE_BY_SIDE} threads side by side, ms each", "side_by_side", found, sizes),
             _row("reading the newest checkpoint, ms", "newest", found, sizes),

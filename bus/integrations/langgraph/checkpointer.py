@@ -31,7 +31,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from ...bot import Bot
 from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
-from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from ..bot_loop import BotOpening, InKeyedStore
 from .growing import LastValues
 from .listing import Listing
 from .pieces import RememberedPieces
@@ -60,7 +60,7 @@ _REMEMBERED_MAX = 1000
 """Namespaces of threads whose last checkpoint is remembered, so that the next one need not read it."""
 
 
-class Checkpointer(BaseCheckpointSaver[str]):
+class Checkpointer(InKeyedStore, BaseCheckpointSaver[str]):
     """Keeps the state of LangGraph's graphs with the worker: `builder.compile(checkpointer=Checkpointer(bot))`.
 
     Create it in the event loop in which the bot was connected. Its methods may then be called from everywhere:
@@ -77,18 +77,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
     def __init__(self, bot: Bot, *, store: str = _STORE, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
         self.bot = bot
-        self._loop = BotLoop()
-        self.kv = bot.kv(store)
-        """Where everything is."""
+        self._keep_in(bot, store)
         self._threads = KeptThreads(self.kv)
         self._last: OrderedDict[tuple[str, str], CheckpointRow] = OrderedDict()
         """The last checkpoints that were put or read, of each namespace of a thread."""
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._pieces = RememberedPieces()
         self._values = LastValues()
-
-    def __repr__(self) -> str:
-        return f"<Checkpointer {self.kv!r}>"
 
     @classmethod
     def from_conn_string(
@@ -104,8 +98,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
         The arguments besides `store` and `serde` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
-        options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
-        return BotOpening(lambda connected: cls(connected, store=store, serde=serde), **options)
+        return cls._opening(url, bot, options, store=store, serde=serde)
 
     # ── What LangGraph calls ─────────────────────────────────────────────────────────────────────────────
 

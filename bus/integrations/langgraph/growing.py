@@ -1,8 +1,8 @@
 """The values that were put last, of which the next ones are mostly made.
 
 Owns what need not be done again for a value that has grown: of a list of messages, those that were in it before are
-not serialized, and pieces that are as before get no new digest. Nothing is taken over because it is the same object:
-messages may be changed in place, so what is serialized of them is compared.
+not serialized, and pieces that are as before get no new digest. Nothing is taken over because it is the same
+object: messages may be changed in place, so everything that is serialized of them is compared.
 """
 
 from __future__ import annotations
