@@ -39,7 +39,7 @@ from .rows import (
     FORMAT,
     CheckpointRow,
     KeptChannel,
-    Parts,
+    RowParts,
     WritesRow,
     checkpoint_key,
     joined,
@@ -315,7 +315,7 @@ class Checkpointer(InKeyedStore, BaseCheckpointSaver[str]):
         parent = get_checkpoint_id(config)
         before = None if parent is None else await self._remembered(thread, namespace, parent)
         channels: dict[str, KeptChannel] = {}
-        parts = Parts()
+        parts = RowParts()
         for channel, value in checkpoint["channel_values"].items():
             version = checkpoint["channel_versions"].get(channel)
             kept = None if before is None or channel in new_versions else before.channels.get(channel)
@@ -379,7 +379,7 @@ class Checkpointer(InKeyedStore, BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
         thread, namespace = _place(config)
-        parts = Parts()
+        parts = RowParts()
         kept = {
             WRITES_IDX_MAP.get(channel, index): (channel, parts.add(self.serde.dumps_typed(value)))
             for index, (channel, value) in enumerate(writes)

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from .rows import Cut, KeptChannel, Parts, Typed
+from .rows import Cut, KeptChannel, RowParts, Typed
 
 __all__ = ["LastValues"]
 
@@ -62,7 +62,7 @@ class LastValues:
         return f"<LastValues {len(self._values)} with {self._bytes} bytes>"
 
     def keep(
-        self, place: tuple[str, str, str], value: Any, parts: Parts, *, serde: SerializerProtocol, version: Any
+        self, place: tuple[str, str, str], value: Any, parts: RowParts, *, serde: SerializerProtocol, version: Any
     ) -> KeptChannel:
         """Serialize a value, and return how it is kept."""
         last = self._values.pop(place, None)

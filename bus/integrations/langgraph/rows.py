@@ -26,7 +26,7 @@ __all__ = [
     "CheckpointRow",
     "Cut",
     "KeptChannel",
-    "Parts",
+    "RowParts",
     "Typed",
     "WritesRow",
     "checkpoint_key",
@@ -149,7 +149,7 @@ class Cut(NamedTuple):
     pieces: tuple[bytes, ...]
 
 
-class Parts:
+class RowParts:
     """What a row needs of the values in it: `pieces`, and the room for what is within it."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Parts:
         self._room = ROW_BYTES
 
     def __repr__(self) -> str:
-        return f"<Parts {len(self.pieces)} pieces>"
+        return f"<RowParts {len(self.pieces)} pieces>"
 
     def add(self, typed: Typed, *, version: str | float | None = None, last: Cut | None = None) -> KeptChannel:
         """Return how a new value is kept."""

@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from bus.integrations.langgraph import growing
 from bus.integrations.langgraph.growing import LastValues
-from bus.integrations.langgraph.rows import PIECE_BYTES, Parts, joined
+from bus.integrations.langgraph.rows import PIECE_BYTES, RowParts, joined
 
 PLACE = "thread", "", "messages"
 
@@ -40,12 +40,12 @@ class Talk:
 
     def keep(self, value: Any, *, place: tuple[str, str, str] = PLACE) -> None:
         """Keep a value, and check that it is kept as it would be by itself."""
-        parts = Parts()
+        parts = RowParts()
         whole = self.serde.dumps_typed(value)
         kept = self.values.keep(place, value, parts, serde=self.serde, version=1)
         self.pieces |= parts.pieces
         assert joined(kept, self.pieces) == whole
-        assert kept == Parts().add(whole, version=1)
+        assert kept == RowParts().add(whole, version=1)
 
 
 @pytest.fixture
