@@ -449,7 +449,10 @@ def begins_a_wait(request: RequestFrame) -> bool:
     """Return True if a frame names a delay or a ttl, which must not begin before it was received."""
     match request:
         case Publish(messages=messages) | Commit(messages=messages):
-            return any(message.delay is not None or message.ttl is not None for message in messages)
+            return any(
+                message.delay is not None or message.ttl is not None or message.deadline is not None
+                for message in messages
+            )
         case Nak():
             return True
         case _:
