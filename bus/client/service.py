@@ -3,11 +3,12 @@
 Owns how many handlers run at once, how a message is settled when its handler ends, and how a bot stops. Its rules:
 
 - If a handler returns, its message is acked; a return value other than None is stored as a reply first, unless
-  nothing is left of the budget of its thread. If it raises, a nak is sent and the error is logged. If it is cancelled,
-  or stopped by one of the worker's limits, its message is released: it is redelivered without counting as a failure.
+  nothing is left of the budget of its thread. If it raises, a nak is sent and the error is logged. If it is
+  cancelled, or stopped by one of the worker's limits, its message is released: it is redelivered without counting
+  as a failure.
 - If a handler meets a run that has failed or was cancelled (ENDED), or BudgetSpent, or if the body of its message
-  does not fit the type that it takes, the message becomes a dead letter at once, with the error as the reason: every
-  retry would fail too.
+  does not fit the type that it takes, the message becomes a dead letter at once, with the error as the reason:
+  every retry would fail too.
 - A message without a handler becomes a dead letter, whose reason says so: it is neither lost nor redelivered again
   and again. Add the handler, and retry it.
 - A handler that waits for a reply, or for a person, lends its place to another one. So bots that ask each other in

@@ -43,10 +43,11 @@ def _counted(lot: Lot, id: str, reply_to: str | None, answered: dict[str, Budget
         budget = parent.of_reply().stricter(budget or NO_BUDGET)
         if budget.deadline is not None and max(at, lot.due_at or "") >= budget.deadline:
             budget = msgspec.structs.replace(budget, late=True)
-    if budget is not None and budget.is_limited:
+    if budget is None or not budget.is_limited:
+        return None
+    if not budget.is_spent:
         answered[id] = answered.get(id, NO_BUDGET).stricter(budget)
-        return budget
-    return None
+    return budget
 
 
 def _parts(lot: Lot, budgets: Sequence[Budget | None]) -> list[Lot]:

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from bus.errors import BudgetSpent
 from bus.model.budgets import Budget
-from bus.model.repository import CommitWork, NewMessage
+from bus.model.repository import CommitWork, LogMessage, NewMessage
 
 if TYPE_CHECKING:
     from .fake_log import FakeLog
 
-__all__ = ["answered", "counted", "spent"]
+__all__ = ["answered", "counted", "erased", "spent"]
 
 
 def answered(log: FakeLog, message: NewMessage) -> list[NewMessage]:
@@ -47,6 +47,12 @@ def spent(log: FakeLog, work: CommitWork) -> BudgetSpent | None:
         if budget is not None and budget.is_spent and message.reply_to is not None and not is_known:
             return BudgetSpent(message.reply_to, budget.deadline if budget.late else None)
     return None
+
+
+def erased(message: LogMessage) -> LogMessage:
+    """Return a message without its contents, but for what its answers inherit."""
+    headers = {name: value for name, value in json.loads(message.headers).items() if name.startswith("posthouse-")}
+    return replace(message, body=b"", headers=msgspec.json.encode(headers))
 
 
 def _budgeted(message: NewMessage, answered: Iterable[NewMessage], at: str) -> NewMessage:

@@ -78,7 +78,7 @@ from bus.model.repository import (
     timestamp_of,
 )
 
-from .fake_budgets import answered, counted, spent
+from .fake_budgets import answered, counted, erased, spent
 from .fake_keyed import FakeKeyed
 from .fake_removals import look, remove
 
@@ -120,8 +120,7 @@ class FakeLog:
         self.swept: list[KeyedSwept] = []
         """What sweeps of the keyed store find, likewise; without any, they find what is there."""
         self.sweeps: list[SweepKeyed] = []
-        self.is_any_tainted = False
-        self.is_any_budget = False
+        self.is_any_tainted = self.is_any_budget = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
 
@@ -254,8 +253,10 @@ class FakeLog:
         return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
-        counted = (counted(self, self._tainted(message), timestamp) for message in lot.messages())
-        return outcome_of([self._add(message, timestamp) for message in counted])
+        return outcome_of([self._add(self._decided(each, timestamp), timestamp) for each in lot.messages()])
+
+    def _decided(self, message: NewMessage, timestamp: str) -> NewMessage:
+        return counted(self, self._tainted(message), timestamp)
 
     def _tainted(self, message: NewMessage) -> NewMessage:
         """Return a message with its taint: that of what it answers, if its sender is not external."""
@@ -275,8 +276,7 @@ class FakeLog:
         if key_of(message) in self.scheduled:
             return Added(None, duplicate=True, scheduled=True)
         if message.known_only:
-            forbidden = message.tainted and message.untainted_only
-            return Added(None, forbidden=forbidden, budget=message.budget)
+            return Added(None, forbidden=message.tainted and message.untainted_only, budget=message.budget)
         if message.due_at is not None:
             self.scheduled[key_of(message)] = message
             return Added(None, scheduled=True)
@@ -284,10 +284,9 @@ class FakeLog:
 
     def _append(self, message: NewMessage, timestamp: str) -> LogMessage:
         fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__}
+        fields |= {"due_at": None, "retain": False, "budget": None}
         self.last_seq += 1
-        stored = LogMessage(
-            **fields | {"due_at": None, "retain": False, "budget": None}, seq=self.last_seq, timestamp=timestamp
-        )
+        stored = LogMessage(**fields, seq=self.last_seq, timestamp=timestamp)
         self.messages[stored.seq] = stored
         self.by_id[key_of(stored)] = stored
         return stored
@@ -398,19 +397,17 @@ class FakeLog:
         channels = {self.messages[seq].recipient_channel or "" for seq in seqs} - {""}
         values = self.keyed.erase(change, seqs, channels)
         for seq in seqs:
-            self.messages[seq] = replace(self.messages[seq], body=b"", headers=b"{}")
+            self.messages[seq] = erased(self.messages[seq])
             self.by_id[key_of(self.messages[seq])] = self.messages[seq]
         for key, dead in self.dead_letters.items():
             if dead.seq in seqs:
                 self.dead_letters[key] = replace(dead, reason="erased")
         self.erased.update(seqs)
-        delayed = tuple(
-            each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None) is not None
-        )
+        delayed = tuple(each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None))
         self.cancelled.update((each.id, each.sender_bot_id) for each in delayed)
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
-        self.erasures[change.id] = erased = Erased(seqs, delayed, runs, values=values)
-        return erased
+        self.erasures[change.id] = done = Erased(seqs, delayed, runs, values=values)
+        return done
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]
