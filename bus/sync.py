@@ -262,6 +262,16 @@ class SyncMessage:
         return self._message.headers
 
     @property
+    def hops(self) -> int | None:
+        """How many messages may follow in its thread, each an answer to the one before; None: without a limit."""
+        return self._message.hops
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When its thread ends, by the worker's clock; None: never."""
+        return self._message.deadline
+
+    @property
     def attempt(self) -> int:
         """How often it was delivered to this bot, or to its group, from 1."""
         return self._message.attempt

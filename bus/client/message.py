@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack
 import anyio
 
 from ..errors import FINAL, NOT_NOW, UnfitBody
-from ..model.budgets import budget_in
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
@@ -127,12 +126,12 @@ class Message(Delivered, Generic[B]):
     @property
     def hops(self) -> int | None:
         """How many messages may follow in its thread, each an answer to the one before; None: without a limit."""
-        return budget_in(self.stored.headers).hops
+        return self.stored.budget.hops
 
     @property
     def deadline(self) -> datetime | None:
         """When its thread ends, by the worker's clock: no answer is accepted from then on. None: never."""
-        deadline = budget_in(self.stored.headers).deadline
+        deadline = self.stored.budget.deadline
         return None if deadline is None else parse_timestamp(deadline)
 
     @property

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from ..model.budgets import Budget, budget_in
 from ..model.values import STEP_VALUE_BYTES_MAX
 from .codes import RETRY, Code, Refusal
 from .fields import ClientFrame, Credits, Id, Name, NameOrPattern, RequestId, Seq, Seqs, are_ids, is_id, is_name
@@ -373,6 +374,11 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     def channel(self) -> str | None:
         """The channel that it was published on; None for a direct message."""
         return self.recipient.get("name")
+
+    @property
+    def budget(self) -> Budget:
+        """What is left of its thread after it."""
+        return budget_in(self.headers)
 
 
 class Deliver(_WorkerFrame, frozen=True, tag="deliver"):
