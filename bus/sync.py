@@ -22,6 +22,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack
 

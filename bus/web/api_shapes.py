@@ -66,6 +66,8 @@ class RequestOrder(_Order, frozen=True, kw_only=True):
 
     to: str
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
