@@ -39,6 +39,7 @@ __all__ = [
     "console_for",
     "fact_lines",
     "json_line",
+    "left_of",
     "local_time",
     "mebibytes",
     "message_value",

@@ -28,6 +28,7 @@ BUS = [
     "ApprovalTimedOut",
     "Bot",
     "BotConflict",
+    "BudgetSpent",
     "BotOwner",
     "BusError",
     "CatchUp",
