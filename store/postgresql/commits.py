@@ -38,11 +38,12 @@ from bus.model.run_events import crashed_notice, start_notice
 from bus.model.values import check_texts
 
 from ..message_rows import in_log
+from ..subscriptions import subscribe_all
 from .keyed import PostgresqlKeyed, flush
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.subscriptions import subscribe_all
 from .server.reader import Reader
+from .server.statements import statements_on
 from .server.writer import Transaction
 from .workflows.cancelling import cancel_more, more_to_cancel
 from .workflows.keeping import remove_runs, survey_runs
@@ -176,7 +177,8 @@ class Commits:
         channels = [(one.name, one.created_at, one.created_by_bot_id) for work in works for one in work.channels]
         if channels:
             await connection.execute(_ADD_CHANNELS, *map(list, zip(*channels, strict=True)))
-        await subscribe_all(transaction, (one for work in works for one in work.subscriptions))
+        subscriptions = (one for work in works for one in work.subscriptions)
+        await subscribe_all(statements_on(connection), subscriptions, last_seq=transaction.last_seq)
         lots = [lot for work in works for lot in work.lots]
         added = await self._arrivals.add(transaction, lots, timestamp) if lots else []
         if any(one.forbidden for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)):

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "ENDINGS",
+    "PULLED_AGAIN_SECONDS",
     "PULLED_LONG",
     "QUORUM_BACK",
     "QUORUM_LOST",
@@ -272,6 +273,9 @@ Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Mark
 
 PULLED_LONG = "long"
 """How the note of a `pulled` cable ends if it is for longer than a session may be silent."""
+
+PULLED_AGAIN_SECONDS = 2.0
+"""Pulls that follow one another faster may together keep a client silent for longer than that."""
 
 ENDINGS = ("killed", "stopped", "frozen", "started")
 """Marks after which nothing that was sent before can take effect any more: that worker is gone, or

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from bus.model.patterns import WILDCARD, ChannelPattern
 
 from .flushes import Flushes
 from .history import (
     ENDINGS,
+    PULLED_AGAIN_SECONDS,
     PULLED_LONG,
     Action,
     Checkpoint,
@@ -210,9 +212,12 @@ class Ledger:
     def _join_vanished(self) -> None:
         """Count clients that may have vanished without knowing it, because they were cut off for long.
 
-        A client may hear that its session is over, or notice only that its connection broke.
+        A client may hear that its session is over, or notice only that its connection broke. Short pulls that
+        follow one another cut off for long, too: TCP waits twice as long after each packet that was lost.
         """
-        cut_off = [index for index, mark in self.marks if mark.what == "pulled" and mark.note.endswith(PULLED_LONG)]
+        pulled = [(index, mark) for index, mark in self.marks if mark.what == "pulled"]
+        cut_off = [index for index, mark in pulled if mark.note.endswith(PULLED_LONG)]
+        cut_off += [at for (_, first), (at, mark) in pairwise(pulled) if mark.at - first.at < PULLED_AGAIN_SECONDS]
         open_since: dict[str, Call] = {}
         for call in self.of(Hello):
             before = open_since.get(call.invoke.process)
