@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client.waiting import Receipt
+from ..errors.words import amount
 from ..model.budgets import Budget
 from ..model.records import parse_timestamp
 from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
@@ -35,7 +36,6 @@ __all__ = [
     "StatusText",
     "Time",
     "ago",
-    "amount",
     "console_for",
     "fact_lines",
     "json_line",
@@ -381,7 +381,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
         **({} if status.leads is None else {"leads": _leads(console, status.leads)}),
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
-        "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
+        "delayed": f"{amount(sizes['scheduled'], 'message')}, not due yet",
         **({"keyed": amount(sizes["kv_keys"], "value")} if sizes.get("kv_keys") else {}),
         "disk": _disk(sizes),
         "known": ", ".join(known),
@@ -417,8 +417,3 @@ def shortened(value: Any) -> str:
 def mebibytes(size: int) -> str:
     """Return a number of bytes in words."""
     return f"{size / _MEBIBYTE:,.1f} MiB"
-
-
-def amount(count: int, thing: str) -> str:
-    """Return a number of things in words."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -14,6 +14,7 @@ from itertools import groupby
 import msgspec
 
 from ..errors import BudgetSpent
+from ..errors.words import amount
 from ..mailbox.sessions import Asked, Session
 from ..model.budgeting import budgeted
 from ..model.records import Channel
@@ -111,10 +112,8 @@ class Admission:
             reserved = self._scheduling.reserve(lot.sender_bot_id, count, share.delayed)
             if reserved == count:
                 return reserved, None
-            text = (
-                f"{self.limits.scheduled_messages_max} delayed messages wait, or {share.delayed} of bot"
-                f" {lot.sender_bot_name!r}, the maximum"
-            )
+            delayed = amount(self.limits.scheduled_messages_max, "delayed message")
+            text = f"there are {delayed}, or {share.delayed:,} of bot {lot.sender_bot_name!r}, the maximum"
             return reserved, share.refusal("delayed", text)
         if lot.recipient_bot_id is None:
             lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "", share)
@@ -123,9 +122,9 @@ class Admission:
         if reserved == count:
             return reserved, None
         name, limits = self._directory.bots[lot.recipient_bot_id].name, self.limits
-        text = f"{limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
+        text = f"bot {name!r} has {amount(limits.backlog_messages_max, 'waiting message')}, the maximum"
         if share.backlog < limits.backlog_messages_max:
-            text += f", or {share.backlog} of bot {lot.sender_bot_name!r}"
+            text += f", or {share.backlog:,} of bot {lot.sender_bot_name!r}"
         return reserved, share.refusal("backlog", text, Code.MAILBOX_FULL)
 
     def refused(self, code: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .portable import Portable
 from .requests import BusError, Forbidden, LimitReached, RequestError
+from .words import amount
 
 __all__ = [
     "BudgetSpent",
@@ -128,7 +129,7 @@ class DefinitionInUse(Conflict):
 
     def __init__(self, definition_id: str, runs: int) -> None:
         super().__init__(
-            f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to delete them too",
+            f"workflow {definition_id!r} has {amount(runs, 'run')}; delete with cascade=True to delete them too",
             definition_id,
             runs,
         )
@@ -158,8 +159,8 @@ class RunGivenUp(Conflict):
 
     def __init__(self, run_id: str, recoveries: int) -> None:
         super().__init__(
-            f"run {run_id!r} lost its holder {recoveries} times without progress, and is not claimed again"
-            f" automatically: find out why, then let it go on ('posthouse retry {run_id}')",
+            f"run {run_id!r} lost its holder {amount(recoveries, 'time')} without progress, and is not claimed"
+            f" again automatically: find out why, then let it go on ('posthouse retry {run_id}')",
             run_id,
             recoveries,
         )
@@ -324,7 +325,7 @@ class TooManyKeys(Refused, LimitReached):
     keys = 0
 
     def __init__(self, store: str, keys: int) -> None:
-        super().__init__(f"{store!r} has {keys} keys, and no more may be added", store, keys)
+        super().__init__(f"{store!r} has {amount(keys, 'key')}, and no more may be added", store, keys)
 
 
 class TooManySignals(Refused, LimitReached):
@@ -339,7 +340,9 @@ class TooManySignals(Refused, LimitReached):
     waiting = 0
 
     def __init__(self, run_id: str, waiting: int) -> None:
-        super().__init__(f"{waiting} signals wait for run {run_id!r}, and no more may", run_id, waiting)
+        super().__init__(
+            f"run {run_id!r} has {amount(waiting, 'waiting signal')}, and no more may wait", run_id, waiting
+        )
 
 
 class TooLarge(Refused):

@@ -316,6 +316,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a step's output."""
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
+    joins_removals: bool = False
+    """Whether the worker knows `part_of` of `erase` and `remove`."""
     tap: str | None = None
     """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
