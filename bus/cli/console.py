@@ -24,6 +24,7 @@ from rich.text import Text
 
 from ..client.waiting import Receipt
 from ..errors.words import amount
+from ..model.budgets import Budget
 from ..model.records import parse_timestamp
 from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
@@ -38,6 +39,7 @@ __all__ = [
     "console_for",
     "fact_lines",
     "json_line",
+    "left_of",
     "local_time",
     "mebibytes",
     "message_value",
@@ -190,6 +192,8 @@ class Lines:
             text.append(f"  (attempt {message.attempt})", "yellow")
         if message.tainted:
             text.append("  (tainted)", "yellow")
+        if (left := left_of(message.budget)) is not None:
+            text.append(f"  ({left})", "dim")
         if self._details:
             text.append(f"\n    {_detail(message)}", "dim")
         if not self._console.is_terminal:
@@ -197,6 +201,13 @@ class Lines:
         with self._console.capture() as capture:
             self._console.print(text, soft_wrap=True)
         return capture.get()
+
+
+def left_of(budget: Budget) -> str | None:
+    """Return in words what is left of a thread; None if it has no limit."""
+    hops = [] if budget.hops is None else [f"{amount(budget.hops, 'hop')} left"]
+    ends = [] if budget.deadline is None else [f"until {local_time(budget.deadline)}"]
+    return " ".join((*hops, *ends)) or None
 
 
 def _body(body: Any) -> Text:

@@ -21,7 +21,7 @@ from ..wire.answers import (
 from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
 from .completing import complete_bots, complete_mailboxes
-from .console import Time, ago, local_time, shortened, show_facts, show_json, show_rows
+from .console import Time, ago, left_of, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
 from .numbers import WholeNumber
 from .options import Link, asking, mailbox_of, name_of
@@ -93,6 +93,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "type": kept.message_type,
         "reply to": kept.reply_to or "",
         "thread": f"{together}: posthouse history --thread {kept.id}" if thread > 1 else "",
+        "left": left_of(kept.budget) or "",
         "headers": "  ".join(f"{name}={value}" for name, value in kept.headers.items()),
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),

@@ -27,6 +27,7 @@ from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
 from ..wire.frames import is_id, is_name
+from ..wire.limits import HOPS_MAX
 from ..wire.refusals import ID_RULE, NAME_RULE
 from .numbers import WholeNumber, seconds
 from .streams import EXIT_DENIED, show_error, stream_fault
@@ -460,9 +461,13 @@ def drafted(command: Command) -> Command:
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )
+    @click.option(
+        "--hops", type=WholeNumber(0, HOPS_MAX), metavar="N", help="How many answers may follow one another."
+    )
+    @click.option("--deadline", type=seconds, metavar="SECONDS", help="When its thread ends.")
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:
-        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
+        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id", "hops", "deadline")
         fields = _all_as_written({name: rest.pop(name) for name in names})
         fields["id"] = chosen_id(fields["id"])
         command(draft=Draft(**fields), **rest)

@@ -40,6 +40,7 @@ from ..model.events import (
     SessionOpened,
     SessionVanished,
     StorageFilled,
+    ThreadEnded,
     WorkerServing,
     event_lot,
 )
@@ -137,6 +138,8 @@ class Events:
                 return MailboxDrained(at=at, **fields)
             case "messages_removed":
                 return MessagesRemoved(at=at, **fields)
+            case "thread_ended":
+                return ThreadEnded(at=at, **fields)
             case "serving":
                 return WorkerServing(at=at, command=fields["command"], version=fields["posthouse"])
         return None

@@ -10,6 +10,7 @@ from .requests import BusError, Forbidden, LimitReached, RequestError
 from .words import amount
 
 __all__ = [
+    "BudgetSpent",
     "ChangesForgotten",
     "Conflict",
     "DatabaseDamaged",
@@ -53,6 +54,28 @@ class StoreError(Portable):
 
 class Refused(RequestError, StoreError):
     """One call was refused; nothing of it was stored, and concurrent calls are unaffected."""
+
+
+class BudgetSpent(Refused):
+    """A message was not stored: nothing is left of the budget of the thread of the message that it answers.
+
+    `reply_to` is the id of that message; `deadline` is when the thread ended, or None if it has no hops left.
+    Sending it again is useless.
+    """
+
+    code = "budget_spent"
+    error_name = "budget_spent"
+    attributes = ("reply_to", "deadline")
+    reply_to = ""
+    deadline: str | None = None
+
+    def __init__(self, reply_to: str, deadline: str | None) -> None:
+        why = "no hops are left in its thread" if deadline is None else f"its thread ended at {deadline}"
+        super().__init__(
+            f"message {reply_to} cannot be answered: {why}; what is sent without reply_to begins another thread",
+            reply_to,
+            deadline,
+        )
 
 
 class NotFound(Refused):
