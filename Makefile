@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel schema typescript simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
+.PHONY: help demo test fix lint types unit wheel schema typescript lies simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -15,6 +15,7 @@ help:
 	@echo "make wheel              build the wheel, install it in a clean environment, and use it"
 	@echo "make schema             docs/wire.schema.json anew, from the frames in bus/wire"
 	@echo "make typescript         build, test and pack the TypeScript client (needs Node.js 20)"
+	@echo "make lies               whether every lie of a broken worker is found, of which make test tells some"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
@@ -71,6 +72,9 @@ schema: $(BIN)/.installed
 
 typescript: $(BIN)/.installed
 	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && POSTHOUSE_PYTHON=$(abspath $(BIN)/python) npm test && npm pack
+
+lies: $(BIN)/.installed
+	POSTHOUSE_LIES=all $(BIN)/python -m pytest -n $(JOBS) tests/crash -k a_lie $(OPTIONS)
 
 STEPS ?= 200000
 simulate: $(BIN)/.installed

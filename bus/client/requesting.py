@@ -34,6 +34,8 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] | None = None
     id: str | None = None
     priority: Priority = "normal"
+    hops: int | None = None
+    deadline: float | None = None
 
 
 class Gathered(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,8 @@ class Requesting:
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         priority: Priority = "normal",
+        hops: int | None = None,
+        deadline: float | None = None,
     ) -> Message:
         """Send a direct message, or publish on a channel, and return the first reply to it, already settled.
 
@@ -85,6 +89,8 @@ class Requesting:
 
         Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
         request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
+
+        A request begins a thread, whose budget are its `hops`, of which the reply takes one, and its `deadline`.
         """
         question = Inquiry(
             body=body,
@@ -95,6 +101,8 @@ class Requesting:
             headers=headers,
             id=id,
             priority=priority,
+            hops=hops,
+            deadline=deadline,
         )
         return await self._ask(question)
 
@@ -123,6 +131,8 @@ class Requesting:
             id=message_id,
             priority=question.priority,
             expects_reply=True,
+            hops=question.hops,
+            deadline=question.deadline,
         )
         return await self._replies.ask(draft, message_id, timeout=question.timeout)
 

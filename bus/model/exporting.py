@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ..errors import DatabaseUnusable
+from .budgets import budget_of
 from .lots import LogMessage, NewMessage
 from .priorities import PRIORITIES, Priority, name_of
 from .records import parse_timestamp
@@ -235,4 +236,5 @@ def message_of(line: Exported, epoch: str, bots: Mapping[str, tuple[str, str]]) 
         expires_at=line.expires_at,
         tainted=line.tainted,
         priority=PRIORITIES[line.priority],
+        budget=msgspec.structs.replace(budget_of(bytes(line.headers)), kept=True),
     )

@@ -48,6 +48,8 @@ class SendOrder(_Order, frozen=True, kw_only=True):
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
     priority: Priority = "normal"
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class PublishOrder(_Order, frozen=True, kw_only=True):
@@ -57,6 +59,8 @@ class PublishOrder(_Order, frozen=True, kw_only=True):
     reply_to: str | None = None
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class RequestOrder(_Order, frozen=True, kw_only=True):
@@ -65,6 +69,8 @@ class RequestOrder(_Order, frozen=True, kw_only=True):
     to: str
     priority: Priority = "normal"
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..model.budgets import Budget, budget_in
 from ..model.priorities import Priority
 
 __all__ = [
@@ -79,6 +80,11 @@ class KeptMessage(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     priority: Priority = "normal"
     erased: bool = False
     """Whether its body and headers were erased: they are null and empty."""
+
+    @property
+    def budget(self) -> Budget:
+        """What is left of its thread after it."""
+        return budget_in(self.headers)
 
 
 class HistoryPage(AnswerValue, Generic[M], frozen=True):
