@@ -13,6 +13,7 @@ import pytest
     [
         ("bus.integrations.a2a", "a2a.types", "a2a"),
         ("bus.integrations.langgraph", "langgraph.checkpoint.base", "langgraph"),
+        ("bus.integrations.openai_agents", "agents", "openai-agents"),
         ("bus.integrations.pydantic_ai", "pydantic_ai.agent", "pydantic-ai"),
     ],
 )

@@ -56,15 +56,19 @@ from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
+from .presences import Presences
 from .promises import Promises, Violation
 from .questions import Question, given, looked_up
-from .simulated_settings import BOTS, channels_of, patterns_of, settings_of
+from .simulated_settings import BOTS, channels_of, is_watched, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
 
 __all__ = ["Simulation", "play"]
 
 _EXPIRY_BEATS = 12
 """So long that all values have expired that were put before."""
+
+_TELLING_BEATS = 16
+"""So long that all is told of presence: after a batch that was refused, events wait for five seconds."""
 
 
 class Simulation:
@@ -90,6 +94,7 @@ class Simulation:
         self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
+        self.presences = Presences(self.log, self.promises.written)
         self.core = self._start()
         self.keyed.start(self)
 
@@ -126,7 +131,9 @@ class Simulation:
                     self.questions.append((effect, None))
                 case Ask():
                     self.keyed.begin(effect)
-                case Tap() | Note():
+                case Note():
+                    self.presences.note(effect, self._moment())
+                case Tap():
                     pass
                 case _:
                     raise AssertionError(f"nothing here asks for {effect}")
@@ -176,6 +183,11 @@ class Simulation:
         event()
         self.promises.check(self.core)
         self.keyed.passed()
+        self._check_presence()
+
+    def _check_presence(self) -> None:
+        for fault in self.presences.faults(self.core):
+            raise Violation(fault)
 
     def pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -492,6 +504,8 @@ class Simulation:
         self.away = [*self.away, *welcomed][-8:]
         self.connections = {}
         self.promises.note_restart()
+        self._check_presence()
+        self.presences.restart()
         self.core = self._start()
         self.keyed.start(self)
 
@@ -535,6 +549,12 @@ class Simulation:
             while any(connection.inbox for connection in homes):
                 self._let_arrive(homes)
             self.keyed.check()
+        for _ in range(_TELLING_BEATS if is_watched(self.seed) else 0):
+            self._beat(homes)
+            self._let_arrive(homes)
+        self._check_presence()
+        for fault in self.presences.missing(self.core) if is_watched(self.seed) else ():
+            raise Violation(fault)
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
         self.promises.check_nothing_lost()

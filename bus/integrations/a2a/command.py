@@ -14,6 +14,7 @@ import rich_click as click
 
 from ...cli.console import show_json
 from ...cli.ending import open_bot, run, until_signal
+from ...cli.numbers import WholeNumber
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
 from ..listening import LOCAL, checked_origins, listen_at, token_of
@@ -27,7 +28,7 @@ _PORT = 7791
 @click.argument("agent", metavar="BOT")
 @click.option("--host", type=click.Choice(LOCAL), default=LOCAL[0], show_default=True, help="Where it listens.")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=_PORT, show_default=True, help="0 is any that is free."
+    "--port", type=WholeNumber(0, 65_535), default=_PORT, show_default=True, help="0 is any that is free."
 )
 @click.option(
     "--token-file",
