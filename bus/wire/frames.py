@@ -372,7 +372,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it comes from outside, or answers a message that does."""
     priority: Priority = "normal"
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 
     @property
     def channel(self) -> str | None:

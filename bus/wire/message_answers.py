@@ -79,7 +79,7 @@ class KeptMessage(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     """Whether it comes from outside, or answers a message that does."""
     priority: Priority = "normal"
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 
     @property
     def budget(self) -> Budget:
