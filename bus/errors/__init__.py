@@ -52,6 +52,7 @@ from .requests import (
 )
 from .running import (
     ENDED,
+    FINAL,
     MEANT,
     NOT_NOW,
     ApprovalTimedOut,
@@ -70,6 +71,7 @@ from .running import (
     WaitTimedOut,
 )
 from .storing import (
+    BudgetSpent,
     ChangesForgotten,
     Conflict,
     DatabaseDamaged,
@@ -108,12 +110,14 @@ from .storing import (
 
 __all__ = [
     "ENDED",
+    "FINAL",
     "MEANT",
     "NOT_NOW",
     "AddressError",
     "ApprovalTimedOut",
     "BindError",
     "BotConflict",
+    "BudgetSpent",
     "BusError",
     "ChangesForgotten",
     "ClosedError",

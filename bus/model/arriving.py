@@ -29,7 +29,7 @@ def are_plain(lots: Iterable[Lot]) -> bool:
 def appended(lots: Iterable[Lot], first_seq: int) -> list[Outcome]:
     """Return the outcomes of lots that were appended one after the other."""
     ends = accumulate(map(len, lots), initial=first_seq)
-    return [Appended(seq, lot.tainted) for seq, lot in zip(ends, lots, strict=False)]
+    return [Appended(seq, lot.tainted, lot.budget) for seq, lot in zip(ends, lots, strict=False)]
 
 
 def whole(parts: Sequence[Lot], outcomes: Sequence[Outcome]) -> Outcome:

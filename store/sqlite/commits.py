@@ -14,6 +14,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.budgeting import first_spent
 from bus.model.checked import new_run, new_signal, new_step
 from bus.model.leases import HoldState
 from bus.model.records import (
@@ -122,6 +123,8 @@ class Commits:
         outcomes = [one for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         if any(one.forbidden for one in outcomes):
             raise _TaintedError
+        if (spent := first_spent(work.lots, added)) is not None:
+            raise spent
         seqs = [one.seq for one in outcomes]
         await self._conversations.open(connection, work.lots, work.timestamp)
         await self._keyed.retain(transaction, work.lots, added, work.timestamp)

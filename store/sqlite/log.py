@@ -174,11 +174,12 @@ class SqliteLog:
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
+        self._arrivals.budgets.remember(changes)
         return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
         """Return additions, mailbox states and security events as one transaction; None if there is more to it."""
-        if not all(map(self._is_plain, changes)) or not self._is_taint_decided(changes):
+        if not all(map(self._is_plain, changes)) or not self._are_decided(changes):
             return None
         statements: list[Statement] = []
         answers: list[Any] = []
@@ -208,9 +209,9 @@ class SqliteLog:
             return are_plain(change.lots) and not self._conversations.new_pairs(change.lots)
         return isinstance(change, SaveMailbox | AddSecurityEvents)
 
-    def _is_taint_decided(self, changes: Sequence[Change]) -> bool:
+    def _are_decided(self, changes: Sequence[Change]) -> bool:
         lots = [lot for change in changes if isinstance(change, AddMessages) for lot in change.lots]
-        return self._arrivals.taint.is_decided(lots)
+        return self._arrivals.taint.is_decided(lots) and self._arrivals.budgets.are_counted(lots)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:

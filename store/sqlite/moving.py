@@ -43,7 +43,7 @@ _DERIVED = {
 }
 """Columns that are no fields, and their values."""
 
-_LOG = "SELECT epoch, created_at, taint_removed FROM log"
+_LOG = "SELECT epoch, created_at, taint_removed, budgets FROM log"
 
 _END = "SELECT seq, timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"
 
@@ -127,8 +127,9 @@ class SqliteMovable:
         """See the protocol."""
 
         async def operation(transaction: Transaction) -> None:
-            values = (log.created_at, log.taint_removed)
-            await transaction.connection.execute("UPDATE log SET created_at = ?, taint_removed = ?", values)
+            values = (log.created_at, log.taint_removed, log.budgets)
+            sql = "UPDATE log SET created_at = ?, taint_removed = ?, budgets = ?"
+            await transaction.connection.execute(sql, values)
 
         await self._database.writer.run(operation)
         await self._database.rename(log.epoch)
@@ -194,7 +195,9 @@ def _standing(connection: sqlite3.Connection) -> Standing:
         move = read_move(connection)
     finally:
         connection.execute("RELEASE standing")
-    return Standing(None if log is None else LogHead(log[0], log[1], bool(log[2]), *end), counts, move)
+    return Standing(
+        None if log is None else LogHead(log[0], log[1], bool(log[2]), bool(log[3]), *end), counts, move
+    )
 
 
 def _count(connection: sqlite3.Connection, kind: Kind) -> str:

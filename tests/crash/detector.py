@@ -19,6 +19,7 @@ EVERY_TIME = frozenset({
     "torn_commit",
     "forgotten_checkpoint",
     "kept_subscription",
+    "vanished_unnoticed",
     "swapped_order",
     "ack_in_the_wrong_mailbox",
     "restarts_are_failures",
@@ -52,7 +53,8 @@ def assert_found(lie: str, kinds: set[str], directory: Path, *, pauses: float = 
     """
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # noqa: T201
-    for outcome in kills(directory, seed=seed, lie=lie, rounds_a_file=_ROUNDS_A_FILE, pauses=pauses):
+    rounds = {"rounds_a_file": _ROUNDS_A_FILE, "watchers": int("presence" in kinds)}
+    for outcome in kills(directory, seed=seed, lie=lie, pauses=pauses, **rounds):
         found = {kind for _, verdict in outcome.broken for kind in verdict.kinds}
         if found & kinds:
             return

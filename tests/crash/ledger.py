@@ -31,6 +31,8 @@ from .history import (
     Invoke,
     Mark,
     Ok,
+    Presence,
+    Present,
     Publish,
     ReadRun,
     Retry,
@@ -140,6 +142,8 @@ class Ledger:
         self.retries: defaultdict[tuple[str, int], list[Call]] = defaultdict(list)
         """By mailbox and seq, what put dead letters back and was not refused."""
         self.gaps: list[tuple[int, Gap]] = []
+        self.presence: list[tuple[int, Present | Presence]] = []
+        """What those were told who watch who is there."""
         self.vanished: list[tuple[int, str]] = []
         """Where a client ended without a word, or may have looked so, and whose it was."""
         self.groups: dict[str, Timeline] = {}
@@ -202,6 +206,8 @@ class Ledger:
                     self._hand_out(index, event)
                 case Gap():
                     self.gaps.append((index, event))
+                case Present() | Presence():
+                    self.presence.append((index, event))
                 case Mark() if event.what == "led":
                     self._note_fence(*event.note.split())
                 case Mark() if event.what == "vanished":

@@ -14,6 +14,7 @@ import rich_click as click
 
 from ...cli.console import show_json
 from ...cli.ending import open_bot, run, until_signal
+from ...cli.numbers import WholeNumber
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
 from ..listening import LOCAL, checked_origins, listen_at, token_of
@@ -30,7 +31,7 @@ _PORT = 7790
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65_535),
+    type=WholeNumber(0, 65_535),
     default=_PORT,
     show_default=True,
     help="With --http: 0 is any that is free.",
