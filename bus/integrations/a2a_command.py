@@ -26,7 +26,14 @@ _PORT = 7791
 
 @click.command()
 @click.argument("agent", metavar="BOT")
-@click.option("--host", type=click.Choice(LOCAL), default=LOCAL[0], show_default=True, help="Where it listens.")
+@click.option(
+    "--host",
+    type=click.Choice(LOCAL),
+    metavar="HOST",
+    default=LOCAL[0],
+    show_default=True,
+    help=f"Where it listens: {', '.join(LOCAL)}.",
+)
 @click.option(
     "--port", type=WholeNumber(0, 65_535), default=_PORT, show_default=True, help="0 is any that is free."
 )

@@ -52,6 +52,7 @@ from bus.wire.frames import (
 )
 
 from .authors import any_body, any_publication
+from .budget_promises import BudgetPromises
 from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
@@ -95,6 +96,7 @@ class Simulation:
         self.wishes: dict[tuple[str, str], int] = {}
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
         self.presences = Presences(self.log, self.promises.written)
+        self.budgets = BudgetPromises(self.log, self.promises.written)
         self.core = self._start()
         self.keyed.start(self)
 
@@ -248,6 +250,7 @@ class Simulation:
             messages.append(self.promises.note_sent(publication))
         number = self.number()
         self.pending_publishes[connection.address, number] = messages
+        self.budgets.note_sent(connection.bot_id, messages)
         self.send(connection, Publish(request=number, messages=messages))
 
     def _read_frame(self) -> None:
@@ -281,6 +284,8 @@ class Simulation:
 
     def _published(self, connection: Connection, published: Published) -> None:
         messages = self.pending_publishes.pop((connection.address, published.request))
+        for fault in self.budgets.refusals(messages, published):
+            raise Violation(fault)
         for index, (sent, seq) in enumerate(zip(messages, published.seqs, strict=True)):
             scheduled = index in published.scheduled
             self.promises.note_acknowledged(connection.bot_id, sent, seq, scheduled=scheduled)
@@ -355,6 +360,7 @@ class Simulation:
             values = self.keyed.values_of_commit()
             commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot_id)
+            self.budgets.note_sent(connection.bot_id, messages)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
             (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
@@ -402,6 +408,8 @@ class Simulation:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         self.keyed.note_changes(batch.changes, applied.answers)
+        for fault in self.budgets.faults(batch.changes, applied.answers):
+            raise Violation(fault)
         return applied
 
     def _refuse_batch(self) -> None:
