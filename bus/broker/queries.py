@@ -389,6 +389,7 @@ class Queries:
             sizes=await self._log.sizes(),
             versions=self._versions,
             leads=None if self._leads is None else await self._leads(),
+            earlier=core.earlier,
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:

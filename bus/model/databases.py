@@ -30,6 +30,8 @@ class LogHead(msgspec.Struct, frozen=True):
     taint_removed: bool
     last_seq: int
     last_timestamp: str
+    earlier: str = "[]"
+    """The logs that it goes on from, as `model.lineage` writes them."""
 
 
 class Moved(msgspec.Struct, frozen=True):

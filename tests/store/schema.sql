@@ -9,7 +9,8 @@ CREATE TABLE schema_migrations (
 CREATE TABLE log (
     epoch      TEXT NOT NULL,
     created_at TEXT NOT NULL,
-    taint_removed INTEGER NOT NULL DEFAULT 0
+    taint_removed INTEGER NOT NULL DEFAULT 0,
+    earlier    TEXT NOT NULL DEFAULT '[]'
 );
 
 CREATE TABLE bots (
