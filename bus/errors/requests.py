@@ -71,7 +71,7 @@ class LogReplaced(BusError):
 
     def __init__(self, before: str | None, epoch: str, *, seq: int, after_seq: int) -> None:
         super().__init__(
-            f"the worker's log is another one than that of seq {seq}: an earlier copy was restored, or it is another"
+            f"the worker's log is not that of seq {seq}: an earlier copy was restored, or it is another"
             f" house's. Read on after seq {after_seq}: what you know of later seqs is not in this log, which gives"
             " them to other messages"
         )

@@ -250,9 +250,14 @@ async def _page(call: _Call, channel: str, *, before: Place | None, after: Place
     epochs = {place.epoch for place in (before, after) if place is not None and place.epoch is not None}
     if len(epochs) > 1:
         raise BadOrder("before and after are of different logs")
-    seqs = {"before_seq": before and before.seq, "after_seq": after and after.seq}
     async with call.bot() as bot:
-        found = await bot.history(channel=channel, limit=limit, epoch=next(iter(epochs), None), **seqs)
+        found = await bot.history(
+            channel=channel,
+            before_seq=before and before.seq,
+            after_seq=after and after.seq,
+            limit=limit,
+            epoch=next(iter(epochs), None),
+        )
         if not found and after is not None and (fault := await beyond(bot, after.seq)) is not None:
             raise fault
         epoch = bot.epoch or ""

@@ -80,10 +80,9 @@ async def events(
 
 def _told(fault: LogReplaced) -> bytes:
     """Return the event that says that the log is another one; its id is where reading goes on."""
-    told = Replaced(
-        before=fault.before, epoch=fault.epoch, seq=fault.seq, after=fault.after_seq, message=str(fault)
-    )
-    id = str(Place(fault.epoch, fault.after_seq)).encode()
+    after = fault.after_seq
+    told = Replaced(before=fault.before, epoch=fault.epoch, seq=fault.seq, after=after, message=str(fault))
+    id = str(Place(fault.epoch, after)).encode()
     return b"event: replaced\nid: %b\ndata: %b\n\n" % (id, msgspec.json.encode(told))
 
 

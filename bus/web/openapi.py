@@ -31,7 +31,7 @@ _ERRORS = {
     "401": "The token is missing or not valid, or the worker refuses the key of its bot.",
     "403": "The token, or the rights of its bot, do not allow it.",
     "404": "The bot does not exist.",
-    "409": "The request contradicts what is stored.",
+    "409": "The request contradicts what is stored, or names a seq of another log.",
     "413": "The request is too large.",
     "429": "A mailbox is full, or the sender is too fast: try again later, with the same id.",
     "500": "The token is not set up correctly: see the log of posthouse web.",
@@ -117,13 +117,13 @@ def _listen() -> dict[str, Any]:
     return {
         "summary": "Read a channel, or listen to it",
         "description": (
-            "With `Accept: text/event-stream`, each message is an event with a ReadMessage as `data`, and as `id` the"
-            " epoch of the log and the seq, as EPOCH/SEQ: those after the id or seq in `Last-Event-ID` or `after`, or"
-            " else from now on. Clients for server-sent events send `Last-Event-ID` when they reconnect, so that none"
-            " is missed or repeated. If the log is another one by then, in which what was read is not the same, such"
-            " as a restored copy, an event `replaced` with a Replaced as `data` says so, and where reading goes on."
-            " An event `fault`, whose `data` is a text, says why a stream ends. Without that `Accept`, another log is"
-            " an error with the status 409, and its `after` is where to go on."
+            "With `Accept: text/event-stream`, each message is an event with a ReadMessage as `data`, and as `id`"
+            " the epoch of the log and the seq, as EPOCH/SEQ: those after the id or seq in `Last-Event-ID` or"
+            " `after`, or else from now on. Clients for server-sent events send `Last-Event-ID` when they reconnect,"
+            " so that none is missed or repeated. If the log is another one by then, and differs in what was read,"
+            " an event `replaced` with a Replaced as `data` says so, and where reading goes on. An event `fault`,"
+            " whose `data` is a text, says why a stream ends. Without that `Accept`, such a log is an error with the"
+            " status 409 and the code `log_replaced`, whose `after` is where to go on."
         ),
         "parameters": [
             {"name": "channel", "in": "path", "required": True, "schema": {"type": "string"}},

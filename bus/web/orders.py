@@ -25,7 +25,7 @@ __all__ = ["BadOrder", "Place", "as_number", "as_place", "only", "read_order"]
 
 _SHOWN_CHARACTERS = 50
 
-_NUMBER = re.compile(r"[0-9]{1,%d}" % len(str(NUMBER_MAX)))
+_NUMBER = re.compile(rf"[0-9]{{1,{len(str(NUMBER_MAX))}}}")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -53,7 +53,7 @@ def read_order(data: bytes, shape: type[T]) -> T:
     try:
         order = msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:
-        raise BadOrder(refusal(error)) from None
+        raise BadOrder(refusal(error).replace("it must be", "the request must be", 1)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadOrder(_fault(data)) from None
     if (fault := body_fault(bytes(getattr(order, "body", b"null")), "'body'")) is not None:
@@ -66,10 +66,8 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise BadOrder(
-            f"the name {repeated[:_SHOWN_CHARACTERS]!r} is repeated in an object: receivers would differ"
-        )
+        shown = next(name for name in names if names.count(name) > 1)[:_SHOWN_CHARACTERS]
+        raise BadOrder(f"the name {shown!r} is repeated in an object, and receivers differ in which one they take")
     return found
 
 

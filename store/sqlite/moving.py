@@ -196,9 +196,8 @@ def _standing(connection: sqlite3.Connection) -> Standing:
         move = read_move(connection)
     finally:
         connection.execute("RELEASE standing")
-    return Standing(
-        None if log is None else LogHead(log[0], log[1], bool(log[2]), *end, earlier=log[3]), counts, move
-    )
+    head = None if log is None else LogHead(log[0], log[1], bool(log[2]), end[0], end[1], log[3])
+    return Standing(head, counts, move)
 
 
 def _count(connection: sqlite3.Connection, kind: Kind) -> str:
