@@ -33,7 +33,7 @@ def read_earlier(text: str) -> tuple[EarlierLog, ...]:
     """
     try:
         found = msgspec.json.decode(text, type=list[tuple[str, int]])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeError):
         return ()
     return tuple(EarlierLog(epoch, seq) for epoch, seq in found)
 

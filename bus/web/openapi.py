@@ -119,11 +119,11 @@ def _listen() -> dict[str, Any]:
         "description": (
             "With `Accept: text/event-stream`, each message is an event with a ReadMessage as `data`, and as `id`"
             " the epoch of the log and the seq, as EPOCH/SEQ: those after the id or seq in `Last-Event-ID` or"
-            " `after`, or else from now on. Clients for server-sent events send `Last-Event-ID` when they reconnect,"
-            " so that none is missed or repeated. If the log is another one by then, and differs in what was read,"
-            " an event `replaced` with a Replaced as `data` says so, and where reading goes on. An event `fault`,"
-            " whose `data` is a text, says why a stream ends. Without that `Accept`, such a log is an error with the"
-            " status 409 and the code `log_replaced`, whose `after` is where to go on."
+            " `after`, or else from now on. Clients for server-sent events send `Last-Event-ID` when they"
+            " reconnect, so that none is missed or repeated. If the log is another one by then, and differs in what"
+            " was read, an event `replaced` with a Replaced as `data` says so, and where reading goes on. An event"
+            " `fault`, whose `data` is a text, says why a stream ends. Without that `Accept`, such a log is an"
+            " error with the status 409 and the code `log_replaced`, whose `after` is where to go on."
         ),
         "parameters": [
             {"name": "channel", "in": "path", "required": True, "schema": {"type": "string"}},

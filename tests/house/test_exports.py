@@ -75,6 +75,7 @@ BUS = [
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
+    "LogReplaced",
     "MailboxContents",
     "MalformedAnswer",
     "MayAnswer",
