@@ -200,6 +200,7 @@ async def test_a_store_that_was_moved_goes_on_under_a_new_epoch(places: tuple[st
     log = await reopen(source)
     after = await found(source)
     assert after["log"].epoch == log.epoch != before["log"].epoch
+    assert after["log"].earlier[-1] == EarlierLog(before["log"].epoch, before["log"].last_seq)
     assert after["messages"] == before["messages"]
     async with open_store(source) as store:
         assert (await store.workflows.claim_run("waits", BOB)).fence > 1_000_000, (
