@@ -27,7 +27,8 @@ from bus.model.repository import AddBot, AddChannel, NewMessage
 from store import open_store
 from store.message_rows import checksum
 from store.seals import mailbox_of, mailbox_row
-from store.sqlite.messages.sealed import MAILBOXES, SAVE_MAILBOX
+from store.sqlite.messages.sealed import MAILBOXES
+from store.subscriptions import SAVE_MAILBOX
 
 from .messages import write
 

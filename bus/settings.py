@@ -22,7 +22,7 @@ from .settings_retention import EventSettings, Keep, RetentionSettings
 from .settings_rights import ChannelRights, Role, rights_fault
 from .settings_store import StoreSettings
 from .wire.addresses import address_fault, canonical, is_local, listening_fault
-from .wire.limits import CREDIT_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
+from .wire.limits import CREDIT_MAX, HOPS_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
 
 __all__ = [
     "Delivery",
@@ -319,6 +319,9 @@ class Limits(_Section, frozen=True):
 
     pair_messages_per_second_max: Rate = 0.0
     """The same from one bot directly to one other: it slows two bots that answer each other forever."""
+
+    thread_hops_max: Annotated[int, Meta(ge=0, le=HOPS_MAX)] = 0
+    """The hops of a thread whose first message sets none, and the most that it may set; 0 means no limit."""
 
     rate_burst_seconds: Seconds = 10.0
     """The allowed burst after a silence, as seconds of either rate: one frame of many messages is normal."""

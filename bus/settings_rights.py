@@ -19,6 +19,7 @@ from .model.records import EVENTS_CHANNEL
 from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
 from .settings_words import in_words
 from .wire.frames import is_name
+from .wire.limits import HOPS_MAX
 
 __all__ = [
     "CHANNEL_SCOPE",
@@ -131,6 +132,9 @@ class RoleLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     questions: Annotated[int, Meta(ge=1)] | None = None
     """Queries that wait or are being answered."""
+
+    hops: Annotated[int, Meta(ge=1, le=HOPS_MAX)] | None = None
+    """The hops of threads that it begins."""
 
     def lower(self, other: RoleLimits) -> RoleLimits:
         """Return the smaller of each limit."""

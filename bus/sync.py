@@ -22,6 +22,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -260,6 +261,16 @@ class SyncMessage:
     def headers(self) -> dict[str, str]:
         """The sender's notes beside the body."""
         return self._message.headers
+
+    @property
+    def hops(self) -> int | None:
+        """How many messages may follow in its thread, each an answer to the one before; None: without a limit."""
+        return self._message.hops
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When its thread ends, by the worker's clock; None: never."""
+        return self._message.deadline
 
     @property
     def attempt(self) -> int:

@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
+from bus.model.budgets import budget_of, write_budget
 from bus.model.records import BotMessage, ChannelRecipient, DirectRecipient
 from bus.model.repository import LogMessage, Lot, NewMessage, Page, StoredLot
 
 __all__ = [
-    "ERASED_HEADERS",
     "channels_of",
     "checksum",
-    "erased_checksum",
+    "erased",
     "in_log",
     "intact",
     "lots_of_rows",
@@ -33,9 +33,6 @@ __all__ = [
     "page_of_rows",
     "record_of",
 ]
-
-ERASED_HEADERS = b"{}"
-"""The headers of an erased message; its body is empty."""
 
 _BODY = 7
 """The body's place in a row."""
@@ -112,10 +109,15 @@ def page_of_rows(
     return Page(*lots, complete, tuple(damaged), tuple(erased))
 
 
-def erased_checksum(row: Sequence[Any]) -> int:
-    """Return the checksum that a row has once it is erased."""
-    message = msgspec.structs.replace(message_of(row), body=b"", headers=ERASED_HEADERS)
-    return checksum(message.seq, message, message.timestamp)
+def erased(row: Sequence[Any]) -> tuple[str, int]:
+    """Return the headers and the checksum that a row has once it is erased; its body is empty.
+
+    What is left of its thread's budget stays: its answers inherit it.
+    """
+    message = message_of(row)
+    headers = write_budget(b"{}", budget_of(message.headers))
+    blank = msgspec.structs.replace(message, body=b"", headers=headers)
+    return headers.decode(), checksum(blank.seq, blank, blank.timestamp)
 
 
 def channels_of(rows: Iterable[Sequence[Any]]) -> set[str]:

@@ -161,7 +161,10 @@ def key_of(row: Sequence[Any]) -> Key:
 
 def removal_row(change: Erase | Remove, what: Erased | Removed) -> tuple[Any, ...]:
     """Return id, at, bot_id, bot_name, reference, what, scrubbed_at and checksum of the record of a removal."""
-    text = msgspec.json.encode(what if isinstance(what, Erased) else _Recorded(what)).decode()
+    recorded = msgspec.to_builtins(what if isinstance(what, Erased) else _Recorded(what))
+    if change.part_of is not None:
+        recorded["part_of"] = change.part_of
+    text = msgspec.json.encode(recorded).decode()
     values = (change.id, change.at, change.bot_id, change.bot_name, change.reference, text, None)
     return (*values, seal(*values))
 
@@ -170,9 +173,11 @@ def removal_of(row: Sequence[Any]) -> Removal:
     """Read the number of a record, and then such a row."""
     number, *values, checksum = row
     id, at, bot_id, bot_name, reference, what, scrubbed_at = values
-    damaged = seal(*values) != checksum
-    erased, removed = (Erased(), None) if damaged else (erased_before(what), _recorded(what))
-    return Removal(number, id, at, bot_id, bot_name, reference, erased, scrubbed_at, damaged, removed)
+    known = (number, id, at, bot_id, bot_name, reference)
+    if seal(*values) != checksum:
+        return Removal(*known, Erased(), scrubbed_at, damaged=True)
+    of_it = msgspec.json.decode(what, type=_Recorded)
+    return Removal(*known, erased_before(what), scrubbed_at, removed=of_it.removed, part_of=of_it.part_of)
 
 
 def erased_before(what: str) -> Erased:
@@ -200,10 +205,11 @@ def removed_names(recorded: Iterable[str]) -> tuple[set[str], set[str]]:
     return bots, channels
 
 
-class _Recorded(msgspec.Struct, frozen=True):
-    """What is recorded of a removal. Of an erasure it is its own fields."""
+class _Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is recorded of a removal, and of which command it is a part. Of an erasure it is its own fields."""
 
     removed: Removed | None = None
+    part_of: str | None = None
 
 
 def _recorded(what: str) -> Removed | None:

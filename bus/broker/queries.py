@@ -257,7 +257,8 @@ class Queries:
         directory, page = self._core.directory, AnswerPage(ListedBot, self._frame_bytes_max, query.limit)
         only = None if query.only is None else [bot.name for bot in map(directory.find_bot, query.only) if bot]
         if query.online:
-            online = {session.bot_name for session in self._core.sessions if not session.reads_only}
+            sessions = self._core.sessions
+            online = {each.bot_name for each in sessions if not (each.reads_only or each.opening)}
             only = sorted(online & directory.names.keys() if only is None else online.intersection(only))
         for part in _portions(_wanted(query, directory.bot_names, only)):
             await anyio.lowlevel.checkpoint()  # most bots may be none that it sees, of which nothing is read
@@ -270,7 +271,7 @@ class Queries:
         return BotList(page.rows, page.more)
 
     def _listed(self, bot: BotRecord, backlog: int | None) -> ListedBot:
-        sessions = self._core.sessions.of_bot(bot.id)
+        sessions = self._core.sessions.there(bot.id)
         return ListedBot(
             id=bot.id,
             name=bot.name,

@@ -6,18 +6,21 @@ Owns which step is meant, and how both are shown; `bus.runs.approvals` writes th
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import rich_click as click
 
 from ..bot import Bot
-from ..model.records import RunStatus, WorkflowRun, WorkflowStepLog
+from ..errors import RequestError
+from ..model.records import RunStatus, StepStatus, WorkflowRun, WorkflowStepLog
 from ..runs.approvals import Answer
 from .completing import complete_runs
 from .console import Time, show_json, show_rows
 from .ending import Impossible, ask
-from .finding import find_run
+from .finding import bot_names, find_run
+from .numbers import WholeNumber
 from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
@@ -47,7 +50,7 @@ class _Approval(msgspec.Struct, frozen=True):
 @click.command()
 @click.option(
     "--limit",
-    type=click.IntRange(min=1, max=_APPROVALS_MAX),
+    type=WholeNumber(1, _APPROVALS_MAX),
     metavar="N",
     default=50,
     show_default=True,
@@ -101,7 +104,8 @@ def approve(link: Link, run_id: str, step: str | None, comment: str | None) -> N
     """Approve the waiting STEP of a run: the step is completed.
 
     STEP may be omitted if only one waits. The answer is stored as the step's output, with the name from `--as` and
-    the comment. The bot that executes the run sees it within two seconds, or when it is back.
+    the comment. The bot that executes the run sees it within two seconds, or when it is back. To approve once more
+    changes nothing; what was rejected cannot be approved.
     """
     _answer(link, run_id, step, approved=True, comment=comment)
 
@@ -115,7 +119,8 @@ def reject(link: Link, run_id: str, step: str | None, comment: str | None) -> No
     """Reject the waiting STEP of a run: the step is failed.
 
     STEP may be omitted if only one waits. The answer is stored as the step's output, with the name from `--as` and
-    the comment. The bot that executes the run decides how it continues; `posthouse cancel` ends it.
+    the comment. The bot that executes the run decides how it continues; `posthouse cancel` ends it. To reject once
+    more changes nothing; what was approved cannot be rejected.
     """
     _answer(link, run_id, step, approved=False, comment=comment)
 
@@ -123,29 +128,76 @@ def reject(link: Link, run_id: str, step: str | None, comment: str | None) -> No
 def _answer(link: Link, given: str, step: str | None, *, approved: bool, comment: str | None) -> None:
     answer = Answer(approved, link.name, comment)
 
-    async def answered(bot: Bot) -> tuple[WorkflowStepLog, WorkflowRun]:
+    async def answered(bot: Bot) -> tuple[WorkflowStepLog, str]:
         run = await find_run(bot.workflows, given)
-        return await answer.give(bot.workflows, await _waiting(bot, run, step)), run
+        waiting = await bot.workflows.list_waiting_approvals(run.id, limit=None)
+        before = None if _meant(waiting, step) else await _answered(bot, run, step)
+        if before is None:
+            after, told = await answer.give(bot.workflows, _the_one(run, step, waiting)), f"is {answer}"
+        elif before[1].approved == approved:
+            after, told = before[0], f"was already {before[1]}"
+        else:
+            raise Impossible(f"step {before[0].step_id} of run {run.id} was already {before[1]}: that stands")
+        return after, f"step {after.step_id} of run {run.id} {told}; {await _what_then(bot, run)}"
 
-    after, run = ask(link, answered)
+    after, text = ask(link, answered)
     if link.as_json:
         show_json(after)
     else:
-        # A run that a person paused has a reason, and cannot be claimed; one that only waits has none.
-        stopped = run.status == RunStatus.PAUSED and run.error is not None
-        resume = f"; to let it continue: posthouse resume {shlex.quote(run.id)}"
-        more = resume if stopped or run.status == RunStatus.CRASHED else ""
-        say(plain(f"step {after.step_id} of run {run.id} is {answer}; the run is {run.status}{more}"))
+        say(plain(text))
 
 
-async def _waiting(bot: Bot, run: WorkflowRun, step: str | None) -> WorkflowStepLog:
-    """Find the step that is meant. Raises Impossible if none waits, or several do."""
-    waiting = await bot.workflows.list_waiting_approvals(run.id, limit=None)
+def _meant(steps: list[WorkflowStepLog], step: str | None) -> list[WorkflowStepLog]:
+    """Return those that a name or an id means, or all."""
+    return [each for each in steps if step in (None, each.step_id, each.id)]
+
+
+async def _answered(bot: Bot, run: WorkflowRun, step: str | None) -> tuple[WorkflowStepLog, Answer] | None:
+    """Return the step that is meant, with its answer, if it was answered; None if several were."""
+    found: list[tuple[WorkflowStepLog, Answer]] = []
+    for each in _meant(await bot.workflows.list_step_logs(run.id), step):
+        if each.status in (StepStatus.COMPLETED, StepStatus.FAILED):
+            with suppress(msgspec.ValidationError):  # the output of a step that is no approval
+                found.append((each, msgspec.convert(each.output, Answer)))
+    return found[-1] if len({each.step_id for each, _ in found}) == 1 else None
+
+
+async def _what_then(bot: Bot, run: WorkflowRun) -> str:
+    """Return how a run goes on once it is answered."""
+    # A run that a person paused has a reason, and cannot be claimed; one that only waits has none.
+    if run.status == RunStatus.CRASHED or (run.status == RunStatus.PAUSED and run.error is not None):
+        return f"the run is {run.status}; to let it continue: posthouse resume {shlex.quote(run.id)}"
+    if run.completed_at is not None:
+        return f"the run is {run.status}"
+    name = await _executor(bot, run)
+    if name is None:
+        return f"the run is {run.status}, and goes on when a bot opens it"
+    if any(each.name == name and each.online for each in await bot.bots()):
+        return f"the run is {run.status}, and bot {name} goes on with it"
+    return f"the run is {run.status}, and goes on when bot {name} is back"
+
+
+async def _executor(bot: Bot, run: WorkflowRun) -> str | None:
+    """Return the bot that goes on with a run: its holder, or that to which the message belongs that began it."""
+    lease = await bot.workflows.get_lease(run.id)
+    if lease is not None:
+        return (await bot_names(bot)).get(lease.holder)
+    try:
+        fates = (await bot.find(run.id)).mailboxes
+    except RequestError:  # no message has this id, or none can
+        return None
+    over = ("settled", "dead", "expired")
+    names = {fate.bot for fate in fates if fate.bot is not None and fate.state not in over}
+    return names.pop() if len(names) == 1 else None
+
+
+def _the_one(run: WorkflowRun, step: str | None, waiting: list[WorkflowStepLog]) -> WorkflowStepLog:
+    """Return the step that is meant. Raise Impossible if none waits, or several do."""
     if not waiting:
         raise Impossible(
             f"no step of run {run.id} waits for an approval; to see its steps: posthouse run {shlex.quote(run.id)}"
         )
-    found = [each for each in waiting if step in (None, each.step_id, each.id)]
+    found = _meant(waiting, step)
     if len(found) == 1:
         return found[0]
     if not found:

@@ -21,7 +21,8 @@ from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_bots
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, asking, limited, name_of, span_seconds
+from .numbers import span_seconds
+from .options import Link, asking, limited, name_of
 from .streams import EXIT_SIGNAL, note, plain, say
 
 __all__ = ["audit"]

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from ..errors import DatabaseDamaged, DatabaseNewer
+from ..errors.words import amount
 from ..model.repository import StoreCheck
-from .console import amount, console_for, show_json
+from .console import console_for, show_json
 from .streams import plain
 
 __all__ = ["progress", "show_check", "show_copy"]

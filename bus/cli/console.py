@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..client.waiting import Receipt
+from ..errors.words import amount
+from ..model.budgets import Budget
 from ..model.records import parse_timestamp
 from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
@@ -34,10 +36,10 @@ __all__ = [
     "StatusText",
     "Time",
     "ago",
-    "amount",
     "console_for",
     "fact_lines",
     "json_line",
+    "left_of",
     "local_time",
     "mebibytes",
     "message_value",
@@ -190,6 +192,8 @@ class Lines:
             text.append(f"  (attempt {message.attempt})", "yellow")
         if message.tainted:
             text.append("  (tainted)", "yellow")
+        if (left := left_of(message.budget)) is not None:
+            text.append(f"  ({left})", "dim")
         if self._details:
             text.append(f"\n    {_detail(message)}", "dim")
         if not self._console.is_terminal:
@@ -197,6 +201,13 @@ class Lines:
         with self._console.capture() as capture:
             self._console.print(text, soft_wrap=True)
         return capture.get()
+
+
+def left_of(budget: Budget) -> str | None:
+    """Return in words what is left of a thread; None if it has no limit."""
+    hops = [] if budget.hops is None else [f"{amount(budget.hops, 'hop')} left"]
+    ends = [] if budget.deadline is None else [f"until {local_time(budget.deadline)}"]
+    return " ".join((*hops, *ends)) or None
 
 
 def _body(body: Any) -> Text:
@@ -370,7 +381,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "worker": f"{url}, since {_local(console, status.started_at, _DATE_AND_TIME)}",
         **({} if status.leads is None else {"leads": _leads(console, status.leads)}),
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
-        "waiting": f"{amount(sizes['scheduled'], 'message')} until they are due",
+        "delayed": f"{amount(sizes['scheduled'], 'message')}, not due yet",
         **({"keyed": amount(sizes["kv_keys"], "value")} if sizes.get("kv_keys") else {}),
         "disk": _disk(sizes),
         "known": ", ".join(known),
@@ -406,8 +417,3 @@ def shortened(value: Any) -> str:
 def mebibytes(size: int) -> str:
     """Return a number of bytes in words."""
     return f"{size / _MEBIBYTE:,.1f} MiB"
-
-
-def amount(count: int, thing: str) -> str:
-    """Return a number of things in words."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

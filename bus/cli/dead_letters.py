@@ -14,14 +14,18 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
+from ..client.ids import chosen_id
 from ..errors import UnknownBot
+from ..errors.words import amount
 from ..model.records import parse_timestamp
 from ..wire.answers import ListedDeadLetter
-from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
+from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_channels, complete_mailboxes
-from .console import Time, amount, show_dead_letter, show_json, show_rows
+from .confirming import asks_first, confirm, yes
+from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import Impossible, ask
-from .options import Link, asking, linked, mailbox_of, name_of, not_empty, seconds
+from .numbers import WholeNumber, seconds
+from .options import Link, asking, linked, mailbox_of, name_of, not_empty
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, say, show_error
 
@@ -36,7 +40,9 @@ _of_bot = click.option(
     help="Those of a bot, or of a group as CHANNEL/GROUP; by default, of all.",
 )
 
-_seq = click.IntRange(min=1, max=NUMBER_MAX)
+_seq = WholeNumber()
+
+_NAMED_MAX = 10
 
 
 @click.group("dead-letters")
@@ -52,7 +58,7 @@ def dead_letters() -> None:
 @_of_bot
 @click.option(
     "--limit",
-    type=click.IntRange(min=1, max=ANSWER_ITEMS_MAX),
+    type=WholeNumber(1, ANSWER_ITEMS_MAX),
     metavar="N",
     default=50,
     show_default=True,
@@ -93,7 +99,7 @@ def show(link: Link, seq: int, bot: str | None) -> None:
     found = ask(link, lambda asker: _found(asker, bot, ANSWER_ITEMS_MAX))
     chosen = [(mailbox, dead) for mailbox, dead in found if dead.seq == seq]
     if not chosen:
-        _refuse(f"no dead letter {seq}", bot)
+        _tell_missing([seq], bot)
     for place, (mailbox, dead) in enumerate(chosen):
         if link.as_json:
             show_json(_value(mailbox, dead))
@@ -112,35 +118,36 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
     """Put the dead letters SEQ, or --all, back into the mailboxes that gave up on them.
 
     They are redelivered, with the full number of attempts; an expired message only expires again. Exits with 1 if
-    there was none.
+    one of SEQ is no dead letter, and names it.
     """
     if bool(seqs) == everything:
         raise click.UsageError("give either SEQ, once or more, or --all")
     if len(set(seqs)) > ANSWER_ITEMS_MAX:
         raise click.UsageError(f"at most {ANSWER_ITEMS_MAX} at once")
 
-    async def retried(asker: Bot) -> int:
-        names = await _names(asker, bot)
+    async def retried(asker: Bot) -> tuple[int, set[int]]:
         if everything:
-            return sum([await _retry_all(asker, name) for name in names])
-        return sum([await asker.retry_dead_letters(sorted(set(seqs)), bot=name) for name in names])
+            return sum([await _retry_all(asker, name) for name in await _names(asker, bot)]), set()
+        found = await _chosen(asker, bot, _Chosen(frozenset(seqs)))
+        count = sum([await asker.retry_dead_letters(theirs, bot=name) for name, theirs in found])
+        return count, {seq for _, theirs in found for seq in theirs}
 
-    count = ask(link, retried)
-    if seqs and not count:
-        _refuse("no such dead letter", bot)
+    count, known = ask(link, retried)
+    missing = sorted({*seqs} - known)
     if link.as_json:
-        show_json({"retried": count})
-    else:
-        say(f"{count:,} dead letter{'' if count == 1 else 's'} put back")
+        show_json({"retried": count, "missing": missing})
+    elif known or not seqs:
+        say(f"{amount(count, 'dead letter')} put back")
+    _tell_missing(missing, bot)
 
 
 class _Chosen(msgspec.Struct, frozen=True):
     """Which dead letters to discard: those that have all of this."""
 
     seqs: frozenset[int]
-    channel: str | None
-    reason: str | None
-    given_up_before: datetime | None
+    channel: str | None = None
+    reason: str | None = None
+    given_up_before: datetime | None = None
 
     def has(self, dead: ListedDeadLetter) -> bool:
         """Return True if this is one of them."""
@@ -170,6 +177,7 @@ class _Chosen(msgspec.Struct, frozen=True):
 @click.option("--older-than", metavar="SPAN", type=seconds, help="Only those given up so long ago: 30m, 1h or 7d.")
 @referenced
 @dry_run
+@yes
 @linked("console")
 def discard(
     link: Link,
@@ -179,41 +187,67 @@ def discard(
     channel: str | None,
     reason: str | None,
     older_than: float | None,
+    yes: bool,
     **how: Any,
 ) -> None:
     """Remove the dead letters SEQ for good, or those that an option chooses, or --all.
 
-    Their messages stay in the log. Several options choose what has all of it. Exits with 1 if SEQ is none, or
-    nobody has the name of --bot or --channel.
+    Their messages stay in the log. Several options choose what has all of it. Exits with 1 if one of SEQ is no
+    dead letter, and names it, or if nobody has the name of --bot or --channel.
     """
     options = (channel, reason, older_than)
     if everything == (bool(seqs) or any(option is not None for option in options)):
         raise click.UsageError("say which: SEQ, --channel, --reason or --older-than, or --all")
     before = None if older_than is None else datetime.now(UTC) - timedelta(seconds=older_than)
     chosen = _Chosen(frozenset(seqs), channel, reason, before)
+    is_named = not everything and all(option is None for option in options)
+    asks = asks_first(consented=is_named or yes or how["dry_run"])
+
+    async def find(asker: Bot) -> list[tuple[str, list[int]]]:
+        found = await _chosen(asker, bot, chosen)
+        if channel is not None and not found:
+            await _require_channel(asker, channel)
+        return found
 
     async def discarded(asker: Bot) -> int:
-        if bot is not None:
-            found = [(bot, await _choose(asker, bot, chosen))]
-        else:
-            found = [(name, await _readable(asker, name, chosen)) for name in await _names(asker, None)]
-        if channel is not None and not any(theirs for _, theirs in found):
-            await _require_channel(asker, channel)
-        return sum([await _discard(asker, name, theirs, how) for name, theirs in found])
+        command = chosen_id(None)
+        return sum([await _discard(asker, name, theirs, command, how) for name, theirs in found])
 
+    found = ask(link, find)
+    if asks and found:
+        some = [f"{amount(len(theirs), 'dead letter')} of {name}" for name, theirs in found]
+        confirm(f"Discard {amount(sum(len(theirs) for _, theirs in found), 'dead letter')}?", some)
     count = ask(link, discarded)
-    if seqs and not count:
-        _refuse("no such dead letter", bot)
+    missing = sorted({*seqs} - {seq for _, theirs in found for seq in theirs})
     if link.as_json:
-        show_json({"discarded": count, "dry_run": how["dry_run"]})
-    else:
+        show_json({"discarded": count, "missing": missing, "dry_run": how["dry_run"]})
+    elif found or not seqs:
         say(f"{amount(count, 'dead letter')} {'would be discarded' if how['dry_run'] else 'discarded'}")
+    _tell_missing(missing, bot)
+
+
+def _tell_missing(missing: Sequence[int], bot: str | None) -> None:
+    """Name those that were asked for and are none, and exit with 1."""
+    if missing:
+        which = ", ".join(map(str, missing[:_NAMED_MAX])) + (", …" if len(missing) > _NAMED_MAX else "")
+        of_bot = "of any mailbox" if bot is None else f"of {bot}"
+        show_error(f"not a dead letter {of_bot}: {which}; 'posthouse dead-letters list' shows them")
+        sys.exit(EXIT_REFUSED)
 
 
 async def _require_channel(asker: Bot, name: str) -> None:
     """Raise Impossible if there is no such channel. Dead letters of one that was removed stay."""
     if all(channel.name != name for channel in await asker.channels()):
         raise Impossible(f"no channel named {name!r}, and no dead letter of one; see 'posthouse channels'")
+
+
+async def _chosen(asker: Bot, bot: str | None, chosen: _Chosen) -> list[tuple[str, list[int]]]:
+    """Return the seqs of the chosen dead letters, by the mailboxes that have any."""
+    if bot is not None:
+        found = [(bot, await _choose(asker, bot, chosen))]
+    else:
+        found = [(name, await _readable(asker, name, chosen)) for name in await _names(asker, None)]
+    return [(name, theirs) for name, theirs in found if theirs]
 
 
 async def _readable(asker: Bot, name: str, chosen: _Chosen) -> list[int]:
@@ -236,10 +270,10 @@ async def _choose(asker: Bot, name: str, chosen: _Chosen) -> list[int]:
             return found
 
 
-async def _discard(asker: Bot, name: str, seqs: Sequence[int], how: Mapping[str, Any]) -> int:
+async def _discard(asker: Bot, name: str, seqs: Sequence[int], command: str, how: Mapping[str, Any]) -> int:
     """Discard dead letters of a mailbox in portions, and return how many there were."""
     portions = [seqs[start : start + ANSWER_ITEMS_MAX] for start in range(0, len(seqs), ANSWER_ITEMS_MAX)]
-    removed = [await asker.discard_dead_letters(portion, bot=name, **how) for portion in portions]
+    removed = [await asker.discard_dead_letters(portion, bot=name, part_of=command, **how) for portion in portions]
     return sum(each.counts["dead_letters"] for each in removed)
 
 
@@ -276,8 +310,3 @@ async def _retry_all(asker: Bot, name: str) -> int:
             return count
         seen |= page
         count += await asker.retry_dead_letters(sorted(page), bot=name)
-
-
-def _refuse(text: str, bot: str | None) -> None:
-    show_error(text if bot is None else f"{text} of {bot}")
-    sys.exit(EXIT_REFUSED)

@@ -12,11 +12,14 @@ from typing import Any
 import rich_click as click
 
 from ..bot import Bot
+from ..client.ids import chosen_id
 from ..errors import NotFound
+from ..errors.words import amount
 from ..wire.answers import ListedDelayed
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_bots
-from .console import Time, amount, show_json, show_rows
+from .confirming import asks_first, confirm, yes
+from .console import Time, show_json, show_rows
 from .ending import ask
 from .options import Link, asking, id_of, limited, linked, name_of
 from .removing import dry_run, referenced
@@ -78,8 +81,9 @@ def _recipient(recipient: Mapping[str, str], names: Mapping[str, str]) -> str:
 @_of_sender
 @referenced
 @dry_run
+@yes
 @linked("console")
-def cancel_delayed(link: Link, ids: list[str], everything: bool, sender: str | None, **how: Any) -> None:
+def cancel_delayed(link: Link, ids: list[str], everything: bool, sender: str | None, yes: bool, **how: Any) -> None:
     """Cancel the messages ID, or --all: they are never sent, and their ids can be used again.
 
     Exits with 1 if one of ID is not waiting any more, and names it.
@@ -87,13 +91,22 @@ def cancel_delayed(link: Link, ids: list[str], everything: bool, sender: str | N
     if bool(ids) == everything:
         raise click.UsageError("give either ID, once or more, or --all")
 
+    asks = asks_first(consented=not everything or yes or how["dry_run"])
+
+    async def find(bot: Bot) -> dict[str, list[str]]:
+        return await _all(bot, sender) if everything else await _senders(bot, ids, sender)
+
+    theirs = ask(link, find)
+    if asks and theirs:
+        count = sum(map(len, theirs.values()))
+        confirm(f"Cancel {amount(count, 'delayed message')} of {amount(len(theirs), 'bot')}?")
+
     async def cancelled(bot: Bot) -> list[str]:
-        theirs = await _all(bot, sender) if everything else await _senders(bot, ids, sender)
-        done: list[str] = []
+        command, done = chosen_id(None), list[str]()
         for bot_id, waiting in theirs.items():
             for start in range(0, len(waiting), ANSWER_ITEMS_MAX):
                 portion = waiting[start : start + ANSWER_ITEMS_MAX]
-                done += (await bot.cancel_delayed(portion, bot=bot_id, **how)).ids
+                done += (await bot.cancel_delayed(portion, bot=bot_id, part_of=command, **how)).ids
         return done
 
     done = ask(link, cancelled)

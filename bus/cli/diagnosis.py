@@ -17,11 +17,11 @@ import msgspec
 
 from ..bot import Bot
 from ..errors import KeyFileUnusable, UnknownBot
+from ..errors.words import amount
 from ..model.records import RunStatus, parse_timestamp
 from ..settings import Settings
 from ..wire.addresses import is_local
 from ..worker_key import find_key_file, open_worker_key
-from .console import amount
 
 __all__ = ["Finding", "file_findings", "machine_findings", "worker_findings"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed, plain
+from .streams import EXIT_SIGNAL, Signals, claim_streams, identity, output_failed, plain_lines
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -93,7 +93,7 @@ class Entry(click.RichGroup):
         except OSError as error:
             sys.exit(output_failed(error))
         except click.ClickException as error:
-            vars(error)["message"] = "\n".join(map(plain, error.message.split("\n")))
+            vars(error)["message"] = plain_lines(error.message)
             raise
         finally:
             if self.is_program:

@@ -14,12 +14,17 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
-from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue
+from ..client.ids import chosen_id
+from ..errors import NotFound
+from ..errors.words import amount
+from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue, joined
 from ..model.retaining import RETAINED
 from .checking import progress
 from .completing import complete_bots
-from .console import Time, amount, show_json, show_rows
+from .confirming import EXAMPLES_MAX, asks_first, confirm, yes
+from .console import Time, local_time, shortened, show_json, show_rows
 from .ending import ask
+from .numbers import WholeNumber
 from .options import Link, asking, id_of, limited, linked, name_of, not_empty
 from .removing import in_words
 from .streams import EXIT_REFUSED, note, plain, say, show_error
@@ -37,6 +42,10 @@ class _Found(msgspec.Struct):
     delayed: list[Delayed] = []
     runs: dict[str, FoundRun] = {}
     values: list[FoundValue] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.messages) + len(self.delayed) + len(self.runs) + len(self.values)
 
 
 def _pair(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, str] | None:
@@ -69,6 +78,7 @@ def _pair(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option("--reference", metavar="TEXT", help="Kept with the record: a ticket, but nobody's name.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
 @click.option("--no-scrub", is_flag=True, help="Do not write the database anew; `posthouse scrub` does it later.")
+@yes
 @linked("console")
 def erase(
     link: Link,
@@ -80,15 +90,19 @@ def erase(
     reference: str | None,
     dry_run: bool,
     no_scrub: bool,
+    yes: bool,
 ) -> None:
     """Erase messages, runs and keyed values for good: the message ID, or all that contains something.
 
+    Without ID it shows first how much it found, with some examples, and asks.
+
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
-    passes over it. Delayed messages are removed, and keyed values are deleted; of values that are bytes only the
-    keys are searched. So are runs that have ended, with all their steps, if they contain
-    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
-    that began them, and it exits with 1: end them, and repeat the command. So it does if ID is not there, or was
-    erased before.
+    passes over it. Delayed messages are removed, and keyed values are deleted. Values that are bytes are found by
+    their keys alone. Runs that have ended are deleted with all their steps, if they contain the TEXT, or if a
+    message with their id is erased.
+
+    Exits with 1 if ID is not there, or was erased before. So it does if a run has not ended: this and the message
+    that began it are left and named; end it, and repeat the command.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.
@@ -99,17 +113,25 @@ def erase(
     if body is not None:
         query["body"] = (body[0].split("."), body[1])
 
-    async def erased(bot: Bot) -> tuple[_Found, Erased]:
+    asks = asks_first(consented=message_id is not None or yes or dry_run)
+
+    async def find(bot: Bot) -> tuple[_Found, list[str]]:
         found = await _find(bot, query)
-        if dry_run:
-            return found, _would_erase(found)
+        return found, await _examples(bot, found) if asks else []
+
+    async def erased(bot: Bot) -> Erased:
         done = await _erase(bot, found, reference)
         if not no_scrub:
             await _scrub(bot)
-        return found, done
+        return done
 
-    found, done = ask(link, erased)
-    if message_id is not None and not (found.messages or found.delayed or found.runs or found.values):
+    found, examples = ask(link, find)
+    done = _would_erase(found)
+    if asks and (what := _some(done)):
+        confirm(f"Erase {what} for good?", examples, count=found.count)
+    if not dry_run:
+        done = ask(link, erased)
+    if message_id is not None and not found.count:
         show_error(f"nothing with the id {message_id} has contents: it was erased before, or never there")
         sys.exit(EXIT_REFUSED)
     messages, delayed, runs, values = len(done.seqs), len(done.delayed), len(done.runs), len(done.values)
@@ -121,9 +143,7 @@ def erase(
             say(plain(f"message {seq} with the id {found.messages[seq]}"))
         for value in found.values if dry_run else ():
             say(plain(_named(value)))
-        what = f"{amount(messages, 'message')}, {amount(delayed, 'delayed message')}, {amount(runs, 'run')}"
-        what += f" and {amount(values, 'keyed value')}"
-        say(f"{what} {'would be erased' if dry_run else 'erased'}")
+        say(f"{_counted(done)} {'would be erased' if dry_run else 'erased'}")
     for run in done.runs_left:
         note(f"run {run} is left: it has not ended, or one that started it may go on; end it, then repeat this")
     if done.runs_left:
@@ -147,6 +167,24 @@ async def _find(bot: Bot, query: dict[str, Any]) -> _Found:
     return found
 
 
+async def _examples(bot: Bot, found: _Found) -> list[str]:
+    """Return lines that show some of what was found."""
+    shown: list[str] = []
+    for seq in list(found.messages)[:EXAMPLES_MAX]:
+        try:
+            kept = (await bot.find(seq)).message
+        except NotFound:  # retention has removed it meanwhile
+            continue
+        sent = local_time(kept.timestamp or "")
+        shown.append(f"message {seq} from {kept.sender_bot_name}, {sent}: {shortened(kept.body)}")
+    others = (
+        *(f"delayed message {each.id}" for each in found.delayed),
+        *(f"run {id}" for id in found.runs),
+        *map(_named, found.values),
+    )
+    return [*shown, *others][:EXAMPLES_MAX]
+
+
 def _would_erase(found: _Found) -> Erased:
     left = {run.id for run in found.runs.values() if not run.ended}
     return Erased(
@@ -168,23 +206,18 @@ async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
     """Erase what was found, in portions, and return all that was done."""
     seqs, delayed, runs, values = list(found.messages), found.delayed, list(found.runs), found.values
     total = max(len(seqs), len(delayed), len(runs), len(values))
+    command = chosen_id(None)
     done = Erased()
     with progress() as tell:
         for start in range(0, total, _PORTION):
             part = slice(start, start + _PORTION)
-            some = await bot.erase(
+            done += await bot.erase(
                 seqs=seqs[part],
                 delayed=delayed[part],
                 runs=runs[part],
                 values=values[part],
                 reference=reference,
-            )
-            done = Erased(
-                done.seqs + some.seqs,
-                done.delayed + some.delayed,
-                done.runs + some.runs,
-                tuple(dict.fromkeys(done.runs_left + some.runs_left)),
-                values=done.values + some.values,
+                part_of=command,
             )
             tell(("erasing", min(start + _PORTION, total), total))
     return done
@@ -211,16 +244,17 @@ def scrub(link: Link) -> None:
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(min=0), metavar="N", default=0, help="Only those after a number.")
+@click.option("--after", type=WholeNumber(0), metavar="N", default=0, help="Only those after a number.")
 @limited
 @asking
 def removals(link: Link, after: int, limit: int) -> None:
-    """Show who erased or removed what, and when, oldest first.
+    """Show who erased or removed what, and when, oldest first: one row for each command.
 
     SCRUBBED is since when nothing of it is left in the files of the database. `--json` also names the messages and
     runs.
     """
-    found = ask(link, lambda bot: bot.removals(after=after, limit=limit))
+    records = ask(link, lambda bot: bot.removals(limit=sys.maxsize))
+    found = [each for each in joined(records) if each.number > after][:limit]
     if link.as_json:
         show_json([msgspec.to_builtins(each) for each in found])
         return
@@ -229,7 +263,7 @@ def removals(link: Link, after: int, limit: int) -> None:
             each.number,
             Time(each.at),
             f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
-            _erased(each.erased) if each.removed is None else in_words(each.removed),
+            f"{_some(each.erased) or 'nothing'} erased" if each.removed is None else in_words(each.removed),
             each.reference or "",
             Time(each.scrubbed_at) if each.scrubbed_at else "",
         )
@@ -239,12 +273,18 @@ def removals(link: Link, after: int, limit: int) -> None:
     show_rows(columns, rows, nothing="nothing was removed", minor=("scrubbed", "reference"))
 
 
-def _erased(erased: Erased) -> str:
+def _counted(erased: Erased) -> str:
+    messages, delayed = amount(len(erased.seqs), "message"), amount(len(erased.delayed), "delayed message")
+    runs, values = amount(len(erased.runs), "run"), amount(len(erased.values), "keyed value")
+    return f"{messages}, {delayed}, {runs} and {values}"
+
+
+def _some(erased: Erased) -> str:
+    """Return what is or was erased, without what there is none of; an empty text for nothing."""
     counts: tuple[tuple[str, Sized], ...] = (
         ("message", erased.seqs),
         ("delayed message", erased.delayed),
         ("run", erased.runs),
         ("keyed value", erased.values),
     )
-    told = [amount(len(found), thing) for thing, found in counts if found]
-    return f"{', '.join(told) or 'nothing'} erased"
+    return ", ".join(amount(len(found), thing) for thing, found in counts if found)

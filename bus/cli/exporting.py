@@ -21,13 +21,14 @@ import rich_click as click
 
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable, StoreFailed
+from ..errors.words import amount
 from ..model.databases import LogReader, Tell
 from ..model.exporting import FORM, ExportFilter, ExportLines, Header, export_of, is_export
 from ..model.records import timestamp
 from ..model.repository import FindRequest
 from ..settings import SettingsError
 from .checking import progress
-from .console import amount, show_json
+from .console import show_json
 from .databases import of_a_store
 from .exit_codes import exit_codes
 from .joined import databases

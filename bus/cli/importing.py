@@ -17,6 +17,7 @@ import rich_click as click
 
 from ..configuration import read_settings
 from ..errors import DatabaseUnusable
+from ..errors.words import amount
 from ..model.databases import Tell
 from ..model.exporting import Exported, Header, checked, message_of, read_footer, read_header
 from ..model.importing import Import, Seen, is_importable
@@ -25,7 +26,7 @@ from ..model.repository import AddMessages, NewMessage, Store, each, lots_of
 from ..settings import SettingsError
 from ..wire.frames import is_id, is_name
 from .checking import progress
-from .console import amount, show_json
+from .console import show_json
 from .databases import of_a_store
 from .exit_codes import exit_codes
 from .joined import databases

@@ -25,6 +25,7 @@ from ..client.endpoint import VARIABLE
 from ..client.enrolling import credentials_for, enrol
 from ..curve import new_secret, public_of
 from ..errors import CredentialsError, InvalidKey
+from ..errors.words import amount
 from ..model.keys import Purpose
 from ..model.records import timestamp
 from ..wire.answers import ListedKey
@@ -35,19 +36,8 @@ from .console import Time, show_json, show_rows
 from .ending import ask, run
 from .joined import databases
 from .keeping import Keeper, Running, Stopped, deny, settings_of
-from .options import (
-    Command,
-    Link,
-    Patience,
-    address_of,
-    asking,
-    linked,
-    name_of,
-    read_input,
-    seconds,
-    seconds_or_none,
-    waiting,
-)
+from .numbers import seconds, seconds_or_none
+from .options import Command, Link, Patience, address_of, asking, linked, name_of, read_input, waiting
 from .rights import test
 from .streams import EXIT_UNAVAILABLE, note, say
 
@@ -184,7 +174,7 @@ def _of_stopped(command: Command) -> Command:
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @_wanting
 @click.option(
-    "--expires", type=seconds, metavar="SPAN", help="How long the key is valid: 90d, …; by default, for good."
+    "--expires", type=seconds, metavar="SPAN", help="How long the key is valid, such as 90d; by default, for good."
 )
 @click.option("--admin", is_flag=True, help="The key may also manage keys.")
 @_of_stopped
@@ -352,12 +342,8 @@ def revoke(link: Link, bot: str, key: str | None) -> None:
     if link.as_json:
         show_json(revoked)
     else:
-        ended = f"{_amount(revoked.sessions, 'session')} ended"
-        say(f"revoked {_amount(revoked.revoked, 'key')} of bot {bot}; {ended}")
-
-
-def _amount(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+        ended = f"{amount(revoked.sessions, 'session')} ended"
+        say(f"revoked {amount(revoked.revoked, 'key')} of bot {bot}; {ended}")
 
 
 @keys.command("rotate")
@@ -419,7 +405,7 @@ def adopt(folder: Path, config: Path | None, database: str | None, as_json: bool
     if as_json:
         show_json([{"bot": each.bot, "file": str(folder / f"{each.bot}.creds")} for each in found])
     else:
-        say(f'wrote {_amount(len(found), "file")} in {folder}; start the worker with mode = "keys" in [security]')
+        say(f'wrote {amount(len(found), "file")} in {folder}; start the worker with mode = "keys" in [security]')
 
 
 def _adopting(wanted: _Wanted, mine: Credentials) -> NewKey:

@@ -13,8 +13,11 @@ import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+import rich_click as click
+
 from ..bot import Bot
 from ..errors import BusError
+from .streams import plain_lines
 
 __all__ = ["NotLoaded", "load_bot"]
 
@@ -70,7 +73,8 @@ def _show(error: BaseException) -> None:
     where: TracebackType | None = error.__traceback__
     while where is not None and _is_ours(where.tb_frame.f_code.co_filename):
         where = where.tb_next
-    traceback.print_exception(type(error), error, where)
+    shown = "".join(traceback.format_exception(type(error), error, where))
+    click.echo(plain_lines(shown), err=True, nl=False)
 
 
 def _is_ours(file: str) -> bool:

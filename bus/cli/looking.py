@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from ..bot import Bot
+from ..errors.words import amount
 from ..wire.answers import (
     Fate,
     FoundMessage,
@@ -20,8 +21,9 @@ from ..wire.answers import (
 from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
 from .completing import complete_bots, complete_mailboxes
-from .console import Time, ago, amount, local_time, shortened, show_facts, show_json, show_rows
+from .console import Time, ago, left_of, local_time, shortened, show_facts, show_json, show_rows
 from .ending import ask
+from .numbers import WholeNumber
 from .options import Link, asking, mailbox_of, name_of
 from .streams import note, plain, say
 
@@ -94,6 +96,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "type": kept.message_type,
         "reply to": kept.reply_to or "",
         "thread": f"{together}: posthouse history --thread {kept.id}" if thread > 1 else "",
+        "budget": left_of(kept.budget) or "",
         "headers": "  ".join(f"{name}={value}" for name, value in kept.headers.items()),
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),
@@ -127,12 +130,10 @@ def _why(state: MessageState, *, erased: bool) -> str:
 
 @click.command()
 @click.argument("mailbox_name", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
-@click.option(
-    "--after", type=click.IntRange(min=0, max=NUMBER_MAX), default=0, metavar="SEQ", help="Only later ones."
-)
+@click.option("--after", type=WholeNumber(0), default=0, metavar="SEQ", help="Only later ones.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(),
     metavar="N",
     default=20,
     show_default=True,

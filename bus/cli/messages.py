@@ -20,14 +20,16 @@ from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
+from ..errors.words import amount
 from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
-from ..wire.limits import ANSWER_ITEMS_MAX, NUMBER_MAX
+from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_bots, complete_channels
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
+from .numbers import WholeNumber
 from .options import Link, WithText, asking, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
@@ -129,7 +131,7 @@ class _Listening(msgspec.Struct, frozen=True):
 @click.option(
     "--group", metavar="NAME", callback=name_of, help="Subscribe in this group: each message goes to one member."
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
+@click.option("--count", type=WholeNumber(), metavar="N", help="Stop after N messages.")
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @linked()
 def listen(link: Link, **options: Any) -> None:
@@ -209,15 +211,13 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
 )
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(),
     metavar="N",
     default=50,
     show_default=True,
     help="The maximum number of messages to show.",
 )
-@click.option(
-    "--before", type=click.IntRange(min=1, max=NUMBER_MAX), metavar="SEQ", help="Only messages before this seq."
-)
+@click.option("--before", type=WholeNumber(), metavar="SEQ", help="Only messages before this seq.")
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @asking
 def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
@@ -309,7 +309,7 @@ def channels(link: Link) -> None:
 
 
 def _group(group: ListedGroup) -> str:
-    return f"{group.group} ({group.members} members, {group.backlog} waiting)"
+    return f"{group.group} ({amount(group.members, 'member')}, {group.backlog:,} waiting)"
 
 
 @click.command()

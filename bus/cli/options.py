@@ -7,7 +7,6 @@ how to write it.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
 import sys
@@ -24,11 +23,13 @@ from ..client.draft import Draft
 from ..client.endpoint import VARIABLE
 from ..client.ids import chosen_id
 from ..errors import CredentialsError
+from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
 from ..wire.frames import is_id, is_name
-from ..wire.limits import WAIT_SECONDS_MAX
+from ..wire.limits import HOPS_MAX
 from ..wire.refusals import ID_RULE, NAME_RULE
+from .numbers import WholeNumber, seconds
 from .streams import EXIT_DENIED, show_error, stream_fault
 
 __all__ = [
@@ -51,10 +52,7 @@ __all__ = [
     "name_of",
     "not_empty",
     "read_input",
-    "seconds",
-    "seconds_or_none",
     "shown",
-    "span_seconds",
     "waiting",
     "worded",
 ]
@@ -129,32 +127,6 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
-_SPAN = re.compile(r"(\d{1,9})([smhd])")
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def span_seconds(text: str) -> int | None:
-    """Return the seconds of a span such as 90s, 30m, 1h or 7d; None if a text is none."""
-    span = _SPAN.fullmatch(text)
-    return None if span is None else int(span[1]) * _UNIT_SECONDS[span[2]]
-
-
-class _Seconds(click.FloatRange):
-    """Seconds up to ten years, as a number or a span. NaN is refused here, because it is outside of no range."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        span = span_seconds(value) if isinstance(value, str) else None
-        seconds = float(super().convert(value if span is None else span, parameter, context))
-        if math.isnan(seconds):
-            self.fail("NaN is not a number of seconds.", parameter, context)
-        return seconds
-
-
-seconds = _Seconds(min=0, min_open=True, max=WAIT_SECONDS_MAX)
-seconds_or_none = _Seconds(min=0, max=WAIT_SECONDS_MAX)
-
-
 class Patience(msgspec.Struct, frozen=True):
     """How many seconds a command waits."""
 
@@ -164,11 +136,11 @@ class Patience(msgspec.Struct, frozen=True):
 
 limited = click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(),
     metavar="N",
     default=1000,
     show_default=True,
-    help="The maximum number to show: the oldest.",
+    help="The maximum number to show: the first ones.",
 )
 
 
@@ -210,6 +182,10 @@ def address_of(context: click.Context, parameter: click.Parameter, value: Any) -
 def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Check one name, or several, of bots or channels."""
     for name in value if isinstance(value, tuple) else () if value is None else (value,):
+        if WILDCARD in name and channel_pattern_fault(name) is None:
+            raise click.BadParameter(
+                f"{name!r} is a pattern, and this takes one name: 'posthouse channels' lists those of channels"
+            )
         if not is_name(name):
             raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is not a valid name: {NAME_RULE}")
     return value
@@ -485,9 +461,13 @@ def drafted(command: Command) -> Command:
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )
+    @click.option(
+        "--hops", type=WholeNumber(0, HOPS_MAX), metavar="N", help="How many answers may follow one another."
+    )
+    @click.option("--deadline", type=seconds, metavar="SECONDS", help="When its thread ends.")
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:
-        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id")
+        names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id", "hops", "deadline")
         fields = _all_as_written({name: rest.pop(name) for name in names})
         fields["id"] = chosen_id(fields["id"])
         command(draft=Draft(**fields), **rest)

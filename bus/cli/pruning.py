@@ -15,13 +15,16 @@ import rich_click as click
 
 from ..bot import Bot
 from ..errors import Conflict
+from ..errors.words import amount
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary
 from .checking import progress
 from .completing import complete_workflows
+from .confirming import asks_first, confirm, yes
 from .console import show_json
 from .ending import ask
 from .finding import newest_runs
+from .numbers import WholeNumber
 from .options import Link, linked
 from .streams import note, plain, say
 from .times import TimeOption
@@ -64,7 +67,7 @@ def _ended_at(run: RunSummary) -> str:
 
 @click.command()
 @click.option("--older-than", metavar="SPAN", type=TimeOption(), help="Runs that ended longer ago: 12h, 30d.")
-@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Of each workflow, all but the newest N.")
+@click.option("--keep", type=WholeNumber(0), metavar="N", help="Of each workflow, all but the newest N.")
 @click.option(
     "--workflow",
     metavar="NAME",
@@ -75,10 +78,12 @@ def _ended_at(run: RunSummary) -> str:
     "--status",
     "statuses",
     type=click.Choice([status.value for status in _ENDED]),
+    metavar="STATUS",
     multiple=True,
-    help="Only runs with this status; may be repeated.",
+    help="Only runs with this status: completed, failed or cancelled; may be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say which runs they are.")
+@yes
 @linked("console")
 def prune(
     link: Link,
@@ -87,6 +92,7 @@ def prune(
     workflow: str | None,
     statuses: tuple[str, ...],
     dry_run: bool,
+    yes: bool,
 ) -> None:
     """Delete runs that were completed, failed or cancelled, with all their steps.
 
@@ -98,29 +104,27 @@ def prune(
     """
     if older_than is None and keep is None:
         raise click.UsageError("say which runs: --older-than SPAN, --keep N, or both (--keep 0: all that ended)")
+    asks = asks_first(consented=yes or dry_run)
     wanted = tuple(map(RunStatus, statuses)) or _ENDED
-    chosen = _Chosen(workflow, wanted, older_than, keep or 0)
-
-    async def pruned(bot: Bot) -> tuple[list[RunSummary], list[str]]:
-        found = await chosen.find(bot)
-        return found, [] if dry_run else await _delete(bot, found)
-
-    found, refused = ask(link, pruned)
+    found = ask(link, _Chosen(workflow, wanted, older_than, keep or 0).find)
+    if found and asks:
+        confirm(f"Delete {amount(len(found), 'run')}?", list(map(_shown, found)))
+    refused = [] if dry_run else ask(link, lambda bot: _delete(bot, found))
     if link.as_json:
         show_json({"runs": [run.id for run in found], "deleted": 0 if dry_run else len(found) - len(refused)})
         return
     if dry_run:
         for run in found:
-            say(plain(f"run {run.id} of {run.workflow_name} is {run.status} since {_ended_at(run)}"))
-        say(f"{_count(len(found))} would be deleted")
+            say(_shown(run))
+        say(f"{amount(len(found), 'run')} would be deleted")
         return
     for text in refused:
         note(text)
-    say(f"{_count(len(found) - len(refused))} deleted")
+    say(f"{amount(len(found) - len(refused), 'run')} deleted")
 
 
-def _count(runs: int) -> str:
-    return f"{runs:,} run{'' if runs == 1 else 's'}"
+def _shown(run: RunSummary) -> str:
+    return plain(f"run {run.id} of {run.workflow_name} is {run.status} since {_ended_at(run)}")
 
 
 async def _delete(bot: Bot, runs: list[RunSummary]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import rich_click as click
 
+from ..errors.words import amount
 from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..model.removing import Removed, counted
 from ..wire.refusals import PATTERN_RULE
@@ -22,7 +23,8 @@ from .completing import (
     complete_mailboxes,
     complete_subscriptions,
 )
-from .console import amount, show_json
+from .confirming import asks_first, confirm, yes
+from .console import show_json
 from .ending import ask
 from .options import Link, linked, mailbox_of, name_of
 from .streams import EXIT_REFUSED, plain, say, show_error
@@ -80,13 +82,18 @@ def tell(link: Link, removed: Removed, *, force: bool = True) -> None:
 @click.argument("mailbox", metavar="NAME", callback=mailbox_of, shell_complete=complete_mailboxes)
 @referenced
 @dry_run
+@yes
 @linked("console")
-def purge(link: Link, mailbox: str, **how: Any) -> None:
+def purge(link: Link, mailbox: str, yes: bool, **how: Any) -> None:
     """Pass over all that waits in the mailbox of the bot NAME, or of a group, CHANNEL/GROUP.
 
     What is in flight is left, and comes again if it is not settled. So are dead letters, and delayed messages that
     are not due. The messages stay in the log: `posthouse history` shows them. The bots are told of a gap.
     """
+    if asks_first(consented=yes or how["dry_run"]):
+        found = ask(link, lambda bot: bot.purge(mailbox, dry_run=True))
+        if found.counts["waiting"]:
+            confirm(f"Remove {in_words(found)}?")
     removed = ask(link, lambda bot: bot.purge(mailbox, **how))
     if link.as_json or removed.counts["waiting"]:
         tell(link, removed)

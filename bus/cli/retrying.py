@@ -5,12 +5,14 @@ Owns which runs a search means, and that the message which began a run is delive
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import rich_click as click
 
 from ..bot import Bot
 from ..client.ids import chosen_id
-from ..errors import Conflict, InvalidTransition, NotFound, RequestError
+from ..errors import Conflict, Forbidden, InvalidTransition, NotFound, RequestError
 from ..model.filters import RunFilter
 from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .completing import complete_runs, complete_workflows
@@ -18,7 +20,7 @@ from .console import show_json
 from .ending import Impossible, ask
 from .finding import find_run, newest_runs
 from .options import Link, WithText, linked, not_empty, shown
-from .streams import plain, say
+from .streams import EXIT_REFUSED, plain, say, show_error
 from .times import TimeOption
 
 __all__ = ["fork", "retry", "revive"]
@@ -76,7 +78,12 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
     shell_complete=complete_workflows,
     help="All runs of this workflow that stopped, by name or id.",
 )
-@click.option("--status", type=click.Choice([each.value for each in _STOPPED]), help="All that have this status.")
+@click.option(
+    "--status",
+    type=click.Choice([each.value for each in _STOPPED]),
+    metavar="STATUS",
+    help="All that have this status: failed, crashed or paused.",
+)
 @click.option("--error", metavar="TEXT", help="All whose error contains this text.")
 @click.option("--since", type=TimeOption(), help="All that started at this time or later.")
 @click.option("--until", type=TimeOption(), help="All that started before this time.")
@@ -95,24 +102,38 @@ def retry(
     steps that ended a run are set aside. Runs that a person paused are not among those found by a search.
 
     A run becomes pending. If the message that began it is a dead letter, it is delivered again; otherwise the run
-    goes on when a bot opens it.
+    goes on when a bot opens it. Exits with 1 if one of the runs cannot be retried, and says which and why; the
+    others are.
     """
     wanted = _Search(**search)
     if bool(run_ids) != wanted.is_empty:
         raise click.UsageError("give either RUN, once or more, or options that say which runs")
 
+    refused: list[str] = []
+
     async def retried(bot: Bot) -> list[WorkflowRun | RunSummary]:
-        runs = [await find_run(bot.workflows, each) for each in run_ids] if run_ids else await wanted.find(bot)
-        return [run if dry_run else await _retry(bot, run.id, from_step) for run in runs]
+        found: list[WorkflowRun | RunSummary] = []
+        for run in run_ids or await wanted.find(bot):
+            try:
+                known = await find_run(bot.workflows, run) if isinstance(run, str) else run
+                found.append(known if dry_run else await _retry(bot, known.id, from_step))
+            except Forbidden:
+                raise
+            except (Impossible, RequestError) as error:
+                refused.append(str(error))
+        return found
 
     found = ask(link, retried)
-    if link.as_json:
+    if link.as_json and (found or not refused):
         show_json(found)
-        return
-    for run in found:
+    for run in found if not link.as_json else ():
         text = f"{run.status}: {run.error}" if dry_run else "is pending: it goes on when a bot opens it"
         say(plain(f"run {run.id} {text}"))
-    if not found:
+    for text in refused:
+        show_error(text)
+    if refused:
+        sys.exit(EXIT_REFUSED)
+    if not (found or link.as_json):
         say("no such runs")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,13 @@ import msgspec
 from rich.console import Console, Group
 from rich.text import Text
 
+from ..errors.words import amount
 from ..model.records import (
     Lease,
     RunStatus,
     RunSummary,
     Signal,
+    StepStatus,
     WorkflowRun,
     WorkflowStepLog,
     parse_timestamp,
@@ -46,6 +48,11 @@ class RunView(msgspec.Struct, frozen=True):
     names: dict[str, str]
     summary: RunSummary | None = None
     signals: Sequence[Signal] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a step waits for a person."""
+        return any(step.status == StepStatus.WAITING_APPROVAL for step in self.steps)
 
     @property
     def holder(self) -> str:
@@ -113,13 +120,26 @@ def _time(stored: str | None) -> str:
 # ── Lists ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_rows(runs: Sequence[RunSummary], names: dict[str, str]) -> list[tuple[Any, ...]]:
-    """Return a row for each run: id, workflow, status, holder, started, took, error."""
+def _status(run: RunSummary | WorkflowRun, *, queued: bool, asks: bool) -> StatusText:
+    """Return a run's status, and what it waits for. One that a person or an error paused has an error."""
+    if queued:
+        return StatusText(f"{run.status}, waits for a slot")
+    if asks and run.completed_at is None:
+        return StatusText(f"{run.status}, waits for a person")
+    waits = run.status == RunStatus.PAUSED and run.error is None
+    return StatusText(f"{run.status}, waits" if waits else run.status)
+
+
+def run_rows(runs: Sequence[RunSummary], names: dict[str, str], asking: Set[str]) -> list[tuple[Any, ...]]:
+    """Return a row for each run: id, workflow, status, holder, started, took, error.
+
+    `asking` has the ids of those that wait for a person.
+    """
     return [
         (
             run.id,
             run.workflow_name,
-            StatusText(f"{run.status}, waits for a slot" if run.queued_at is not None else run.status),
+            _status(run, queued=run.queued_at is not None, asks=run.id in asking),
             "" if run.holder is None else names.get(run.holder, run.holder),
             _time(run.started_at),
             _took(run.started_at, run.completed_at, active=run.status == RunStatus.RUNNING),
@@ -141,11 +161,11 @@ def _facts(view: RunView) -> Facts:
     return {
         "run": run.id,
         "workflow": run.workflow_name,
-        "status": StatusText(run.status if queued_at is None else f"{run.status}, waits for a slot"),
+        "status": _status(run, queued=queued_at is not None, asks=view.asks),
         "queued": _time(queued_at),
         "held by": view.holder,
         "expired" if over else "until": _time(lease.expires_at if lease is not None else None),
-        "lost": f"{recoveries} times found without a live holder" if recoveries else "",
+        "lost": f"{amount(recoveries, 'time')} found without a live holder" if recoveries else "",
         "trigger": run.trigger_type,
         "key": run.concurrency_key or "",
         "parent": run.parent_run_id or "",

@@ -22,8 +22,9 @@ from .asyncapi import asyncapi_document
 from .console import show_json
 from .ending import code_of
 from .loading import NotLoaded, load_bot
-from .options import address_of, seconds
-from .streams import EXIT_CONFIG, show_error
+from .numbers import WholeNumber, seconds
+from .options import address_of
+from .streams import EXIT_CONFIG, plain_lines, show_error
 from .supervising import Supervisor, stop_with_supervisor
 
 __all__ = ["bot"]
@@ -33,19 +34,26 @@ _SHARED = "they share its mailbox"
 """Part of a warning that is none for who asked for several processes."""
 
 
+class _Plain(logging.Formatter):
+    """Formats records, with tracebacks, so that no text of a message or an exception controls the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_lines(super().format(record))
+
+
 @click.command()
 @click.argument("target", metavar="MODULE:BOT")
 @click.option("--reload", is_flag=True, help="Start again when a Python file in this folder changes.")
 @click.option(
     "--workers",
-    type=click.IntRange(1, _WORKERS_MAX),
+    type=WholeNumber(1, _WORKERS_MAX),
     default=1,
     show_default=True,
     help="How many processes; they share the bot's mailbox, and each message goes to one of them.",
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, 1000),
+    type=WholeNumber(1, 1000),
     default=CONCURRENCY,
     show_default=True,
     help="How many handlers run at once in each process.",
@@ -78,9 +86,10 @@ _SHARED = "they share its mailbox"
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
+    metavar="LEVEL",
     default="info",
     show_default=True,
-    help="What is written to standard error.",
+    help="What is written to standard error: debug, info, warning or error.",
 )
 @click.option("--asyncapi", is_flag=True, help="Print an AsyncAPI document of the bot's handlers, and end.")
 def bot(
@@ -104,7 +113,9 @@ def bot(
     if asyncapi:
         show_json(asyncapi_document(_loaded(target)))
         return
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
     if not stop_with_supervisor() and (options["reload"] or options["workers"] > 1):
         watched = Path.cwd() if options["reload"] else None
         # With -P the folder's own files are not in the way of ours.

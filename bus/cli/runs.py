@@ -22,6 +22,7 @@ from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
 from .finding import bot_names, find_run, newest_runs
 from .following import follow, read_view
+from .numbers import WholeNumber
 from .options import Link, WithText, address_of, asking, linked, shown
 from .run_events import watch_runs
 from .run_view import RunView, hint, run_rows, show_run
@@ -51,7 +52,10 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
 
 @click.command()
 @click.option(
-    "--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with this status."
+    "--status",
+    type=click.Choice([status.value for status in RunStatus]),
+    metavar="STATUS",
+    help=f"Only runs with this status: {', '.join(status.value for status in RunStatus)}.",
 )
 @click.option(
     "--workflow",
@@ -74,7 +78,7 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
 @click.option("--until", type=TimeOption(), help="Only runs that started before.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(),
     metavar="N",
     default=50,
     show_default=True,
@@ -93,8 +97,10 @@ def runs(
 ) -> None:
     """List the runs of workflows, the newest first.
 
-    `--status crashed` lists those that lost their holder, `--status running` those being executed. Only the first
-    line of an error is shown; `posthouse run RUN` shows all of it, and the steps.
+    `--status crashed` lists those that lost their holder, `--status running` those being executed. A paused run
+    waits for a person (`posthouse approvals` shows the question) or for something else, or it was paused by a
+    person or an error: then it has an error. Only the first line of that is shown; `posthouse run RUN` shows all
+    of it, and the steps.
 
     With `--watch` each event of a run is a line: created, started, waits, paused, failed, crashed, completed,
     cancelled, or what its program emits. They come from the channel `posthouse.runs`, which is private with keys:
@@ -106,14 +112,17 @@ def runs(
         _watch_all(link, where, tap)
         return
 
-    async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str]]:
-        return await newest_runs(bot.workflows, where, limit), await bot_names(bot)
+    async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str], set[str]]:
+        found = await newest_runs(bot.workflows, where, limit)
+        may_ask = not link.as_json and any(run.completed_at is None for run in found)
+        waiting = await bot.workflows.list_waiting_approvals(limit=None) if may_ask else []
+        return found, await bot_names(bot), {step.run_id for step in waiting}
 
-    found, names = ask(link, listed)
+    found, names, asking = ask(link, listed)
     if link.as_json:
         show_json([msgspec.to_builtins(each) | {"holder_name": names.get(each.holder or "")} for each in found])
         return
-    show_rows(_RUN_COLUMNS, run_rows(found, names), nothing="no runs")
+    show_rows(_RUN_COLUMNS, run_rows(found, names, asking), nothing="no runs")
 
 
 def _watch_all(link: Link, where: RunFilter, tap: str | None) -> None:

@@ -19,7 +19,8 @@ from .completing import complete_bots, complete_schedules, complete_workflows
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import bot_names, find_workflow, owner_name
-from .options import Link, WithText, asking, linked, shown, span_seconds
+from .numbers import WholeNumber, seconds
+from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
 
 __all__ = ["schedules"]
@@ -104,13 +105,6 @@ async def _workflow_id(bot: Bot, workflow: str) -> str:
     return (await find_workflow(bot.workflows, workflow, lambda each: owner_name(each.owner, names))).id
 
 
-def _every(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    seconds = None if value is None else span_seconds(value)
-    if value is not None and seconds is None:
-        raise click.BadParameter(f"{value!r} is not a span of time: use 90s, 30m, 12h or 7d")
-    return seconds
-
-
 def _input(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
     try:
         return None if value is None else msgspec.json.decode(value)
@@ -123,7 +117,7 @@ def _input(context: click.Context, parameter: click.Parameter, value: str | None
 @click.argument("workflow", metavar="WORKFLOW", callback=shown, shell_complete=complete_workflows)
 @click.option("--cron", metavar="LINE", help='Minute, hour, day, month and weekday: "30 8 * * MON-FRI".')
 @click.option("--timezone", metavar="ZONE", help="Of the cron line, such as Europe/Berlin.  [default: UTC]")
-@click.option("--every", metavar="SPAN", callback=_every, help="Every so often instead: 90s, 30m, 12h or 7d.")
+@click.option("--every", metavar="SPAN", type=seconds, help="Every so often instead: 90s, 30m, 12h or 7d.")
 @click.option("--input", metavar="JSON", callback=_input, help="The input of its runs.")
 @click.option("--key", metavar="KEY", help="The concurrency key of its runs.")
 @click.option(
@@ -238,7 +232,7 @@ def remove(link: Link, schedule_id: str) -> None:
 @_schedule_id
 @click.option(
     "--count",
-    type=click.IntRange(min=1, max=1000),
+    type=WholeNumber(1, 1000),
     metavar="N",
     default=5,
     show_default=True,

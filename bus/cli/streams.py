@@ -31,6 +31,7 @@ __all__ = [
     "note",
     "output_failed",
     "plain",
+    "plain_lines",
     "say",
     "show_error",
     "stream_fault",
@@ -53,6 +54,11 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """Return a text with its lines as they are, and each of them as `plain` returns it."""
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def say(text: str = "", *, end: str = "\n") -> None:

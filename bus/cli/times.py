@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import rich_click as click
 
 from ..model.records import parse_timestamp, timestamp
-from .options import span_seconds
+from .numbers import span_seconds
 
 __all__ = ["TimeOption"]
 
@@ -25,6 +25,11 @@ class TimeOption(click.ParamType[str]):
             if ago is not None:
                 return timestamp(datetime.now(UTC) - timedelta(seconds=ago))
             return timestamp(parse_timestamp(text))
-        except (OverflowError, ValueError) as error:
-            form = f"use 90s, 30m, 1h or 7d for so long ago, or a time such as {timestamp(datetime.now(UTC))}"
-            self.fail(f"{error}; {form}", param, context)
+        except (OverflowError, ValueError):
+            now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            self.fail(
+                f"{text!r} is neither a span of time before now, as 90s, 30m, 1h or 7d, nor a time with its zone,"
+                f" as {now}",
+                param,
+                context,
+            )

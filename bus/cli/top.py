@@ -23,10 +23,12 @@ from rich.text import Text
 
 from ..bot import Bot
 from ..errors import WorkerUnavailable
+from ..errors.words import amount
 from ..wire.answers import ListedBot, ListedChannel, ListedSession, WorkerStatus
-from .console import ago, amount, show_json, show_rows, table, terminal
+from .console import ago, show_json, show_rows, table, terminal
 from .ending import ask, open_bot, run, until_signal
-from .options import Link, asking, seconds
+from .numbers import seconds
+from .options import Link, asking
 from .streams import EXIT_SIGNAL, say
 
 __all__ = ["top"]

@@ -18,12 +18,13 @@ import rich_click as click
 
 from ..bot import Bot
 from ..client.keyed import KeyedValue
-from ..wire.limits import NUMBER_MAX
+from ..errors.words import amount
 from .completing import complete_keys, complete_stores
-from .console import Time, amount, json_line, shortened, show_json, show_rows
+from .console import Time, json_line, shortened, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
-from .options import Link, WithText, asking, bodied, limited, linked, name_of, not_empty, seconds
+from .numbers import WholeNumber, seconds
+from .options import Link, WithText, asking, bodied, limited, linked, name_of, not_empty
 from .streams import EXIT_REFUSED, EXIT_SIGNAL, note, plain, say
 
 __all__ = ["kv"]
@@ -33,7 +34,7 @@ _key = click.argument("key", callback=not_empty, shell_complete=complete_keys)
 _prefix = click.argument("prefix", default="", shell_complete=complete_keys)
 _expected = click.option(
     "--expected",
-    type=click.IntRange(min=0, max=NUMBER_MAX),
+    type=WholeNumber(0),
     metavar="REVISION",
     help="Only if the key has this revision; 0: only if it does not exist.",
 )

@@ -13,6 +13,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from ..bot import Bot
+from ..errors.words import amount
 from ..model.filters import RunCounts
 from ..model.records import WorkflowDefinition
 from ..wire.refusals import refusal
@@ -96,7 +97,7 @@ def save(link: Link, file: BinaryIO) -> None:
     if link.as_json:
         show_json({"id": definition.id, "name": definition.name, "replaced": before is not None})
         return
-    steps = f"{len(definition.steps)} step{'' if len(definition.steps) == 1 else 's'}"
+    steps = amount(len(definition.steps), "step")
     replaced = "" if before is None else f", in place of version {before.version}"
     saved_as = f"workflow {definition.name} is saved, version {definition.version}"
     say(plain(f"{saved_as} with {steps}{replaced}"))
@@ -138,7 +139,7 @@ def show(link: Link, workflow: str) -> None:
             "version": definition.version,
             "about": definition.description or "",
             "triggers": triggers,
-            "at once": "" if concurrency is None else f"{concurrency} runs at most",
+            "at once": "" if concurrency is None else f"{amount(concurrency, 'run')} at most",
             "timeout": "" if timeout is None else f"{timeout} s",
         }
     )

@@ -14,7 +14,7 @@ from ..errors import InvalidBody, TooLarge
 from ..wire.bodies import write_body
 from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
-from ..wire.limits import PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
+from ..wire.limits import HOPS_MAX, PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
 __all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
 
@@ -32,6 +32,10 @@ class ReplyOptions(TypedDict, total=False):
     """The message enters the log this many seconds later, by the worker's clock, even if it was down then."""
     id: str | None
     """Its id, a UUID: a message sent twice with the same id is stored once."""
+    hops: int | None
+    """How many messages may follow, each an answer to the one before; what answers another inherits one less."""
+    deadline: float | None
+    """After this many seconds its thread ends: nothing is delivered any more, and no answer is accepted."""
 
 
 class SendOptions(ReplyOptions, total=False):
@@ -73,6 +77,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None = None
     expects_reply: bool = False
     retain: bool = False
+    hops: int | None = None
+    deadline: float | None = None
 
 
 def publication(draft: Draft, message_id: str) -> Publication:
@@ -103,6 +109,8 @@ def publication(draft: Draft, message_id: str) -> Publication:
         delay=draft.delay,
         expects_reply=draft.expects_reply,
         retain=draft.retain,
+        hops=draft.hops,
+        deadline=draft.deadline,
     )
 
 
@@ -132,6 +140,19 @@ def _check_times(draft: Draft) -> None:
         raise ValueError(f"ttl must be a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {ttl!r}")
     if delay is not None and not (_is_number(delay) and 0 <= delay <= WAIT_SECONDS_MAX):
         raise ValueError(f"delay must be a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
+    if draft.hops is not None or draft.deadline is not None:
+        _check_budget(draft)
+
+
+def _check_budget(draft: Draft) -> None:
+    hops, deadline = draft.hops, draft.deadline
+    if hops is not None and not (type(hops) is int and 0 <= hops <= HOPS_MAX):
+        raise ValueError(f"hops must be a number of messages from 0 to {HOPS_MAX:,}, not {hops!r}")
+    if deadline is not None and not (_is_number(deadline) and 0 < deadline <= WAIT_SECONDS_MAX):
+        text = f"a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {deadline!r}"
+        raise ValueError(f"deadline must be {text}")
+    if deadline is not None and (draft.delay or 0.0) >= deadline:
+        raise ValueError("the delay must be shorter than the deadline of the thread")
 
 
 def _is_number(value: Any) -> bool:

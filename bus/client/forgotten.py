@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from sys import getrefcount
 
+from ..errors.words import amount
 from ..wire.codec import encode
 from ..wire.frames import StoredMessage, Welcome
 
@@ -28,7 +29,7 @@ def shared(welcome: Welcome) -> str | None:
     others = welcome.sessions - 1
     if others < 1 or welcome.max_in_flight == 0:
         return None
-    sessions = "1 other session" if others == 1 else f"{others} other sessions"
+    sessions = amount(others, "other session")
     return f"bot {welcome.bot!r} has {sessions}: they share its mailbox, and each message goes to one of them"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 import anyio
 
-from ..errors import ENDED, NOT_NOW, UnfitBody
+from ..errors import FINAL, NOT_NOW, UnfitBody
 from ..model.records import parse_timestamp
 from ..wire.frames import StoredMessage
 from ..wire.limits import NAK_SECONDS_MAX, REASON_CHARACTERS_MAX
@@ -45,7 +45,8 @@ class Message(Delivered, Generic[B]):
     Leaving the block normally acks. Leaving it by an exception naks, so that the message is redelivered after a
     while, and the exception propagates. A block that is cancelled, or left by LimitReached or StorageFull,
     releases: the message is redelivered without counting as a failure. RunCancelled and RunFailed make it a dead
-    letter, because a run that has ended is never opened again; so does UnfitBody, raised of this message.
+    letter, because a run that has ended is never opened again; so do BudgetSpent, and UnfitBody, raised of this
+    message.
 
     `Message[Goal]` is one whose body is a Goal.
     """
@@ -121,6 +122,17 @@ class Message(Delivered, Generic[B]):
     def headers(self) -> dict[str, str]:
         """The sender's notes beside the body."""
         return self.stored.headers
+
+    @property
+    def hops(self) -> int | None:
+        """How many messages may follow in its thread, each an answer to the one before; None: without a limit."""
+        return self.stored.budget.hops
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When its thread ends, by the worker's clock: no answer is accepted from then on. None: never."""
+        deadline = self.stored.budget.deadline
+        return None if deadline is None else parse_timestamp(deadline)
 
     @property
     def timestamp(self) -> datetime:
@@ -205,7 +217,7 @@ class Message(Delivered, Generic[B]):
             await self.release()  # it awaits nothing, so it works in a cancelled scope
         elif isinstance(error, NOT_NOW):
             await self.release(error.retry_after)
-        elif isinstance(error, ENDED) or never_fits(error, self):
+        elif isinstance(error, FINAL) or never_fits(error, self):
             await self.term(str(error))
         else:
             await self.nak()

@@ -38,6 +38,7 @@ from .ids import chosen_id
 __all__ = ["Removing"]
 
 Q = TypeVar("Q", bound=msgspec.Struct)
+F = TypeVar("F", EraseFrame, RemoveFrame)
 
 
 class Removing:
@@ -45,7 +46,8 @@ class Removing:
 
     A record of each removal is kept for good, with who asked, and a `reference` of yours (a line of text that
     should name nobody). Repeating an `id` changes nothing more, and is answered as it was the first time. With
-    `dry_run`, nothing is changed, and the answer says what would be removed.
+    `dry_run`, nothing is changed, and the answer says what would be removed. What takes several requests is one
+    removal to people if each has the same `part_of`, a UUID of yours; older workers are not told.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Removing:
         values: Sequence[FoundValue] = (),
         id: str | None = None,
         reference: str | None = None,
+        part_of: str | None = None,
     ) -> Erased:
         """Erase messages, remove delayed ones, runs that have ended and keyed values; return what was done.
 
@@ -103,8 +106,9 @@ class Removing:
             runs=list(runs),
             values=[ValueToErase(each.store, each.key, each.revision) for each in values],
             reference=reference,
+            part_of=part_of,
         )
-        return await self._caller.request("the erasure", partial(_numbered, asked), Erased)
+        return await self._caller.request("the erasure", partial(self._made, asked), Erased)
 
     async def scrub(self) -> None:
         """Leave nothing of what was removed in the files of the database.
@@ -135,6 +139,7 @@ class Removing:
         id: str | None = None,
         reference: str | None = None,
         dry_run: bool = False,
+        part_of: str | None = None,
     ) -> Removed:
         """Remove dead letters for good, at most 1,000: of this bot, another, or a group (`channel/group`).
 
@@ -142,7 +147,7 @@ class Removing:
         the right to `retry` them.
         """
         what = DeadLettersOf(bot or self.name, list(seqs))
-        return await self._remove(what, id=id, reference=reference, dry_run=dry_run)
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run, part_of=part_of)
 
     async def cancel_delayed(
         self,
@@ -152,13 +157,15 @@ class Removing:
         id: str | None = None,
         reference: str | None = None,
         dry_run: bool = False,
+        part_of: str | None = None,
     ) -> Removed:
         """Cancel messages that are not due yet, at most 1,000: of this bot, or of another, by name or id.
 
         `ids` of the answer are those that waited. They can be used again, so cancel nothing that a publish may
         still be repeating. With keys, cancelling those of another bot needs the right `admin` on `remove`.
         """
-        return await self._remove(DelayedOf(list(ids), bot), id=id, reference=reference, dry_run=dry_run)
+        what = DelayedOf(list(ids), bot)
+        return await self._remove(what, id=id, reference=reference, dry_run=dry_run, part_of=part_of)
 
     async def purge(
         self, mailbox: str, *, id: str | None = None, reference: str | None = None, dry_run: bool = False
@@ -245,12 +252,31 @@ class Removing:
         return await self._remove(BotOf(bot), id=id, reference=reference, dry_run=dry_run, force=force)
 
     async def _remove(
-        self, what: Removable, *, id: str | None, reference: str | None, dry_run: bool, force: bool = False
+        self,
+        what: Removable,
+        *,
+        id: str | None,
+        reference: str | None,
+        dry_run: bool,
+        force: bool = False,
+        part_of: str | None = None,
     ) -> Removed:
         asked = RemoveFrame(
-            request=0, id=chosen_id(id), what=what, reference=reference, dry_run=dry_run, force=force
+            request=0,
+            id=chosen_id(id),
+            what=what,
+            reference=reference,
+            dry_run=dry_run,
+            force=force,
+            part_of=part_of,
         )
-        return await self._caller.request("the removal", partial(_numbered, asked), Removed)
+        return await self._caller.request("the removal", partial(self._made, asked), Removed)
+
+    def _made(self, asked: F, number: int) -> F:
+        """Return a frame with its number, as the worker knows it."""
+        welcome = self._caller.connection.welcome
+        known = welcome is not None and welcome.joins_removals
+        return msgspec.structs.replace(asked, request=number, part_of=asked.part_of if known else None)
 
     async def removals(self, *, after: int = 0, limit: int = 50) -> list[Removal]:
         """Return the records of erasures and removals, oldest first: who removed what, and when.

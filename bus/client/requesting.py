@@ -32,6 +32,8 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     message_type: str = "message"
     headers: Mapping[str, str] | None = None
     id: str | None = None
+    hops: int | None = None
+    deadline: float | None = None
 
 
 class Gathered(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,8 @@ class Requesting:
         message_type: str = "message",
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        hops: int | None = None,
+        deadline: float | None = None,
     ) -> Message:
         """Send a direct message, or publish on a channel, and return the first reply to it, already settled.
 
@@ -82,9 +86,19 @@ class Requesting:
 
         Requesting again with the same `id`, a UUID, even from a later process of this bot, repeats the same
         request: it is not delivered again, and its first reply is returned, even if that came meanwhile.
+
+        A request begins a thread, whose budget are its `hops`, of which the reply takes one, and its `deadline`.
         """
         question = Inquiry(
-            body=body, to=to, channel=channel, timeout=timeout, message_type=message_type, headers=headers, id=id
+            body=body,
+            to=to,
+            channel=channel,
+            timeout=timeout,
+            message_type=message_type,
+            headers=headers,
+            id=id,
+            hops=hops,
+            deadline=deadline,
         )
         return await self._ask(question)
 
@@ -112,6 +126,8 @@ class Requesting:
             headers=question.headers or {},
             id=message_id,
             expects_reply=True,
+            hops=question.hops,
+            deadline=question.deadline,
         )
         return await self._replies.ask(draft, message_id, timeout=question.timeout)
 

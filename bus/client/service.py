@@ -2,12 +2,13 @@
 
 Owns how many handlers run at once, how a message is settled when its handler ends, and how a bot stops. Its rules:
 
-- If a handler returns, its message is acked; a return value other than None is stored as a reply first. If it
-  raises, a nak is sent and the error is logged. If it is cancelled, or stopped by one of the worker's limits, its
-  message is released: it is redelivered without counting as a failure.
-- If a handler meets a run that has failed or was cancelled (ENDED), or if the body of its message does not fit the
-  type that it takes, the message becomes a dead letter at once, with the error as the reason: every retry would
-  fail too.
+- If a handler returns, its message is acked; a return value other than None is stored as a reply first, unless
+  nothing is left of the budget of its thread. If it raises, a nak is sent and the error is logged. If it is
+  cancelled, or stopped by one of the worker's limits, its message is released: it is redelivered without counting
+  as a failure.
+- If a handler meets a run that has failed or was cancelled (ENDED), or BudgetSpent, or if the body of its message
+  does not fit the type that it takes, the message becomes a dead letter at once, with the error as the reason:
+  every retry would fail too.
 - A message without a handler becomes a dead letter, whose reason says so: it is neither lost nor redelivered again
   and again. Add the handler, and retry it.
 - A handler that waits for a reply, or for a person, lends its place to another one. So bots that ask each other in
@@ -31,7 +32,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import anyio
 import anyio.abc
 
-from ..errors import ENDED, NOT_NOW
+from ..errors import ENDED, NOT_NOW, BudgetSpent
 from ..wire.limits import CREDIT_MAX
 from .draft import Reply
 from .home import Event, Home
@@ -351,6 +352,9 @@ class Service:
         elif never_fits(error, message):
             _logger.error("%r becomes a dead letter: %s", message, error)
             await message.term(str(error))
+        elif isinstance(error, BudgetSpent):
+            _logger.warning("%r becomes a dead letter, because its handler did not expect this: %s", message, error)
+            await message.term(str(error))
         elif isinstance(error, ENDED):
             text = " ".join(str(error).split())  # an author's error may have many lines, and was logged before
             _logger.warning("the handler of %r met a run that has ended, and is not retried: %s", message, text)
@@ -363,8 +367,13 @@ class Service:
 async def _replied(handler: Handler, message: Message) -> Any:
     """Call a handler, send what it returns as a reply, and return that."""
     value = await handler(message)
-    if isinstance(value, Reply):
-        await message.reply(value.body, **value.options)
-    elif value is not None:
-        await message.reply(value)
+    try:
+        if isinstance(value, Reply):
+            await message.reply(value.body, **value.options)
+        elif value is not None:
+            await message.reply(value)
+    except (
+        BudgetSpent
+    ) as error:  # it was handled, and nobody is to hear more: so two bots end that answer each other
+        _logger.info("what the handler of %r returned was not sent: %s", message, error)
     return value

@@ -13,9 +13,12 @@ from itertools import groupby
 
 import msgspec
 
+from ..errors import BudgetSpent
+from ..errors.words import amount
 from ..mailbox.sessions import Asked, Session
+from ..model.budgeting import budgeted
 from ..model.records import Channel
-from ..model.repository import Appended, Lot, Outcome, StoredLot
+from ..model.repository import Added, Appended, Lot, Outcome, StoredLot
 from ..settings import Limits
 from ..wire.frames import Code, Publication, Refusal, ToBot, ToChannel
 from .checking import CheckedFrame, Checking
@@ -55,7 +58,7 @@ class Admission:
         self._turn = turn
         self.limits = limits
         self.access = permitting.access
-        self._checking = Checking(directory, permitting, turn, limits)
+        self._checking = Checking(directory, permitting, shares, turn, limits)
 
     def __repr__(self) -> str:
         return f"<Admission {self.rates}>"
@@ -109,10 +112,8 @@ class Admission:
             reserved = self._scheduling.reserve(lot.sender_bot_id, count, share.delayed)
             if reserved == count:
                 return reserved, None
-            text = (
-                f"{self.limits.scheduled_messages_max} delayed messages wait, or {share.delayed} of bot"
-                f" {lot.sender_bot_name!r}, the maximum"
-            )
+            delayed = amount(self.limits.scheduled_messages_max, "delayed message")
+            text = f"there are {delayed}, or {share.delayed:,} of bot {lot.sender_bot_name!r}, the maximum"
             return reserved, share.refusal("delayed", text)
         if lot.recipient_bot_id is None:
             lack = self._founding.lack_of_channel(lot.sender_bot_id, lot.recipient_channel or "", share)
@@ -121,15 +122,19 @@ class Admission:
         if reserved == count:
             return reserved, None
         name, limits = self._directory.bots[lot.recipient_bot_id].name, self.limits
-        text = f"{limits.backlog_messages_max} messages wait for bot {name!r}, the maximum"
+        text = f"bot {name!r} has {amount(limits.backlog_messages_max, 'waiting message')}, the maximum"
         if share.backlog < limits.backlog_messages_max:
-            text += f", or {share.backlog} of bot {lot.sender_bot_name!r}"
+            text += f", or {share.backlog:,} of bot {lot.sender_bot_name!r}"
         return reserved, share.refusal("backlog", text, Code.MAILBOX_FULL)
 
     def refused(self, code: str) -> None:
         """Count a message, or a commit, that was refused for lack of room and is not a repeat."""
         if code == Code.RATE_LIMITED:
             self._dispatch.counters.rate_limited += 1
+
+    def ended(self, bot: str, error: BudgetSpent) -> None:
+        """Note that a thread has ended: a bot's answer was refused because nothing is left of its budget."""
+        self._turn.note("thread_ended", bot=bot, reply_to=error.reply_to, deadline=error.deadline)
 
     def leave(self, lot: Lot) -> None:
         """Release the room reserved for messages whose outcome is known."""
@@ -142,7 +147,7 @@ class Admission:
         """Enter the outcome of messages whose transaction has returned."""
         if isinstance(outcome, Appended):
             seqs = range(outcome.first_seq, outcome.first_seq + len(lot.ids))
-            self._dispatch.enter(StoredLot(_stored(lot, outcome.tainted), seqs, timestamp))
+            self._dispatch.enter(StoredLot(_stored(lot, outcome), seqs, timestamp))
             return
         new: dict[int, int] = {}
         for at, added in enumerate(outcome):
@@ -152,9 +157,9 @@ class Admission:
                 new[at] = added.seq
             elif added.scheduled:
                 self._scheduling.add(lot.sender_bot_id, lot.due_at or "")
-        for tainted, alike in groupby(new, lambda at: outcome[at].tainted):
+        for _, alike in groupby(new, lambda at: (outcome[at].tainted, outcome[at].budget)):
             indexes = list(alike)
-            part = _stored(lot.select(indexes), tainted)
+            part = _stored(lot.select(indexes), outcome[indexes[0]])
             self._dispatch.enter(StoredLot(part, [new[at] for at in indexes], timestamp))
 
     def expect(self, session: Session, publications: Sequence[Publication]) -> None:
@@ -192,6 +197,8 @@ class Admission:
         self._founding.end(channels)
 
 
-def _stored(lot: Lot, tainted: bool) -> Lot:
+def _stored(lot: Lot, outcome: Appended | Added) -> Lot:
     """Return a lot as it is in the log, where it is known what its messages answer."""
-    return msgspec.structs.replace(lot, tainted=True) if tainted and not lot.tainted else lot
+    if outcome.tainted and not lot.tainted:
+        lot = msgspec.structs.replace(lot, tainted=True)
+    return lot if outcome.budget is None else budgeted(lot, outcome.budget)

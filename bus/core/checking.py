@@ -13,17 +13,20 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ..mailbox.sessions import Session
+from ..model.budgeting import budgeted
+from ..model.budgets import RESERVED_HEADERS, Budget
 from ..model.records import later
 from ..model.repository import Lot
 from ..settings import Limits
 from ..wire.bodies import body_faults
 from ..wire.codec import encode
 from ..wire.frames import Code, Publication, Refusal, ToBot, ToChannel, are_ids, is_id, is_name
-from ..wire.limits import NAME_CHARACTERS_MAX
+from ..wire.limits import HOPS_MAX, NAME_CHARACTERS_MAX
 from ..wire.refusals import NAME_RULE
 from .directory import Directory
 from .effects import Turn
 from .permitting import Permitting, unknown_id
+from .shares import Shares
 
 __all__ = ["CheckedFrame", "Checking"]
 
@@ -48,9 +51,12 @@ class CheckedFrame(msgspec.Struct):
 class Checking:
     """See the module."""
 
-    def __init__(self, directory: Directory, permitting: Permitting, turn: Turn, limits: Limits) -> None:
+    def __init__(
+        self, directory: Directory, permitting: Permitting, shares: Shares, turn: Turn, limits: Limits
+    ) -> None:
         self._directory = directory
         self._permitting = permitting
+        self._shares = shares
         self._turn = turn
         self._limits = limits
 
@@ -149,7 +155,7 @@ class Checking:
         if publication.retain and (channel is None or delay):
             text = "only what is published on a channel, without a delay, can be retained"
             raise Refusal(Code.BAD_REQUEST, text)
-        return Lot(
+        lot = Lot(
             [each.id for each in publications],
             [bytes(each.body) for each in publications],
             None if publication.reply_to is None else [each.reply_to or "" for each in publications],
@@ -164,6 +170,20 @@ class Checking:
             tainted=self._permitting.is_external(sender),
             retain=publication.retain,
         )
+        budget = self._budget(sender, publication)
+        return lot if budget is None else budgeted(lot, budget)
+
+    def _budget(self, sender: Session, publication: Publication) -> Budget | None:
+        """Return the budget that a message gives its thread, or None; a role's limit counts if it is smaller."""
+        hops, seconds = publication.hops, publication.deadline
+        most = self._shares.of(sender.principal).hops
+        if most < HOPS_MAX:
+            hops = most if hops is None else min(hops, most)
+        if seconds is None:
+            return None if hops is None else Budget(hops)
+        if publication.delay is not None and publication.delay >= seconds:
+            raise Refusal(Code.BAD_REQUEST, "the delay must be shorter than the deadline of the thread")
+        return Budget(hops, later(self._turn.log_time.at(*self._turn.moment), seconds))
 
     def _recipient(self, sender: Session, publication: Publication) -> tuple[str | None, str | None]:
         recipient = publication.recipient
@@ -201,6 +221,8 @@ def _are_alike(one: Publication, other: Publication) -> bool:
         and one.ttl == other.ttl
         and one.delay == other.delay
         and one.retain == other.retain
+        and one.hops == other.hops
+        and one.deadline == other.deadline
     )
 
 
@@ -212,4 +234,6 @@ def _write_headers(headers: Mapping[str, str], limits: Limits) -> bytes:
             raise Refusal(Code.BAD_REQUEST, f"a header's name must have 1 to {NAME_CHARACTERS_MAX} characters")
         if len(value.encode()) > limits.header_bytes_max:
             raise Refusal(Code.BAD_REQUEST, f"header {name!r} is longer than {limits.header_bytes_max} bytes")
+    if not RESERVED_HEADERS.isdisjoint(headers):  # those of a message that was copied
+        headers = {name: value for name, value in headers.items() if name not in RESERVED_HEADERS}
     return encode(headers)

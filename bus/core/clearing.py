@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..errors.words import amount
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import BotRecord, is_reserved
@@ -107,6 +108,7 @@ class Clearing:
             None,
             frame.reference,
             force=frame.force,
+            part_of=frame.part_of,
         )
         asked = _Asked(session.address, frame, change, target)
         queue = self._under_way.get(frame.id, deque())
@@ -116,7 +118,7 @@ class Clearing:
             own = sum(each[0].change.bot_id == session.bot_id for each in self._under_way.values())
             if own >= self._limits.queries_per_bot_max:
                 raise Refusal(
-                    Code.BUSY, f"{own} removals of this bot are in progress, the maximum; repeat this later"
+                    Code.BUSY, f"this bot has {amount(own, 'removal')} in progress, the maximum; repeat this later"
                 )
             self._under_way[frame.id] = queue
             self._look_up(asked)

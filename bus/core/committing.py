@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Refused
+from ..errors import BudgetSpent, Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.records import Channel, RunStatus
@@ -200,6 +200,8 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
                 self._refuse(self._if_tainted)
             case NotCommitted(error):
                 self._keep_unsettled()
+                if isinstance(error, BudgetSpent):
+                    self._admission.ended(self._work.sender, error)
                 code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
                 frame = ErrorFrame(
                     code=code, message=str(error), request=self._request, retry=code in RETRY, details=details

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from ..errors import InvalidKey
+from ..errors.words import amount
 from ..mailbox.sessions import Session, Sessions
 from ..model.keys import Key, Principal, Purpose
 from ..model.records import BotRecord, later
@@ -219,7 +220,7 @@ class Enrolling:
         replaced = {job.replaces for job in adding}
         ended = [key.public_key for key in keys if not key.is_valid(wall) and key.public_key not in replaced]
         if len(ended) < surplus:
-            raise Refusal(Code.BUSY, f"bot {bot.name!r} has {most} keys, the maximum: revoke one first")
+            raise Refusal(Code.BUSY, f"bot {bot.name!r} has {amount(most, 'key')}, the maximum: revoke one first")
         return tuple(ended[:surplus])
 
     def _check_replaced(

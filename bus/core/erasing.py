@@ -57,6 +57,7 @@ class Erasing:
             tuple(request.runs),
             request.reference,
             tuple(FoundValue(each.store, each.key, each.revision) for each in request.values),
+            part_of=request.part_of,
         )
         self._batches.add(_EraseJob(self, session.address, request.request, change))
 

@@ -40,6 +40,7 @@ from ..model.events import (
     SessionOpened,
     SessionVanished,
     StorageFilled,
+    ThreadEnded,
     WorkerServing,
     event_lot,
 )
@@ -137,6 +138,8 @@ class Events:
                 return MailboxDrained(at=at, **fields)
             case "messages_removed":
                 return MessagesRemoved(at=at, **fields)
+            case "thread_ended":
+                return ThreadEnded(at=at, **fields)
             case "serving":
                 return WorkerServing(at=at, command=fields["command"], version=fields["posthouse"])
         return None
@@ -144,7 +147,7 @@ class Events:
     def _session(self, bot: str) -> dict[str, Any]:
         """Return what each event of a session tells."""
         record = self._directory.names.get(bot)
-        return {"bot": bot, "sessions": 0 if record is None else len(self._sessions.of_bot(record.id))}
+        return {"bot": bot, "sessions": 0 if record is None else len(self._sessions.there(record.id))}
 
     def _add(self, event: Noticed) -> None:
         waiting = self._later if _key(event) in self._resting[event.rest_seconds] else self._ready

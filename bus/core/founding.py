@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable
 
+from ..errors.words import amount
 from ..model.records import Channel, is_reserved
 from ..settings import Limits
 from ..wire.frames import Code, Refusal, is_id
@@ -53,13 +54,13 @@ class Founding:
         if bot_id is not None and (bot_id in self._directory.bots or bot_id in claimed):
             raise Refusal(Code.BOT_CONFLICT, f"id {bot_id} belongs to a bot other than {name!r}")
         if len(self._directory.bots) >= limits.bots_max:
-            raise Refusal(Code.BUSY, f"the worker has {limits.bots_max} bots, its maximum")
+            raise Refusal(Code.BUSY, f"the worker has {amount(limits.bots_max, 'bot')}, its maximum")
 
     def check_connection(self, address: bytes) -> None:
         """Raise Refusal if a connection has registered as many bots as one may."""
         most = self._limits.bots_per_connection_max
         if self._registered.get(address, 0) >= most:
-            raise Refusal(Code.BUSY, f"this connection has registered {most} bots, the maximum")
+            raise Refusal(Code.BUSY, f"this connection has registered {amount(most, 'bot')}, the maximum")
 
     def register(self, address: bytes) -> None:
         """Count a new bot of a connection."""
@@ -74,9 +75,11 @@ class Founding:
             return None
         limits = self._limits
         if len(directory.channels) + len(self._creating) >= limits.channels_max:
-            return Refusal(Code.BUSY, f"the worker has {limits.channels_max} channels, its maximum")
+            return Refusal(Code.BUSY, f"the worker has {amount(limits.channels_max, 'channel')}, its maximum")
         if self._created[bot_id] >= share.channels:
-            return share.refusal("channels", f"this bot has created {share.channels} channels, the maximum")
+            return share.refusal(
+                "channels", f"this bot has created {amount(share.channels, 'channel')}, the maximum"
+            )
         return None
 
     def begin(self, channels: Iterable[Channel]) -> None:

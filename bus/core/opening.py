@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
+from ..errors.words import amount
 from ..mailbox.sessions import Session, Sessions, client_of
 from ..model.keys import Principal
 from ..model.records import CONSOLE_ID, CONSOLE_NAME, WORKER_ID, BotRecord
@@ -97,7 +98,7 @@ class Opening:
         before = self._sessions.get(address)
         returns = bot is not None and self._sessions.of_client(bot.id, client_of(hello.token)) is not None
         if before is None and not returns and len(self._sessions) >= self._settings.limits.sessions_max:
-            raise Refusal(Code.BUSY, f"the worker has {len(self._sessions)} sessions, its maximum")
+            raise Refusal(Code.BUSY, f"the worker has {amount(len(self._sessions), 'session')}, its maximum")
         if bot is not None and not returns:
             self._check_sessions(bot, before, principal)
         waiting = self._registering.get(hello.name)
@@ -132,7 +133,7 @@ class Opening:
             raise Refusal(Code.BAD_REQUEST, "a read-only session belongs to no bot: leave out bot and bot_id")
         before = self._sessions.get(address)
         if before is None and len(self._sessions) >= self._settings.limits.sessions_max:
-            raise Refusal(Code.BUSY, f"the worker has {len(self._sessions)} sessions, its maximum")
+            raise Refusal(Code.BUSY, f"the worker has {amount(len(self._sessions), 'session')}, its maximum")
         if principal is not None:
             self._check_sessions(self._directory.bots[principal.bot_id], before, principal)
         if before is not None:
@@ -150,7 +151,7 @@ class Opening:
         share = self._shares.of(principal)
         others = sum(session is not before for session in self._sessions.of_bot(bot.id, reading=True))
         if others >= share.sessions:
-            raise share.refusal("sessions", f"bot {bot.name!r} has {others} sessions, the maximum")
+            raise share.refusal("sessions", f"bot {bot.name!r} has {amount(others, 'session')}, the maximum")
 
     def _new_session(self, address: bytes, hello: Hello) -> Session:
         limits = self._settings.limits

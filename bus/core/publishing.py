@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from ..mailbox.sessions import Session
+from ..model.budgeting import spent
 from ..model.repository import Appended, Lot, Outcome, each
 from ..settings import Limits
 from ..wire.frames import Code, ItemError, Publish, Published, Refusal
@@ -123,7 +124,7 @@ class _PublishJob(Job[Outcome]):
             if isinstance(outcome, Appended) and isinstance(indexes, range):
                 seqs[indexes.start : indexes.stop] = range(outcome.first_seq, outcome.first_seq + len(lot))
             else:
-                for index, added in zip(indexes, each(lot, outcome), strict=True):
+                for index, added, reply_to in zip(indexes, each(lot, outcome), lot.replies(), strict=True):
                     seqs[index] = added.seq
                     if added.scheduled:
                         scheduled.append(index)
@@ -131,6 +132,11 @@ class _PublishJob(Job[Outcome]):
                         duplicates.append(index)
                     elif lack is None and added.forbidden and if_tainted is not None:
                         self.errors.append(_error(index, if_tainted))
+                    elif lack is None and (error := spent(added, reply_to)) is not None:
+                        self.errors.append(
+                            _error(index, Refusal(Code.BUDGET_SPENT, error.message, details=error.details))
+                        )
+                        self._admission.ended(lot.sender_bot_name, error)
                     elif lack is not None:
                         self.errors.append(_error(index, lack))
                         self._admission.refused(lack.code)

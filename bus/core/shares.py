@@ -16,6 +16,7 @@ from ..model.keys import Principal
 from ..settings import Limits
 from ..settings_rights import RoleLimits
 from ..wire.frames import Code, Refusal
+from ..wire.limits import HOPS_MAX
 from .access import Access
 
 __all__ = ["Share", "Shares"]
@@ -37,6 +38,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int
     questions: int
     parts_bytes: int
+    hops: int
+    """Of a thread that it begins; HOPS_MAX means no limit."""
     of_role: frozenset[str] = frozenset()
 
     @property
@@ -67,6 +70,7 @@ class Shares:
             backlog=limits.backlog_per_sender_max,
             questions=limits.queries_per_bot_max,
             parts_bytes=limits.parts_per_bot_bytes_max,
+            hops=limits.thread_hops_max or HOPS_MAX,
         )
         self._remembered: dict[RoleLimits, Share] = {}
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors.words import amount
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
 from ..model.patterns import WILDCARD, channel_pattern_fault
@@ -156,11 +157,13 @@ class Subscribing:
             return None
         open_or_changing = own.keys() | self._changing.get(session.bot_id, {}).keys() - {channel}
         if len(open_or_changing) >= share.subscriptions:
-            text = f"bot {session.bot_name!r} has {share.subscriptions} subscriptions, the maximum"
+            text = f"bot {session.bot_name!r} has {amount(share.subscriptions, 'subscription')}, the maximum"
             return share.refusal("subscriptions", text)
         in_groups = sum(each.group is not None for each in own.values()) + len(open_or_changing - own.keys())
         if subscribe.group is not None and in_groups >= share.groups:
-            return share.refusal("groups", f"bot {session.bot_name!r} is in {share.groups} groups, the maximum")
+            return share.refusal(
+                "groups", f"bot {session.bot_name!r} is in {amount(share.groups, 'group')}, the maximum"
+            )
         if WILDCARD in channel:
             return None
         lack = self._founding.lack_of_channel(session.bot_id, channel, share)
@@ -170,7 +173,7 @@ class Subscribing:
         groups = self._opening.get(channel, set()) | (set() if entry is None else entry.groups)
         if subscribe.group not in groups and len(groups) >= limits.groups_per_channel_max:
             return Refusal(
-                Code.BUSY, f"channel {channel!r} has {limits.groups_per_channel_max} groups, the maximum"
+                Code.BUSY, f"channel {channel!r} has {amount(limits.groups_per_channel_max, 'group')}, the maximum"
             )
         return None
 

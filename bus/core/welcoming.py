@@ -71,6 +71,7 @@ class Welcoming:
                 not_held=list(not_held),
                 wakes=session.wakes,
                 opens_runs=True,
+                joins_removals=True,
                 tap=self.tap,
                 max_parked=limits.parked_max,
                 max_parts_bytes=self._settings.whole_bytes_max,

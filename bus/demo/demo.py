@@ -28,6 +28,7 @@ from rich.text import Text
 from ..bot import Bot, connect
 from ..cli.console import console_for, show_json
 from ..cli.ending import run, until_signal
+from ..cli.numbers import WholeNumber
 from ..cli.streams import EXIT_SIGNAL, show_error
 from ..client.endpoint import VARIABLE
 from ..model.records import timestamp
@@ -290,7 +291,7 @@ def _conclude(story: _Story, outcome: _Outcome) -> None:
 @click.command()
 @click.option(
     "--messages",
-    type=click.IntRange(min=3),
+    type=WholeNumber(3),
     default=_MESSAGES,
     show_default=True,
     metavar="N",

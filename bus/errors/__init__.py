@@ -53,6 +53,7 @@ from .requests import (
 )
 from .running import (
     ENDED,
+    FINAL,
     MEANT,
     NOT_NOW,
     ApprovalTimedOut,
@@ -71,6 +72,7 @@ from .running import (
     WaitTimedOut,
 )
 from .storing import (
+    BudgetSpent,
     ChangesForgotten,
     Conflict,
     DatabaseDamaged,
@@ -109,12 +111,14 @@ from .storing import (
 
 __all__ = [
     "ENDED",
+    "FINAL",
     "MEANT",
     "NOT_NOW",
     "AddressError",
     "ApprovalTimedOut",
     "BindError",
     "BotConflict",
+    "BudgetSpent",
     "BusError",
     "ChangesForgotten",
     "ClosedError",

@@ -20,6 +20,7 @@ from .requests import (
     UnsupportedProtocol,
 )
 from .storing import (
+    BudgetSpent,
     ChangesForgotten,
     Conflict,
     DefinitionInUse,
@@ -52,7 +53,7 @@ _BY_NAME: dict[str, type[RequestError]] = {
     for kind in (
         NotFound, Conflict, InvalidTransition, DefinitionInUse, RunEnded, RunGivenUp, RunHeld, RunNotDue,
         RunPaused, Fenced, SlotsTaken, TooLarge, TooManySignals, InvalidValue, StorageFull, StorageBusy, Unapproved,
-        NotAllowed, RevisionConflict, ChangesForgotten, TooManyKeys,
+        NotAllowed, RevisionConflict, ChangesForgotten, TooManyKeys, BudgetSpent,
     )
 }  # fmt: skip
 

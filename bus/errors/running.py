@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from .requests import BusError, LimitReached
-from .storing import NotInFlight, RunGivenUp, StorageBusy, StorageFull
+from .storing import BudgetSpent, NotInFlight, RunGivenUp, StorageBusy, StorageFull
 
 __all__ = [
     "ENDED",
+    "FINAL",
     "MEANT",
     "NOT_NOW",
     "ApprovalTimedOut",
@@ -168,5 +169,8 @@ ENDED = (RunCancelled, RunFailed, RunGivenUp)
 """Errors of runs that are not opened again before a person has retried them: repeating what raised them is useless.
 """
 
-MEANT = (ApprovalTimedOut, FailRun, Rejected, RunCancelled, RunFailed, StepFailed, WaitTimedOut)
+FINAL = (*ENDED, BudgetSpent)
+"""Errors that every redelivery of a message would meet again: a handler that raises one makes it a dead letter."""
+
+MEANT = (ApprovalTimedOut, BudgetSpent, FailRun, Rejected, RunCancelled, RunFailed, StepFailed, WaitTimedOut)
 """Errors that fail a run whose block they leave: its author or a person meant that. Any other one pauses it."""

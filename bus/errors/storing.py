@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from .portable import Portable
 from .requests import BusError, Forbidden, LimitReached, RequestError
+from .words import amount
 
 __all__ = [
+    "BudgetSpent",
     "ChangesForgotten",
     "Conflict",
     "DatabaseDamaged",
@@ -52,6 +54,28 @@ class StoreError(Portable):
 
 class Refused(RequestError, StoreError):
     """One call was refused; nothing of it was stored, and concurrent calls are unaffected."""
+
+
+class BudgetSpent(Refused):
+    """A message was not stored: nothing is left of the budget of the thread of the message that it answers.
+
+    `reply_to` is the id of that message; `deadline` is when the thread ended, or None if it has no hops left.
+    Sending it again is useless.
+    """
+
+    code = "budget_spent"
+    error_name = "budget_spent"
+    attributes = ("reply_to", "deadline")
+    reply_to = ""
+    deadline: str | None = None
+
+    def __init__(self, reply_to: str, deadline: str | None) -> None:
+        why = "no hops are left in its thread" if deadline is None else f"its thread ended at {deadline}"
+        super().__init__(
+            f"message {reply_to} cannot be answered: {why}; what is sent without reply_to begins another thread",
+            reply_to,
+            deadline,
+        )
 
 
 class NotFound(Refused):
@@ -105,7 +129,7 @@ class DefinitionInUse(Conflict):
 
     def __init__(self, definition_id: str, runs: int) -> None:
         super().__init__(
-            f"workflow {definition_id!r} has {runs} runs; delete with cascade=True to delete them too",
+            f"workflow {definition_id!r} has {amount(runs, 'run')}; delete with cascade=True to delete them too",
             definition_id,
             runs,
         )
@@ -135,8 +159,8 @@ class RunGivenUp(Conflict):
 
     def __init__(self, run_id: str, recoveries: int) -> None:
         super().__init__(
-            f"run {run_id!r} lost its holder {recoveries} times without progress, and is not claimed again"
-            f" automatically: find out why, then let it go on ('posthouse retry {run_id}')",
+            f"run {run_id!r} lost its holder {amount(recoveries, 'time')} without progress, and is not claimed"
+            f" again automatically: find out why, then let it go on ('posthouse retry {run_id}')",
             run_id,
             recoveries,
         )
@@ -301,7 +325,7 @@ class TooManyKeys(Refused, LimitReached):
     keys = 0
 
     def __init__(self, store: str, keys: int) -> None:
-        super().__init__(f"{store!r} has {keys} keys, and no more may be added", store, keys)
+        super().__init__(f"{store!r} has {amount(keys, 'key')}, and no more may be added", store, keys)
 
 
 class TooManySignals(Refused, LimitReached):
@@ -316,7 +340,9 @@ class TooManySignals(Refused, LimitReached):
     waiting = 0
 
     def __init__(self, run_id: str, waiting: int) -> None:
-        super().__init__(f"{waiting} signals wait for run {run_id!r}, and no more may", run_id, waiting)
+        super().__init__(
+            f"run {run_id!r} has {amount(waiting, 'waiting signal')}, and no more may wait", run_id, waiting
+        )
 
 
 class TooLarge(Refused):

@@ -1,6 +1,7 @@
 """A bot for a library that calls from anywhere: from its event loop, from another one, or from threads.
 
-Owns how such a call comes into the loop in which the bot is, and a thread with a loop for programs that have none.
+Owns how such a call comes into the loop in which the bot is, a thread with a loop for programs that have none, and
+what is alike in all that such a library is given.
 asyncio only, as these libraries are.
 """
 
@@ -9,16 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
 from ..bot import Bot, connect
 
-__all__ = ["READS_AT_ONCE", "BotLoop", "BotOpening"]
+__all__ = ["BotLoop", "BotOpening", "InKeyedStore"]
 
-READS_AT_ONCE = 16
+_READS_AT_ONCE = 16
 """Reads of one library: the worker refuses those of a bot that has many answers to come."""
 
 P = ParamSpec("P")
@@ -100,3 +102,22 @@ class BotOpening(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return self._stack.__exit__(kind, error, trace)
+
+
+class InKeyedStore:
+    """What keeps everything that a library gives it in a keyed store, and may be called from anywhere."""
+
+    def _keep_in(self, bot: Bot, store: str) -> None:
+        """Begin, in the loop of the bot."""
+        self._loop = BotLoop()
+        self.kv = bot.kv(store)
+        """Where everything is."""
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kv!r}>"
+
+    @classmethod
+    def _opening(cls, url: str | None, bot: str | None, options: dict[str, Any], **own: Any) -> BotOpening[Self]:
+        """Return what connects a bot that only calls, and makes one of these with its `own` options."""
+        return BotOpening(partial(cls, **own), **{"url": url, "bot": bot, "max_in_flight": 0, **options})

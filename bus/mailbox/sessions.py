@@ -178,6 +178,10 @@ class Sessions:
         taking_part = self._by_bot.get(bot_id, [])
         return [*taking_part, *self._reading.get(bot_id, ())] if reading else taking_part
 
+    def there(self, bot_id: str) -> list[Session]:
+        """Return a bot's sessions that were welcomed. Nobody is told of the end of others."""
+        return [session for session in self.of_bot(bot_id) if not session.opening]
+
     def of_client(self, bot_id: str, client: str | None) -> Session | None:
         """Return the session of a client, or None."""
         if client is None:

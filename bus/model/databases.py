@@ -28,6 +28,8 @@ class LogHead(msgspec.Struct, frozen=True):
     epoch: str
     created_at: str
     taint_removed: bool
+    budgets: bool
+    """Whether a message has, or had, a budget."""
     last_seq: int
     last_timestamp: str
     earlier: str = "[]"

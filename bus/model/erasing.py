@@ -27,6 +27,7 @@ __all__ = [
     "SearchRequest",
     "deletions",
     "erased_values",
+    "joined",
 ]
 
 
@@ -104,6 +105,8 @@ class Erase(msgspec.Struct, frozen=True):
     runs: tuple[str, ...] = ()
     reference: str | None = None
     values: tuple[FoundValue, ...] = ()
+    part_of: str | None = None
+    """The command of which this is a part."""
 
 
 class ErasedValue(msgspec.Struct, frozen=True):
@@ -128,6 +131,17 @@ class Erased(msgspec.Struct, frozen=True):
     again: bool = False
     values: tuple[ErasedValue, ...] = ()
 
+    def __add__(self, other: Erased) -> Erased:
+        """Return what both did."""
+        return Erased(
+            self.seqs + other.seqs,
+            self.delayed + other.delayed,
+            self.runs + other.runs,
+            tuple(dict.fromkeys(self.runs_left + other.runs_left)),
+            self.again and other.again,
+            self.values + other.values,
+        )
+
 
 class Removal(msgspec.Struct, frozen=True):
     """The record of a removal: who removed what, and when.
@@ -147,6 +161,32 @@ class Removal(msgspec.Struct, frozen=True):
     scrubbed_at: str | None = None
     damaged: bool = False
     removed: Removed | None = None
+    part_of: str | None = None
+    """The command of which this is a part: those with the same one, of the same bot, are one removal to people."""
+
+
+def joined(records: Iterable[Removal]) -> list[Removal]:
+    """Return one record for each command, with all that its parts did; it has the number and time of the first."""
+    commands: dict[tuple[str, str], Removal] = {}
+    for each in records:
+        command = (each.bot_id, each.part_of or each.id)
+        before = commands.get(command)
+        commands[command] = each if before is None else _joined(before, each)
+    return list(commands.values())
+
+
+def _joined(before: Removal, part: Removal) -> Removal:
+    scrubs = (before.scrubbed_at, part.scrubbed_at)
+    removed = part.removed if before.removed is None else before.removed
+    if before.removed is not None and part.removed is not None:
+        removed = before.removed + part.removed
+    return msgspec.structs.replace(
+        before,
+        erased=before.erased + part.erased,
+        removed=removed,
+        scrubbed_at=None if None in scrubs else max(scrubs, key=str),
+        damaged=before.damaged or part.damaged,
+    )
 
 
 def deletions(values: Iterable[FoundValue], bot_id: str) -> list[KeyedWrite]:

@@ -35,6 +35,7 @@ __all__ = [
     "SessionOpened",
     "SessionVanished",
     "StorageFilled",
+    "ThreadEnded",
     "WorkerEvent",
     "WorkerServing",
     "approval_waiting",
@@ -198,6 +199,27 @@ class StorageFilled(Noticed, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, times=self.times + earlier.times, since=earlier.since)
 
 
+class ThreadEnded(Noticed, frozen=True, kw_only=True):
+    """An answer was refused, because nothing is left of the budget of its thread."""
+
+    message_type = "thread.ended"
+    bot: str | None
+    """Who wanted to answer."""
+    reply_to: str | None
+    """The id of the message that was to be answered; like the bot, None if the event sums up many threads."""
+    deadline: str | None
+    """When the thread ended; None if it had no hops left."""
+
+    @property
+    def subject(self) -> str | None:
+        """The message that was to be answered."""
+        return self.reply_to
+
+    def summed_up(self) -> Self:
+        """Return the event as one about many threads."""
+        return msgspec.structs.replace(self, bot=None, reply_to=None, deadline=None)
+
+
 class WorkerServing(Noticed, frozen=True, kw_only=True):
     """A worker began to serve: it was started, or took over the lead."""
 
@@ -265,6 +287,7 @@ WorkerEvent = (
     | MailboxDrained
     | MessagesRemoved
     | StorageFilled
+    | ThreadEnded
     | WorkerServing
     | DeadLettersAdded
     | ApprovalWaiting

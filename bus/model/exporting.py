@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ..errors import DatabaseUnusable
+from .budgets import budget_of
 from .lots import LogMessage, NewMessage
 from .records import parse_timestamp
 
@@ -231,4 +232,5 @@ def message_of(line: Exported, epoch: str, bots: Mapping[str, tuple[str, str]]) 
         headers=_encoder.encode(headers | _headers.decode(line.headers)),
         expires_at=line.expires_at,
         tainted=line.tainted,
+        budget=msgspec.structs.replace(budget_of(bytes(line.headers)), kept=True),
     )

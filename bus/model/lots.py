@@ -11,6 +11,8 @@ from operator import attrgetter
 
 import msgspec
 
+from .budgets import Budget
+
 __all__ = [
     "DUE_AT_ONCE",
     "Added",
@@ -40,7 +42,8 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
     id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
     comes from outside, or answers a message that is. With `untainted_only` it is not stored if it turns out to be.
-    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`).
+    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`). Until it is stored,
+    `budget` is what its sender gives its thread; its headers say what is left after it (`budgets`).
     """
 
     id: str
@@ -58,6 +61,7 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     tainted: bool = False
     untainted_only: bool = False
     retain: bool = False
+    budget: Budget | None = None
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +87,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
     tainted: bool = False
     untainted_only: bool = False
     retain: bool = False
+    budget: Budget | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,6 +140,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.tainted,
                 self.untainted_only,
                 self.retain,
+                self.budget,
             )
 
 
@@ -193,10 +199,14 @@ def stored_lots(messages: Iterable[LogMessage]) -> list[StoredLot]:
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """All messages of a lot were appended, one after the other from `first_seq` on; all are `tainted`, or none."""
+    """All messages of a lot were appended, one after the other from `first_seq` on.
+
+    All are `tainted`, or none, and all have the same `budget`, if they have one.
+    """
 
     first_seq: int
     tainted: bool = False
+    budget: Budget | None = None
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
@@ -205,7 +215,7 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     `seq` is its place, or that of the message that this sender had sent with the same id before (`duplicate`). It
     is None for a message that waits until it is due (`scheduled`), for an unknown message that was only to be
     looked up, and for a tainted one that must not be (`forbidden`). `tainted` is that of a message that was
-    appended now.
+    appended now, and `budget` that of one that was appended, or was not because it is spent.
     """
 
     seq: int | None
@@ -213,6 +223,7 @@ class Added(msgspec.Struct, frozen=True, gc=False):
     scheduled: bool = False
     tainted: bool = False
     forbidden: bool = False
+    budget: Budget | None = None
 
 
 Outcome = Appended | list[Added]
@@ -223,7 +234,7 @@ def each(lot: Lot, outcome: Outcome) -> list[Added]:
     """Return what became of each message of a lot."""
     if isinstance(outcome, Appended):
         seqs = range(outcome.first_seq, outcome.first_seq + len(lot))
-        return [Added(seq, tainted=outcome.tainted) for seq in seqs]
+        return [Added(seq, tainted=outcome.tainted, budget=outcome.budget) for seq in seqs]
     return outcome
 
 
@@ -235,7 +246,7 @@ def outcomes_of(parts: Iterable[Lot], lots: Iterable[Lot], outcomes: Iterable[Ou
         while at < count:
             end = at + len(next(remaining).ids)
             if isinstance(outcome, Appended):
-                yield Appended(outcome.first_seq + at, outcome.tainted)
+                yield Appended(outcome.first_seq + at, outcome.tainted, outcome.budget)
             else:
                 yield outcome[at:end]
             at = end
@@ -243,8 +254,9 @@ def outcomes_of(parts: Iterable[Lot], lots: Iterable[Lot], outcomes: Iterable[Ou
 
 def outcome_of(added: list[Added]) -> Outcome:
     """Return what became of a lot, from what became of each of its messages."""
-    first_seq, tainted = added[0].seq, added[0].tainted
+    first_seq, tainted, budget = added[0].seq, added[0].tainted, added[0].budget
     if first_seq is None:
         return added
     seqs = range(first_seq, first_seq + len(added))
-    return Appended(first_seq, tainted) if added == [Added(seq, tainted=tainted) for seq in seqs] else added
+    alike = [Added(seq, tainted=tainted, budget=budget) for seq in seqs]
+    return Appended(first_seq, tainted, budget) if added == alike else added

@@ -183,6 +183,8 @@ class Remove(msgspec.Struct, frozen=True):
     force: bool = False
     """Whether to remove also what would be in the way."""
     counted: tuple[Counted, ...] = ()
+    part_of: str | None = None
+    """The command of which this is a part."""
 
     def carries_out(self, found: Removed) -> bool:
         """Return True if what was found is to be removed, and recorded."""
@@ -207,6 +209,14 @@ class Removed(msgspec.Struct, frozen=True):
     in_the_way: dict[str, int] = {}
     done: bool = False
     again: bool = False
+
+    def __add__(self, other: Removed) -> Removed:
+        """Return what both did, as parts of one command."""
+        names = dict.fromkeys((*self.name.split(", "), other.name))
+        counts = {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in self.counts | other.counts}
+        return Removed(
+            self.kind, ", ".join(names), counts, self.seqs + other.seqs, self.ids + other.ids, done=self.done
+        )
 
     def is_refused(self, *, force: bool) -> bool:
         """Return True if something is in the way."""

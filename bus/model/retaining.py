@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from .budgeting import budgeted
 from .keyed import KeyedWrite, StoredValue, ValueState
 from .lots import Added, LogMessage, Lot, NewMessage, Outcome, each
 from .records import parse_timestamp
@@ -56,6 +57,7 @@ def retained(lots: Iterable[Lot], outcomes: Iterable[Outcome], timestamp: str) -
 
 
 def _write(channel: str, message: NewMessage, added: Added, timestamp: str) -> KeyedWrite:
+    message = budgeted(message, added.budget)
     if message.body == _CLEARED:
         return msgspec.structs.replace(forgotten(channel), bot_id=message.sender_bot_id)
     value = _Value(

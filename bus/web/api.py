@@ -219,6 +219,8 @@ async def _request(call: _Call) -> Response:
                 message_type=order.message_type,
                 headers=order.headers,
                 id=message_id,
+                hops=order.hops,
+                deadline=order.deadline,
             )
         except (TypeError, ValueError) as error:
             raise _Failure(400, "bad_request", str(error)) from None

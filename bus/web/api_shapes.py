@@ -47,6 +47,8 @@ class SendOrder(_Order, frozen=True, kw_only=True):
     reply_to: str | None = None
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class PublishOrder(_Order, frozen=True, kw_only=True):
@@ -56,6 +58,8 @@ class PublishOrder(_Order, frozen=True, kw_only=True):
     reply_to: str | None = None
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class RequestOrder(_Order, frozen=True, kw_only=True):
@@ -63,6 +67,8 @@ class RequestOrder(_Order, frozen=True, kw_only=True):
 
     to: str
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    hops: int | None = None
+    deadline: _Seconds | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

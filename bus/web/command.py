@@ -22,7 +22,8 @@ import rich_click as click
 from ..bot import Bot, connect
 from ..cli.console import show_json
 from ..cli.ending import open_bot, run, until_signal
-from ..cli.options import Link, address_of, linked, name_of, seconds
+from ..cli.numbers import WholeNumber, seconds
+from ..cli.options import Link, address_of, linked, name_of
 from ..cli.streams import EXIT_CONFIG, EXIT_REFUSED, EXIT_SIGNAL, say, show_error
 from .folder import folder_option, issued, open_folder
 from .tickets import LoginLink, Tickets, Token
@@ -46,9 +47,7 @@ def _origin(context: click.Context, parameter: click.Parameter, value: tuple[str
 
 @click.group(invoke_without_command=True)
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where it listens.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=_PORT, show_default=True, help="0: any that is free."
-)
+@click.option("--port", type=WholeNumber(0, 65_535), default=_PORT, show_default=True, help="0: any that is free.")
 @click.option(
     "--origin",
     "origins",

@@ -27,6 +27,7 @@ _STATUSES = {
     "id_conflict": 409,
     "invalid_transition": 409,
     "fenced": 409,
+    "budget_spent": 409,
     "too_large": 413,
     "busy": 429,
     "mailbox_full": 429,

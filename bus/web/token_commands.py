@@ -11,7 +11,8 @@ from pathlib import Path
 import rich_click as click
 
 from ..cli.console import Time, show_json, show_rows
-from ..cli.options import name_of, seconds
+from ..cli.numbers import seconds
+from ..cli.options import name_of
 from ..cli.streams import EXIT_REFUSED, note, say, show_error
 from ..model.patterns import pattern_fault
 from .folder import folder_option, issued, open_folder

@@ -37,6 +37,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     REVOKED = "revoked"
     FENCED = "fenced"
+    BUDGET_SPENT = "budget_spent"
     INTERNAL = "internal"
 
 

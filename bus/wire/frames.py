@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from ..model.budgets import Budget, budget_in
 from ..model.values import STEP_VALUE_BYTES_MAX
 from .codes import RETRY, Code, Refusal
 from .fields import ClientFrame, Credits, Id, Name, NameOrPattern, RequestId, Seq, Seqs, are_ids, is_id, is_name
@@ -315,6 +316,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """The maximum of a step's output."""
     opens_runs: bool = False
     """Whether the worker knows the call `open_run`."""
+    joins_removals: bool = False
+    """Whether the worker knows `part_of` of `erase` and `remove`."""
     tap: str | None = None
     """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
@@ -367,12 +370,17 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 
     @property
     def channel(self) -> str | None:
         """The channel that it was published on; None for a direct message."""
         return self.recipient.get("name")
+
+    @property
+    def budget(self) -> Budget:
+        """What is left of its thread after it."""
+        return budget_in(self.headers)
 
 
 class Deliver(_WorkerFrame, frozen=True, tag="deliver"):
@@ -449,7 +457,10 @@ def begins_a_wait(request: RequestFrame) -> bool:
     """Return True if a frame names a delay or a ttl, which must not begin before it was received."""
     match request:
         case Publish(messages=messages) | Commit(messages=messages):
-            return any(message.delay is not None or message.ttl is not None for message in messages)
+            return any(
+                message.delay is not None or message.ttl is not None or message.deadline is not None
+                for message in messages
+            )
         case Nak():
             return True
         case _:

@@ -15,6 +15,7 @@ __all__ = [
     "ERROR_CHARACTERS_MAX",
     "FRAME_ROOM_BYTES",
     "HELD_MAX",
+    "HOPS_MAX",
     "NAK_SECONDS_MAX",
     "NAME_CHARACTERS_MAX",
     "NUMBER_MAX",
@@ -61,6 +62,9 @@ PARKED_MAX = 20_000
 
 AWAITED_MAX = 1000
 """Maximum number of replies that a returning client awaits."""
+
+HOPS_MAX = 1_000_000
+"""The most hops of a thread: as good as without end."""
 
 SETTLED_MAX = 10_000
 """Seqs in one frame that settles, or acks in a commit: ten times the largest credit."""

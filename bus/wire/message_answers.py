@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..model.budgets import Budget, budget_in
+
 __all__ = [
     "AnswerValue",
     "DeadLetterAnswer",
@@ -75,7 +77,12 @@ class KeptMessage(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
+
+    @property
+    def budget(self) -> Budget:
+        """What is left of its thread after it."""
+        return budget_in(self.headers)
 
 
 class HistoryPage(AnswerValue, Generic[M], frozen=True):

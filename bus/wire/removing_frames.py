@@ -85,6 +85,8 @@ class EraseFrame(ClientFrame, frozen=True, tag="erase"):
     runs: Annotated[list[_AnyId], Meta(max_length=ANSWER_ITEMS_MAX)] = []
     reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     values: Annotated[list[ValueToErase], Meta(max_length=ANSWER_ITEMS_MAX)] = []
+    part_of: Id | None = None
+    """An id of the command of which this is a part. Its parts are one removal to people."""
 
 
 class Removals(ClientFrame, frozen=True, tag="removals"):
@@ -177,3 +179,5 @@ class RemoveFrame(ClientFrame, frozen=True, tag="remove"):
     reference: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     dry_run: bool = False
     force: bool = False
+    part_of: Id | None = None
+    """An id of the command of which this is a part. Its parts are one removal to people."""

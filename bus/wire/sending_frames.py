@@ -12,7 +12,7 @@ from msgspec import Meta, Raw
 
 from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from .fields import ClientFrame, Id, Name, RequestId, Revision, Seq, Seqs, Ttl, ValueKey
-from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
+from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, HOPS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
 
 __all__ = ["Commit", "CommittedValue", "Publication", "Publish", "ToBot", "ToChannel"]
 
@@ -49,6 +49,10 @@ class Publication(
     delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
     retain: bool = False
     """Whether it becomes the last value of its channel."""
+    hops: Annotated[int, Meta(ge=0, le=HOPS_MAX)] | None = None
+    """How many messages may follow, each an answer to the one before."""
+    deadline: Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)] | None = None
+    """After so many seconds its thread ends."""
 
 
 class Publish(ClientFrame, frozen=True, tag="publish"):

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.errors import BudgetSpent, Conflict, NotFound, RecordDamaged, Refused
+from bus.model.budgeting import first_spent
 from bus.model.checked import new_run, new_signal, new_step
 from bus.model.leases import HoldState
 from bus.model.records import CONTINUED, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
@@ -37,11 +38,12 @@ from bus.model.run_events import crashed_notice, start_notice
 from bus.model.values import check_texts
 
 from ..message_rows import in_log
+from ..subscriptions import subscribe_all
 from .keyed import PostgresqlKeyed, flush
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.subscriptions import subscribe_all
 from .server.reader import Reader
+from .server.statements import statements_on
 from .server.writer import Transaction
 from .workflows.cancelling import cancel_more, more_to_cancel
 from .workflows.keeping import remove_runs, survey_runs
@@ -97,17 +99,19 @@ class Commits:
         """Carry out commits that follow each other, or return their earlier answers.
 
         The answer is None if a commit is unknown and was only to be looked up. If a message turns out to be tainted
-        that must not be, they are carried out again one by one, without its commit.
+        that must not be, or nothing is left of its thread's budget, they are carried out again one by one, without
+        its commit.
         """
         answers: list[CommitOutcome] = []
         for portion in _portions(works):
-            if not any(lot.untainted_only for work in portion for lot in work.lots):
+            lots = [lot for work in portion for lot in work.lots]
+            if not any(lot.untainted_only for lot in lots) and self._arrivals.budgets.are_counted(lots):
                 answers += await self._carry_out(transaction, portion)
                 continue
             try:
                 async with transaction.savepoint():
                     answers += await self._carry_out(transaction, portion)
-            except _TaintedError:
+            except (_TaintedError, BudgetSpent):
                 answers += [await self._carry_out_alone(transaction, work) for work in portion]
         return answers
 
@@ -118,6 +122,8 @@ class Commits:
                 return answer
         except _TaintedError:
             return NotCommitted(None)
+        except BudgetSpent as spent:
+            return NotCommitted(spent)
 
     async def _carry_out(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitOutcome]:
         ids = [work.id for work in works]
@@ -164,18 +170,21 @@ class Commits:
             await self._signal(unit, signal, work)
 
     async def _send_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> dict[str, Committed]:
-        """Store what commits send, and that they were carried out. Raise _TaintedError."""
+        """Store what commits send, and that they were carried out. Raise _TaintedError or BudgetSpent."""
         if not works:
             return {}
         connection, timestamp = transaction.connection, works[0].timestamp
         channels = [(one.name, one.created_at, one.created_by_bot_id) for work in works for one in work.channels]
         if channels:
             await connection.execute(_ADD_CHANNELS, *map(list, zip(*channels, strict=True)))
-        await subscribe_all(transaction, (one for work in works for one in work.subscriptions))
+        subscriptions = (one for work in works for one in work.subscriptions)
+        await subscribe_all(statements_on(connection), subscriptions, last_seq=transaction.last_seq)
         lots = [lot for work in works for lot in work.lots]
         added = await self._arrivals.add(transaction, lots, timestamp) if lots else []
         if any(one.forbidden for lot, outcome in zip(lots, added, strict=True) for one in each(lot, outcome)):
             raise _TaintedError
+        if (spent := first_spent(lots, added)) is not None:
+            raise spent
         if lots:
             await self._conversations.open(connection, lots, timestamp)
             await self._keyed.retain(transaction, lots, added, timestamp)

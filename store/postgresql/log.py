@@ -75,6 +75,7 @@ from bus.model.repository import (
     timestamp_of,
 )
 
+from ..subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .keyed import PostgresqlKeyed
 from .messages import questions
 from .messages.arrivals import Arrivals, list_scheduled
@@ -96,11 +97,11 @@ from .messages.rows import append_sql, columns_of, fetch
 from .messages.scrubbing import rewrite
 from .messages.sealed import mailbox_columns, save_mailboxes, save_sql
 from .messages.searching import search
-from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .security import add_events, read_events, remove_events
 from .server.database import Database
 from .server.incarnation import LogEnd, one_statement
 from .server.reader import Reader
+from .server.statements import statements_on
 from .server.writer import Alone, Transaction
 
 __all__ = ["PostgresLog", "RunChanges"]
@@ -201,6 +202,7 @@ class PostgresLog:
         for change, answer in zip(changes, applied.answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
+        self._arrivals.budgets.remember(changes, applied.answers)
         return applied
 
     def _as_one(self, changes: Sequence[Change], begun: LogEnd) -> Alone | None:
@@ -299,14 +301,14 @@ class PostgresLog:
             case AddChannel(channel):
                 await connection.execute(_ADD_CHANNEL, channel.name, channel.created_at, channel.created_by_bot_id)
             case AddSubscription():
-                subscribed = await subscribe(transaction, change)
+                subscribed = await subscribe(statements_on(connection), change, last_seq=transaction.last_seq)
                 return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
-                return await unsubscribe(connection, change)
+                return await unsubscribe(statements_on(connection), change)
             case AddPattern():
-                return await add_pattern(transaction, change)
+                return await add_pattern(statements_on(connection), change, last_seq=transaction.last_seq)
             case RemovePattern():
-                return await remove_pattern(connection, change)
+                return await remove_pattern(statements_on(connection), change)
             case _:
                 assert_never(change)
         return None

@@ -61,7 +61,9 @@ _NUMBERED = tuple(kind.name for kind in KINDS if "number" in kind.fields)
 
 _EXISTS = "SELECT to_regclass($1) IS NOT NULL"
 
-_LOG = "SELECT epoch, created_at, taint_removed, last_seq, last_timestamp, earlier FROM log CROSS JOIN log_end"
+_LOG = """
+    SELECT epoch, created_at, taint_removed, budgets, last_seq, last_timestamp, earlier
+    FROM log CROSS JOIN log_end"""
 
 _NOTE = "INSERT INTO house_move (id, state, place, at) VALUES ($1, $2, $3, $4)"
 
@@ -140,10 +142,11 @@ class PostgresqlMovable:
 
         async def operation(transaction: Transaction) -> None:
             await transaction.connection.execute(
-                "UPDATE log SET epoch = $1, created_at = $2, taint_removed = $3, earlier = $4",
+                "UPDATE log SET epoch = $1, created_at = $2, taint_removed = $3, budgets = $4, earlier = $5",
                 log.epoch,
                 log.created_at,
                 log.taint_removed,
+                log.budgets,
                 log.earlier,
             )
 

@@ -6,6 +6,7 @@ from .keyed import PostgresqlKeyed
 from .log import PostgresLog, RunChanges
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import PostgresMessages
+from .messages.budgets import Budgets, is_any_budget
 from .messages.conversations import Conversations
 from .messages.taint import Taint, is_any_tainted
 from .server.database import Database
@@ -29,7 +30,8 @@ class Messages:
     async def read(cls, database: Database) -> Messages:
         """Return it for a database that was opened."""
         taint = Taint(present=await is_any_tainted(database.read))
-        return cls(database, Arrivals(taint, waiting=await next_due_at(database.read) is not None))
+        budgets = Budgets(noted=await is_any_budget(database.read))
+        return cls(database, Arrivals(taint, budgets, waiting=await next_due_at(database.read) is not None))
 
     def log(self, runs: RunChanges, keyed: PostgresqlKeyed) -> PostgresLog:
         """Return the log, whose changes of runs are carried out by `runs`, and those of keyed values by `keyed`."""

@@ -28,6 +28,7 @@ from .keyed import SqliteKeyed
 from .log import SqliteLog
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
+from .messages.budgets import Budgets, is_any_budget
 from .messages.conversations import Conversations, table_columns
 from .messages.taint import Taint, is_any_tainted
 from .workflows.schedules import cron_warning
@@ -74,7 +75,8 @@ async def open_sqlite_store(
     async with open_database(Path(path), watch) as database:
         with starting(database.path):
             taint = Taint(present=await is_any_tainted(database.read))
-            arrivals = Arrivals(taint, waiting=await next_due_at(database.read) is not None)
+            budgets = Budgets(noted=await is_any_budget(database.read))
+            arrivals = Arrivals(taint, budgets, waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
             unread = await cron_warning(database.read)
         steady = clock or steady_clock()

@@ -14,6 +14,7 @@ import aiosqlite
 import msgspec
 
 from bus.errors import Conflict, NotFound, RecordDamaged, Refused
+from bus.model.budgeting import first_spent
 from bus.model.checked import new_run, new_signal, new_step
 from bus.model.leases import HoldState
 from bus.model.records import (
@@ -40,11 +41,12 @@ from bus.model.repository import (
 from bus.model.run_events import crashed_notice, start_notice
 
 from ..message_rows import in_log
+from ..subscriptions import subscribe_all
+from .file.statements import statements_on
 from .file.writer import Transaction
 from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals
 from .messages.conversations import Conversations
-from .messages.subscriptions import subscribe_all
 from .workflows.cancelling import cancel_more, expire_cancels, more_to_cancel, next_cancel_by
 from .workflows.continuing import continue_run, refuse_taken
 from .workflows.run_rows import find_owners, find_workflow
@@ -116,11 +118,13 @@ class Commits:
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
                 (channel.name, channel.created_at, channel.created_by_bot_id),
             )
-        await subscribe_all(transaction, work.subscriptions)
+        await subscribe_all(statements_on(connection), work.subscriptions, last_seq=transaction.last_seq)
         added = await self._arrivals.add(transaction, work.lots, work.timestamp)
         outcomes = [one for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         if any(one.forbidden for one in outcomes):
             raise _TaintedError
+        if (spent := first_spent(work.lots, added)) is not None:
+            raise spent
         seqs = [one.seq for one in outcomes]
         await self._conversations.open(connection, work.lots, work.timestamp)
         await self._keyed.retain(transaction, work.lots, added, work.timestamp)

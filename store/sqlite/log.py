@@ -73,11 +73,13 @@ from bus.model.repository import (
 
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
+from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, unsubscribe
 from .commits import Commits
 from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
+from .file.statements import statements_on
 from .file.wal import file_bytes
 from .file.writer import Transaction, Whole
 from .keyed import SqliteKeyed
@@ -92,9 +94,7 @@ from .messages.loading import load_state
 from .messages.pages import Pages, count_senders, count_waiting
 from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
-from .messages.sealed import SAVE_MAILBOX
 from .messages.searching import search
-from .messages.subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .messages.surveys import find_ids, locate, survey
 from .messages.taint import note_removal
 from .security import addition, change_events, read_events
@@ -174,11 +174,12 @@ class SqliteLog:
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
+        self._arrivals.budgets.remember(changes, answers)
         return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:
         """Return additions, mailbox states and security events as one transaction; None if there is more to it."""
-        if not all(map(self._is_plain, changes)) or not self._is_taint_decided(changes):
+        if not all(map(self._is_plain, changes)) or not self._are_decided(changes):
             return None
         statements: list[Statement] = []
         answers: list[Any] = []
@@ -208,9 +209,9 @@ class SqliteLog:
             return are_plain(change.lots) and not self._conversations.new_pairs(change.lots)
         return isinstance(change, SaveMailbox | AddSecurityEvents)
 
-    def _is_taint_decided(self, changes: Sequence[Change]) -> bool:
+    def _are_decided(self, changes: Sequence[Change]) -> bool:
         lots = [lot for change in changes if isinstance(change, AddMessages) for lot in change.lots]
-        return self._arrivals.taint.is_decided(lots)
+        return self._arrivals.taint.is_decided(lots) and self._arrivals.budgets.are_counted(lots)
 
     async def _checked(self, transaction: Transaction, change: Change) -> Any:
         try:
@@ -257,14 +258,14 @@ class SqliteLog:
                     (channel.name, channel.created_at, channel.created_by_bot_id),
                 )
             case AddSubscription():
-                subscribed = await subscribe(transaction, change)
+                subscribed = await subscribe(statements_on(connection), change, last_seq=transaction.last_seq)
                 return await self._keyed.with_retained(transaction, change, subscribed)
             case RemoveSubscription():
-                return await unsubscribe(connection, change)
+                return await unsubscribe(statements_on(connection), change)
             case AddPattern():
-                return await add_pattern(transaction, change)
+                return await add_pattern(statements_on(connection), change, last_seq=transaction.last_seq)
             case RemovePattern():
-                return await remove_pattern(connection, change)
+                return await remove_pattern(statements_on(connection), change)
             case AddDeadLetters(dead_letters):
                 rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
                 await connection.executemany(ADD_DEAD_LETTER, rows)

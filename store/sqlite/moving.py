@@ -43,7 +43,7 @@ _DERIVED = {
 }
 """Columns that are no fields, and their values."""
 
-_LOG = "SELECT epoch, created_at, taint_removed, earlier FROM log"
+_LOG = "SELECT epoch, created_at, taint_removed, budgets, earlier FROM log"
 
 _END = "SELECT seq, timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"
 
@@ -127,8 +127,8 @@ class SqliteMovable:
         """See the protocol."""
 
         async def operation(transaction: Transaction) -> None:
-            values = (log.created_at, log.taint_removed, log.earlier)
-            sql = "UPDATE log SET created_at = ?, taint_removed = ?, earlier = ?"
+            values = (log.created_at, log.taint_removed, log.budgets, log.earlier)
+            sql = "UPDATE log SET created_at = ?, taint_removed = ?, budgets = ?, earlier = ?"
             await transaction.connection.execute(sql, values)
 
         await self._database.writer.run(operation)
@@ -196,7 +196,7 @@ def _standing(connection: sqlite3.Connection) -> Standing:
         move = read_move(connection)
     finally:
         connection.execute("RELEASE standing")
-    head = None if log is None else LogHead(log[0], log[1], bool(log[2]), end[0], end[1], log[3])
+    head = None if log is None else LogHead(log[0], log[1], bool(log[2]), bool(log[3]), end[0], end[1], log[4])
     return Standing(head, counts, move)
 
 

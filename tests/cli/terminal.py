@@ -82,6 +82,29 @@ class Posthouse:
         [line] = ended.stderr.splitlines()
         return ended.returncode, line
 
+    def at_terminal(self, *arguments: str | Path, typed: str) -> tuple[int, str, str]:
+        """Answer a question at a terminal; give the exit code, the output, and what the terminal showed."""
+        terminal, side = os.openpty()
+        try:
+            process = subprocess.Popen(
+                [*COMMAND, *map(str, arguments)],
+                cwd=self.directory,
+                env=self.environment | {"TERM": "dumb"},
+                stdin=side,
+                stdout=subprocess.PIPE,
+                stderr=side,
+            )
+            os.close(side)
+            os.write(terminal, f"{typed}\n".encode())
+            output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+            shown = b""
+            with suppress(OSError):  # nobody has the other side any more
+                while part := os.read(terminal, 65_536):
+                    shown += part
+        finally:
+            os.close(terminal)
+        return process.returncode, output.decode(), shown.decode()
+
     def start(self, *arguments: str | Path) -> Running:
         """Start a command that goes on."""
         return Running([*COMMAND, *map(str, arguments)], self.environment)

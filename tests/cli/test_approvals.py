@@ -45,12 +45,21 @@ def test_the_one_that_waits_needs_no_name(posthouse: Posthouse) -> None:
     shown = posthouse.run("run", "single-1")
     assert shown.stderr == "to approve deploy: posthouse approve single-1 deploy\n"
     text = posthouse.answer("approve", "single-", "--as", "ada", "--comment", "go on")
-    assert text == "step deploy of run single-1 is approved by ada: go on; the run is running\n"
+    assert text == (
+        "step deploy of run single-1 is approved by ada: go on; the run is running, and goes on when bot executor"
+        " is back\n"
+    )
     [step] = posthouse.json("run", "single-1")["steps"]
     assert (step["status"], step["error"]) == ("completed", None)
     assert step["output"] == {"approved": True, "by": "ada", "comment": "go on"}
-    code, line = posthouse.refusal("approve", "single-1")
-    assert (code, "no step of run single-1 waits for an approval" in line) == (1, True)
+    told = "step deploy of run single-1 was already approved by ada: go on; the run is running, and"
+    assert posthouse.answer("approve", "single-1").startswith(told)
+    assert posthouse.answer("approve", "single-1", "deploy").startswith(told)
+    code, line = posthouse.refusal("reject", "single-1")
+    assert (code, line) == (
+        1,
+        "posthouse: step deploy of run single-1 was already approved by ada: go on: that stands",
+    )
 
 
 def test_what_is_to_be_typed_is_quoted_for_a_shell(posthouse: Posthouse) -> None:
@@ -64,7 +73,7 @@ def test_what_is_to_be_typed_is_quoted_for_a_shell(posthouse: Posthouse) -> None
     crashed(posthouse, run)
     assert posthouse.run("run", run).stderr == "to let it continue: posthouse resume 'quoted 1; rm'\n"
     assert posthouse.answer(*words[1:]).endswith("; to let it continue: posthouse resume 'quoted 1; rm'\n")
-    code, line = posthouse.refusal("approve", run)
+    code, line = posthouse.refusal("approve", run, "another")
     assert (code, line.endswith("; to see its steps: posthouse run 'quoted 1; rm'")) == (1, True)
 
 
@@ -113,7 +122,10 @@ def test_approving_for_a_run_that_a_person_paused_says_how_it_goes_on(posthouse:
     asking(posthouse, "halted-1", "mail", "Mail?")
     ended(posthouse, "halted-1", RunStatus.PAUSED)
     text = posthouse.answer("approve", "halted-1", "deploy")
-    assert text.endswith("the run is paused\n"), "it only waits, and whoever claims it goes on"
+    assert text.endswith("the run is paused, and goes on when a bot opens it\n"), "it only waits"
+    assert "paused, waits for a person" in posthouse.answer("runs", "--workflow", "halted")
+    assert "paused, waits for a person" in posthouse.run("run", "halted-1").stdout
     posthouse.answer("pause", "halted-1")
     text = posthouse.answer("reject", "halted-1", "mail")
+    assert "waits" not in posthouse.answer("runs", "--workflow", "halted")
     assert text.endswith("the run is paused; to let it continue: posthouse resume halted-1\n")

@@ -32,6 +32,12 @@ async def who(message):
     return {{"pid": os.getpid(), "version": {version}}}
 """
 
+FAIL = """
+
+def fail(text):
+    raise RuntimeError(text)
+"""
+
 
 class App:
     """A folder with a program, and the command that serves its bot."""
@@ -105,6 +111,19 @@ def test_it_serves_a_bot_until_it_is_interrupted(app: App) -> None:
         assert f"bot '{app.name}' has session" in said
         assert "Traceback" not in said
     assert app.is_there(0)
+
+
+def test_an_exception_does_not_control_the_terminal(app: App) -> None:
+    app.write(APP.format(name=app.name, version=r"1 / 0 if False else fail('\x1b[31mred\x07')") + FAIL)
+    with app.start("app:bot") as bot:
+        app.wait_until_there()
+        app.posthouse.answer("send", app.name, "null", "--type", "who", "--as", "asker")
+        app.posthouse.wait_until(lambda: app.posthouse.json("mailbox", app.name)["counts"]["returned"] == 1)
+        bot.terminate()
+        assert bot.exit_code() == 0
+        said = bot.errors()
+    assert r"RuntimeError: \u001b[31mred\u0007" in said
+    assert "\x1b" not in said
 
 
 def test_several_processes_share_the_mailbox(app: App) -> None:

@@ -27,7 +27,7 @@ def free_some(posthouse: Posthouse) -> None:
                 await author.publish("compacting", "compact " + "x" * 100_000)
 
     anyio.run(publish)
-    posthouse.answer("erase", "--text", "compact ", "--no-scrub")
+    posthouse.answer("erase", "--yes", "--text", "compact ", "--no-scrub")
 
 
 def damage(path: Path) -> list[str]:

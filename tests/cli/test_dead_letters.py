@@ -46,6 +46,9 @@ def helper(posthouse: Posthouse, name: str) -> Iterator[None]:
         assert process.wait(TIMEOUT_SECONDS) == 0
 
 
+LISTS = "'posthouse dead-letters list' shows them"
+
+
 def give_up(posthouse: Posthouse, bot: str, count: int, reason: str = "hopeless") -> list[int]:
     """Make dead letters of a bot, and give their seqs."""
 
@@ -142,10 +145,13 @@ def test_one_is_shown_whole(posthouse: Posthouse) -> None:
         "body": '{"n":0}',
     }
     assert (shown["bot"], shown["message"]["body"]) == ("shown", {"n": 0})
-    assert posthouse.refusal("dead-letters", "show", "999999") == (1, "posthouse: no dead letter 999999")
+    assert posthouse.refusal("dead-letters", "show", "999999") == (
+        1,
+        f"posthouse: not a dead letter of any mailbox: 999999; {LISTS}",
+    )
     posthouse.answer("status", "--as", "spared")
     code, line = posthouse.refusal("dead-letters", "show", str(seq), "--bot", "spared")
-    assert (code, line) == (1, f"posthouse: no dead letter {seq} of spared")
+    assert (code, line) == (1, f"posthouse: not a dead letter of spared: {seq}; {LISTS}")
 
 
 def test_retrying_puts_them_back(posthouse: Posthouse) -> None:
@@ -153,15 +159,24 @@ def test_retrying_puts_them_back(posthouse: Posthouse) -> None:
     others = give_up(posthouse, "other", 1)
     assert posthouse.answer("dead-letters", "retry", str(seqs[0])) == "1 dead letter put back\n"
     assert left(posthouse, "second") == seqs[:0:-1]
-    given = [str(seqs[1]), str(seqs[2]), str(seqs[0])]
-    assert posthouse.json("dead-letters", "retry", *given, "--bot", "second") == {"retried": 2}
+    given = [str(seqs[1]), str(seqs[2])]
+    assert posthouse.json("dead-letters", "retry", *given, "--bot", "second") == {"retried": 2, "missing": []}
     assert posthouse.answer("dead-letters", "retry", "--all", "--bot", "second") == "2 dead letters put back\n"
     assert (left(posthouse, "second"), left(posthouse, "other")) == ([], others)
-    assert posthouse.json("dead-letters", "retry", "--all", "--bot", "second") == {"retried": 0}
+    assert posthouse.json("dead-letters", "retry", "--all", "--bot", "second") == {"retried": 0, "missing": []}
     lines = posthouse.answer("listen", "--as", "second", "--count", "5", "--json").splitlines()
     assert [json.loads(line)["seq"] for line in lines] == seqs
     code, line = posthouse.refusal("dead-letters", "retry", str(seqs[0]), "--bot", "second")
-    assert (code, line) == (1, "posthouse: no such dead letter of second")
+    assert (code, line) == (1, f"posthouse: not a dead letter of second: {seqs[0]}; {LISTS}")
+
+
+def test_those_that_are_none_are_named_and_the_others_are_put_back_or_discarded(posthouse: Posthouse) -> None:
+    seqs = give_up(posthouse, "partial", 2, "no")
+    ended = posthouse.run("dead-letters", "retry", str(seqs[0]), "999998", "999999")
+    assert (ended.returncode, ended.stdout) == (1, "1 dead letter put back\n")
+    assert ended.stderr == f"posthouse: not a dead letter of any mailbox: 999998, 999999; {LISTS}\n"
+    ended = posthouse.run("dead-letters", "discard", str(seqs[1]), "999999", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)["missing"]) == (1, [999999])
 
 
 @pytest.mark.parametrize(
@@ -185,20 +200,30 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 def test_dead_letters_are_discarded_by_what_they_are(posthouse: Posthouse) -> None:
     seqs = [*give_up(posthouse, "discarder", 2, "no JSON"), *give_up(posthouse, "discarder", 1, "too late")]
-    chosen = ("--bot", "discarder", "--reason", "no JSON")
+    chosen = ("--bot", "discarder", "--reason", "no JSON", "--yes")
     assert (
         posthouse.answer("dead-letters", "discard", *chosen, "--dry-run") == "2 dead letters would be discarded\n"
     )
-    assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--older-than", "7d")["discarded"] == 0
+    assert (
+        posthouse.json("dead-letters", "discard", "--bot", "discarder", "--older-than", "7d", "--yes")["discarded"]
+        == 0
+    )
     posthouse.answer("publish", "news", "hello", "--as", "author")
-    assert posthouse.json("dead-letters", "discard", "--bot", "discarder", "--channel", "news")["discarded"] == 0
+    assert (
+        posthouse.json("dead-letters", "discard", "--bot", "discarder", "--channel", "news", "--yes")["discarded"]
+        == 0
+    )
     told = posthouse.answer("dead-letters", "discard", *chosen, "--reference", "ticket 9")
     assert told == "2 dead letters discarded\n"
     [left] = posthouse.json("dead-letters", "list", "--bot", "discarder")
     assert left["seq"] == seqs[2]
-    assert posthouse.json("dead-letters", "discard", str(seqs[2])) == {"discarded": 1, "dry_run": False}
+    assert posthouse.json("dead-letters", "discard", str(seqs[2])) == {
+        "discarded": 1,
+        "missing": [],
+        "dry_run": False,
+    }
     code, line = posthouse.refusal("dead-letters", "discard", str(seqs[2]), "--bot", "discarder")
-    assert (code, line) == (1, "posthouse: no such dead letter of discarder")
+    assert (code, line) == (1, f"posthouse: not a dead letter of discarder: {seqs[2]}; {LISTS}")
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 9"]
     assert record["removed"]["seqs"] == seqs[:2]
     shown = posthouse.answer("removals")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import subprocess
 
 import anyio
+import pytest
+from click.testing import CliRunner
 
 import bus
+from bus.cli import erasing
+from bus.cli.program import main
+from bus.model.erasing import Removal
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from store.sqlite.check import Check
 
@@ -68,7 +73,7 @@ def test_a_dry_run_changes_nothing(posthouse: Posthouse) -> None:
 def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse) -> None:
     publish(posthouse, {"mail": "gone@example.org"}, "about gone@example.org", "nothing" * 100)
     assert in_files(posthouse, "gone@example.org") != []
-    told = posthouse.answer("erase", "--text", "GONE@example.org", "--reference", "ticket 7")
+    told = posthouse.answer("erase", "--yes", "--text", "GONE@example.org", "--reference", "ticket 7")
     assert told == "2 messages, 0 delayed messages, 0 runs and 0 keyed values erased\n"
     assert in_files(posthouse, "gone@example.org") == []
     check = Check(posthouse.database)
@@ -78,8 +83,25 @@ def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse)
     record = posthouse.json("removals")[-1]
     assert (record["bot_name"], record["reference"], len(record["erased"]["seqs"])) == ("console", "ticket 7", 2)
     assert record["scrubbed_at"] is not None
-    assert posthouse.answer("erase", "--text", "gone@example.org").startswith("0 messages")
+    assert posthouse.answer("erase", "--yes", "--text", "gone@example.org").startswith("0 messages")
     assert "ticket 7" in posthouse.answer("removals")
+
+
+def test_a_command_that_erases_in_parts_is_one_row(posthouse: Posthouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(posthouse, *(f"many@example.org {number}" for number in range(7)))
+    monkeypatch.setattr(erasing, "_PORTION", 3)
+    options = ["erase", "--text", "many@example.org", "--yes", "--no-scrub", "--reference", "ticket 9"]
+    ended = CliRunner().invoke(main, options, env=posthouse.environment)
+    assert (ended.exit_code, ended.stdout.split(",")[0]) == (0, "7 messages")
+
+    async def stored() -> list[Removal]:
+        async with bus.connect(posthouse.url, bot="auditor", timeout=TIMEOUT_SECONDS) as auditor:
+            return [each for each in await auditor.removals(limit=1000) if each.reference == "ticket 9"]
+
+    assert [len(part.erased.seqs) for part in anyio.run(stored)] == [3, 3, 1]
+    [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 9"]
+    assert len(record["erased"]["seqs"]) == 7
+    assert posthouse.json("removals", "--after", str(record["number"])) == []
 
 
 def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:
@@ -96,11 +118,11 @@ def test_one_message_is_erased_and_scrubbed_later(posthouse: Posthouse) -> None:
 
 def test_a_run_that_has_not_ended_is_named_and_left(posthouse: Posthouse) -> None:
     start_run(posthouse, "run-of-eve", "eve@example.org")
-    ended = posthouse.run("erase", "--text", "eve@example.org")
+    ended = posthouse.run("erase", "--yes", "--text", "eve@example.org")
     assert ended.returncode == 1
     assert "run run-of-eve is left" in ended.stderr
     end_run(posthouse, "run-of-eve")
-    assert posthouse.json("erase", "--text", "eve@example.org")["runs"] == 1
+    assert posthouse.json("erase", "--yes", "--text", "eve@example.org")["runs"] == 1
     assert in_files(posthouse, "eve@example.org") == []
 
 
@@ -117,9 +139,9 @@ def test_keyed_values_and_last_values_are_erased_with_the_rest(posthouse: Postho
     shown = posthouse.answer("erase", "--text", "kim@example.org", "--dry-run").splitlines()
     assert "the value of 7 in customers" in shown
     assert "the last value of the channel customers" in shown
-    told = posthouse.json("erase", "--body", "mail=kim@example.org")
+    told = posthouse.json("erase", "--yes", "--body", "mail=kim@example.org")
     assert (told["messages"], told["values"]) == (1, 2)
-    assert posthouse.json("erase", "--text", "kim@example.org")["values"] == 1, "in a key"
+    assert posthouse.json("erase", "--yes", "--text", "kim@example.org")["values"] == 1, "in a key"
     assert posthouse.json("kv", "list", "customers") == []
     record = posthouse.json("removals")[-1]
     assert [value["kv"] for value in record["erased"]["values"]] == ["customers"]
@@ -129,5 +151,5 @@ def test_keyed_values_and_last_values_are_erased_with_the_rest(posthouse: Postho
 def test_a_value_that_was_erased_is_in_no_file(posthouse: Posthouse) -> None:
     posthouse.answer("kv", "put", "customers", "8", '{"mail": "pat@example.org"}')
     assert in_files(posthouse, "pat@example.org") != []
-    assert posthouse.json("erase", "--text", "pat@example.org")["values"] == 1
+    assert posthouse.json("erase", "--yes", "--text", "pat@example.org")["values"] == 1
     assert in_files(posthouse, "pat@example.org") == []

@@ -20,6 +20,8 @@ import msgspec
 import pytest
 
 import bus
+from bus.model.budgeting import budgeted
+from bus.model.budgets import Budget, budget_of
 from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import (
     AddBot,
@@ -69,7 +71,7 @@ def message(number: int, **fields: Any) -> NewMessage:
         "tainted": number == 5,
     }
     ids = {"id": id_of(number), "sender_bot_id": sender, "sender_bot_name": NAMES[sender]}
-    return NewMessage(**ids | defaults | fields)
+    return budgeted(NewMessage(**ids | defaults | fields), Budget(2, at(58)) if number == 4 else None)
 
 
 async def fill(url: str) -> None:
@@ -104,6 +106,7 @@ async def contents(url: str) -> dict[str, tuple[Any, ...]]:
             each.reply_to,
             each.expires_at,
             each.tainted,
+            budget_of(each.headers),
         )
         for each in found
     }
@@ -216,6 +219,8 @@ def test_an_import_brings_messages_that_nobody_gets(exported: Path, store_url: s
             assert found.headers["original-time"] == at(2)
             assert found.headers["original-seq"].endswith("/2")
             assert found.headers["a"] == "b"
+            with pytest.raises(bus.BudgetSpent):
+                await bot.send("ann", "one more", reply_to=id_of(12))
 
     serve(store_url, add_subscriber)
     dry = answer("import", exported, *of(store_url), "--dry-run")

@@ -73,6 +73,18 @@ def test_a_message_to_a_bot_that_was_removed_is_in_no_mailbox(posthouse: Posthou
     assert "or their mailboxes were removed" in posthouse.run("message", str(seq)).stderr
 
 
+def test_what_is_left_of_a_thread_is_shown(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "vera")
+    first = stored(posthouse, "send", "vera", "1", "--as", "will", "--hops", "1", "--deadline", "1h")["id"]
+    second = stored(posthouse, "send", "will", "2", "--as", "vera", "--reply-to", first)["id"]
+    refused = posthouse.run("send", "vera", "3", "--as", "will", "--reply-to", second)
+    assert refused.returncode == 1
+    assert "no hops are left in its thread" in refused.stderr.replace("\n", " ")
+    shown = [line.partition("(")[2] for line in posthouse.answer("history", "--thread", first).splitlines()]
+    assert [line[: len("1 hop left until 20")] for line in shown] == ["1 hop left until 20", "0 hops left until 2"]
+    assert re.search(r"^budget +0 hops left until 20", posthouse.answer("message", second), re.MULTILINE)
+
+
 def test_a_dead_letter_tells_why(posthouse: Posthouse) -> None:
     [seq] = give_up(posthouse, "nora", 1, "no such file")
     [_, row] = rows(posthouse.answer("message", str(seq)).partition("\n\n")[2])

@@ -21,7 +21,7 @@ def test_runs_that_ended_are_deleted(posthouse: Posthouse) -> None:
     ended(posthouse, ids[2], RunStatus.FAILED, "broken")
     ended(posthouse, ids[3], RunStatus.CANCELLED)
     running(posthouse, ids[4])
-    prune = ["prune", "--workflow", "old"]
+    prune = ["prune", "--workflow", "old", "--yes"]
     shown = posthouse.answer(*prune, "--keep", "0", "--status", "completed", "--dry-run")
     assert [line.split(" since ")[0] for line in shown.splitlines()] == [
         *(f"run {id} of old is completed" for id in ids[:2]),
@@ -42,9 +42,9 @@ def test_only_runs_of_one_workflow_are_deleted(posthouse: Posthouse) -> None:
     created(posthouse, "two", "two-1")
     for id in ("one-1", "two-1"):
         ended(posthouse, id, RunStatus.COMPLETED)
-    assert posthouse.answer("prune", "--keep", "0", "--workflow", "one") == "1 run deleted\n"
+    assert posthouse.answer("prune", "--yes", "--keep", "0", "--workflow", "one") == "1 run deleted\n"
     assert (left(posthouse, "one"), left(posthouse, "two")) == ([], ["two-1"])
-    code, text = posthouse.refusal("prune", "--keep", "0", "--workflow", "nothing")
+    code, text = posthouse.refusal("prune", "--yes", "--keep", "0", "--workflow", "nothing")
     assert (code, text.partition(";")[0]) == (1, "posthouse: no workflow has the name or id 'nothing'")
 
 

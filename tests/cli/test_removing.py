@@ -17,7 +17,7 @@ def test_a_mailbox_is_purged(posthouse: Posthouse) -> None:
     would = posthouse.answer("purge", "sleeper", "--dry-run")
     assert would == "3 messages that waited for sleeper would be removed\n"
     assert posthouse.bot("sleeper")["backlog"] == 3
-    told = posthouse.json("purge", "sleeper", "--reference", "ticket 8")
+    told = posthouse.json("purge", "sleeper", "--yes", "--reference", "ticket 8")
     assert (told["counts"], told["done"]) == ({"waiting": 3}, True)
     assert posthouse.bot("sleeper")["backlog"] == 0
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 8"]
@@ -28,10 +28,10 @@ def test_a_mailbox_is_purged(posthouse: Posthouse) -> None:
 def test_names_that_nobody_has_are_refused(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "lonely")
     for command in (
-        ("purge", "nobody-at-all"),
-        ("delayed", "cancel", "--all", "--sender", "nobody-at-all"),
-        ("dead-letters", "discard", "--all", "--bot", "nobody-at-all"),
-        ("dead-letters", "discard", "--channel", "nobody-at-all"),
+        ("purge", "nobody-at-all", "--yes"),
+        ("delayed", "cancel", "--all", "--sender", "nobody-at-all", "--yes"),
+        ("dead-letters", "discard", "--all", "--bot", "nobody-at-all", "--yes"),
+        ("dead-letters", "discard", "--channel", "nobody-at-all", "--yes"),
         ("dead-letters", "retry", "--all", "--bot", "nobody-at-all"),
         ("remove", "bot", "nobody-at-all", "--dry-run"),
         ("remove", "channel", "nobody-at-all", "--dry-run"),
@@ -46,11 +46,12 @@ def test_names_that_nobody_has_are_refused(posthouse: Posthouse) -> None:
 def test_where_there_is_nothing_to_remove_nothing_is_recorded(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "lonely")
     before = len(posthouse.json("removals"))
-    assert posthouse.answer("purge", "lonely") == "nothing waits for lonely\n"
-    assert posthouse.json("purge", "lonely")["done"] is False
-    told = posthouse.answer("dead-letters", "discard", "--all", "--bot", "lonely")
+    assert posthouse.answer("purge", "lonely", "--yes") == "nothing waits for lonely\n"
+    assert posthouse.json("purge", "lonely", "--yes")["done"] is False
+    told = posthouse.answer("dead-letters", "discard", "--all", "--bot", "lonely", "--yes")
     assert told == "0 dead letters discarded\n"
-    assert posthouse.answer("delayed", "cancel", "--all", "--sender", "lonely") == "0 delayed messages cancelled\n"
+    told = posthouse.answer("delayed", "cancel", "--all", "--sender", "lonely", "--yes")
+    assert told == "0 delayed messages cancelled\n"
     assert len(posthouse.json("removals")) == before
 
 
@@ -69,11 +70,35 @@ def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None
     ended = posthouse.run("delayed", "cancel", *ids[:2], "01a22dd0-3a44-768a-8ad5-96595f7bb158")
     assert (ended.returncode, ended.stdout) == (1, "2 delayed messages cancelled\n")
     assert "01a22dd0-3a44-768a-8ad5-96595f7bb158 is not waiting" in ended.stderr
-    told = posthouse.json("delayed", "cancel", "--all", "--sender", "planner", "--reference", "ticket 6")
+    told = posthouse.json("delayed", "cancel", "--all", "--yes", "--sender", "planner", "--reference", "ticket 6")
     assert told == {"cancelled": [ids[2]], "dry_run": False}
     assert posthouse.json("delayed", "list", "--sender", "planner") == []
     [record] = [each for each in posthouse.json("removals") if each["reference"] == "ticket 6"]
     assert (record["removed"]["name"], record["removed"]["ids"]) == ("planner", [ids[2]])
+
+
+def test_what_is_not_named_one_by_one_is_destroyed_only_after_a_word(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "asked")
+    for body in ("one", "two"):
+        posthouse.answer("send", "asked", body, "--as", "author")
+    for command in (
+        ("purge", "asked"),
+        ("erase", "--text", "two"),
+        ("dead-letters", "discard", "--reason", "x"),
+        ("delayed", "cancel", "--all"),
+        ("prune", "--keep", "0"),
+    ):
+        ended = posthouse.run(*command)
+        assert (ended.returncode, ended.stdout, "--yes" in ended.stderr) == (2, "", True), command
+    code, output, shown = posthouse.at_terminal("purge", "asked", typed="n")
+    assert (code, output, "nothing was changed" in shown) == (1, "", True)
+    assert "Remove 2 messages that waited for asked? [y/N]" in shown
+    assert posthouse.bot("asked")["backlog"] == 2
+    code, output, shown = posthouse.at_terminal("erase", "--text", "two", "--no-scrub", typed="y")
+    assert (code, output) == (0, "1 message, 0 delayed messages, 0 runs and 0 keyed values erased\n")
+    assert "from author, " in shown
+    assert '"two"' in shown
+    assert "Erase 1 message for good? [y/N]" in shown
 
 
 def test_subscriptions_and_groups_are_removed(posthouse: Posthouse) -> None:

@@ -45,6 +45,9 @@ def test_runs_are_retried_by_id(posthouse: Posthouse) -> None:
     [value] = posthouse.json("retry", "again-1", "--from", "a")
     assert (value["id"], value["status"]) == ("again-1", "pending")
     assert steps(posthouse, "again-1") == ["a#set-aside", "b#set-aside"]
+    ended_so = posthouse.run("retry", "again-5", "again-2", "again-3")
+    assert (ended_so.returncode, ended_so.stdout.count("is pending")) == (1, 2)
+    assert ended_so.stderr.startswith("posthouse: no run 'again-5', and none begins with it")
     running(posthouse, "again-3")
     assert posthouse.refusal("retry", "again-3")[0] == 1
     ended(posthouse, "again-4", RunStatus.CANCELLED)

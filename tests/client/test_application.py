@@ -185,6 +185,7 @@ async def test_a_run_that_has_ended_is_not_tried_again(
                 for message_type in ("fails", "is cancelled"):
                     sent = await a.send("digester", 1, message_type=message_type)
                     while sent.id not in dead:  # it is on disk with one of the next batches
+                        await anyio.sleep(0.01)
                         rows = await a.dead_letters(bot="digester")
                         dead |= {row["message"]["id"]: row["reason"] for row in rows}
                 await bot.status()
@@ -225,6 +226,7 @@ async def test_what_nobody_handles_is_a_dead_letter_that_says_so(worker: Worker)
         assert (await a.request("writer", 3, message_type="question")).body == "an answer"
         dead_letters: list[bus.ListedDeadLetter] = []
         while len(dead_letters) < 2:  # a settle that nobody waits for is on disk with one of the next batches
+            await anyio.sleep(0.01)
             dead_letters = await a.dead_letters(bot="writer")
         assert [(dead["message"]["body"], dead["reason"]) for dead in dead_letters] == [
             (2, "no handler for message_type 'message' on channel 'old'"),

@@ -273,6 +273,7 @@ async def test_a_run_that_calls_another_one_lends_it_its_place(worker: Worker) -
                     for row in await ann.workflows.list_waiting_approvals():
                         await ann.workflows.update_step_status(row.id, StepStatus.COMPLETED, {"approved": True})
                         answered += 1
+                    await anyio.sleep(0.01)
                 for handle in handles:
                     assert await handle.result() == "42 pages"
     assert digester.seen.calls[21] == 5

@@ -210,12 +210,13 @@ async def test_what_expired_is_not_delivered(worker: Worker) -> None:
         with anyio.fail_after(30):
             while (state := (await a.find(short.id))["mailboxes"][0]["state"]) != "expired":
                 assert state == "waiting"
+                await anyio.sleep(0.01)
         async with worker.connect(bot="b") as b:
             assert await bodies(b, 1) == ["long"]
             assert b.receive_nowait() is None
             with anyio.fail_after(30):
                 while not (dead := await b.dead_letters()):
-                    pass
+                    await anyio.sleep(0.01)
             assert [(letter["seq"], letter["reason"], letter["attempts"]) for letter in dead] == [
                 (short.seq, "expired", 0)
             ]

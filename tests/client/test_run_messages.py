@@ -36,7 +36,7 @@ async def test_a_retried_dead_letter_lets_its_run_go_on(impatient_worker: Worker
         with anyio.fail_after(60):
             sent = {body: await a.send("digester", body) for body in ("failing", "mistaken")}
             while len(dead := await a.dead_letters(bot="digester")) < 2:
-                pass
+                await anyio.sleep(0.01)
             statuses = {body: await a.workflows.get_run(each.id) for body, each in sent.items()}
             assert {body: run and run.status for body, run in statuses.items()} == {
                 "failing": RunStatus.FAILED,
@@ -46,7 +46,7 @@ async def test_a_retried_dead_letter_lets_its_run_go_on(impatient_worker: Worker
             assert await a.retry_dead_letters([each.seq for each in dead], bot="digester") == 2
             for each in sent.values():
                 while (run := await a.workflows.get_run(each.id)) is None or run.status != RunStatus.COMPLETED:
-                    pass
+                    await anyio.sleep(0.01)
     assert sorted(handled.seen) == [("charge", 0), ("charge", 1), ("charge", 1), ("failing", 1), ("mistaken", 1)]
 
 
@@ -81,6 +81,6 @@ async def test_a_run_that_lost_its_holder_too_often_is_not_tried_again(impatient
         with anyio.fail_after(60):
             await a.send("digester", 1)
             while not (dead := await a.dead_letters(bot="digester")):
-                pass
+                await anyio.sleep(0.01)
     assert "lost its holder 6 times" in dead[0].reason
     assert attempts == [1]

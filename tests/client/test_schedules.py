@@ -64,3 +64,4 @@ async def _count(bot: bus.Bot, number: int) -> list[bus.RunSummary]:
             found = await bot.workflows.list_all_runs()
             if len(found) >= number:
                 return found
+            await anyio.sleep(0.01)

@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
+from bus.model.budgeting import budgeted
+from bus.model.budgets import Budget
 from bus.model.keyed import KeyedWrite, ValueState
 from bus.model.keys import Key, Purpose
 from bus.model.occurrences import IntervalTimes
@@ -64,7 +66,7 @@ async def _fill_log(store: Store, messages: int) -> None:
         direct("first", BOB, ANN, reply_to="second"),  # another sender's, with the same id
         direct("odd", ANN, ANN, message_type="zero \0, escape \x1b", body='"\\u0000 \N{HONEYBEE}"'.encode()),
         direct("external", "eve \N{HONEYBEE}", BOB, tainted=True, headers=b'{"a":"b"}', expires_at=at(900)),
-        direct("answer", BOB, ANN, reply_to="external"),
+        budgeted(direct("answer", BOB, ANN, reply_to="external"), Budget(4, at(900))),
         direct("late", ANN, BOB, due_at=at(LATE)),
         to_channel("later", BOB, "news", due_at=at(LATE), tainted=True, message_type="\0"),
         second=3,

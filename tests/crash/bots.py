@@ -70,6 +70,9 @@ class Shape(msgspec.Struct, frozen=True):
     workers: int = 2
     visitors: int = 1
     onlookers: int = 1
+    latecomers: int = 1
+    watchers: int = 0
+    """Whoever watches who is there takes some seconds at the end, until the last change was told."""
     undertakers: int = 1
     packers: int = 0
     """Only a file can be compacted."""

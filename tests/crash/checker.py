@@ -27,6 +27,7 @@ from .mailbox_checks import (
     subscriptions,
     undelivered,
 )
+from .presence_checks import presence
 from .run_checks import run_faults
 from .session_checks import credit, expelled, replies
 from .subscriptions import Call
@@ -74,6 +75,7 @@ def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from outside(ledger)
     yield from subscriptions(ledger, final)
     yield from not_drained(final)
+    yield from presence(ledger, final)
     yield from run_faults(ledger, final)
 
 
@@ -107,6 +109,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
         "same_ids": len(ledger.letters) - len({id for id, _ in ledger.letters}),
         "replied": sum(letter.sent.reply_to is not None for letter in letters),
         "gaps_told": len(ledger.gaps),
+        "presence_told": len(ledger.presence),
         "repeated": len(ledger.handed) - len(firsts),
         "confirmed": confirmed,
         "subscribed": sum(bool(timeline.episodes) for timeline in ledger.timelines.values()),

@@ -103,7 +103,7 @@ def play_round(seed: int) -> Counter[str]:
         raise
     shutil.rmtree(folder)
     counted["faults"] = counted.pop("kills")
-    return counted
+    return counted + Counter(faults)
 
 
 main = command("engine_counters", play_round, why_not, rounds=1)

@@ -1,8 +1,9 @@
 """Bots of the load with one errand each: what a busy subscriber would hide is seen where nothing else goes on.
 
-Owns six manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
+Owns eight manners: a reader, which never has an ack confirmed, so that nothing but the worker's own flush puts them
 on disk; a sleeper, which is away while its messages are removed; a visitor, which subscribes to one channel after
-the other and is the first to write there; an onlooker, which asked once for all channels of visitors; an
+the other and is the first to write there; an onlooker, which asked once for all channels of visitors, and a
+latecomer, which asks for all that was written there; a watcher, which keeps a picture of who is there; an
 undertaker, which puts dead letters back; and a packer, which gives the system back what the file does not use.
 """
 
@@ -10,16 +11,19 @@ from __future__ import annotations
 
 import random
 
+from bus.model.records import PRESENCE_CHANNEL
+
 from .bots import RETAINED, Bot, Shape, acknowledge, publish, subscribe, subscribed
 from .history import Retry, Subscribe
 from .link import Frame, Link, Lost
 
-__all__ = ["ROOMS", "Onlooker", "Packer", "Reader", "Sleeper", "Undertaker", "Visitor"]
+__all__ = ["ROOMS", "Latecomer", "Onlooker", "Packer", "Reader", "Sleeper", "Undertaker", "Visitor", "Watcher"]
 
 ROOMS = "room-*"
 """The pattern that matches the channels of visitors."""
 
 _RETRIED_MAX = 3
+_LATE_TURNS = 20
 _LOOKS = 3
 _AWAY_SECONDS = 1.0
 
@@ -97,6 +101,27 @@ class Onlooker(Bot):
 
     def begin(self) -> None:
         subscribe(self.link, ROOMS)
+
+    def turn(self) -> None:
+        acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])
+
+
+class Latecomer(Onlooker):
+    """An onlooker that asks late, for all that was ever written in channels of visitors."""
+
+    def begin(self) -> None:
+        if self.turns > _LATE_TURNS:
+            subscribe(self.link, ROOMS, "all")
+
+
+class Watcher(Bot):
+    """Listens to who comes and goes, and asks who is there at the beginning of each session."""
+
+    credit = 10
+
+    def begin(self) -> None:
+        subscribe(self.link, PRESENCE_CHANNEL)
+        self.link.look_who_is_there()
 
     def turn(self) -> None:
         acknowledge(self.link, [self.link.mail.popleft()[1].seq for _ in range(len(self.link.mail))])

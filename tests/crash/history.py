@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "ENDINGS",
+    "PULLED_AGAIN_SECONDS",
     "PULLED_LONG",
     "QUORUM_BACK",
     "QUORUM_LOST",
@@ -33,6 +34,8 @@ __all__ = [
     "Invoke",
     "Mark",
     "Ok",
+    "Presence",
+    "Present",
     "Publish",
     "ReadRun",
     "Retry",
@@ -255,6 +258,26 @@ class Gap(_Event, frozen=True, tag="gap"):
     reason: str = "retention"
 
 
+class Present(_Event, frozen=True, tag="present"):
+    """A bot asked who is there, in this session, and was told these bots."""
+
+    bot: str
+    session: str
+    bots: tuple[str, ...]
+
+
+class Presence(_Event, frozen=True, tag="presence"):
+    """A bot was told that a session (`of`) of a bot (`about`) came or went, and how many that bot has then."""
+
+    bot: str
+    session: str
+    seq: int
+    what: str
+    about: str
+    sessions: int
+    of: str
+
+
 class Mark(_Event, frozen=True, tag="mark"):
     """Something happened to the worker: `started`, `killed`, `stopped`, or a fault by its own name.
 
@@ -268,10 +291,13 @@ class Mark(_Event, frozen=True, tag="mark"):
     note: str = ""
 
 
-Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Mark
+Event = Invoke | Ok | Fail | Unknown | Deliver | Gap | Present | Presence | Mark
 
 PULLED_LONG = "long"
 """How the note of a `pulled` cable ends if it is for longer than a session may be silent."""
+
+PULLED_AGAIN_SECONDS = 2.0
+"""Pulls that follow one another faster may together keep a client silent for longer than that."""
 
 ENDINGS = ("killed", "stopped", "frozen", "started")
 """Marks after which nothing that was sent before can take effect any more: that worker is gone, or
@@ -300,7 +326,7 @@ class Final(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `messages` is the whole log in seq order; `subscriptions` has each bot's channels, `dead_letters` the seqs that
     each mailbox gave up on with the reason, `backlogs` how much each one still waits for. A mailbox is named like
-    its bot, or `channel/group`.
+    its bot, or `channel/group`. `present` has the bots that are connected, if somebody has watched who is.
     """
 
     messages: tuple[Stored, ...] = ()
@@ -308,3 +334,4 @@ class Final(msgspec.Struct, frozen=True, omit_defaults=True):
     dead_letters: dict[str, dict[int, str]] = {}
     backlogs: dict[str, int] = {}
     runs: dict[str, RunState] = {}
+    present: tuple[str, ...] = ()

@@ -121,10 +121,12 @@ def _end(worker: Worker, recorder: Recorder, chance: random.Random) -> None:
     recorder.mark("killed")
 
 
-def one_file(worker: Worker, directory: Path, *, seed: int, rounds: int, pauses: float = PAUSES) -> Verdict:
+def one_file(
+    worker: Worker, directory: Path, *, seed: int, rounds: int, pauses: float = PAUSES, watchers: int = 1
+) -> Verdict:
     """Kill a worker on one new file, bring it back, stop it in order, and judge what it did and what it left."""
     with Recorder(directory / "history.jsonl") as recorder:
-        with Load(worker.command, recorder=recorder, seed=seed, shape=Shape(packers=1)) as load:
+        with Load(worker.command, recorder=recorder, seed=seed, shape=Shape(packers=1, watchers=watchers)) as load:
             load.start()
             kill_rounds(worker, load, rounds=rounds, chance=random.Random(seed), pauses=pauses)
             recorder.mark("started")
@@ -151,6 +153,7 @@ def kills(
     lie: str | None = None,
     rounds_a_file: int = ROUNDS_A_FILE,
     pauses: float = PAUSES,
+    watchers: int = 1,
 ) -> Iterator[Outcome]:
     """Kill workers for ever, which may tell a lie; give what came of it so far after each file.
 
@@ -162,7 +165,7 @@ def kills(
         folder.mkdir()
         with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery(), lie=lie)) as worker:
             own = chance.randrange(2**63)
-            verdict = one_file(worker, folder, seed=own, rounds=rounds_a_file, pauses=pauses)
+            verdict = one_file(worker, folder, seed=own, rounds=rounds_a_file, pauses=pauses, watchers=watchers)
         outcome.rounds += rounds_a_file
         outcome.files += 1
         outcome.counts.update(verdict.counts)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from bus.model.patterns import WILDCARD, ChannelPattern
 
 from .flushes import Flushes
 from .history import (
     ENDINGS,
+    PULLED_AGAIN_SECONDS,
     PULLED_LONG,
     Action,
     Checkpoint,
@@ -29,6 +31,8 @@ from .history import (
     Invoke,
     Mark,
     Ok,
+    Presence,
+    Present,
     Publish,
     ReadRun,
     Retry,
@@ -138,6 +142,8 @@ class Ledger:
         self.retries: defaultdict[tuple[str, int], list[Call]] = defaultdict(list)
         """By mailbox and seq, what put dead letters back and was not refused."""
         self.gaps: list[tuple[int, Gap]] = []
+        self.presence: list[tuple[int, Present | Presence]] = []
+        """What those were told who watch who is there."""
         self.vanished: list[tuple[int, str]] = []
         """Where a client ended without a word, or may have looked so, and whose it was."""
         self.groups: dict[str, Timeline] = {}
@@ -200,6 +206,8 @@ class Ledger:
                     self._hand_out(index, event)
                 case Gap():
                     self.gaps.append((index, event))
+                case Present() | Presence():
+                    self.presence.append((index, event))
                 case Mark() if event.what == "led":
                     self._note_fence(*event.note.split())
                 case Mark() if event.what == "vanished":
@@ -210,9 +218,12 @@ class Ledger:
     def _join_vanished(self) -> None:
         """Count clients that may have vanished without knowing it, because they were cut off for long.
 
-        A client may hear that its session is over, or notice only that its connection broke.
+        A client may hear that its session is over, or notice only that its connection broke. Short pulls that
+        follow one another cut off for long, too: TCP waits twice as long after each packet that was lost.
         """
-        cut_off = [index for index, mark in self.marks if mark.what == "pulled" and mark.note.endswith(PULLED_LONG)]
+        pulled = [(index, mark) for index, mark in self.marks if mark.what == "pulled"]
+        cut_off = [index for index, mark in pulled if mark.note.endswith(PULLED_LONG)]
+        cut_off += [at for (_, first), (at, mark) in pairwise(pulled) if mark.at - first.at < PULLED_AGAIN_SECONDS]
         open_since: dict[str, Call] = {}
         for call in self.of(Hello):
             before = open_since.get(call.invoke.process)

@@ -16,6 +16,7 @@ import aiosqlite
 import anyio
 import msgspec
 
+from bus.core import events
 from bus.core.dispatch import Dispatch
 from bus.core.matching import Matching
 from bus.core.recording import SecurityRecord
@@ -47,6 +48,7 @@ LIES: dict[str, set[str]] = {
     "dropped_subscription": {"subscriptions", "lost"},
     "kept_subscription": {"subscriptions", "not_subscribed"},
     "missed_channel": {"subscriptions", "lost"},
+    "vanished_unnoticed": {"presence"},
     "swapped_order": {"out_of_order"},
     "position_too_early": {"lost"},
     "forgotten_in_flight": {"lost"},
@@ -226,6 +228,10 @@ def _kept_subscription() -> None:
     replace(SqliteLog, "_change", make)
 
 
+def _vanished_unnoticed() -> None:
+    del events._PRESENCE["session_vanished"]  # type: ignore[attr-defined]
+
+
 # ── Mailboxes ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -308,6 +314,7 @@ _TELLERS: dict[str, Callable[[], None]] = {
     "dropped_subscription": _dropped_subscription,
     "kept_subscription": _kept_subscription,
     "missed_channel": _missed_channel,
+    "vanished_unnoticed": _vanished_unnoticed,
     "swapped_order": _swapped_order,
     "position_too_early": _position_too_early,
     "forgotten_in_flight": _forgotten_in_flight,

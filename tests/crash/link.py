@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 
 from bus.client.route import Route
+from bus.model.records import PRESENCE_CHANNEL
 
 from ..integration.wire import new_id
 from .history import Action, Delivery, Hello, digest
@@ -350,7 +351,22 @@ class Link:
     def _deliver(self, messages: list[Frame]) -> None:
         deliveries = [_delivery(message) for message in messages]
         self.recorder.deliver(self.process, bot=self.bot, session=self.session, messages=deliveries)
+        for message in messages:
+            if message["recipient"].get("name") == PRESENCE_CHANNEL:
+                self._presence(message)
         self.mail.extend(zip(messages, deliveries, strict=True))
+
+    def _presence(self, message: Frame) -> None:
+        body = message["body"]
+        told = {"seq": message["seq"], "what": message["message_type"], "about": body["bot"], "of": body["session"]}
+        who = {"bot": self.bot, "session": self.session}
+        self.recorder.presence(self.process, **who, **told, sessions=body["sessions"])
+
+    def look_who_is_there(self) -> list[str]:
+        """Ask who is there, and write that down."""
+        bots = [bot["name"] for bot in self.ask("bots", online=True)["bots"]]
+        self.recorder.present(self.process, bot=self.bot, session=self.session, bots=bots)
+        return bots
 
 
 def _session(frame: Frame) -> dict[str, Any]:

@@ -26,11 +26,12 @@ from .bots import (
     Publisher,
     Shape,
     Subscriber,
+    acknowledge,
     publish,
     settle,
     subscribed,
 )
-from .errands import Onlooker, Packer, Reader, Sleeper, Undertaker, Visitor
+from .errands import Latecomer, Onlooker, Packer, Reader, Sleeper, Undertaker, Visitor, Watcher
 from .history import Final, RunState, Stored, Subscribe, digest
 from .link import Frame, Link, Lost
 from .recorder import Recorder
@@ -72,6 +73,12 @@ _EMPTY_SECONDS = 10.0
 _CLOSER = "closer"
 """The bot that asks for everything at the end."""
 
+_GHOST = "ghost"
+"""The bot that vanishes at the end, where somebody watches who is there."""
+
+_TELLING_SECONDS = 10.0
+"""How long nobody is told of that, until it is taken for forgotten: it takes two seconds and a half."""
+
 _PAGE = 1000
 _PAUSE_SECONDS = 0.02
 
@@ -109,6 +116,8 @@ class Load:
             (Worker, "worker", shape.workers),
             (Visitor, "visitor", shape.visitors),
             (Onlooker, "onlooker", shape.onlookers),
+            (Latecomer, "latecomer", shape.latecomers),
+            (Watcher, "watcher", shape.watchers),
             (Undertaker, "undertaker", shape.undertakers),
             (Packer, "packer", shape.packers),
         ]
@@ -183,11 +192,30 @@ class Load:
                     link.goodbye()
             self._join_groups(closer)
             self._read_out(closer, closer, ends[_CLOSER])
-            final = self._final(closer)
+            present = self._watch(closer) if self.shape.watchers else ()
+            final = self._final(closer, present)
             closer.goodbye()
             return final
         except Lost as error:
             raise AssertionError("the worker did not stay for the drain") from error
+
+    def _watch(self, closer: Link) -> tuple[str, ...]:
+        """Let a bot vanish that was there, and those who watch be told of the last change; return who is there."""
+        watcher = self._open("watcher-0")
+        ghost = self._open(_GHOST)
+        watcher.look_who_is_there()
+        ghost.forget()
+        deadline = time.monotonic() + _TELLING_SECONDS
+        while time.monotonic() < deadline:
+            watcher.listen(_PAUSE_SECONDS)
+            closer.listen(0)
+            taken = [watcher.mail.popleft() for _ in range(len(watcher.mail))]
+            acknowledge(watcher, [message.seq for _, message in taken])
+            if _GHOST in {frame["body"]["bot"] for frame, _ in taken if not frame["body"]["sessions"]}:
+                break
+        present = tuple(bot["name"] for bot in closer.ask("bots", online=True)["bots"])
+        watcher.goodbye()
+        return present
 
     def _open(self, bot: str) -> Link:
         link = Link(self._context, self._commands, self.recorder, bot)
@@ -244,7 +272,7 @@ class Load:
     def _groups(self) -> tuple[str, ...]:
         return tuple(f"{channel}/{group}" for channel, group in self.shape.groups)
 
-    def _final(self, closer: Link) -> Final:
+    def _final(self, closer: Link, present: tuple[str, ...]) -> Final:
         names = {bot["id"]: bot["name"] for bot in closer.ask("bots")["bots"]}
         backlogs = self._backlogs(closer)
         found: dict[int, Stored] = {}
@@ -260,6 +288,7 @@ class Load:
             {mailbox: self._dead_letters_of(closer, mailbox) for mailbox in (*self.targets, *self._groups)},
             {box: backlogs[box] for box in (*self.targets, *self._groups, _CLOSER) if box in backlogs},
             self._runs(closer),
+            present,
         )
 
     def _read_back(self, closer: Link, names: dict[str, str], found: dict[int, Stored], **what: Any) -> None:

@@ -25,6 +25,8 @@ from .history import (
     Invoke,
     Mark,
     Ok,
+    Presence,
+    Present,
     Settle,
     Unknown,
 )
@@ -106,6 +108,16 @@ class Recorder:
         with self._lock:
             now = self._now(process)
             self._write(Gap(bot=bot, session=session, from_seq=from_seq, to_seq=to_seq, reason=reason, **now))
+
+    def present(self, process: str, *, bot: str, session: str, bots: Sequence[str]) -> None:
+        """Write down who a bot was told is there."""
+        with self._lock:
+            self._write(Present(bot=bot, session=session, bots=tuple(bots), **self._now(process)))
+
+    def presence(self, process: str, **told: Any) -> None:
+        """Write down what a bot was told of who came or went; the values are those of `Presence`."""
+        with self._lock:
+            self._write(Presence(**told, **self._now(process)))
 
     def mark(self, what: str, note: str = "", *, process: str = "driver") -> None:
         """Write down what happened to the worker."""

@@ -142,6 +142,17 @@ def test_a_client_that_was_cut_off_for_long_has_vanished(
     assert story.verdict().kinds == kinds
 
 
+@pytest.mark.parametrize(("seconds", "kinds"), [(0.5, set()), (2.5, {"dead_letters"})])
+def test_a_client_whose_cable_was_pulled_again_and_again_may_have_vanished(
+    story: Story, seconds: float, kinds: set[str]
+) -> None:
+    fail(story, 2)
+    for at in (9.0, 9.0 + seconds):
+        story.events.append(Mark(what="pulled", note="far end, short", at=at, process="driver", incarnation=1))
+    story.dead_letters = {"bob": {1: "its session vanished; failed 3 times"}}
+    assert story.verdict().kinds == kinds
+
+
 @pytest.mark.parametrize("reason", ["nak; failed 2 times", "expired", "because"])
 def test_a_dead_letter_has_a_reason(story: Story, reason: str) -> None:
     fail(story, 2)

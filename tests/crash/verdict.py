@@ -33,6 +33,7 @@ KINDS = (
     "checkpoints",
     "torn",
     "not_drained",
+    "presence",
     "damage",
 )
 """What can go wrong; each is explained beside its check."""

@@ -29,6 +29,7 @@ BUS = [
     "Bot",
     "BotConflict",
     "BotOwner",
+    "BudgetSpent",
     "BusError",
     "CatchUp",
     "ChangesForgotten",

@@ -135,6 +135,7 @@ def test_an_ack_that_comes_while_nobody_has_the_message(impatient: Worker, name:
     session.take_one()
     session.value("credit", max_in_flight=0)
     while states(session, message["id"]) == ["in_flight"]:
+        time.sleep(0.01)
         session.ping()
     assert states(session, message["id"]) == ["returned"]
     session.settle("ack", seq)
@@ -195,6 +196,7 @@ def test_leaving_while_messages_are_in_flight(shared: Worker, name: str) -> None
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while backlog(sender, name) != 1:  # what was given back is looked at when it is due, and then forgotten
         assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert session.waiting_deliveries() == []
 
 

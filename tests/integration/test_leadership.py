@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -245,6 +246,7 @@ async def test_a_leader_that_is_declared_dead_too_early_does_nothing_twice(
         expire = f"UPDATE posthouse.leadership SET expires_at = now() WHERE fence = {fence}"
         while not any(f'"fence": {fence + 1},' in line for line in heir.said("leads")):
             postgresql_node.query(expire, name)
+            time.sleep(0.01)
 
     with house(tmp_path, postgresql_url, "ab", LONG) as (a, b):
         async with Traffic([a.command, b.command]).running() as traffic:

@@ -57,6 +57,7 @@ def test_each_time_starts_one_run_and_sends_one_message(process: Worker) -> None
         before, until = _fired(process), time.monotonic() + SECONDS_MAX
         while _fired(process) == before:
             assert time.monotonic() < until, process.log_tail()
+            time.sleep(0.01)
         time.sleep(chance.random())  # somewhere between two times, or at one
         process.kill()
         process.start()

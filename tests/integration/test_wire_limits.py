@@ -38,6 +38,7 @@ def wait_for_messages(session: Session, count: int) -> None:
     end = time.monotonic() + TIMEOUT_SECONDS
     while session.value("status")["sizes"]["messages"] > count:
         assert time.monotonic() < end, "nothing was removed"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("configured", [FULL], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from .wire import MESSAGE_FIELDS, TIME, new_id, to_bot, to_channel
@@ -183,6 +184,7 @@ def test_an_expired_message_is_told_until_its_turn_comes(shared: Worker, name: s
     sender.publish(to_bot(f"{name}-away", "short", ttl=0.001), to_bot(f"{name}-away", "long"))
     value = mailbox(sender, bot=f"{name}-away")
     while states(value)[0][1] != "expired":
+        time.sleep(0.01)
         value = mailbox(sender, bot=f"{name}-away")
     assert states(value) == [("short", "expired"), ("long", "waiting")]
 

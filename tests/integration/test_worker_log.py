@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -167,7 +168,7 @@ def test_lost_lines_are_counted_and_told_when_the_log_can_be_written_again() -> 
     for number in range(3):
         stream.write(f"line {number}\n")
     while "lines=0" not in repr(stream) or "lost=3" not in repr(stream):
-        os.sched_yield()
+        time.sleep(0.002)
     os.dup2(spare, writer)
     os.close(spare)
     with open(reader, encoding="utf-8") as lines:

@@ -14,6 +14,7 @@ import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.databases import LogHead, Moved
+from bus.model.lineage import EarlierLog
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters
 from store import check_of, open_store, site_of

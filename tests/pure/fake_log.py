@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any, assert_never
 
 from msgspec.structs import replace
@@ -78,6 +78,7 @@ from bus.model.repository import (
     timestamp_of,
 )
 
+from .fake_budgets import answered, counted, erased, spent
 from .fake_keyed import FakeKeyed
 from .fake_removals import look, remove
 
@@ -119,7 +120,7 @@ class FakeLog:
         self.swept: list[KeyedSwept] = []
         """What sweeps of the keyed store find, likewise; without any, they find what is there."""
         self.sweeps: list[SweepKeyed] = []
-        self.is_any_tainted = False
+        self.is_any_tainted = self.is_any_budget = False
         self.committed: set[int] = set()
         """The numbers of the commits of this transaction."""
 
@@ -252,15 +253,17 @@ class FakeLog:
         return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
-        return outcome_of([self._add(self._tainted(message), timestamp) for message in lot.messages()])
+        return outcome_of([self._add(self._decided(each, timestamp), timestamp) for each in lot.messages()])
+
+    def _decided(self, message: NewMessage, timestamp: str) -> NewMessage:
+        return counted(self, self._tainted(message), timestamp)
 
     def _tainted(self, message: NewMessage) -> NewMessage:
         """Return a message with its taint: that of what it answers, if its sender is not external."""
         self.is_any_tainted = self.is_any_tainted or message.tainted
         if message.tainted or message.reply_to is None or not self.is_any_tainted:
             return message
-        known = chain(self.by_id.items(), self.scheduled.items())
-        parents = [parent for (id, _), parent in known if id == message.reply_to]
+        parents = answered(self, message)
         tainted = not parents or any(parent.tainted for parent in parents)
         return replace(
             message, tainted=tainted, known_only=message.known_only or (tainted and message.untainted_only)
@@ -273,16 +276,17 @@ class FakeLog:
         if key_of(message) in self.scheduled:
             return Added(None, duplicate=True, scheduled=True)
         if message.known_only:
-            return Added(None, forbidden=message.tainted and message.untainted_only)
+            return Added(None, forbidden=message.tainted and message.untainted_only, budget=message.budget)
         if message.due_at is not None:
             self.scheduled[key_of(message)] = message
             return Added(None, scheduled=True)
-        return Added(self._append(message, timestamp).seq, tainted=message.tainted)
+        return Added(self._append(message, timestamp).seq, tainted=message.tainted, budget=message.budget)
 
     def _append(self, message: NewMessage, timestamp: str) -> LogMessage:
         fields = {name: getattr(message, name) for name in NewMessage.__struct_fields__}
+        fields |= {"due_at": None, "retain": False, "budget": None}
         self.last_seq += 1
-        stored = LogMessage(**fields | {"due_at": None, "retain": False}, seq=self.last_seq, timestamp=timestamp)
+        stored = LogMessage(**fields, seq=self.last_seq, timestamp=timestamp)
         self.messages[stored.seq] = stored
         self.by_id[key_of(stored)] = stored
         return stored
@@ -296,6 +300,8 @@ class FakeLog:
             return None
         if any(self._tainted(message).known_only for lot in work.lots for message in lot.messages()):
             return NotCommitted(None)
+        if (error := spent(self, work)) is not None:
+            return NotCommitted(error)
         try:
             self.keyed.write_whole(work.values)
         except Refused as error:
@@ -391,19 +397,17 @@ class FakeLog:
         channels = {self.messages[seq].recipient_channel or "" for seq in seqs} - {""}
         values = self.keyed.erase(change, seqs, channels)
         for seq in seqs:
-            self.messages[seq] = replace(self.messages[seq], body=b"", headers=b"{}")
+            self.messages[seq] = erased(self.messages[seq])
             self.by_id[key_of(self.messages[seq])] = self.messages[seq]
         for key, dead in self.dead_letters.items():
             if dead.seq in seqs:
                 self.dead_letters[key] = replace(dead, reason="erased")
         self.erased.update(seqs)
-        delayed = tuple(
-            each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None) is not None
-        )
+        delayed = tuple(each for each in change.delayed if self.scheduled.pop((each.id, each.sender_bot_id), None))
         self.cancelled.update((each.id, each.sender_bot_id) for each in delayed)
         runs = tuple(sorted(id for id in {*change.runs} if self.runs.pop(id, None) is not None))
-        self.erasures[change.id] = erased = Erased(seqs, delayed, runs, values=values)
-        return erased
+        self.erasures[change.id] = done = Erased(seqs, delayed, runs, values=values)
+        return done
 
     def read_page(self, request: PageRequest) -> Page:
         recalled = [self.messages[seq] for seq in sorted(request.seqs) if seq in self.messages]

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from bus.model.patterns import ChannelPattern
-from bus.model.repository import AddSubscription, Subscription
+from bus.model.repository import AddSubscription, LogMessage, Subscription
 
 from .fake_log import FakeLog
 
-__all__ = ["changed_by_patterns", "left_out", "owed_by_patterns"]
+__all__ = ["Brought", "changed_by_patterns", "left_out", "owed_by_patterns"]
+
+
+class Brought:
+    """What patterns brought: each subscription as its pattern is, from where the pattern or the channel begins."""
+
+    def __init__(self, log: FakeLog) -> None:
+        self._log = log
+        self._look()
+
+    def _look(self) -> None:
+        self._subscriptions, self._patterns = set(self._log.subscriptions), set(self._log.patterns)
+        self._channels, self._last_seq = set(self._log.channels), self._log.last_seq
+
+    def faults(self, written: Mapping[int, LogMessage]) -> Iterator[str]:
+        """Say which subscriptions of the last transaction are not what their patterns promise."""
+        for key, each in self._log.subscriptions.items():
+            pattern = self._log.patterns.get((each.bot_id, each.pattern or ""))
+            if pattern is None or key in self._subscriptions:
+                continue
+            if (each.echo, each.group) != (pattern.echo, pattern.group):
+                yield f"{each} was brought by {pattern}"
+            if each.channel not in self._channels:
+                new = range(self._last_seq + 1, each.start_seq + 1)
+                if any(written[seq].recipient_channel == each.channel for seq in new if seq in written):
+                    yield f"{each} begins after the first message of its channel"
+                continue
+            is_new = (pattern.bot_id, pattern.pattern) not in self._patterns
+            if is_new and each.group is None and each.start_seq != pattern.start_seq:
+                yield f"{each} does not begin where {pattern} does"
+        self._look()
 
 
 def left_out(log: FakeLog) -> Iterator[str]:

@@ -18,7 +18,7 @@ from bus.core.core import Core
 from bus.core.effects import Moment
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.sessions import Session
-from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME
+from bus.model.records import EVENTS_CHANNEL, TOLD_CHANNELS, WORKER_ID, WORKER_NAME
 from bus.model.repository import (
     AddDeadLetters,
     AddSubscription,
@@ -43,7 +43,7 @@ from bus.wire.frames import Gap, Publication, StoredMessage
 
 from .fake_log import FakeLog, key_of
 from .file_faults import backlog_faults, file_faults
-from .patterned import changed_by_patterns, left_out, owed_by_patterns
+from .patterned import Brought, changed_by_patterns, left_out, owed_by_patterns
 from .placement import placement_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
@@ -78,6 +78,7 @@ class Promises:
         """What was acknowledged as subscribed, by bot and channel; a repeated request changes no echo."""
         self.patterns: set[tuple[str, str]] = set()
         """Bots and patterns whose subscription was acknowledged."""
+        self._brought = Brought(log)
         self._is_operated = False
         """Whether an operator has removed something: what a pattern brings again comes a little later."""
         self.interests: dict[tuple[str, str], Subscription] = {}
@@ -197,7 +198,7 @@ class Promises:
         self._due_at = {key: message.due_at or "" for key, message in self.log.scheduled.items()}
         for interest in changed_by_patterns(self.log, self.interests, self.name):
             self._note_subscription(interest, interest.start_seq or 0)
-        for fault in () if self._is_operated else left_out(self.log):
+        for fault in [] if self._is_operated else [*left_out(self.log), *self._brought.faults(self.written)]:
             raise Violation(fault)
         for fault in file_faults(self.log, self.key):
             raise Violation(fault)
@@ -325,7 +326,8 @@ class Promises:
             raise Violation(f"{seq} was delivered to {bot} after it expired")
         if not stored.body:
             raise Violation(f"{seq} was delivered to {bot} after it was erased")
-        if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
+        contents = [msgspec.json.decode(each) for each in (stored.body, stored.headers)]
+        if stored.id != message.id or contents != [message.body, message.headers]:
             raise Violation(f"{seq} was delivered to {bot} with other contents")
         key = self._check_addressed(bot, message, stored)
         if seq in self.settled[key]:
@@ -404,7 +406,7 @@ class Promises:
         if self.settings.retention.remove_undelivered:
             return  # what nobody was told of is found at the end
         for seq in seqs:
-            if self.written[seq].recipient_channel == EVENTS_CHANNEL:
+            if self.written[seq].recipient_channel in TOLD_CHANNELS:
                 continue  # they are kept for a while, whoever has not read them
             for key in self._owed(self.written[seq]):
                 if seq not in self.delivered[key] and not self._is_taken_out(key, seq):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from bus.model.records import EVENTS_CHANNEL
+from bus.model.records import EVENTS_CHANNEL, PRESENCE_CHANNEL
 from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
 
-__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "patterns_of", "settings_of"]
+__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "is_budgeted", "is_watched", "patterns_of", "settings_of"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
@@ -66,11 +66,23 @@ def settings_of(seed: int) -> Settings:
 
 def channels_of(seed: int) -> list[str]:
     """Return what bots of a world subscribe to, and publish on if they may."""
+    own = [PRESENCE_CHANNEL] if is_watched(seed) else []
     if patterns_of(seed):
-        return [*CHANNELS, *(f"work.{number}" for number in range(12)), "work.eu.1", "work.eu.2"]
-    return [*CHANNELS, EVENTS_CHANNEL] if seed % 10 == 8 else CHANNELS
+        return [*CHANNELS, *own, *(f"work.{number}" for number in range(12)), "work.eu.1", "work.eu.2"]
+    return [*CHANNELS, *own, EVENTS_CHANNEL] if seed % 10 == 8 else [*CHANNELS, *own]
 
 
 def patterns_of(seed: int) -> list[str]:
     """Return the patterns to which bots of a world subscribe as well."""
-    return PATTERNS if seed % 10 == 9 else []
+    own = ["posthouse.*"] if is_watched(seed) else []
+    return [*PATTERNS, *own] if seed % 10 == 9 else []
+
+
+def is_watched(seed: int) -> bool:
+    """Return True for a world in which bots listen to who is there."""
+    return seed % 17 == 7
+
+
+def is_budgeted(seed: int) -> bool:
+    """Return True for a world in which bots give threads a budget."""
+    return seed % 23 in (11, 16, 20)

@@ -221,6 +221,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     "scrubbed_at": None,
                     "damaged": False,
                     "removed": None,
+                    "part_of": None,
                 }
             ],
             "more": True,

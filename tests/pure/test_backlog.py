@@ -35,7 +35,7 @@ def test_what_is_over_the_limit_is_refused_for_itself() -> None:
         (3, "mailbox_full"),
         (4, "mailbox_full"),
     ]
-    assert "3 messages wait for bot 'bob'" in answer["errors"][0]["message"]
+    assert "bot 'bob' has 3 waiting messages" in answer["errors"][0]["message"]
 
 
 def test_a_repeat_is_known_although_the_mailbox_is_full() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import checking
+from bus.core import admission, checking, events, pattern_requests, publishing
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -29,11 +29,11 @@ from bus.mailbox.losses import Losses
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.parts import Parts
-from bus.mailbox.sessions import Session
+from bus.mailbox.sessions import Session, Sessions
 from bus.mailbox.sources import Sources
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
-from bus.model.repository import MailboxState, Released
+from bus.model.repository import AddSubscription, MailboxState, PatternSubscription, Released
 from bus.wire.frames import Publication, Published
 
 from .promises import Violation
@@ -267,6 +267,49 @@ def misses_a_new_channel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Matching, "_meet", lambda self, channels: [])
 
 
+def begins_a_pattern_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A pattern from the past whose channels begin at the end of the log."""
+
+    def broken(bot_id: str, channel: str, at: str, start_seq: int | None, *of: Any, **by: Any) -> Any:
+        return AddSubscription(bot_id, channel, at, None, *of, **by)
+
+    patch.setattr(pattern_requests, "AddSubscription", broken)
+
+
+def brings_channels_outside_of_the_group(patch: pytest.MonkeyPatch) -> None:
+    """A pattern in a group whose channels come to each member alone."""
+    of = PatternSubscription.of
+
+    def broken(self: PatternSubscription, channel: str, *, after_seq: int) -> AddSubscription:
+        return msgspec.structs.replace(of(self, channel, after_seq=after_seq), group=None)
+
+    patch.setattr(PatternSubscription, "of", broken)
+
+
+def tells_nobody_who_vanished(patch: pytest.MonkeyPatch) -> None:
+    """A session that vanishes, and whose bot is shown as present for ever."""
+    patch.delitem(events._PRESENCE, "session_vanished")
+
+
+def tells_the_first_of_many_changes(patch: pytest.MonkeyPatch) -> None:
+    """A bot that came and went, of which the last that is told is that it came."""
+    patch.setattr(events, "_put", lambda waiting, event: waiting.setdefault(events._key(event), event))
+
+
+def tells_what_was_told(patch: pytest.MonkeyPatch) -> None:
+    """A change that is told, and told again."""
+
+    def broken(self: Any, answers: Any, at: str) -> None:
+        self._events.not_written(self._kept)
+
+    patch.setattr(events._TellJob, "done", broken)
+
+
+def counts_who_may_never_come(patch: pytest.MonkeyPatch) -> None:
+    """A session that is told as one of its bot's while it is being opened."""
+    patch.setattr(Sessions, "there", Sessions.of_bot)
+
+
 def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
     """A keyed store whose watchers are told of nothing."""
     patch.setattr(KeyedWatching, "changed", lambda self, stores: None)
@@ -316,7 +359,30 @@ def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checking, "_are_alike", broken)
 
 
+def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
+    """A lot whose threads have the hops of the first of its neighbours."""
+    are_alike = checking._are_alike
+
+    def broken(one: Publication, other: Publication) -> bool:
+        return are_alike(one, msgspec.structs.replace(other, hops=one.hops))
+
+    patch.setattr(checking, "_are_alike", broken)
+
+
+def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
+    """An answer that is delivered from memory with what its sender asked for, and not with what is left."""
+    patch.setattr(admission, "budgeted", lambda lot, budget: lot)
+
+
+def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
+    """An answer that is not stored, and of which its sender is told nothing."""
+    patch.setattr(publishing, "spent", lambda added, reply_to: None)
+
+
 FAULTS: dict[Fault, int] = {
+    gives_hops_as_it_likes: 20,
+    delivers_what_was_left_before: 11,
+    says_nothing_of_a_spent_answer: 11,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
@@ -350,6 +416,12 @@ FAULTS: dict[Fault, int] = {
     tells_nobody_of_what_was_erased: 2,
     tells_of_dead_letters_later: 8,
     misses_a_new_channel: 19,
+    begins_a_pattern_at_the_end: 9,
+    brings_channels_outside_of_the_group: 49,
+    tells_nobody_who_vanished: 7,
+    tells_the_first_of_many_changes: 7,
+    tells_what_was_told: 24,
+    counts_who_may_never_come: 92,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

@@ -34,6 +34,8 @@ STORED: list[tuple[RequestError, str]] = [
     (errors.Unapproved("s", "r"), "forbidden"),
     (errors.TooLarge("context", 11, 10), "too_large"),
     (errors.InvalidValue("limit", "must be 0 or more"), "bad_request"),
+    (errors.BudgetSpent("m", "2026-01-01T00:00:00.000000Z"), "budget_spent"),
+    (errors.BudgetSpent("m", None), "budget_spent"),
     (errors.StorageFull("the disk is full"), "storage_full"),
     (errors.StorageBusy("somebody writes"), "busy"),
 ]
@@ -83,7 +85,7 @@ def test_an_error_without_details_has_all_its_attributes(kind: type[RequestError
     assert isinstance(error, kind)
     assert (error.code, error.message, error.retry, error.retry_after) == ("some_code", "no", True, 2.0)
     assert str(error) == ("no [some_code]" + (f": {kind.hint}" if kind.hint else ""))
-    assert all(getattr(error, name) in ("", 0) for name in kind.attributes)
+    assert all(getattr(error, name) in ("", 0, None) for name in kind.attributes)
 
 
 @pytest.mark.parametrize("details", LATER)

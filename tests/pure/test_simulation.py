@@ -14,6 +14,8 @@ WORLDS = 12
 WORLDS_WITH_EVENTS = (18, 28)
 WORLDS_WITH_VALUES = (20, 31, 42)
 """Where bots share keyed values, and channels have a last value."""
+WORLDS_WITH_PRESENCE = (24, 41, 109)
+"""Where bots listen to who is there: in the last one, some by a pattern."""
 STEPS = 1500
 
 STATES = {
@@ -51,6 +53,11 @@ def test_known_worlds_keep_every_promise(seed: int) -> None:
 def test_worlds_with_keyed_values_keep_every_promise(seed: int) -> None:
     world = play(seed, STEPS)
     assert world.keyed.promises.answered > 20, "a world in which little happens shows little"
+
+
+@pytest.mark.parametrize("seed", WORLDS_WITH_PRESENCE)
+def test_worlds_with_presence_keep_every_promise(seed: int) -> None:
+    assert play(seed, STEPS).presences.told > 5, "a world in which little happens shows little"
 
 
 def test_a_new_world_keeps_every_promise() -> None:

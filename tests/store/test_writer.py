@@ -21,6 +21,7 @@ from store.sqlite.file.database import Database, open_database
 from store.sqlite.file.lockfile import read_mark
 from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Whole, Writer
 from store.sqlite.messages.arrivals import Arrivals
+from store.sqlite.messages.budgets import Budgets
 from store.sqlite.messages.rows import insertions
 from store.sqlite.messages.taint import Taint
 
@@ -70,7 +71,8 @@ def add(*messages: NewMessage) -> Callable[[Transaction], Awaitable[list[int | N
     """Make an operation that appends to the log and gives the seqs."""
 
     async def operation(transaction: Transaction) -> list[int | None]:
-        outcomes = await Arrivals(Taint(present=False), waiting=False).add(transaction, lots_of(messages), at(0))
+        arrivals = Arrivals(Taint(present=False), Budgets(noted=False), waiting=False)
+        outcomes = await arrivals.add(transaction, lots_of(messages), at(0))
         return [one.seq for one in added(messages, outcomes)]
 
     return operation

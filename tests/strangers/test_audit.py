@@ -48,6 +48,7 @@ def recorded(session: Session, event: str, **fields: Any) -> dict[str, Any]:
             if fields.items() <= found.items():
                 return found
         assert time.monotonic() < deadline, f"{event} {fields} is not in {audit(session)}"
+        time.sleep(0.01)
 
 
 def mistake(session: Session, data: bytes = b"nonsense") -> None:

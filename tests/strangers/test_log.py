@@ -50,6 +50,7 @@ def logged(worker: Worker, event: str, **fields: Any) -> Entry:
             if entry["event"] == event and fields.items() <= entry.items():
                 return entry
         assert time.monotonic() < deadline, f"{event} {fields} is not in\n{worker.log_tail()}"
+        time.sleep(0.01)
 
 
 def comes(worker: Worker, _: Session) -> Entry:

@@ -98,6 +98,7 @@ def test_a_hangup_lets_the_worker_read_its_configuration(worker: KeyedWorker, re
     deadline = time.monotonic() + 30
     while reader.ask("subscribe", channel="news")["op"] != "error":
         assert time.monotonic() < deadline, worker.log_tail()
+        time.sleep(0.01)
 
 
 def test_the_tap_is_closed_to_a_key_that_may_not_listen_any_more(worker: KeyedWorker, admin: Session) -> None:

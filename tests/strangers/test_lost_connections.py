@@ -39,6 +39,7 @@ def wait_for_sessions(neighbour: Session, count: int) -> None:
         if found["sessions"] == count:
             return
         assert time.monotonic() < deadline, found
+        time.sleep(0.01)
 
 
 def test_what_was_in_flight_goes_to_another_session_at_once(worker: Worker, neighbour: Session) -> None:

@@ -31,16 +31,17 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from ...bot import Bot
 from ...client.keyed import KeyedChange
 from ...errors import NotFound, RevisionConflict
-from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from ..bot_loop import BotOpening, InKeyedStore
+from .growing import LastValues
 from .listing import Listing
 from .pieces import RememberedPieces
 from .rows import (
     FORMAT,
     CheckpointRow,
     KeptChannel,
+    RowParts,
     WritesRow,
     checkpoint_key,
-    cut,
     joined,
     piece_key,
     thread_prefix,
@@ -59,7 +60,7 @@ _REMEMBERED_MAX = 1000
 """Namespaces of threads whose last checkpoint is remembered, so that the next one need not read it."""
 
 
-class Checkpointer(BaseCheckpointSaver[str]):
+class Checkpointer(InKeyedStore, BaseCheckpointSaver[str]):
     """Keeps the state of LangGraph's graphs with the worker: `builder.compile(checkpointer=Checkpointer(bot))`.
 
     Create it in the event loop in which the bot was connected. Its methods may then be called from everywhere:
@@ -76,17 +77,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
     def __init__(self, bot: Bot, *, store: str = _STORE, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
         self.bot = bot
-        self._loop = BotLoop()
-        self.kv = bot.kv(store)
-        """Where everything is."""
+        self._keep_in(bot, store)
         self._threads = KeptThreads(self.kv)
         self._last: OrderedDict[tuple[str, str], CheckpointRow] = OrderedDict()
         """The last checkpoints that were put or read, of each namespace of a thread."""
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._pieces = RememberedPieces()
-
-    def __repr__(self) -> str:
-        return f"<Checkpointer {self.kv!r}>"
+        self._values = LastValues()
 
     @classmethod
     def from_conn_string(
@@ -102,8 +98,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
         The arguments besides `store` and `serde` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
-        options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
-        return BotOpening(lambda connected: cls(connected, store=store, serde=serde), **options)
+        return cls._opening(url, bot, options, store=store, serde=serde)
 
     # ── What LangGraph calls ─────────────────────────────────────────────────────────────────────────────
 
@@ -320,16 +315,18 @@ class Checkpointer(BaseCheckpointSaver[str]):
         parent = get_checkpoint_id(config)
         before = None if parent is None else await self._remembered(thread, namespace, parent)
         channels: dict[str, KeptChannel] = {}
-        pieces: dict[bytes, bytes] = {}
+        parts = RowParts()
         for channel, value in checkpoint["channel_values"].items():
             version = checkpoint["channel_versions"].get(channel)
             kept = None if before is None or channel in new_versions else before.channels.get(channel)
             if kept is None or kept.version is None or kept.version != version:
-                kept = cut(self.serde.dumps_typed(value), pieces, version=version)
-            channels[channel] = kept
+                place = thread, namespace, channel
+                channels[channel] = self._values.keep(place, value, parts, serde=self.serde, version=version)
+            else:
+                channels[channel] = parts.add_again(kept)
         if before is not None:
             for digest in before.pieces():
-                pieces.pop(digest, None)
+                parts.pieces.pop(digest, None)
         row = CheckpointRow(
             format=FORMAT,
             thread=thread,
@@ -340,7 +337,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             metadata=self.serde.dumps_typed(get_checkpoint_metadata(config, metadata)),
             channels=channels,
         )
-        await self._put_whole(thread, pieces, row.key, row.encode())
+        await self._put_whole(thread, parts.pieces, row.key, row.encode())
         self._remember(row)
         return _config(thread, namespace, row.id)
 
@@ -382,9 +379,9 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
         thread, namespace = _place(config)
-        pieces: dict[bytes, bytes] = {}
+        parts = RowParts()
         kept = {
-            WRITES_IDX_MAP.get(channel, index): (channel, cut(self.serde.dumps_typed(value), pieces))
+            WRITES_IDX_MAP.get(channel, index): (channel, parts.add(self.serde.dumps_typed(value)))
             for index, (channel, value) in enumerate(writes)
         }
         key = writes_key(thread, namespace, config["configurable"]["checkpoint_id"], task_id)
@@ -392,7 +389,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         row, expected = written, 0
         while True:
             try:
-                await self._put_whole(thread, pieces, key, row.encode(), expected=expected)
+                await self._put_whole(thread, parts.pieces, key, row.encode(), expected=expected)
             except RevisionConflict:
                 found = await self.kv.get(key)
                 if found is None:

@@ -32,7 +32,7 @@ from langgraph.store.base import (
 from ...bot import Bot
 from ...client.keyed import KeyedValue
 from ...errors import RevisionConflict
-from ..bot_loop import READS_AT_ONCE, BotLoop, BotOpening
+from ..bot_loop import BotOpening, InKeyedStore
 
 __all__ = ["LangGraphStore"]
 
@@ -56,7 +56,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 AnItem = TypeVar("AnItem", bound=Item)
 
 
-class LangGraphStore(BaseStore):
+class LangGraphStore(InKeyedStore, BaseStore):
     """Keeps what LangGraph's agents remember across threads: `builder.compile(store=LangGraphStore(bot))`.
 
     Create it in the event loop in which the bot was connected. Its methods may then be called from everywhere:
@@ -73,12 +73,7 @@ class LangGraphStore(BaseStore):
 
     def __init__(self, bot: Bot, *, store: str = _STORE, ttl: TTLConfig | None = None) -> None:
         self.ttl_config = ttl
-        self._loop = BotLoop()
-        self._kv = bot.kv(store)
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
-
-    def __repr__(self) -> str:
-        return f"<LangGraphStore {self._kv!r}>"
+        self._keep_in(bot, store)
 
     @classmethod
     def from_conn_string(
@@ -94,8 +89,7 @@ class LangGraphStore(BaseStore):
 
         The arguments besides `store` and `ttl` are those of `bus.connect`; with `credentials=`, pass `bot=None`.
         """
-        options = {"url": url, "bot": bot, "max_in_flight": 0, **options}
-        return BotOpening(lambda connected: cls(connected, store=store, ttl=ttl), **options)
+        return cls._opening(url, bot, options, store=store, ttl=ttl)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: what is read first, and then what is put, of each key the last value."""
@@ -119,7 +113,7 @@ class LangGraphStore(BaseStore):
 
     async def _read(self, op: Op) -> Result:
         if isinstance(op, GetOp):
-            found = await self._kv.get(_key(op.namespace, op.key))
+            found = await self.kv.get(_key(op.namespace, op.key))
             if found is not None and op.refresh_ttl:
                 await self._refresh(found)
             return None if found is None else _item(Item, found)
@@ -131,11 +125,11 @@ class LangGraphStore(BaseStore):
 
     async def _put(self, key: str, op: PutOp) -> None:
         if op.value is None:
-            await self._kv.delete(key)
+            await self.kv.delete(key)
             return
         now = datetime.now(UTC).isoformat()
         while True:
-            found = await self._kv.get(key)
+            found = await self.kv.get(key)
             row = {
                 "value": op.value,
                 "created_at": now if found is None else found.value["created_at"],
@@ -143,7 +137,7 @@ class LangGraphStore(BaseStore):
                 "ttl": op.ttl,
             }
             try:
-                await self._kv.put(key, row, expected=0 if found is None else found.revision, ttl=_seconds(op.ttl))
+                await self.kv.put(key, row, expected=0 if found is None else found.revision, ttl=_seconds(op.ttl))
             except RevisionConflict:
                 continue  # somebody else put it meanwhile
             return
@@ -153,7 +147,7 @@ class LangGraphStore(BaseStore):
         seconds = _seconds(found.value["ttl"])
         if seconds is not None:
             with suppress(RevisionConflict):
-                await self._kv.put(found.key, found.value, expected=found.revision, ttl=seconds)
+                await self.kv.put(found.key, found.value, expected=found.revision, ttl=seconds)
 
     async def _search(self, op: SearchOp) -> list[SearchItem]:
         end = op.offset + op.limit
@@ -161,7 +155,7 @@ class LangGraphStore(BaseStore):
         prefix = _folder(op.namespace_prefix)
         matching: list[KeyedValue] = []
         after: str | None = None
-        while len(matching) < end and (page := await self._kv.list(prefix, after=after, limit=size)):
+        while len(matching) < end and (page := await self.kv.list(prefix, after=after, limit=size)):
             matching += [found for found in page if not op.filter or _fits(found.value["value"], op.filter)]
             after = page[-1].key
         chosen = matching[op.offset : end]
@@ -175,7 +169,7 @@ class LangGraphStore(BaseStore):
         prefix = max(beginnings, key=len, default="")
         found: set[tuple[str, ...]] = set()
         after: str | None = None
-        while page := await self._kv.list(prefix, after=after, limit=1):
+        while page := await self.kv.list(prefix, after=after, limit=1):
             folder = page[0].key.partition(_MARK)[0]
             namespace = _labels(folder)
             if all(_matches(namespace, condition) for condition in conditions):

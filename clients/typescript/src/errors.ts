@@ -186,6 +186,9 @@ export class RevisionConflict extends Conflict {
 /** The changes of a keyed store after a revision are not known any more: watch it from the beginning. */
 export class ChangesForgotten extends Conflict {}
 
+/** A message was not stored: nothing is left of the budget of the thread of the message that it answers. */
+export class BudgetSpent extends RequestError {}
+
 /** The body is not JSON that every receiver can decode. */
 export class InvalidBody extends RequestError {}
 
@@ -230,6 +233,7 @@ const BY_NAME = new Map<unknown, Kind>([
 const BY_CODE: Partial<Record<string, Kind>> = {
   bad_request: BadRequest,
   bot_conflict: BotConflict,
+  budget_spent: BudgetSpent,
   busy: LimitReached,
   conflict: Conflict,
   fenced: Fenced,

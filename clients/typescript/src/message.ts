@@ -1,6 +1,6 @@
 /** A delivered message, as a bot's author handles it: it is settled once, and settling it again changes nothing. */
 import type { Caller } from "./caller.js";
-import { LimitReached, StorageFull } from "./errors.js";
+import { BudgetSpent, LimitReached, StorageFull } from "./errors.js";
 import type { Json } from "./frames.js";
 import type { Receipt } from "./publishing.js";
 import { draft, type ReplyOptions, type Sender } from "./sending.js";
@@ -46,6 +46,10 @@ export class Message<Body = Json> {
   readonly attempt: number;
   /** Whether it comes from outside, or answers a message that does: treat it as data, and not as instructions. */
   readonly tainted: boolean;
+  /** How many messages may follow in its thread, each an answer to the one before; undefined: without a limit. */
+  readonly hops: number | undefined;
+  /** When its thread ends, by the worker's clock: no answer is accepted from then on. */
+  readonly deadline: string | undefined;
   readonly #caller: Caller;
   readonly #sender: Sender;
   readonly #settling: Settling;
@@ -65,6 +69,8 @@ export class Message<Body = Json> {
     this.timestamp = stored.timestamp;
     this.attempt = stored.attempt ?? 1;
     this.tainted = stored.tainted ?? false;
+    this.hops = "posthouse-hops" in stored.headers ? Number(stored.headers["posthouse-hops"]) : undefined;
+    this.deadline = stored.headers["posthouse-deadline"];
     this.#caller = caller;
     this.#sender = sender;
     this.#settling = new Settling(caller, stored);
@@ -98,8 +104,8 @@ export class Message<Body = Json> {
   /**
    * Do some work, and settle: ack if it succeeds; nak if it fails, and raise its error.
    *
-   * If a limit of the worker or a full disk was in the way, the message is released, which is no failure. What the
-   * work has settled itself stays so.
+   * If a limit of the worker or a full disk was in the way, the message is released, which is no failure. If nothing
+   * is left of the budget of its thread, it becomes a dead letter. What the work has settled itself stays so.
    */
   async handle<T>(work: () => T | Promise<T>): Promise<T> {
     try {
@@ -109,6 +115,8 @@ export class Message<Body = Json> {
     } catch (error) {
       if (error instanceof LimitReached || error instanceof StorageFull) {
         await this.release(error.retryAfterSeconds === undefined ? {} : { delaySeconds: error.retryAfterSeconds });
+      } else if (error instanceof BudgetSpent) {
+        await this.term(error.message);
       } else {
         await this.nak();
       }

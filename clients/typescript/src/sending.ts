@@ -17,6 +17,10 @@ export interface ReplyOptions extends CallOptions {
   readonly ttlSeconds?: number;
   /** The message enters the log this many seconds later, by the worker's clock, even if it was down then. */
   readonly delaySeconds?: number;
+  /** How many messages may follow, each an answer to the one before; what answers another inherits one less. */
+  readonly hops?: number;
+  /** After this many seconds its thread ends: nothing is delivered any more, and no answer is accepted. */
+  readonly deadlineSeconds?: number;
   /** Its id, a UUID: a message that is sent twice with the same id is stored once. */
   readonly id?: string;
 }
@@ -97,7 +101,16 @@ function write(draft: Draft): string {
   if (draft.retain) message.retain = true;
   if (draft.ttlSeconds !== undefined) message.ttl = time("ttlSeconds", draft.ttlSeconds);
   if (draft.delaySeconds !== undefined) message.delay = time("delaySeconds", draft.delaySeconds);
+  if (draft.hops !== undefined) message.hops = hops(draft.hops);
+  if (draft.deadlineSeconds !== undefined) message.deadline = time("deadlineSeconds", draft.deadlineSeconds);
   return `${JSON.stringify(message).slice(0, -1)},"body":${writeBody(body)}}`;
+}
+
+function hops(count: number): number {
+  if (!(Number.isInteger(count) && count >= 0 && count <= Limits.HOPS_MAX)) {
+    throw new RangeError(`hops must be a number of messages up to ${Limits.HOPS_MAX}, not ${count}`);
+  }
+  return count;
 }
 
 /** Return a time. Raise RangeError for one that JSON would write as null, which means no time at all. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {
   BadRequest,
+  BudgetSpent,
   ClosedError,
   connect,
   InvalidBody,
@@ -61,6 +62,21 @@ scene("a message is sent, received and settled", async () => {
   assert.equal(message.isSettled, true);
   const { mailboxes } = await ben.ask("message", { id: message.id });
   assert.deepEqual(mailboxes.map(({ state }) => state), ["settled"]);
+});
+
+scene("two bots that answer each other end with the budget of their thread", async () => {
+  const [ann, ben] = [await bot("ann-of-two"), await bot("ben-of-two")];
+  await ann.send("ben-of-two", 0, { hops: 1, deadlineSeconds: 60 });
+  const question = await ben.receive<number>();
+  assert.deepEqual([question.hops, question.deadline !== undefined], [1, true]);
+  await question.handle(() => question.reply(1));
+  const answer = await ann.receive<number>();
+  assert.deepEqual([answer.body, answer.hops, answer.deadline], [1, 0, question.deadline]);
+  await assert.rejects(
+    answer.handle(() => answer.reply(2)),
+    (error) => error instanceof BudgetSpent && !error.retry && error.details["reply_to"] === answer.id,
+  );
+  await assert.rejects(ann.send("ben-of-two", 3, { hops: -1 }), RangeError);
 });
 
 scene("a message that is sent twice with one id is stored once", async () => {

@@ -19,6 +19,7 @@ from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome
 from ...message_rows import checksum, in_log
 from ..server.reader import Reader
 from ..server.writer import Transaction
+from .budgets import Budgets
 from .ids import append_known, find_senders
 from .rows import append, escaped, unescaped
 from .taint import Taint
@@ -70,8 +71,9 @@ _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL
 class Arrivals:
     """See the module. `waiting` is True if there may be delayed messages."""
 
-    def __init__(self, taint: Taint, *, waiting: bool) -> None:
+    def __init__(self, taint: Taint, budgets: Budgets, *, waiting: bool) -> None:
         self.taint = taint
+        self.budgets = budgets
         self.waiting = waiting
 
     def __repr__(self) -> str:
@@ -79,7 +81,9 @@ class Arrivals:
 
     def are_simple(self, lots: Sequence[Lot]) -> bool:
         """Return True if lots are appended as they are, unless their senders used their ids before."""
-        return are_plain(lots) and not self.waiting and self.taint.is_decided(lots)
+        if not are_plain(lots) or self.waiting:
+            return False
+        return self.taint.is_decided(lots) and self.budgets.are_counted(lots)
 
     async def add(self, transaction: Transaction, lots: Sequence[Lot], timestamp: str) -> list[Outcome]:
         """Append messages or schedule them, each id of a sender once; return the outcome of each lot.
@@ -88,6 +92,7 @@ class Arrivals:
         rolled back and carried out again, and then everything is looked up first.
         """
         parts = await self.taint.decide(transaction.connection, lots)
+        parts = await self.budgets.count(transaction.connection, parts, timestamp)
         outcomes = iter(await self._add(transaction, list(chain.from_iterable(parts)), timestamp))
         return [whole(each, list(islice(outcomes, len(each)))) for each in parts]
 
@@ -116,7 +121,8 @@ class Arrivals:
                 seq = known[key]
                 added.append(Added(seq, duplicate=True, scheduled=seq is None))
             elif message.known_only:
-                added.append(Added(None, forbidden=message.tainted and message.untainted_only))
+                forbidden = message.tainted and message.untainted_only
+                added.append(Added(None, forbidden=forbidden, budget=message.budget))
             elif message.due_at is not None:
                 known[key] = None
                 later.append(message)
@@ -124,7 +130,7 @@ class Arrivals:
             else:
                 known[key] = first_seq + len(now)
                 now.append(message)
-                added.append(Added(known[key], tainted=message.tainted))
+                added.append(Added(known[key], tainted=message.tainted, budget=message.budget))
         if now:
             await append_known(connection, now, first_seq, timestamp)
             transaction.move_end(len(now), timestamp)

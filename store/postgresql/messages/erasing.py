@@ -12,7 +12,7 @@ import asyncpg
 
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
-from ...message_rows import ERASED_HEADERS, channels_of, erased_checksum
+from ...message_rows import channels_of, erased
 from ...seals import erased_before, removal_row
 from ..keyed import PostgresqlKeyed
 from ..server.writer import Transaction
@@ -24,9 +24,10 @@ __all__ = ["erase"]
 
 _TO_ERASE = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) AND body <> '' ORDER BY seq"
 
-_ERASE = f"""
-    UPDATE bot_messages SET body = '', headers = '{ERASED_HEADERS.decode()}', checksum = erased.checksum
-    FROM unnest($1::bigint[], $2::bigint[]) AS erased (seq, checksum) WHERE bot_messages.seq = erased.seq"""
+_ERASE = """
+    UPDATE bot_messages SET body = '', headers = erased.headers, checksum = erased.checksum
+    FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS erased (seq, headers, checksum)
+    WHERE bot_messages.seq = erased.seq"""
 
 _FORGET_REASONS = "UPDATE dead_letters SET reason = 'erased' WHERE seq = ANY($1::bigint[])"
 """A bot's reason may quote the message."""
@@ -61,16 +62,17 @@ async def erase(transaction: Transaction, change: Erase, keyed: PostgresqlKeyed)
     going_on = await open_runs(connection, [record["id"] for record in found])
     rows = [read_row(record) for record in found if record["id"] not in going_on]
     seqs = tuple(row[0] for row in rows)
-    await connection.execute(_ERASE, seqs, [erased_checksum(row) for row in rows])
+    blanks = [erased(row) for row in rows]
+    await connection.execute(_ERASE, seqs, [headers for headers, _ in blanks], [crc for _, crc in blanks])
     await connection.execute(_FORGET_REASONS, seqs)
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)
     removed = tuple(id for id in runs if id not in left)
     values = await keyed.erase(transaction, change, seqs, channels_of(rows))
-    erased = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})), values=values)
-    await connection.execute(ADD_REMOVAL, *removal_row(change, erased))
-    return erased
+    done = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})), values=values)
+    await connection.execute(ADD_REMOVAL, *removal_row(change, done))
+    return done
 
 
 async def _ids_of_runs(connection: asyncpg.Connection, ids: Sequence[str]) -> tuple[str, ...]:

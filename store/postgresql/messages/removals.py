@@ -28,9 +28,10 @@ from bus.model.repository import (
 
 from ...removing import TablePart, delete, find
 from ...seals import removal_of, removal_row, removed_before, seal
+from ...subscriptions import remove_pattern, unsubscribe
 from ..server.reader import Reader
+from ..server.statements import statements_on
 from .pages import count_sources, count_waiting
-from .subscriptions import remove_pattern, unsubscribe
 
 __all__ = ["ADD_REMOVAL", "REMOVALS", "look", "note_scrub", "read_removals", "recorded", "remove_what"]
 
@@ -121,9 +122,9 @@ async def _delete(connection: asyncpg.Connection, tables: _Tables, what: What | 
     """Delete what was found. A subscription may pass to a pattern instead."""
     match what:
         case EndPattern(bot_id, pattern, _, passed):
-            await remove_pattern(connection, RemovePattern(bot_id, pattern, passed))
+            await remove_pattern(statements_on(connection), RemovePattern(bot_id, pattern, passed))
         case EndSubscription(bot_id, channel, _, str() as passes_to):
-            await unsubscribe(connection, RemoveSubscription(bot_id, channel, passes_to))
+            await unsubscribe(statements_on(connection), RemoveSubscription(bot_id, channel, passes_to))
         case _:
             await delete(tables, what)
 

@@ -31,6 +31,7 @@ from ...message_rows import checksum, in_log
 from ..file.connection import Statement
 from ..file.reader import Reader
 from ..file.writer import Transaction
+from .budgets import Budgets
 from .ids import append, find_senders
 from .rows import insertions
 from .taint import Taint
@@ -88,8 +89,9 @@ _NEXT_DUE = "SELECT MIN(due_at) FROM scheduled_messages WHERE due_at IS NOT NULL
 class Arrivals:
     """See the module. `waiting` is True if there may be delayed messages."""
 
-    def __init__(self, taint: Taint, *, waiting: bool) -> None:
+    def __init__(self, taint: Taint, budgets: Budgets, *, waiting: bool) -> None:
         self.taint = taint
+        self.budgets = budgets
         self.waiting = waiting
 
     def __repr__(self) -> str:
@@ -103,6 +105,7 @@ class Arrivals:
         thread.)
         """
         parts = await self.taint.decide(transaction.connection, lots)
+        parts = await self.budgets.count(transaction.connection, parts, timestamp)
         if all(len(each) == 1 for each in parts):
             return await self._add(transaction, [part for [part] in parts], timestamp)
         outcomes = iter(await self._add(transaction, [part for each in parts for part in each], timestamp))
@@ -138,7 +141,8 @@ class Arrivals:
                 seq = known[key]
                 added.append(Added(seq, duplicate=True, scheduled=seq is None))
             elif message.known_only:
-                added.append(Added(None, forbidden=message.tainted and message.untainted_only))
+                forbidden = message.tainted and message.untainted_only
+                added.append(Added(None, forbidden=forbidden, budget=message.budget))
             elif message.due_at is not None:
                 known[key] = None
                 later.append(message)
@@ -147,7 +151,7 @@ class Arrivals:
                 transaction.last_seq += 1
                 known[key] = transaction.last_seq
                 now.append(message)
-                added.append(Added(transaction.last_seq, tainted=message.tainted))
+                added.append(Added(transaction.last_seq, tainted=message.tainted, budget=message.budget))
         if now:
             await connection.execute_all(await append(connection, now, first_seq, timestamp))
         if later:

@@ -13,7 +13,7 @@ import aiosqlite
 
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
-from ...message_rows import ERASED_HEADERS, channels_of, erased_checksum
+from ...message_rows import channels_of, erased
 from ...seals import erased_before, removal_row
 from ..file.scrubbing import overwriting
 from ..file.writer import Transaction
@@ -24,7 +24,7 @@ from .rows import COLUMNS, WITH_SEQS
 
 __all__ = ["erase"]
 
-_ERASE = f"UPDATE bot_messages SET body = '', headers = '{ERASED_HEADERS.decode()}', checksum = ? WHERE seq = ?"
+_ERASE = "UPDATE bot_messages SET body = '', headers = ?, checksum = ? WHERE seq = ?"
 
 _FORGET_REASONS = f"UPDATE dead_letters SET reason = 'erased' {WITH_SEQS}"
 """A bot's reason may quote the message."""
@@ -49,9 +49,9 @@ async def erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) -> 
     if what is not None:
         return erased_before(what)
     async with overwriting(connection):
-        erased = await _erase(transaction, change, keyed)
-    await connection.execute(ADD_REMOVAL, removal_row(change, erased))
-    return erased
+        done = await _erase(transaction, change, keyed)
+    await connection.execute(ADD_REMOVAL, removal_row(change, done))
+    return done
 
 
 async def _erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) -> Erased:
@@ -70,7 +70,7 @@ async def _erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) ->
     going_on = await open_runs(connection, [row[1] for row in found])
     rows = [row for row in found if row[1] not in going_on]
     seqs = tuple(row[0] for row in rows)
-    await connection.executemany(_ERASE, [(erased_checksum(row), row[0]) for row in rows])
+    await connection.executemany(_ERASE, [(*erased(row), row[0]) for row in rows])
     await connection.execute(_FORGET_REASONS, (json.dumps(seqs),))
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))

@@ -17,18 +17,9 @@ __all__ = [
     "MAILBOXES",
     "MISSING",
     "PATTERNS",
-    "SAVE_MAILBOX",
     "SUBSCRIPTIONS",
     "group_of",
 ]
-
-SAVE_MAILBOX = """
-    INSERT INTO mailboxes (id, position, unsettled, floors, ahead, gap_from, gap_to, checksum)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET
-        position = excluded.position, unsettled = excluded.unsettled, floors = excluded.floors,
-        ahead = excluded.ahead, gap_from = excluded.gap_from, gap_to = excluded.gap_to,
-        checksum = excluded.checksum"""
 
 MAILBOXES = "SELECT id, position, unsettled, floors, ahead, gap_from, gap_to, checksum FROM mailboxes"
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.model.erasing import joined
 from bus.model.records import BotOwner, WorkflowDefinition
 from bus.model.repository import (
     AddBot,
@@ -20,6 +21,7 @@ from bus.model.repository import (
     DelayedRequest,
     DiscardDeadLetters,
     EndSubscription,
+    Erase,
     MessageLog,
     PurgeMailbox,
     Remove,
@@ -172,6 +174,29 @@ async def test_the_record_names_who_and_what(store: Store) -> None:
     await store.log.scrub(at(20))
     [record] = await store.log.removals(0, 9)
     assert (record.removed, record.scrubbed_at, record.damaged) == (removed, at(20), False)
+
+
+async def test_parts_of_a_command_say_so_and_are_one_removal(store: Store) -> None:
+    log = store.log
+    await bury(log, 1, 2, 3)
+    for seq in (1, 2):
+        what = DiscardDeadLetters("bob", (seq,))
+        await remove(log, what, id=f"part-{seq}", part_of="command", reference="ticket 7")
+    again = await remove(log, DiscardDeadLetters("bob", (2,)), id="part-2", part_of="command")
+    assert (again.again, again.seqs) == (True, (2,))
+    await log.apply([Erase("part-3", "ops", "operator", at(9), (1,), part_of="erasing")])
+    await log.apply([Erase("part-4", "ops", "operator", at(10), (2, 3), part_of="erasing")])
+    await log.apply([Erase("part-5", "eve", "other", at(11), (), part_of="erasing")])
+    records = await log.removals(0, 10)
+    assert [record.part_of for record in records] == ["command", "command", "erasing", "erasing", "erasing"]
+    discarded, erased, other = joined(records)
+    assert discarded.removed is not None
+    assert (discarded.number, discarded.reference) == (records[0].number, "ticket 7")
+    assert discarded.removed.seqs == (1, 2)
+    assert discarded.removed.counts == {"dead_letters": 2}
+    assert (erased.number, erased.at, erased.erased.seqs) == (records[2].number, at(9), (1, 2, 3))
+    assert (other.bot_name, other.erased.seqs) == ("other", ())
+    assert not any(record.damaged for record in records)
 
 
 async def test_where_nothing_is_found_nothing_is_recorded(store: Store) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 import bus
@@ -20,11 +21,20 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from bus.integrations.langgraph import Checkpointer
 from bus.integrations.langgraph.pieces import RememberedPieces
-from bus.integrations.langgraph.rows import INLINE_BYTES_MAX, PIECE_BYTES, PIECES_MAX, CheckpointRow
+from bus.integrations.langgraph.rows import (
+    FORMAT,
+    INLINE_BYTES_MAX,
+    PIECE_BYTES,
+    PIECES_MAX,
+    ROW_BYTES,
+    CheckpointRow,
+)
 
 pytestmark = pytest.mark.anyio
 
 LARGE = "x" * (INLINE_BYTES_MAX + 1)
+BOOK = "".join(f"{n:>100}" for n in range(2 * PIECE_BYTES // 100))
+"""Of one piece, and an end."""
 
 
 class CountingStore(bus.KeyedStore):
@@ -86,16 +96,43 @@ async def test_a_value_that_does_not_change_is_kept_once(kept: Checkpointer) -> 
 
 
 async def test_what_is_appended_to_a_list_is_all_that_is_written(kept: Checkpointer) -> None:
-    talk = [f"{n:>100}" for n in range(2000)]  # several pieces, the last of which is not full
+    talk = [f"{n:>100}" for n in range(2000)]  # several pieces, and an end that fills none
     config = await kept.aput(at(), checkpoint("1", talk=talk), {}, {"talk": 1})
-    before = set(await keys(kept, "p/"))
-    assert len(before) == 1 + 2000 * 102 // PIECE_BYTES
-    await kept.aput(config, checkpoint("2", {"talk": 2}, talk=[*talk, "more"]), {}, {"talk": 2})
-    assert len(set(await keys(kept, "p/")) - before) == 1
-    for id, length in (("1", 2000), ("2", 2001)):
-        found = await kept.aget_tuple(at(id=id))
+    assert len(await keys(kept, "p/")) == 2000 * 102 // PIECE_BYTES
+    before = await keys(kept)
+    config = await kept.aput(config, checkpoint("2", {"talk": 2}, talk=[*talk, "more"]), {}, {"talk": 2})
+    assert len(await keys(kept)) == len(before) + 1, "the checkpoint, with the end of its list"
+    await kept.aput(config, checkpoint("3", {"talk": 2}, talk=[*talk, "more"]), {}, {})
+    assert len(await keys(kept)) == len(before) + 3, "and its end, to which later ones refer"
+    for id, length in (("1", 2000), ("2", 2001), ("3", 2001)):
+        found = await Checkpointer(kept.bot, store=kept.kv.name).aget_tuple(at(id=id))
         assert found is not None
         assert len(found.checkpoint["channel_values"]["talk"]) == length
+
+
+async def test_a_row_has_the_ends_of_few_values(kept: Checkpointer) -> None:
+    books: dict[str, Any] = {f"book {n}": f"{n}" * (PIECE_BYTES - 1000) for n in range(6)}
+    await kept.aput(at(), checkpoint("1", **books), {}, dict.fromkeys(books, 1))
+    [row] = await kept.kv.list("c/")
+    assert len(row.value) < ROW_BYTES + 6 * INLINE_BYTES_MAX
+    assert len(await keys(kept, "p/")) == 4
+    found = await Checkpointer(kept.bot, store=kept.kv.name).aget_tuple(at())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == books
+
+
+async def test_a_checkpoint_of_an_earlier_version_is_read(kept: Checkpointer) -> None:
+    empty: Any = kept.serde.dumps_typed({**checkpoint("1", {"book": 1}), "channel_values": {}})
+    piece = kept.serde.dumps_typed(BOOK)[1][8:]
+    await kept.kv.put("p/t/" + b"digest".hex(), piece)
+    channel = ("msgpack", kept.serde.dumps_typed(BOOK)[1][:8], (b"digest",), 1)
+    row: Any = (1, "t", "", "1", None, empty, kept.serde.dumps_typed({}), {"book": channel})
+    await kept.kv.put(CheckpointRow(*row).key, msgspec.msgpack.encode(row))
+    found = await kept.aget_tuple(at())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"book": BOOK}
+    await kept.aput(found.config, checkpoint("2", {"book": 1}, book=BOOK), {}, {})
+    assert len(await keys(kept, "p/")) == 1
 
 
 async def test_a_history_reads_what_its_checkpoints_share_once(kept: Checkpointer) -> None:
@@ -126,11 +163,11 @@ async def test_reading_the_newest_takes_no_longer_in_a_long_thread(kept: Checkpo
     reads = set()
     counting = kept.kv = CountingStore(kept.kv)
     for n in range(60):
-        config = await kept.aput(config, checkpoint(f"{n:03}", {"n": n}, n=n, book=LARGE), {}, {"n": n})
+        config = await kept.aput(config, checkpoint(f"{n:03}", {"n": n}, n=n, book=BOOK), {}, {"n": n})
         counting.reads = 0
         found = await kept.aget_tuple(at())
         assert found is not None
-        assert found.checkpoint["channel_values"] == {"n": n, "book": LARGE}
+        assert found.checkpoint["channel_values"] == {"n": n, "book": BOOK}
         reads.add(counting.reads)
     assert reads == {2}, "the checkpoint and its writes"
     other = Checkpointer(kept.bot, store=kept.kv.name)
@@ -234,15 +271,16 @@ async def test_writes_come_in_the_order_of_paths_tasks_and_indexes(kept: Checkpo
 
 
 async def test_pruning_leaves_what_the_newest_needs_and_no_more(kept: Checkpointer) -> None:
-    first = await kept.aput(at(), checkpoint("1", book=LARGE, page=LARGE + "1"), {}, {"book": 1, "page": 1})
-    await kept.aput_writes(first, [("page", "y" * PIECE_BYTES)], "task")
-    second = checkpoint("2", {"book": 1, "page": 2}, book=LARGE, page=LARGE + "2")
-    config = await kept.aput(first, second, {}, {"page": 2})
-    await kept.aput_writes(config, [("page", "z" * PIECE_BYTES)], "task")
-    await kept.aput(at("other"), checkpoint("1", book=LARGE), {}, {"book": 1})
-    assert len(await keys(kept, "p/t/")) == 5
+    first = checkpoint("1", book=BOOK, page=BOOK.replace(" ", "1"))
+    config = await kept.aput(at(), first, {}, {"book": 1, "page": 1})
+    await kept.aput_writes(config, [("page", BOOK.replace(" ", "y"))], "task")
+    second = checkpoint("2", {"book": 1, "page": 2}, book=BOOK, page=BOOK.replace(" ", "2"))
+    config = await kept.aput(config, second, {}, {"page": 2})
+    await kept.aput_writes(config, [("page", BOOK.replace(" ", "z"))], "task")
+    await kept.aput(at("other"), checkpoint("1", book=BOOK), {}, {"book": 1})
+    assert len(await keys(kept, "p/t/")) == 6, "one each, and of the book the end"
     await kept.aprune(["t"])
-    assert len(await keys(kept, "p/t/")) == 3
+    assert len(await keys(kept, "p/t/")) == 4
     assert len(await keys(kept, "w/t/")) == 1
     found = await kept.aget_tuple(at())
     assert found is not None
@@ -283,15 +321,15 @@ async def test_a_copy_needs_nothing_of_the_first(kept: Checkpointer) -> None:
 
 
 async def test_a_value_that_was_deleted_under_a_thread_is_an_error(kept: Checkpointer) -> None:
-    config = await kept.aput(at(), checkpoint("1", book=LARGE), {}, {"book": 1})
+    config = await kept.aput(at(), checkpoint("1", book=BOOK), {}, {"book": 1})
     await Checkpointer(kept.bot, store=kept.kv.name).adelete_thread("t")
-    await kept.aput(config, checkpoint("2", book=LARGE), {}, {})
+    await kept.aput(config, checkpoint("2", book=BOOK), {}, {})
     with pytest.raises(bus.NotFound, match="deleted while it was at work"):
         await Checkpointer(kept.bot, store=kept.kv.name).aget_tuple(at())
 
 
 async def test_a_checkpoint_of_a_later_version_is_refused(kept: Checkpointer) -> None:
-    row = CheckpointRow(2, "t", "", "1", None, ("null", b""), ("null", b""), {})
+    row = CheckpointRow(FORMAT + 1, "t", "", "1", None, ("null", b""), ("null", b""), {})
     await kept.kv.put(row.key, row.encode())
     with pytest.raises(bus.InvalidValue, match="later version"):
         await kept.aget_tuple(at())

@@ -1,0 +1,93 @@
+"""What replies inherit of the budgets of the messages that they answer, and which are refused for it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import BudgetSpent
+from .budgets import NO_BUDGET, Budget, write_budget
+from .lots import Added, Appended, Lot, NewMessage, Outcome
+
+__all__ = ["budgeted", "first_spent", "in_parts", "spent"]
+
+_M = TypeVar("_M", NewMessage, Lot)
+
+
+def in_parts(lots: Sequence[Lot], known: Mapping[str, Budget], at: str) -> list[list[Lot]]:
+    """Return each lot in parts, in the order of its messages, whose budgets are counted at a time of the log.
+
+    `known` has the budgets of messages that are answered. A reply to one that is not known begins a thread. A
+    message for which nothing is left is only looked up: its sender may have sent it when there was.
+    """
+    answered = dict(known)
+    return [_parts(lot, [_counted(lot, *ids, answered, at) for ids in _ids(lot)]) for lot in lots]
+
+
+def _ids(lot: Lot) -> zip[tuple[str, str | None]]:
+    return zip(lot.ids, lot.replies(), strict=True)
+
+
+def _counted(lot: Lot, id: str, reply_to: str | None, answered: dict[str, Budget], at: str) -> Budget | None:
+    """Return the budget of a message, and note it for those that answer it."""
+    budget = lot.budget
+    parent = None if reply_to is None or (budget is not None and budget.kept) else answered.get(reply_to)
+    if parent is not None:
+        budget = parent.of_reply().stricter(budget or NO_BUDGET)
+        if parent.deadline is not None and max(at, lot.due_at or "") >= parent.deadline:
+            budget = msgspec.structs.replace(budget, late=True)
+    if budget is None or not budget.is_limited:
+        return None
+    if not budget.is_spent:
+        answered[id] = answered.get(id, NO_BUDGET).stricter(budget)
+    return budget
+
+
+def _parts(lot: Lot, budgets: Sequence[Budget | None]) -> list[Lot]:
+    """Return neighbours with the same budget as one lot each."""
+    found: list[Lot] = []
+    for _, alike in groupby(enumerate(budgets), itemgetter(1)):
+        indexes = [at for at, _ in alike]
+        part, budget = lot.part(indexes[0], indexes[-1] + 1), budgets[indexes[0]]
+        found.append(part if budget is None or budget == lot.budget else budgeted(part, budget))
+    return found
+
+
+def budgeted(message: _M, budget: Budget | None) -> _M:
+    """Return a message, or a lot, with a budget that it did not have; it expires when its thread does."""
+    if budget is None or budget == message.budget:
+        return message
+    if budget.is_spent:
+        return msgspec.structs.replace(message, budget=budget, known_only=True)
+    ends = [end for end in (message.expires_at, budget.deadline) if end is not None]
+    return msgspec.structs.replace(
+        message,
+        budget=budget,
+        headers=write_budget(message.headers, budget),
+        expires_at=min(ends, default=None),
+    )
+
+
+def spent(added: Added, reply_to: str | None) -> BudgetSpent | None:
+    """Return why a message that answers another one was not stored, if nothing was left for it."""
+    budget = added.budget
+    if budget is None or not budget.is_spent or added.duplicate or reply_to is None:
+        return None
+    return BudgetSpent(reply_to, budget.deadline if budget.late else None)
+
+
+def first_spent(lots: Sequence[Lot], outcomes: Sequence[Outcome]) -> BudgetSpent | None:
+    """Return why the first of these messages was not stored for which nothing was left; None if there is none."""
+    for lot, outcome in zip(lots, outcomes, strict=True):
+        if not isinstance(outcome, Appended):
+            errors = (spent(added, reply_to) for added, reply_to in zip(outcome, lot.replies(), strict=True))
+            if (error := next(filter(None, errors), None)) is not None:
+                return error
+    return None

@@ -1,0 +1,19 @@
+"""Statements that are the same in every backend.
+
+Owns how they are written: in SQL that all backends know, with the parameters `?1`, `?2` and so on. They are for
+what happens rarely; what happens with every message has statements of its own in each backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+__all__ = ["Statements"]
+
+
+class Statements(Protocol):
+    """Runs statements on a connection: in its transaction, if it has one."""
+
+    async def __call__(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+        """Run a statement, and return its rows."""

@@ -1,0 +1,1 @@
+"""Agents of A2A, with the SDK's own client."""
