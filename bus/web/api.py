@@ -49,7 +49,7 @@ from .api_shapes import (
 from .forms import BodyTooLarge, read_body
 from .listening import Listening, beyond, events
 from .openapi import document
-from .orders import BadOrder, Place, as_number, as_place, only, read_order
+from .orders import BadOrder, LogPlace, as_number, as_place, only, read_order
 from .site import Website
 from .statuses import http_status, in_words
 from .tickets import Token
@@ -106,7 +106,7 @@ def _refused(error: BusError, token: Token, sent: str | None = None) -> Response
             message = f"the token {token.label!r} is not set up correctly: see the log of posthouse web"
         case _:
             code, retry, id, state = "unavailable", True, sent, "unknown" if sent else None
-    after = str(Place(error.epoch, error.after_seq)) if isinstance(error, LogReplaced) else None
+    after = str(LogPlace(error.epoch, error.after_seq)) if isinstance(error, LogReplaced) else None
     fault = Problem(
         code=code, message=message, retry=retry, retry_after=retry_after, id=id, state=state, after=after
     )
@@ -248,7 +248,9 @@ async def _channel(call: _Call) -> Response:
     return Listening(call.site, told)
 
 
-async def _page(call: _Call, channel: str, *, before: Place | None, after: Place | None, limit: int) -> Response:
+async def _page(
+    call: _Call, channel: str, *, before: LogPlace | None, after: LogPlace | None, limit: int
+) -> Response:
     epochs = {place.epoch for place in (before, after) if place is not None and place.epoch is not None}
     if len(epochs) > 1:
         raise BadOrder("before and after are of different logs")

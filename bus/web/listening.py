@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ..bot import Bot
 from ..errors import BusError, LogReplaced
 from .api_shapes import Replaced, as_read
-from .orders import Place
+from .orders import LogPlace
 from .site import Website
 from .statuses import in_words
 
@@ -42,7 +42,7 @@ async def beyond(bot: Bot, seq: int) -> LogReplaced | None:
 
 async def events(
     channel: str,
-    after: Place | None,
+    after: LogPlace | None,
     *,
     using: AbstractAsyncContextManager[Bot],
     is_valid: Callable[[], Awaitable[bool]],
@@ -72,7 +72,7 @@ async def events(
                     if silence.cancelled_caught:
                         yield b":\n\n"
                     else:
-                        id = str(Place(messages.epoch, message.seq)).encode()
+                        id = str(LogPlace(messages.epoch, message.seq)).encode()
                         yield b"id: %b\ndata: %b\n\n" % (id, msgspec.json.encode(message))
     except BusError as error:  # the client connects again, and names the last event that it has
         yield b"event: fault\ndata: %b\n\n" % msgspec.json.encode(in_words(error))
@@ -82,7 +82,7 @@ def _told(fault: LogReplaced) -> bytes:
     """Return the event that says that the log is another one; its id is where reading goes on."""
     after = fault.after_seq
     told = Replaced(before=fault.before, epoch=fault.epoch, seq=fault.seq, after=after, message=str(fault))
-    id = str(Place(fault.epoch, after)).encode()
+    id = str(LogPlace(fault.epoch, after)).encode()
     return b"event: replaced\nid: %b\ndata: %b\n\n" % (id, msgspec.json.encode(told))
 
 

@@ -21,7 +21,7 @@ from ..wire.frames import is_id
 from ..wire.limits import NUMBER_MAX
 from ..wire.refusals import refusal
 
-__all__ = ["BadOrder", "Place", "as_number", "as_place", "only", "read_order"]
+__all__ = ["BadOrder", "LogPlace", "as_number", "as_place", "only", "read_order"]
 
 _SHOWN_CHARACTERS = 50
 
@@ -38,7 +38,7 @@ class BadOrder(Portable):
         self.code = code
 
 
-class Place(NamedTuple):
+class LogPlace(NamedTuple):
     """A seq, and the epoch of its log, if that was named."""
 
     epoch: str | None
@@ -115,7 +115,7 @@ def as_number(name: str, text: str | None, *, least: int, most: int) -> int | No
     return int(text)
 
 
-def as_place(name: str, text: str | None) -> Place | None:
+def as_place(name: str, text: str | None) -> LogPlace | None:
     """Return a place in a log: the id of an event, or a seq alone. Raise BadOrder if the text is neither."""
     if text is None:
         return None
@@ -125,4 +125,4 @@ def as_place(name: str, text: str | None) -> Place | None:
             f"{name} must be the id of an event, such as 019ab6c2-…/42, or a seq, a number from 0 to {NUMBER_MAX},"
             f" not {text[:_SHOWN_CHARACTERS]!r}"
         )
-    return Place(epoch or None, int(seq))
+    return LogPlace(epoch or None, int(seq))

@@ -195,36 +195,6 @@ def test_the_commands_make_list_and_end_tokens(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "the request has no body: send a JSON object"),
-        ("{", "the request is not JSON: see line 1, column 2"),
-        ("[]", "the request must be an object, not a list"),
-        ('{"to":"ledger","body":1} x', "the request is not JSON: see line 1, column 26"),
-        ('{"to":"ledger","body":NaN}', "the request is not JSON: NaN is no JSON value"),
-        ('{"to":"ledger","body":[1e999]}', "'body' has a number that is out of range"),
-        ('{"to":"ledger","body":' + "9" * 400 + "}", "'body' has a number that is out of range"),
-        ('{"to":"ledger","body":1,"ttl":' + "9" * 5000 + "}", "Number out of range in 'ttl'"),
-        (r'{"to":"ledger","body":{"\ud800":1}}', "the request has half a surrogate pair"),
-        (r'{"to":"ledger","body":1,"headers":{"a":"\udc00"}}', "the request has half a surrogate pair"),
-        (b'{"to":"ledger","body":"\xff"}', "'body' has bytes that are not UTF-8"),
-        (b'{"to":"led\xffger","body":1}', "the request is not UTF-8, from byte 10 on"),
-        ('{"to":"ledger","body":' + "[" * 200 + "]" * 200 + "}", "'body' is nested deeper than 100"),
-        ('{"to":"ledger","body":' + "[" * 50_000 + "]" * 50_000 + "}", "the request is nested deeper than 100"),
-        ('{"to":"ledger","body":1,"body":2}', "the name 'body' is repeated in an object"),
-        ('{"to":"ledger","body":{"a":[{"b":1,"b":1}]}}', "the name 'b' is repeated in an object"),
-        ('{"to":"ledger","body":1,"headers":{"a":"b","a":"b"}}', "the name 'a' is repeated in an object"),
-    ],
-)
-def test_what_no_receiver_could_read_is_refused_in_words(
-    site: Site, shop: dict[str, str], text: str | bytes, words: str
-) -> None:
-    answer = site.ask("/v1/send", "POST", text, shop)
-    assert (answer.status, problem(answer).code in ("bad_request", "invalid_body")) == (400, True)
-    assert problem(answer).message.startswith(words)
-
-
-@pytest.mark.parametrize(
     "text",
     [
         '{"to":"ledger"}',
