@@ -160,7 +160,7 @@ def test_two_polite_bots_stop_when_no_hops_are_left(posthouse: Posthouse) -> Non
     with start(posthouse, POLITE) as bots:
         said = [bots.line() for _ in range(7)]
         assert said == [
-            f"{name} has {left} hops left" for name, left in zip("ben ann".split() * 4, range(6, -1, -1))
+            f"{name} has {left} hops left" for name, left in zip(["ben", "ann"] * 4, range(6, -1, -1), strict=False)
         ]
 
 
