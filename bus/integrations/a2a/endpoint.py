@@ -284,7 +284,8 @@ class AgentEndpoint(RequestHandler):
         run = await self._run(record.question)
         if run is None:
             raise TaskNotCancelableError(
-                f"bot {self._target} has not begun a run with task {params.id}, and only a run can be cancelled"
+                f"bot {self._target} has not begun a run with task {params.id}, or one that bot {self._bot.name}"
+                " may not read; only a run can be cancelled"
             )
         await self._bot.workflows.cancel_run(run.id, f"canceled by a client of {self._bot.name}")
         with anyio.move_on_after(_CANCEL_SECONDS):
