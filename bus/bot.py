@@ -271,6 +271,9 @@ class Bot(Asking, Removing, Requesting, Handlers):
         WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once. After `ttl` seconds
         it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
         clock, even if the worker was down then; when this returns, the message is on disk, but has no seq yet.
+
+        A `priority` of "high" or "low" lets it be delivered before or after all else that waits for the bot then.
+        What the bot has received is not called back, and among those of one priority, order holds.
         """
         return await self._sender.send(Draft(to=to, body=body, **options))
 
@@ -396,12 +399,12 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """Return the next message that has arrived, or None."""
         return self._inbox.receive_nowait()
 
-    def watch(self, channel: str, *, after: int | None = None) -> Watch:
+    def watch(self, channel: str, *, after: int | None = None, epoch: str | None = None) -> Watch:
         """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`.
 
-        It begins now, or with the first message after the seq `after`.
+        It begins now, or with the first message after the seq `after`, of the log of `epoch`.
         """
-        return Watch(channel, self, self._connection, self._endpoint.open_tap, after=after)
+        return Watch(channel, self, self._connection, self._endpoint.open_tap, after=after, epoch=epoch)
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""

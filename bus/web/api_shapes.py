@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ..model.priorities import Priority
 from ..wire.frames import StoredMessage
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Problem",
     "PublishOrder",
     "ReadMessage",
+    "Replaced",
     "Replied",
     "RequestOrder",
     "SendOrder",
@@ -46,6 +48,7 @@ class SendOrder(_Order, frozen=True, kw_only=True):
     reply_to: str | None = None
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
+    priority: Priority = "normal"
     hops: int | None = None
     deadline: _Seconds | None = None
 
@@ -65,6 +68,7 @@ class RequestOrder(_Order, frozen=True, kw_only=True):
     """A direct message to a bot, answered with the first reply, for which it waits at most `timeout` seconds."""
 
     to: str
+    priority: Priority = "normal"
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
     hops: int | None = None
     deadline: _Seconds | None = None
@@ -93,6 +97,7 @@ class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: str
     tainted: bool
     erased: bool
+    priority: Priority
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +108,27 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a channel, newest first; with `after`, oldest first. Continue at the last one, if it is full."""
+    """Messages of a channel, newest first; with `after`, oldest first. Continue at the last one, if it is full.
 
+    `epoch` is the id of the log: `EPOCH/SEQ` names a message for good, also if an earlier copy is restored.
+    """
+
+    epoch: str
     messages: list[ReadMessage]
+
+
+class Replaced(msgspec.Struct, frozen=True, kw_only=True):
+    """The log is another one than that of the seq after which was to be read: a restored copy of it, for instance.
+
+    Up to `after`, the log `epoch` has the same messages as the log `before`, which is null if no epoch was named.
+    Reading goes on from there. What was read of later seqs is not in this log, which gives them to other messages.
+    """
+
+    before: str | None
+    epoch: str
+    seq: int
+    after: int
+    message: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,7 +136,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     With `retry`, the same request may succeed later, after `retry_after` seconds if that is known. `state` is what
     became of the message `id`: of a request without a reply, or "unknown" if no worker said whether it is stored.
-    Sent again with this `id`, it is stored once.
+    Sent again with this `id`, it is stored once. With the code `log_replaced`, `after` is where to go on.
     """
 
     code: str
@@ -122,6 +145,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after: float | None = None
     id: str | None = None
     state: str | None = None
+    after: str | None = None
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
@@ -149,4 +173,5 @@ def as_read(message: StoredMessage) -> ReadMessage:
         timestamp=message.timestamp,
         tainted=message.tainted,
         erased=message.erased,
+        priority=message.priority,
     )

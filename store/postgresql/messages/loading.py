@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bus.errors import DatabaseDamaged
+from bus.model.lineage import read_earlier
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
@@ -31,12 +32,20 @@ _CHANNELS = """
            COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
     FROM bot_channels"""
 
+# The last of each, likewise: two look-ups for each bot.
+_PRIORITIZED = """
+    SELECT bots.id, priority, (
+        SELECT MAX(seq) FROM bot_messages AS message
+        WHERE message.recipient_bot_id = bots.id AND message.priority = of.priority AND message.priority <> 0
+    ) AS seq
+    FROM bots CROSS JOIN unnest(ARRAY[-1, 1]) AS of (priority)"""
+
 _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 
 _SCHEDULED = """
     SELECT sender_bot_id, COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL GROUP BY sender_bot_id"""
 
-_END = "SELECT last_seq, last_timestamp FROM log_end"
+_END = "SELECT last_seq, last_timestamp, earlier FROM log_end CROSS JOIN log"
 
 
 async def load_state(database: Database) -> LogState:
@@ -45,7 +54,7 @@ async def load_state(database: Database) -> LogState:
     for what, sql in MISSING.items():
         for (missing,) in await fetch(sql):
             raise _damaged(database, f"the {what} {missing!r} is needed, but missing")
-    [(last_seq, last_timestamp)] = await fetch(_END)
+    [(last_seq, last_timestamp, earlier)] = await fetch(_END)
     return LogState(
         epoch=database.epoch,
         last_seq=last_seq,
@@ -67,10 +76,12 @@ async def load_state(database: Database) -> LogState:
         mailboxes=await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of),
         dead_letters=[(row[0], row[1]) for row in await fetch(_DEAD_LETTERS)],
         groups=await _sealed(database, GROUPS, "a group of", group_of),
+        prioritized=[tuple(row) for row in await fetch(_PRIORITIZED) if row[2] is not None],
         scheduled=dict(map(tuple, await fetch(_SCHEDULED))),
         next_due_at=await next_due_at(database.read),
         keys=await _sealed(database, KEYS, "the key", key_of),
         security=await read_span(database.read),
+        earlier=read_earlier(earlier),
     )
 
 
