@@ -58,7 +58,7 @@ async def _wills(keyed: KeyedRepository) -> list[Will]:
         after = found[-1].key if found else None
         page = await keyed.list_values(WILLS, "", after=after, limit=_PAGE, bytes_max=_PAGE_BYTES)
         found, more = [*found, *page.values], page.more
-    return [will_of(value) for value in found]
+    return [will_of(bytes(value.value)) for value in found]
 
 
 def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:

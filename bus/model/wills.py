@@ -12,7 +12,7 @@ import sys
 
 import msgspec
 
-from .keyed import KeyedWrite, StoredValue, ValueState
+from .keyed import KeyedWrite, ValueState
 
 __all__ = ["WILLS", "Will", "will_of", "will_write"]
 
@@ -30,9 +30,9 @@ class Will(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(Will).decode
 
 
-def will_of(value: StoredValue) -> Will:
-    """Return a will that was stored."""
-    return _decode(bytes(value.value))
+def will_of(value: bytes | str) -> Will:
+    """Return a will that was stored, from its value."""
+    return _decode(value)
 
 
 def will_write(bot_id: str, will: Will | None) -> KeyedWrite:

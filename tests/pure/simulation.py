@@ -61,6 +61,7 @@ from .promises import Promises, Violation
 from .questions import Question, given, looked_up
 from .simulated_settings import BOTS, channels_of, is_watched, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
+from .wills_world import AWAY_SECONDS, WillsWorld
 
 __all__ = ["Simulation", "play"]
 
@@ -94,6 +95,7 @@ class Simulation:
         self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
+        self.wills = WillsWorld(self, is_one=seed % 17 == 10)
         self.presences = Presences(self.log, self.promises.written)
         self.core = self._start()
         self.keyed.start(self)
@@ -105,7 +107,9 @@ class Simulation:
     # ── The worker ───────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self) -> Core:
-        return Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
+        core = Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
+        core.wills.load(self.log.keyed.wills(), self.now)
+        return core
 
     def _new_id(self) -> str:
         self.ids += 1
@@ -175,6 +179,7 @@ class Simulation:
             (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
+            (self.wills.act, 8 if self.wills.is_one else 0),
             (self.keyed.act, 25 if self.keyed.is_one else 0),
             (self.keyed.advance, 30 if self.keyed.is_one else 0),
             (self.keyed.read, 20 if self.keyed.is_one else 0),
@@ -184,6 +189,7 @@ class Simulation:
         self.promises.check(self.core)
         self.keyed.passed()
         self._check_presence()
+        self.wills.look()
 
     def _check_presence(self) -> None:
         for fault in self.presences.faults(self.core):
@@ -440,8 +446,15 @@ class Simulation:
         if connection is None:
             return
         if connection.welcomed and self.random.random() < 0.5:
-            self.send(connection, Goodbye(request=self.number()))
-        del self.connections[connection.address]
+            self._goodbye(connection)
+            while self.wills.is_one and connection.inbox:
+                self._take(connection, connection.inbox.pop(0))
+        self.connections.pop(connection.address, None)
+
+    def _goodbye(self, connection: Connection) -> None:
+        number = self.number()
+        self.wills.said_goodbye(connection, number)
+        self.send(connection, Goodbye(request=number))
 
     def _change_credit(self) -> None:
         connection = self.pick()
@@ -506,6 +519,8 @@ class Simulation:
         self.promises.note_restart()
         self._check_presence()
         self.presences.restart()
+        self.wills.look()
+        self.wills.restart()
         self.core = self._start()
         self.keyed.start(self)
 
@@ -530,9 +545,15 @@ class Simulation:
         """Stop the faults, connect every bot, and let everything arrive: nothing that is owed may be missing."""
         self._drain_disk()
         for connection in list(self.connections.values()):
-            if connection.welcomed:
-                self.send(connection, Goodbye(request=self.number()))
+            if connection.welcomed and (not self.wills.is_one or self.random.random() < 0.5):
+                self._goodbye(connection)
             del self.connections[connection.address]
+        if self.wills.is_one:
+            for _ in range(round(2 * AWAY_SECONDS)):
+                self._beat([])
+                self._drain_disk()
+                self.wills.look()
+            self.wills.check_sent()
         homes = [self._hello(name, 5) for name in BOTS]
         for _ in range(10_000):
             self._let_arrive(homes)
