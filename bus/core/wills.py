@@ -241,7 +241,7 @@ class _ChangeJob(WorkJob):
         """Enter it, and answer."""
         self._wills.changed(self.work.bot_id, self._will)
         if self._asked is not None:
-            self._wills.turn.answer(self._asked.session.address, self._asked.request.request, {})
+            self._wills.turn.send(self._asked.session.address, Ok(request=self._asked.request.request))
 
     def failed(self, code: Code, message: str) -> None:
         """Leave everything as it was. The will of a bot that said goodbye is deleted with another batch."""

@@ -40,8 +40,8 @@ class WillsWorld:
 
     def __init__(self, world: Simulation, *, is_one: bool) -> None:
         self.is_one = is_one
-        self.sent = 0
         self._world = world
+        self._sent: set[str] = set()
         self._left: dict[str, _Left] = {}
         """Every will that was ever left, by the id of its message."""
         self._stands: dict[str, str | None] = {}
@@ -54,6 +54,10 @@ class WillsWorld:
         """For how long its bot was away at most since a will was left."""
         self._looked = 0
         self._looked_at = math.inf
+
+    @property
+    def sent(self) -> int:
+        return len(self._sent)
 
     def act(self) -> None:
         """Let a bot leave a will, or take it back."""
@@ -106,7 +110,7 @@ class WillsWorld:
         return self._wishes[connection.bot_id]
 
     def _is_sent(self, id: str) -> bool:
-        return (id, self._left[id].bot_id) in self._world.log.by_id
+        return id in self._sent or (id, self._left[id].bot_id) in self._world.log.by_id
 
     def look(self) -> None:
         """Look at what came of an event."""
@@ -125,7 +129,9 @@ class WillsWorld:
         self._looked, self._looked_at = world.log.last_seq, world.now
 
     def _check(self, will: _Left) -> None:
-        self.sent += 1
+        if will.id in self._sent:
+            raise Violation(f"{will} was sent twice")
+        self._sent.add(will.id)
         if will.id in self._over:
             raise Violation(f"{will} was sent after it had ended")
         if self._longest[will.id] < will.delay - 0.001:
