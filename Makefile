@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test fix lint types unit wheel schema typescript lies simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
+.PHONY: help autogen demo test fix lint types unit wheel schema typescript lies simulate crash crash-postgresql crash-patroni fuzz bench bench-stalled bench-checkpoints bench-savers bench-engines bench-handover bench-keys bench-waiting soak screenshots docs clean
 
 help:
 	@echo "make demo               a worker, three bots, and a kill -9 in the middle"
@@ -16,6 +16,7 @@ help:
 	@echo "make schema             docs/wire.schema.json anew, from the frames in bus/wire"
 	@echo "make typescript         build, test and pack the TypeScript client (needs Node.js 20)"
 	@echo "make lies               whether every lie of a broken worker is found, of which make test tells some"
+	@echo "make autogen            examples/editors.py with AutoGen, in an environment of its own"
 	@echo "make simulate           the simulation of the core, for STEPS steps from SEED"
 	@echo "make crash              break workers in every way for SECONDS (an hour) from SEED, JOBS side by side"
 	@echo "make crash-postgresql   the same for nodes of PostgreSQL and workers on it"
@@ -75,6 +76,17 @@ typescript: $(BIN)/.installed
 
 lies: $(BIN)/.installed
 	POSTHOUSE_LIES=all $(BIN)/python -m pytest -n $(JOBS) tests/crash -k a_lie $(OPTIONS)
+
+# AutoGen takes protobuf 5.29 only, and the tests of A2A run with a newer one.
+AUTOGEN := .venv-autogen/bin
+$(AUTOGEN)/.installed: pyproject.toml
+	test -x $(AUTOGEN)/python || $(PYTHON) -m venv .venv-autogen
+	$(AUTOGEN)/python -m pip install --quiet --disable-pip-version-check --editable '.[autogen,postgresql,trio]' \
+	  hypothesis pytest pytest-anyio pytest-timeout pytest-xdist
+	@touch $@
+
+autogen: $(AUTOGEN)/.installed
+	$(AUTOGEN)/python -m pytest tests/integrations/autogen
 
 STEPS ?= 200000
 simulate: $(BIN)/.installed
@@ -152,4 +164,4 @@ docs: $(DOCS)/.installed
 	$(DOCS)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-autogen .venv-bench .venv-docs .venv-early build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -39,10 +39,11 @@ from bus.broker.listening import open_sockets
 from bus.broker.membership import Membership
 from bus.broker.opening import keyed, open_broker
 from bus.broker.worker_log import WorkerLog
+from bus.cli.configured import configured
 from bus.cli.exit_codes import exit_codes
 from bus.cli.program import main, program
 from bus.client.credentials import Credentials, read_credentials, write_credentials
-from bus.configuration import Rereading, read_settings
+from bus.configuration import Given, Rereading
 from bus.curve import curve_fault, new_secret, public_of
 from bus.errors import CredentialsError
 from bus.house_key import check_house_key, note_house_key
@@ -90,32 +91,12 @@ _log = structlog.get_logger("posthouse")
 
 
 @click.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="A TOML file: config/ in the sources has every key."
-)
-@click.option("--bind", metavar="ADDRESS", help="Where bots connect.  [default: tcp://127.0.0.1:7710]")
-@click.option("--tap", metavar="ADDRESS", help="Where the live copy is published.  [default: tcp://127.0.0.1:7711]")
-@click.option("--metrics", metavar="ADDRESS", help="Where HTTP answers /metrics and /readyz.  [default: nowhere]")
-@click.option("--database", metavar="FILE", help="The SQLite file.  [default: posthouse.db]")
-@click.option("--engine", metavar="URL", help="A database of PostgreSQL instead: postgresql://h1,h2,h3/house.")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
-@click.option(
-    "--log-format", metavar="FORMAT", help="auto, console or json; auto is console on a terminal.  [default: auto]"
-)
-def serve(
-    config: Path | None,
-    bind: str | None,
-    tap: str | None,
-    metrics: str | None,
-    database: str | None,
-    engine: str | None,
-    log_level: str | None,
-    log_format: str | None,
-) -> None:
+@configured
+def serve(given: Given) -> None:
     """Run the worker until SIGTERM or SIGINT.
 
     The options override the environment, which has a variable for each key (POSTHOUSE_LIMITS_SESSIONS_MAX for
-    sessions_max in [limits]), and overrides the configuration.
+    sessions_max in [limits]), and overrides the configuration. `posthouse config` shows what that comes to.
 
     A first signal stops gracefully: accepted messages are written, and every bot is notified. A second one exits at
     once. After SIGHUP, rights and the log are as the configuration says then; if that is invalid, nothing changes.
@@ -129,16 +110,9 @@ def serve(
     os.umask(_UMASK)
     log = WorkerLog()
     with exit_codes():
-        read = partial(
-            read_settings,
-            config,
-            listen={"command": bind, "tap": tap, "metrics": metrics},
-            store={"database": database, "engine": engine},
-            log={"level": log_level, "format": log_format},
-        )
-        settings = read()
+        settings = given.read()
         log.configure(settings.log)
-        reread = None if config is None else Rereading(read, settings)
+        reread = None if given.config is None else Rereading(given.read, settings)
         anyio.run(_serve, settings, log, reread, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
 
 

@@ -20,10 +20,12 @@ from .settings_environment import environment_tables, variable
 from .settings_rights import section_fault
 from .settings_words import channel_fault, in_words
 
-__all__ = ["Rereading", "parse_settings", "read_settings"]
+__all__ = ["Given", "Rereading", "parse_settings", "read_settings"]
 
 _DATABASES = ("database", "engine")
 """The keys that say where everything is stored: whoever has one of them names the database."""
+
+_DATABASES_NAMES = frozenset(f"store.{key}" for key in _DATABASES)
 
 
 def read_settings(
@@ -47,6 +49,34 @@ def read_settings(
         raise SettingsError(f"{' and '.join(places) or 'the options'}: {error}") from error
     except OSError as error:
         raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What a command line says of a worker: which configuration, and the options that override it."""
+
+    config: Path | None
+    options: Mapping[str, Mapping[str, Any]]
+
+    def read(self) -> Settings:
+        """Return the settings, as `read_settings`."""
+        return read_settings(self.config, **self.options)
+
+    def origins(self) -> dict[str, str]:
+        """Return where each setting comes from that is no default: "file", "environment" or "option".
+
+        Raise SettingsError as `read` does: what is wrong is not looked at any further.
+        """
+        self.read()
+        file = {} if self.config is None else tomllib.loads(self.config.read_text(encoding="utf-8-sig"))
+        found: dict[str, str] = {}
+        places = {"file": file, "environment": environment_tables(os.environ), "option": self.options}
+        for place, tables in places.items():
+            for section, keys in tables.items():
+                given = [f"{section}.{key}" for key, value in keys.items() if value is not None]
+                if any(name in _DATABASES_NAMES for name in given):
+                    found = {name: origin for name, origin in found.items() if name not in _DATABASES_NAMES}
+                found |= dict.fromkeys(given, place)
+        return found
 
 
 def parse_settings(text: str, before: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:

@@ -118,7 +118,7 @@ def check_contents(wheel: Path) -> int:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    wanted = {"worker.py"} | {
+    wanted = {"worker.py", "bus/posthouse.toml"} | {
         path.relative_to(ROOT).as_posix()
         for package in ("bus", "store")
         for path in (ROOT / package).rglob("*")
@@ -195,6 +195,9 @@ def check_wheel(folder: Path) -> None:
     if not Path(place).resolve().is_relative_to((folder / "environment").resolve()):
         raise Failed(f"import bus takes {place}, which is not in the environment")
     say(f"{told}; import bus works", began)
+    if environment.run("posthouse", "config", "--example") != (ROOT / "config" / "posthouse.toml").read_text():
+        raise Failed("posthouse config --example does not print config/posthouse.toml")
+    say("it has the configuration with every key", began)
 
     command, tap = free_endpoints(2)
     with serving(environment, "--bind", command, "--tap", tap, "--database", "wheel.db") as worker:

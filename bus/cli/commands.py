@@ -15,9 +15,10 @@ GROUPS = {
         "status": "bus.cli.messages:status",
         "top": "bus.cli.top:top",
         "doctor": "bus.cli.doctor:doctor",
+        "config": "bus.cli.configuring:config",
         "web": "bus.web.command:web",
         "mcp": "bus.integrations.mcp.command:mcp",
-        "a2a": "bus.integrations.a2a.command:a2a",
+        "a2a": "bus.integrations.a2a_command:a2a",
         "reload": "bus.cli.rights:reload",
     },
     "Messages": {

@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 import rich_click as click
 
-from ..configuration import read_settings
+from ..configuration import Given
 from ..errors import DatabaseUnusable
 from ..model.engines import is_engine
 from ..settings import SettingsError
+from ..settings_environment import variable
 from .checking import progress, show_check, show_copy
 from .console import show_json
 from .exit_codes import exit_codes
@@ -26,6 +27,10 @@ _TOOLS = (
     "use pg_basebackup with an archive of the WAL, which restores any moment, or pg_dump, which restores its own;"
     ' docs/postgresql.md has both, "Backups"'
 )
+
+
+def _given(config: Path | None, database: str | None, engine: str | None) -> Given:
+    return Given(config, {"store": {"database": database, "engine": engine}})
 
 
 def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -59,7 +64,7 @@ def of_a_store(
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
         click.option("--config", type=click.Path(path_type=Path), help="The configuration that names it."),
         click.option("--engine", metavar="URL", help=engine),
-        click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]"),
+        click.option("--database", metavar="FILE", help="The database.  [default: the configured one]"),
     ):
         command = option(command)
     return command
@@ -68,17 +73,33 @@ def of_a_store(
 _of_a_database = partial(of_a_store, engine="A database of PostgreSQL: says which of its tools to use.")
 
 
-def _database(config: Path | None, database: str | None, engine: str | None) -> Path:
+def _database(given: Given) -> Path:
     """Return the file that a configuration names. Raise DatabaseUnusable, with what to do, if it is an engine."""
-    settings = read_settings(config, store={"database": database, "engine": engine}).store
+    settings = given.read().store
     if settings.engine:
         raise DatabaseUnusable(
             f"{databases().described(settings.engine)} is PostgreSQL's own to copy and to restore: {_TOOLS}"
         )
     try:
-        return Path(databases().database_path(settings.database))
+        return Path(databases().database_path(settings.database)).absolute()
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _check_database(path: Path, given: Given) -> None:
+    """Raise DatabaseUnusable, with where its name comes from, if there is no such file."""
+    if not path.exists():
+        origin = given.origins().get("store.database", "default")
+        named = {
+            "default": "the default in this folder",
+            "file": f"what {given.config} names",
+            "environment": f"what {variable('store', 'database')} names",
+            "option": "what --database names",
+        }
+        raise DatabaseUnusable(
+            f"there is no database {path}, {named[origin]}: name the worker's with --database FILE, or its"
+            " configuration with --config FILE; its log says which it is ('serving')"
+        )
 
 
 @click.command()
@@ -90,11 +111,14 @@ def backup(file: Path, config: Path | None, database: str | None, engine: str | 
     FILE has everything that was acknowledged before this began. It replaces an earlier backup there once it was
     read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the earlier one stays.
 
-    Run it as the worker's user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log
-    beside the database grows by what is written.
+    The database is the configured one, as for `posthouse serve`; the answer names it. Run this as the worker's
+    user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log beside the database
+    grows by what is written.
     """
     with exit_codes():
-        source = _database(config, database, engine)
+        given = _given(config, database, engine)
+        source = _database(given)
+        _check_database(source, given)
         with progress() as tell:
             check = databases().back_up(source, file, tell)
         show_copy(
@@ -115,7 +139,7 @@ def restore(backup: Path, config: Path | None, database: str | None, engine: str
     same seqs to other messages, and the clients are told to forget what they knew of them.
     """
     with exit_codes():
-        target = _database(config, database, engine)
+        target = _database(_given(config, database, engine))
         with progress() as tell:
             check, aside = databases().restore(backup, target, tell)
         said = f"restored {target} from {backup}"
@@ -134,7 +158,7 @@ def restored(config: Path | None, database: str | None, engine: str | None, as_j
     Whoever holds a run loses it. Run this before the workers start, or as soon as you notice; it can be repeated.
     """
     with exit_codes():
-        settings = read_settings(config, store={"database": database, "engine": engine}).store
+        settings = _given(config, database, engine).read().store
         if not settings.engine:
             raise SettingsError("name the engine that was restored with --engine; files are put back by 'restore'")
         try:

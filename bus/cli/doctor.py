@@ -24,7 +24,7 @@ __all__ = ["doctor"]
 @click.command()
 @asking
 @click.option("--config", type=click.Path(path_type=Path), help="The configuration of the worker.")
-@click.option("--database", metavar="FILE", help="The database.  [default: as for posthouse serve]")
+@click.option("--database", metavar="FILE", help="The database.  [default: the configured one]")
 @click.option("--engine", metavar="URL", help="A database of PostgreSQL instead, as for posthouse serve.")
 def doctor(link: Link, config: Path | None, database: str | None, engine: str | None) -> None:
     """Check what may go wrong, and show what to do about it.

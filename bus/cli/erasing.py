@@ -94,12 +94,15 @@ def erase(
 ) -> None:
     """Erase messages, runs and keyed values for good: the message ID, or all that contains something.
 
+    Without ID it shows first how much it found, with some examples, and asks.
+
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
-    passes over it. Delayed messages are removed, and keyed values are deleted; of values that are bytes only the
-    keys are searched. So are runs that have ended, with all their steps, if they contain
-    the TEXT, or a message with their id is erased. Runs that have not ended are left and named, with the messages
-    that began them, and it exits with 1: end them, and repeat the command. So it does if ID is not there, or was
-    erased before.
+    passes over it. Delayed messages are removed, and keyed values are deleted. Values that are bytes are found by
+    their keys alone. Runs that have ended are deleted with all their steps, if they contain the TEXT, or if a
+    message with their id is erased.
+
+    Exits with 1 if ID is not there, or was erased before. So it does if a run has not ended: this and the message
+    that began it are left and named; end it, and repeat the command.
 
     At the end the database is written anew, so that nothing is left in its unused parts. Publishers wait meanwhile.
     Backups that were made before still have everything.

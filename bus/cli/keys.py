@@ -174,7 +174,7 @@ def _of_stopped(command: Command) -> Command:
 @click.option("--file", "target", metavar="FILE", help="The file to create.  [default: BOT.creds]")
 @_wanting
 @click.option(
-    "--expires", type=seconds, metavar="SPAN", help="How long the key is valid: 90d, …; by default, for good."
+    "--expires", type=seconds, metavar="SPAN", help="How long the key is valid, such as 90d; by default, for good."
 )
 @click.option("--admin", is_flag=True, help="The key may also manage keys.")
 @_of_stopped

@@ -93,7 +93,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "type": kept.message_type,
         "reply to": kept.reply_to or "",
         "thread": f"{together}: posthouse history --thread {kept.id}" if thread > 1 else "",
-        "left": left_of(kept.budget) or "",
+        "budget": left_of(kept.budget) or "",
         "headers": "  ".join(f"{name}={value}" for name, value in kept.headers.items()),
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),

@@ -140,7 +140,7 @@ limited = click.option(
     metavar="N",
     default=1000,
     show_default=True,
-    help="The maximum number to show: the oldest.",
+    help="The maximum number to show: the first ones.",
 )
 
 

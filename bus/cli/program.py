@@ -11,6 +11,14 @@ from .options import Command
 __all__ = ["main", "program"]
 
 
+_HELP = {
+    "text_paragraph_linebreaks": "\n\n",
+    # An option with its value in one column: three would leave no room for names and texts on narrow terminals.
+    "options_table_column_types": ["required", "opt_all_metavar", "help"],
+    "append_metavars_help_string": "{}",
+}
+
+
 def _grouped(command: Command) -> Command:
     for title, commands in reversed(GROUPS.items()):
         command = click.command_panel(title, commands=list(commands))(command)
@@ -19,7 +27,7 @@ def _grouped(command: Command) -> Command:
 
 @click.group(cls=Entry, elsewhere=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @_grouped
-@click.rich_config(help_config={"text_paragraph_linebreaks": "\n\n"})
+@click.rich_config(help_config=_HELP)
 @click.version_option(package_name="posthouse", prog_name="posthouse")
 def main() -> None:
     """A durable message bus for bots: one process, one file, one command.

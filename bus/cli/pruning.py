@@ -78,8 +78,9 @@ def _ended_at(run: RunSummary) -> str:
     "--status",
     "statuses",
     type=click.Choice([status.value for status in _ENDED]),
+    metavar="STATUS",
     multiple=True,
-    help="Only runs with this status; may be repeated.",
+    help="Only runs with this status: completed, failed or cancelled; may be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say which runs they are.")
 @yes

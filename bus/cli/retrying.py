@@ -78,7 +78,12 @@ def _all_shown(context: click.Context, parameter: click.Parameter, given: tuple[
     shell_complete=complete_workflows,
     help="All runs of this workflow that stopped, by name or id.",
 )
-@click.option("--status", type=click.Choice([each.value for each in _STOPPED]), help="All that have this status.")
+@click.option(
+    "--status",
+    type=click.Choice([each.value for each in _STOPPED]),
+    metavar="STATUS",
+    help="All that have this status: failed, crashed or paused.",
+)
 @click.option("--error", metavar="TEXT", help="All whose error contains this text.")
 @click.option("--since", type=TimeOption(), help="All that started at this time or later.")
 @click.option("--until", type=TimeOption(), help="All that started before this time.")

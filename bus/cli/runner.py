@@ -86,9 +86,10 @@ class _Plain(logging.Formatter):
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
+    metavar="LEVEL",
     default="info",
     show_default=True,
-    help="What is written to standard error.",
+    help="What is written to standard error: debug, info, warning or error.",
 )
 @click.option("--asyncapi", is_flag=True, help="Print an AsyncAPI document of the bot's handlers, and end.")
 def bot(

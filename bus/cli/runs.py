@@ -52,7 +52,10 @@ def _attributes(context: click.Context, parameter: click.Parameter, given: tuple
 
 @click.command()
 @click.option(
-    "--status", type=click.Choice([status.value for status in RunStatus]), help="Only runs with this status."
+    "--status",
+    type=click.Choice([status.value for status in RunStatus]),
+    metavar="STATUS",
+    help=f"Only runs with this status: {', '.join(status.value for status in RunStatus)}.",
 )
 @click.option(
     "--workflow",

@@ -21,10 +21,10 @@ import msgspec
 
 from ..bot import Bot
 from ..client.message import Message
-from ..model.records import GlobalOwner, WorkflowDefinition
 from ..runs.current import current_run
 from ..runs.replay import Retry
 from ..runs.run import Run
+from .answering import answer_in_runs
 
 try:
     from pydantic_ai.agent import Agent, EventStreamHandler
@@ -48,8 +48,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error}: pip install 'posthouse[pydantic-ai]'", name=error.name) from error
 
 __all__ = ["RunDurability", "StepSettings", "add_agent"]
-
-_CRASHED = "workflow.crashed"
 
 
 class StepSettings(TypedDict, total=False):
@@ -211,25 +209,11 @@ def add_agent(
     name = workflow or agent.name
     if not name:
         raise ValueError("the agent needs a name, Agent(…, name='weatherman'): it identifies its runs and steps")
-    definition = WorkflowDefinition(id=name, name=name, owner=GlobalOwner())
 
-    @bot.on_message(message_type)
-    async def answer(message: Message) -> None:
-        async with bot.workflows.run(name, id=message.id, input=message.body, definition=definition) as run:
-            body = run.input
-            prompt = body if isinstance(body, str) else msgspec.json.encode(body).decode()
-            options: dict[str, Any] = {} if deps is None else {"deps": deps(message)}
-            found = await agent.run(prompt, **options)
-            async with run.commit("reply") as tx:
-                tx.reply(message, found.output)
-                tx.ack(message)
-                tx.complete(result=found.output)
+    async def answer(run: Run, message: Message) -> Any:
+        body = run.input
+        prompt = body if isinstance(body, str) else msgspec.json.encode(body).decode()
+        options: dict[str, Any] = {} if deps is None else {"deps": deps(message)}
+        return (await agent.run(prompt, **options)).output
 
-    try:
-
-        @bot.on_message(_CRASHED)
-        async def crashed(message: Message) -> None:
-            """Do nothing: the message that began the run is redelivered."""
-
-    except ValueError:
-        pass  # the bot's author has a handler
+    answer_in_runs(bot, name, message_type, answer)

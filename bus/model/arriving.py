@@ -13,7 +13,7 @@ from .changes import AddMessages, Change, Committed, CommitWork, ReleaseDue, Sav
 from .lots import Appended, Lot, Outcome, each, lots_of, outcome_of
 from .run_changes import RecoverRuns, StartScheduled
 
-__all__ = ["appended", "are_due", "are_plain", "fitting", "settled", "stored", "waits", "whole"]
+__all__ = ["appended", "are_due", "are_plain", "fitting", "settled", "stored", "waits", "whole", "written"]
 
 
 def are_due(lots: Iterable[Lot]) -> bool:
@@ -63,6 +63,13 @@ def settled(change: SaveMailbox, committed: Iterable[int]) -> SaveMailbox:
     """Return a mailbox's state without the messages settled by commits carried out in this transaction."""
     seqs = {seq for number in committed for seq in change.settled_by.get(number, ())}
     return SaveMailbox(change.state.without(seqs)) if seqs else change
+
+
+def written(change: Change, answer: Any) -> Sequence[Lot]:
+    """Return the lots of a client that were added by this change, or found to be there."""
+    if isinstance(change, CommitWork):
+        return change.lots if isinstance(answer, Committed) and answer.added is not None else ()
+    return change.lots if isinstance(change, AddMessages) else ()
 
 
 def stored(change: Change, answer: Any) -> Sequence[Lot]:

@@ -41,7 +41,7 @@ def _counted(lot: Lot, id: str, reply_to: str | None, answered: dict[str, Budget
     parent = None if reply_to is None or (budget is not None and budget.kept) else answered.get(reply_to)
     if parent is not None:
         budget = parent.of_reply().stricter(budget or NO_BUDGET)
-        if budget.deadline is not None and max(at, lot.due_at or "") >= budget.deadline:
+        if parent.deadline is not None and max(at, lot.due_at or "") >= parent.deadline:
             budget = msgspec.structs.replace(budget, late=True)
     if budget is None or not budget.is_limited:
         return None

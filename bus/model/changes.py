@@ -69,7 +69,6 @@ __all__ = [
     "Subscription",
     "UnsettledState",
     "group_mailbox_id",
-    "lots_in",
     "timestamp_of",
 ]
 
@@ -305,11 +304,6 @@ def timestamp_of(changes: Iterable[Change]) -> str:
     """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
     dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
     return next((change.timestamp for change in changes if isinstance(change, dated)), "")
-
-
-def lots_in(change: Change) -> Sequence[Lot]:
-    """Return the messages that a client sends with a change."""
-    return change.lots if isinstance(change, AddMessages | CommitWork) else ()
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -49,7 +49,6 @@ from .changes import (
     Subscription,
     UnsettledState,
     group_mailbox_id,
-    lots_in,
     timestamp_of,
 )
 from .compacting import Compacted
@@ -216,7 +215,6 @@ __all__ = [
     "each",
     "group_mailbox_id",
     "joined",
-    "lots_in",
     "lots_of",
     "outcome_of",
     "outcomes_of",

@@ -371,7 +371,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 
     @property
     def channel(self) -> str | None:

@@ -77,7 +77,7 @@ class KeptMessage(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
     erased: bool = False
-    """Whether its body and headers were erased: they are null and empty."""
+    """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 
     @property
     def budget(self) -> Budget:

@@ -202,7 +202,7 @@ class PostgresLog:
         for change, answer in zip(changes, applied.answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
-        self._arrivals.budgets.remember(changes)
+        self._arrivals.budgets.remember(changes, applied.answers)
         return applied
 
     def _as_one(self, changes: Sequence[Change], begun: LogEnd) -> Alone | None:

@@ -174,7 +174,7 @@ class SqliteLog:
         for change, answer in zip(changes, answers, strict=True):
             self._arrivals.remember(answer)
             self._conversations.remember(stored(change, answer))
-        self._arrivals.budgets.remember(changes)
+        self._arrivals.budgets.remember(changes, answers)
         return Applied(answers, timestamp_of(changes))
 
     def _plan(self, changes: Sequence[Change], last_seq: int) -> Whole[list[Any]] | None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from click.testing import CliRunner
 
 import bus
+from bus.cli.program import main
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
 from store import open_store
@@ -196,7 +198,7 @@ def test_what_is_no_place_for_a_backup_is_refused(path: Path, name: str) -> None
 
 def test_a_database_that_is_not_there_is_not_made(path: Path, copy: Path) -> None:
     code, line = Posthouse().refusal("backup", copy, "--database", path.with_name("none.db"))
-    assert (code, "is not a file" in line) == (78, True)
+    assert (code, "there is no database" in line) == (78, True)
     assert not copy.exists()
     assert not path.with_name("none.db").exists()
 
@@ -355,3 +357,19 @@ def test_a_restoration_that_is_killed_can_be_repeated(
     assert checked(later).damage == []
     assert ids(later) == ids(copy)
     assert anyio.run(epoch, later)
+
+
+def test_a_database_that_is_not_there_says_where_its_name_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "house.toml").write_text('[store]\ndatabase = "house.db"\n', encoding="utf-8")
+    for arguments, environment, named in (
+        ([], {}, f"{tmp_path}/posthouse.db, the default in this folder"),
+        ([], {"POSTHOUSE_STORE_DATABASE": "env.db"}, f"{tmp_path}/env.db, what POSTHOUSE_STORE_DATABASE names"),
+        (["--config", "house.toml"], {}, f"{tmp_path}/house.db, what house.toml names"),
+        (["--database", "given.db"], {}, f"{tmp_path}/given.db, what --database names"),
+    ):
+        ended = CliRunner().invoke(main, ["backup", "copy.db", *arguments], env=environment)
+        assert ended.exit_code == 78
+        assert f"there is no database {named}: name the worker's with --database FILE" in ended.stderr

@@ -56,7 +56,7 @@ def test_what_is_left_of_a_thread_is_shown(posthouse: Posthouse) -> None:
     assert "no hops are left in its thread" in refused.stderr.replace("\n", " ")
     shown = [line.partition("(")[2] for line in posthouse.answer("history", "--thread", first).splitlines()]
     assert [line[: len("1 hop left until 20")] for line in shown] == ["1 hop left until 20", "0 hops left until 2"]
-    assert re.search(r"^left +0 hops left until 20", posthouse.answer("message", second), re.MULTILINE)
+    assert re.search(r"^budget +0 hops left until 20", posthouse.answer("message", second), re.MULTILINE)
 
 
 def test_a_dead_letter_tells_why(posthouse: Posthouse) -> None:

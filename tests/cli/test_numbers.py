@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -53,6 +56,23 @@ def test_a_time_that_is_none(command: list[str], value: str) -> None:
 @pytest.mark.parametrize("command", WHOLE, ids=" ".join)
 def test_a_whole_number_that_is_none(command: list[str], value: str) -> None:
     assert f"{value!r} is not a whole number from " in refusal([*command, value])
+
+
+def commands(command: click.Command = main, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands(found, f"{path} {name}")
+    yield path.strip(), command
+
+
+def test_no_command_takes_numbers_in_another_way() -> None:
+    """The errors of these types are the library's: "x is not in the range 0<x<=1"."""
+    numbers = (click.IntRange, click.FloatRange, type(click.INT), type(click.FLOAT))
+    known = [(path, each) for path, command in commands() for each in command.params]
+    assert [(path, each.name) for path, each in known if isinstance(each.type, numbers)] == []
 
 
 def test_a_pattern_is_told_from_a_name() -> None:

@@ -215,3 +215,16 @@ def test_it_is_refused_where_it_would_stop_a_loop(connect: Connects, in_a_notebo
             ada.call(calls_itself)
         in_a_notebook()
         assert asyncio.run(sends(ada)) == 1
+
+
+def test_a_message_says_what_is_left_of_its_thread(connect: Connects) -> None:
+    with connect("ada") as ada:
+        ada.send("ada", 1, hops=1, deadline=60)
+        with ada.receive(timeout=BOUND_SECONDS) as question:
+            assert question.hops == 1
+            assert question.deadline is not None
+            question.reply(2)
+        with ada.receive(timeout=BOUND_SECONDS) as answer:
+            assert (answer.hops, answer.deadline) == (0, question.deadline)
+            with pytest.raises(bus.BudgetSpent):
+                answer.reply(3)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bus.model.repository import DiscardDeadLetters, What
+from msgspec import structs
+
+from bus.model.repository import DiscardDeadLetters, Erase, Erased, What
 from store.removing import Tables
-from store.sqlite.messages import removals
+from store.sqlite.messages import erasing, removals
 
 from .lies_of_mailboxes import replace
 
@@ -19,6 +21,7 @@ __all__ = ["LIES_OF_REMOVALS", "TELLERS_OF_REMOVALS"]
 LIES_OF_REMOVALS = {
     "removal_not_recorded": "not recorded|answered again",
     "removal_of_one_too_many": "were discarded|or are missing",
+    "removal_without_its_command": "do not add up",
 }
 """Each with what is said of it when it is found."""
 
@@ -40,7 +43,18 @@ def _one_too_many() -> None:
     replace(removals, "delete", make)
 
 
+def _without_its_command() -> None:
+    def make(honest: Any) -> Any:
+        def removal_row(change: Erase, what: Erased) -> Any:
+            return honest(structs.replace(change, part_of=None), what)
+
+        return removal_row
+
+    replace(erasing, "removal_row", make)
+
+
 TELLERS_OF_REMOVALS: dict[str, Callable[[], None]] = {
     "removal_not_recorded": _not_recorded,
     "removal_of_one_too_many": _one_too_many,
+    "removal_without_its_command": _without_its_command,
 }

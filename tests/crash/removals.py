@@ -6,6 +6,7 @@ Run as `python -m tests.crash.removals`. Owns the round, and what has to hold wh
 - It is carried out once, though it is repeated until it is answered, and a repetition has the first answer.
 - A dry run, a refusal, and a removal that finds nothing change nothing, and are not recorded.
 - Each removal that was answered has one record, which says what was answered, and there are no other records.
+  Those of one command add up to what it did.
 - What a purge passed over was sent before all that is delivered after it.
 - What was erased is in no file once the database was written anew, and what was not is where it was.
 """
@@ -30,7 +31,7 @@ from msgspec.structs import replace
 
 import bus
 from bus.cli.ending import first
-from bus.model.erasing import Erased, Removal
+from bus.model.erasing import Erased, Removal, joined
 from bus.model.removing import Removed
 from store.sqlite.check import Check
 
@@ -65,6 +66,8 @@ class _Ledger:
     def __init__(self) -> None:
         self.removed: dict[str, Removed] = {}
         self.erased: dict[str, Erased] = {}
+        self.commands: dict[str, list[int]] = {}
+        """The seqs that the parts of each command erased, in their order."""
         self.gone: set[str] = set()
         """Texts that were erased."""
         self.kept: set[str] = set()
@@ -244,10 +247,11 @@ async def _refused(removal: Awaitable[Removed], in_the_way: dict[str, int]) -> N
 
 
 async def _contents(operator: _Operator, connect: _Connect) -> None:
-    """Publish texts, and erase some of them."""
+    """Publish texts, and erase some of them, by commands of several parts."""
     bot, ledger = operator.bot, operator.ledger
     texts: dict[int, str] = {}
     gone = set[int]()
+    command = ""
     while not ledger.ending:
         text = f"secret {_new_id()}"
         seq = (await bot.publish("diary", text)).seq
@@ -255,8 +259,12 @@ async def _contents(operator: _Operator, connect: _Connect) -> None:
         ledger.acknowledged += 1
         if operator.chance.random() < 0.5:
             id = _new_id()
-            erased = ledger.erased[id] = replace(await bot.erase(seqs=[seq], id=id), again=False)
+            if not ledger.commands or operator.chance.random() < 0.2:
+                command = _new_id()
+            done = await bot.erase(seqs=[seq], id=id, part_of=command)
+            erased = ledger.erased[id] = replace(done, again=False)
             assert erased.seqs == (seq,), f"of {seq}, {erased.seqs} were erased"
+            ledger.commands.setdefault(command, []).append(seq)
             gone.add(seq)
     history = {each.seq: each.body for each in await bot.history(channel="diary", limit=_ALL)}
     assert history == {seq: None if seq in gone else text for seq, text in texts.items()}, "other texts are erased"
@@ -323,6 +331,8 @@ def _check_records(ledger: _Ledger, records: list[Removal]) -> None:
     assert not missing, f"{len(missing)} removals were answered, and are not recorded"
     assert removed == ledger.removed, "a record says something else than was answered, or nobody asked for it"
     assert erased == ledger.erased, "the record of an erasure says something else than was answered"
+    commands = {each.part_of: [*each.erased.seqs] for each in joined(records) if each.part_of is not None}
+    assert commands == ledger.commands, "the parts of a command do not add up"
 
 
 def play_round(seed: int) -> Counter[str]:

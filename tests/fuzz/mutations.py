@@ -133,6 +133,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "publish", "request": 3, "messages": [_message(1), _message(2, recipient=_DIRECT, body="x")]},
     {"op": "publish", "request": 4, "messages": [_message(3, ttl=5, expects_reply=True, headers={"h": "v"})]},
     {"op": "publish", "request": 5, "messages": [_message(4, delay=2, reply_to=ID % 3, message_type="answer")]},
+    {"op": "publish", "request": 5, "messages": [_message(6, hops=1, deadline=9.5), _message(7, reply_to=ID % 6)]},
     {"op": "publish", "request": 5, "messages": [_message(5, recipient={"type": "direct", "bot_id": ID % 2})]},
     {"op": "commit", "request": 6, "id": ID % 70, "messages": [_message(6)], "acks": [1]},
     {"op": "commit", "request": 7, "id": ID % 71, "run_id": "run-1", "fence": 1, "steps": [_STEP],

@@ -54,11 +54,12 @@ def listener(worker: Worker) -> Session:
 
 def test_a_bot_is_killed(tmp_path: Path) -> None:
     with Worker(tmp_path, CONFIGURATION) as worker:
-        eve = listener(worker)
+        listener(worker)
         process = bot(worker, "leave")
         assert process.wait(timeout=60) == 0, "it said goodbye"
         kill(process)
         kill(bot(worker))
+        eve = listener(worker)  # whose earlier session may have been silent for too long meanwhile
         message = eve.take_one()
         assert (message["sender_bot_name"], message["body"]) == ("ann", "gone")
         history = eve.history(channel="deaths")
@@ -78,7 +79,7 @@ def test_the_worker_and_its_bot_are_killed(tmp_path: Path) -> None:
         eve.settle("ack", message["seq"])
         worker.kill()
         worker.start()
-        eve = listener(worker)
         kill(bot(worker))
+        eve = listener(worker)
         eve.take_one()
         assert len(eve.history(channel="deaths")) == 2, "each was sent once"

@@ -9,7 +9,7 @@ import msgspec
 
 from bus.wire.frames import Publication, ToBot, ToChannel
 
-from .simulated_settings import BOTS
+from .simulated_settings import BOTS, is_budgeted
 
 if TYPE_CHECKING:
     from .simulation import Simulation
@@ -38,6 +38,10 @@ def any_publication(world: Simulation) -> Publication:
         ttl=chance.choice([None] * 12 + [2.0, 20.0]),
         delay=chance.choice([None] * 8 + [0.0, 1.0, 8.0]),
     )
+    if is_budgeted(world.seed):
+        hops, deadline = chance.choice([None, None, 0, 1, 3]), chance.choice([None, None, None, 2.0, 30.0])
+        deadline = None if world.keyed.is_one else deadline  # last values end with it
+        publication = msgspec.structs.replace(publication, hops=hops, deadline=deadline)
     return world.keyed.publication(publication)
 
 

@@ -326,7 +326,8 @@ class Promises:
             raise Violation(f"{seq} was delivered to {bot} after it expired")
         if not stored.body:
             raise Violation(f"{seq} was delivered to {bot} after it was erased")
-        if stored.id != message.id or msgspec.json.decode(stored.body) != message.body:
+        contents = [msgspec.json.decode(each) for each in (stored.body, stored.headers)]
+        if stored.id != message.id or contents != [message.body, message.headers]:
             raise Violation(f"{seq} was delivered to {bot} with other contents")
         key = self._check_addressed(bot, message, stored)
         if seq in self.settled[key]:

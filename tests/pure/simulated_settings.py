@@ -7,7 +7,7 @@ import msgspec
 from bus.model.records import EVENTS_CHANNEL, PRESENCE_CHANNEL
 from bus.settings import Delivery, EventSettings, Keep, Limits, RetentionSettings, Settings
 
-__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "is_watched", "patterns_of", "settings_of"]
+__all__ = ["BOTS", "GROUPS", "SETTINGS", "channels_of", "is_budgeted", "is_watched", "patterns_of", "settings_of"]
 
 BOTS = [f"bot-{number}" for number in range(5)]
 CHANNELS = ["news", "work", "idle"]
@@ -81,3 +81,8 @@ def patterns_of(seed: int) -> list[str]:
 def is_watched(seed: int) -> bool:
     """Return True for a world in which bots listen to who is there."""
     return seed % 17 == 7
+
+
+def is_budgeted(seed: int) -> bool:
+    """Return True for a world in which bots give threads a budget."""
+    return seed % 23 in (11, 16, 20)

@@ -52,24 +52,22 @@ from bus.wire.frames import (
 )
 
 from .authors import any_body, any_publication
+from .budget_promises import BudgetPromises
 from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
-from .presences import Presences
+from .presences import TELLING_BEATS, Presences
 from .promises import Promises, Violation
 from .questions import Question, given, looked_up
 from .simulated_settings import BOTS, channels_of, is_watched, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
-from .wills_world import AWAY_SECONDS, WillsWorld
+from .wills_world import WillsWorld
 
 __all__ = ["Simulation", "play"]
 
 _EXPIRY_BEATS = 12
 """So long that all values have expired that were put before."""
-
-_TELLING_BEATS = 16
-"""So long that all is told of presence: after a batch that was refused, events wait for five seconds."""
 
 
 class Simulation:
@@ -97,6 +95,7 @@ class Simulation:
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
         self.wills = WillsWorld(self, is_one=seed % 17 == 10)
         self.presences = Presences(self.log, self.promises.written)
+        self.budgets = BudgetPromises(self.log, self.promises.written)
         self.core = self._start()
         self.keyed.start(self)
 
@@ -188,12 +187,8 @@ class Simulation:
         event()
         self.promises.check(self.core)
         self.keyed.passed()
-        self._check_presence()
+        self.presences.check(self.core)
         self.wills.look()
-
-    def _check_presence(self) -> None:
-        for fault in self.presences.faults(self.core):
-            raise Violation(fault)
 
     def pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -254,6 +249,7 @@ class Simulation:
             messages.append(self.promises.note_sent(publication))
         number = self.number()
         self.pending_publishes[connection.address, number] = messages
+        self.budgets.note_sent(connection.bot_id, messages)
         self.send(connection, Publish(request=number, messages=messages))
 
     def _read_frame(self) -> None:
@@ -287,6 +283,8 @@ class Simulation:
 
     def _published(self, connection: Connection, published: Published) -> None:
         messages = self.pending_publishes.pop((connection.address, published.request))
+        for fault in self.budgets.refusals(messages, published):
+            raise Violation(fault)
         for index, (sent, seq) in enumerate(zip(messages, published.seqs, strict=True)):
             scheduled = index in published.scheduled
             self.promises.note_acknowledged(connection.bot_id, sent, seq, scheduled=scheduled)
@@ -361,6 +359,7 @@ class Simulation:
             values = self.keyed.values_of_commit()
             commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks, values=values)
             self.commits[commit.id] = (commit, connection.bot_id)
+            self.budgets.note_sent(connection.bot_id, messages)
             connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
         delivered = self.promises.confirming(
             (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
@@ -408,6 +407,8 @@ class Simulation:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         self.keyed.note_changes(batch.changes, applied.answers)
+        for fault in self.budgets.faults(batch.changes, applied.answers):
+            raise Violation(fault)
         return applied
 
     def _refuse_batch(self) -> None:
@@ -517,7 +518,7 @@ class Simulation:
         self.away = [*self.away, *welcomed][-8:]
         self.connections = {}
         self.promises.note_restart()
-        self._check_presence()
+        self.presences.check(self.core)
         self.presences.restart()
         self.wills.look()
         self.wills.restart()
@@ -549,11 +550,7 @@ class Simulation:
                 self._goodbye(connection)
             del self.connections[connection.address]
         if self.wills.is_one:
-            for _ in range(round(2 * AWAY_SECONDS)):
-                self._beat([])
-                self._drain_disk()
-                self.wills.look()
-            self.wills.check_sent()
+            self.wills.let_be_sent(self._beat, self._drain_disk)
         homes = [self._hello(name, 5) for name in BOTS]
         for _ in range(10_000):
             self._let_arrive(homes)
@@ -570,12 +567,10 @@ class Simulation:
             while any(connection.inbox for connection in homes):
                 self._let_arrive(homes)
             self.keyed.check()
-        for _ in range(_TELLING_BEATS if is_watched(self.seed) else 0):
+        for _ in range(TELLING_BEATS if is_watched(self.seed) else 0):
             self._beat(homes)
             self._let_arrive(homes)
-        self._check_presence()
-        for fault in self.presences.missing(self.core) if is_watched(self.seed) else ():
-            raise Violation(fault)
+        self.presences.check(self.core, all_told=is_watched(self.seed))
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
         self.promises.check_nothing_lost()

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import checking, events, pattern_requests
+from bus.core import admission, checking, events, pattern_requests, publishing
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -379,7 +379,30 @@ def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checking, "_are_alike", broken)
 
 
+def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
+    """A lot whose threads have the hops of the first of its neighbours."""
+    are_alike = checking._are_alike
+
+    def broken(one: Publication, other: Publication) -> bool:
+        return are_alike(one, msgspec.structs.replace(other, hops=one.hops))
+
+    patch.setattr(checking, "_are_alike", broken)
+
+
+def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
+    """An answer that is delivered from memory with what its sender asked for, and not with what is left."""
+    patch.setattr(admission, "budgeted", lambda lot, budget: lot)
+
+
+def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
+    """An answer that is not stored, and of which its sender is told nothing."""
+    patch.setattr(publishing, "spent", lambda added, reply_to: None)
+
+
 FAULTS: dict[Fault, int] = {
+    gives_hops_as_it_likes: 20,
+    delivers_what_was_left_before: 11,
+    says_nothing_of_a_spent_answer: 11,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,

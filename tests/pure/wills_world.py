@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -19,11 +20,11 @@ from .promises import Violation
 if TYPE_CHECKING:
     from .simulation import Simulation
 
-__all__ = ["AWAY_SECONDS", "WillsWorld"]
+__all__ = ["WillsWorld"]
 
 _DELAYS = (0.0, 1.0, 6.0)
 
-AWAY_SECONDS = 16.0
+_AWAY_SECONDS = 16.0
 """After so long every will is sent: longer than a session may be silent, any delay, and a refusal together."""
 
 
@@ -141,8 +142,12 @@ class WillsWorld:
         """The worker was killed: nobody is connected."""
         self._away_since = {}
 
-    def check_sent(self) -> None:
-        """Nobody was connected for so long that every will was sent that stands."""
+    def let_be_sent(self, beat: Callable[[Sequence[Connection]], None], drain_disk: Callable[[], None]) -> None:
+        """Let nobody be connected for so long that every will that stands is sent."""
+        for _ in range(round(2 * _AWAY_SECONDS)):
+            beat([])
+            drain_disk()
+            self.look()
         for bot_id, id in self._stands.items():
             if id is not None and not self._is_sent(id) and bot_id in self._world.log.bots:
                 raise Violation(f"{self._left[id]} was acknowledged, and never sent")

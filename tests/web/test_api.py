@@ -412,3 +412,7 @@ def test_a_budget_is_given_and_a_spent_one_is_a_conflict(site: Site, shop: dict[
     answer = post(site, "send", shop, to="ledger", body=2, reply_to=first.id)
     assert (answer.status, problem(answer).code, problem(answer).retry) == (409, "budget_spent", False)
     assert post(site, "send", shop, to="ledger", body=3, hops=-1).status == 400
+    for page in (f"/conversation?thread={first.id}", f"/message?seq={first.seq}"):
+        shown = site.ask(page, headers=site.login())
+        assert shown.status == 200
+        assert "hops left: 0" in shown.text

@@ -31,19 +31,16 @@ from a2a.utils.errors import JSON_RPC_ERROR_CODE_MAP, A2AError, InternalError
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ...bot import Bot
-from ...client.message import Message as BotMessage
 from ...errors import FailRun, Rejected, RunCancelled
-from ...model.records import GlobalOwner, WorkflowDefinition
 from ...runs.replay import Retry
 from ...runs.run import Run
+from ..answering import answer_in_runs
 from .parts import ASKING, ENDED, body_of, output_of, parts_of
 
 __all__ = ["add_agent"]
 
 _MESSAGES = uuid.UUID("1f7b8c52-5a0e-5b7d-9c39-2a4b6a3f0e91")
 """Ids of messages to the agent are made of this and the run, so that a repeated one is the same."""
-
-_CRASHED = "workflow.crashed"
 
 _HTTP_SECONDS = 30.0
 
@@ -80,25 +77,7 @@ def add_agent(
     messages.
     """
     remote = _Remote(agent, dict(headers or {}))
-    definition = WorkflowDefinition(id=workflow, name=workflow, owner=GlobalOwner())
-
-    @bot.on_message(message_type)
-    async def answer(message: BotMessage[Any]) -> None:
-        async with bot.workflows.run(workflow, id=message.id, input=message.body, definition=definition) as run:
-            output = await _follow(run, remote)
-            async with run.commit("reply") as tx:
-                tx.reply(message, output)
-                tx.ack(message)
-                tx.complete(result=output)
-
-    try:
-
-        @bot.on_message(_CRASHED)
-        async def crashed(message: BotMessage[Any]) -> None:
-            """Do nothing: the message that began the run is redelivered."""
-
-    except ValueError:
-        pass  # the bot's author has a handler
+    answer_in_runs(bot, workflow, message_type, lambda run, message: _follow(run, remote))
 
 
 async def _follow(run: Run, remote: _Remote) -> Any:

@@ -27,7 +27,12 @@ _PORT = 7790
 @click.command()
 @click.option("--http", is_flag=True, help="Serve streamable HTTP instead of standard input and output.")
 @click.option(
-    "--host", type=click.Choice(LOCAL), default=LOCAL[0], show_default=True, help="With --http: where it listens."
+    "--host",
+    type=click.Choice(LOCAL),
+    metavar="HOST",
+    default=LOCAL[0],
+    show_default=True,
+    help=f"With --http: where it listens: {', '.join(LOCAL)}.",
 )
 @click.option(
     "--port",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
+from typing import Any
 
 import aiosqlite
 
+from bus.model.arriving import written
 from bus.model.budgeting import in_parts
 from bus.model.budgets import NO_BUDGET, Budget, budget_of
-from bus.model.repository import Change, Lot, lots_in
+from bus.model.repository import Change, Lot
 
 from ..file.reader import Reader
 
@@ -64,8 +66,8 @@ class Budgets:
         counted = iter(in_parts(lots, known, at))
         return [list(chain.from_iterable(islice(counted, len(each)))) for each in parts]
 
-    def remember(self, changes: Iterable[Change]) -> None:
+    def remember(self, changes: Iterable[Change], answers: Iterable[Any]) -> None:
         """Note what changes that are on disk now have noted there."""
         if self.present and not self.noted:
-            lots = chain.from_iterable(map(lots_in, changes))
+            lots = chain.from_iterable(map(written, changes, answers))
             self.noted = any(lot.budget is not None and lot.budget.is_limited for lot in lots)

@@ -196,6 +196,23 @@ async def test_what_is_left_is_known_after_a_restart(log_place: LogPlace) -> Non
         }  # fmt: skip
 
 
+async def test_a_refused_commit_with_the_first_budget_notes_nothing(log_place: LogPlace) -> None:
+    async with log_place.open() as log:
+        lots = lots_of([root("first", 0), reply("second", "first")])
+        [refused] = (await log.apply([work("spent", lots=lots)])).answers
+        assert isinstance(refused, NotCommitted)
+        await add(log, root("own", 0), direct("other", "ann", "bob"))
+    async with log_place.open() as log:
+        [answer] = await add(log, reply("answer", "own"))
+        assert is_spent(answer), "it is known after a restart that there are budgets"
+
+
+async def test_a_deadline_of_an_answer_that_is_over_at_once_only_lets_it_expire(log: MessageLog) -> None:
+    await sent(log, root("first", deadline=at(90)))
+    [added] = await sent(log, root("short", deadline=at(3), reply_to="first"), seconds=5)
+    assert added.budget == Budget(None, at(3))
+
+
 async def test_an_erased_message_leaves_its_budget_to_its_answers(log: MessageLog) -> None:
     await add(log, root("first", 1, at(10), headers=b'{"secret":"yes"}'), direct("last", "ann", "bob"))
     await log.apply([Erase("1", "ops", "ops", at(2), seqs=(1,))])

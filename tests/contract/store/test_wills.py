@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -15,8 +17,9 @@ pytestmark = pytest.mark.anyio
 WILL = Will("ann", msgspec.Raw(b'{"id":"w","body":"gone"}'), 2000)
 
 
-def setting(id: str, will: Will | None, **fields: object) -> CommitWork:
-    return work(id, **{"lots": [], "values": [will_write("ann", will)]} | fields)
+def setting(id: str, will: Will | None, **fields: Any) -> CommitWork:
+    values = [will_write("ann", will)]
+    return work(id, **{"lots": [], "values": values, **fields})
 
 
 async def left(store: Store) -> list[Will]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,6 +20,7 @@ from ..extras import needs
 
 needs("mcp")
 
+import jsonschema
 from mcp import Client
 
 from bus.integrations.mcp.server import server_of
@@ -25,6 +29,8 @@ from bus.integrations.mcp.tools import IN_FLIGHT_MAX
 pytestmark = pytest.mark.anyio
 
 BOUND_SECONDS = 60
+
+PAGE = Path(__file__).parents[3] / "docs" / "integrations" / "mcp.md"
 
 
 class Assistant:
@@ -83,6 +89,16 @@ async def test_each_tool_is_described_for_a_model(alice: Assistant) -> None:
         ]
         assert undescribed == [], tool.name
     assert "the bot alice" in (alice.client.instructions or "")
+
+
+async def test_what_the_page_says_to_type_fits_the_tools(alice: Assistant) -> None:
+    typed = re.findall(r"^([a-z_]+) +(\{.*\})$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    schemas = {tool.name: tool.input_schema for tool in (await alice.client.list_tools()).tools}
+    assert {tool for tool, _ in typed} == schemas.keys()
+    for tool, text in typed:
+        arguments = json.loads(text.replace("SEQ", "1").replace(": ID", ': "id"').replace(": RUN", ': "run"'))
+        assert arguments.keys() <= schemas[tool]["properties"].keys(), text
+        jsonschema.validate(arguments, schemas[tool])
 
 
 async def test_two_assistants_talk(alice: Assistant, bob: Assistant, own_worker: Worker) -> None:

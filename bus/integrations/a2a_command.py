@@ -1,7 +1,7 @@
 """The command `posthouse a2a`: a bot as an agent of A2A, by HTTP.
 
-Owns where it listens, and what its card says of that. The SDK is loaded when it is needed: without the extra, the
-command says how to get it.
+Owns where it listens, and what its card says of that. It is outside of the extra's package, whose import needs the
+SDK: without that, the command says how to get it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 
 import rich_click as click
 
-from ...cli.console import show_json
-from ...cli.ending import open_bot, run, until_signal
-from ...cli.numbers import WholeNumber
-from ...cli.options import Link, linked
-from ...cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
-from ..listening import LOCAL, checked_origins, listen_at, token_of
+from ..cli.console import show_json
+from ..cli.ending import open_bot, run, until_signal
+from ..cli.numbers import WholeNumber
+from ..cli.options import Link, linked
+from ..cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
+from .listening import LOCAL, checked_origins, listen_at, token_of
 
 __all__ = ["a2a"]
 
@@ -26,7 +26,14 @@ _PORT = 7791
 
 @click.command()
 @click.argument("agent", metavar="BOT")
-@click.option("--host", type=click.Choice(LOCAL), default=LOCAL[0], show_default=True, help="Where it listens.")
+@click.option(
+    "--host",
+    type=click.Choice(LOCAL),
+    metavar="HOST",
+    default=LOCAL[0],
+    show_default=True,
+    help=f"Where it listens: {', '.join(LOCAL)}.",
+)
 @click.option(
     "--port", type=WholeNumber(0, 65_535), default=_PORT, show_default=True, help="0 is any that is free."
 )
@@ -75,8 +82,8 @@ def a2a(
         raise click.UsageError("--origin can be given once: the card has one address")
     token = token_of(token_file, tell=not link.as_json)
     try:
-        from ..http_server import serve_http
-        from .app import CARD_PATH, a2a_app
+        from .a2a.app import CARD_PATH, a2a_app
+        from .http_server import serve_http
     except ImportError:
         show_error("the Agent2Agent protocol needs more packages: pip install 'posthouse[a2a]'")
         sys.exit(EXIT_CONFIG)

@@ -1,4 +1,4 @@
-"""The extra `openai-agents`: conversations of the OpenAI Agents SDK in a keyed store of the worker.
+"""Conversations of the OpenAI Agents SDK in a keyed store of the worker.
 
 Owns keys and values: what is added at once is a value, under `SESSION/NUMBER`. Numbers fall, so that the newest
 comes first in the order of keys. It needs nothing of the SDK, which asks for these methods and no class.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from ..bot import Bot
-from ..client.keyed import KeyedValue
-from ..errors import RevisionConflict
+from ...bot import Bot
+from ...client.keyed import KeyedValue
+from ...errors import RevisionConflict
 
 __all__ = ["KeyedSession"]
 

@@ -1,0 +1,60 @@
+"""The command `posthouse config`: what a worker is configured to do, and the configuration with every key.
+
+Owns where the documented configuration is: in this package, if that was installed, or in config/ of the code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from ..configuration import Given
+from .configured import configured
+from .console import show_json, show_rows
+from .exit_codes import exit_codes
+from .joined import databases
+from .streams import say
+
+__all__ = ["config"]
+
+_EXAMPLES = (
+    Path(__file__).parents[1] / "posthouse.toml",
+    Path(__file__).parents[2] / "config" / "posthouse.toml",
+)
+
+
+@click.command()
+@click.option("--example", is_flag=True, help="Print the configuration with every key, its default and its reason.")
+@click.option("--changed", is_flag=True, help="Only what is not a default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@configured
+def config(given: Given, *, example: bool, changed: bool, as_json: bool) -> None:
+    """Show the settings of a worker, and where each comes from: default, file, environment or option.
+
+    They are those with which `posthouse serve` would start here, with the same options. An option overrides the
+    environment, which has a variable for each key (POSTHOUSE_LIMITS_SESSIONS_MAX for sessions_max in [limits]), and
+    overrides the file that --config names. Exits with 78 if something is wrong with them.
+
+    To begin a file: posthouse config --example > posthouse.toml
+    """
+    if example:
+        say(next(path for path in _EXAMPLES if path.exists()).read_text(encoding="utf-8"), end="")
+        return
+    with exit_codes():
+        settings, origins = given.read(), given.origins()
+        known = msgspec.to_builtins(settings)
+        if settings.store.engine:
+            known["store"]["engine"] = databases().described(settings.store.engine)
+        rows = [
+            (f"{section}.{key}", origins.get(f"{section}.{key}", "default"), value)
+            for section, keys in known.items()
+            for key, value in keys.items()
+            if not changed or f"{section}.{key}" in origins
+        ]
+    if as_json:
+        show_json({name: {"value": value, "from": origin} for name, origin, value in rows})
+        return
+    written = [(name, origin, msgspec.json.encode(value).decode()) for name, origin, value in rows]
+    show_rows(("setting", "from", "value"), written, nothing="all settings are the defaults")

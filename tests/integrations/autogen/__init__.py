@@ -1,0 +1,1 @@
+"""A team of AutoGen, with the real library."""

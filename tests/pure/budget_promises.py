@@ -1,0 +1,105 @@
+"""What a simulated world expects of the budgets of threads: what each message has left, and what is refused.
+
+Owns a model of its own: what each bot asked for. What a message leaves is read in the log, where it is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bus.model.repository import (
+    AddMessages,
+    Change,
+    Committed,
+    CommitWork,
+    LogMessage,
+    NewMessage,
+    RemoveMessages,
+    each,
+)
+from bus.wire.frames import Publication, Published
+
+from .fake_log import FakeLog
+
+__all__ = ["BudgetPromises"]
+
+
+def _hops(message: NewMessage) -> int | None:
+    hops = json.loads(message.headers).get("posthouse-hops")
+    return None if hops is None else int(hops)
+
+
+def _deadline(message: NewMessage) -> str | None:
+    deadline: str | None = json.loads(message.headers).get("posthouse-deadline")
+    return deadline
+
+
+def _least(*values: Any) -> Any:
+    return min((value for value in values if value is not None), default=None)
+
+
+class BudgetPromises:
+    """See the module."""
+
+    def __init__(self, log: FakeLog, written: dict[int, LogMessage]) -> None:
+        self._log = log
+        self._written = written
+        self._asked: defaultdict[tuple[str, str], list[Publication]] = defaultdict(list)
+        """What a bot sent with an id, each time: the first that was stored counts."""
+        self.refused = 0
+
+    def note_sent(self, bot_id: str, publications: Sequence[Publication]) -> None:
+        """A bot sends messages."""
+        for publication in publications:
+            self._asked[publication.id, bot_id].append(publication)
+
+    def refusals(self, messages: Sequence[Publication], published: Published) -> Iterator[str]:
+        """Yield what is wrong with the answer to messages."""
+        codes = {error.index: error.code for error in published.errors}
+        for index, (message, seq) in enumerate(zip(messages, published.seqs, strict=True)):
+            if (seq is None) != (index in codes or index in published.scheduled):
+                yield f"{message.id} was neither stored nor refused"
+            if codes.get(index) == "budget_spent":
+                self.refused += 1
+                answered = [one for one in self._of(message.reply_to) if _hops(one) == 0 or _deadline(one)]
+                if not answered:
+                    yield f"{message.id} was refused, and what it answers has something left"
+
+    def faults(self, changes: Sequence[Change], answers: Sequence[Any]) -> Iterator[str]:
+        """Yield what is wrong with messages of a transaction that was carried out."""
+        if any(isinstance(change, RemoveMessages) for change in changes):
+            return  # it is unknown which came first
+        for change, answer in zip(changes, answers, strict=True):
+            outcomes = answer.added if isinstance(answer, Committed) else answer
+            if isinstance(change, AddMessages | CommitWork) and isinstance(outcomes, list):
+                for lot, outcome in zip(change.lots, outcomes, strict=True):
+                    for added in each(lot, outcome):
+                        if added.seq is not None and not added.duplicate:
+                            yield from self._stored(self._log.messages[added.seq])
+
+    def _stored(self, message: LogMessage) -> Iterator[str]:
+        asked = self._asked.get((message.id, message.sender_bot_id), [])
+        if not asked:
+            return  # the worker's own
+        known = [*self._log.messages.values(), *self._log.scheduled.values()]
+        answered = [one for one in known if one.id == message.reply_to and one is not message]
+        answered = [one for one in answered if not isinstance(one, LogMessage) or one.seq < message.seq]
+        left = _least(*(hops - 1 for hops in map(_hops, answered) if hops is not None))
+        ends = _least(*map(_deadline, answered))
+        if (left is not None and left < 0) or (ends is not None and message.timestamp >= ends):
+            yield f"{message.seq} answers what has nothing left"
+        if _hops(message) not in {_least(left, one.hops) for one in asked}:
+            yield f"{message.seq} has {_hops(message)} hops, of {left} that were left"
+        deadline = _deadline(message)
+        if ends is not None and (deadline is None or deadline > ends):
+            yield f"{message.seq} ends at {deadline}, and its thread at {ends}"
+        if ends is None and (deadline is None) not in {one.deadline is None for one in asked}:
+            yield f"{message.seq} ends at {deadline}, which nobody asked for"
+        if deadline is not None and (message.expires_at is None or message.expires_at > deadline):
+            yield f"{message.seq} outlives its thread"
+
+    def _of(self, id: str | None) -> list[NewMessage]:
+        return [one for one in [*self._written.values(), *self._log.scheduled.values()] if one.id == id]
