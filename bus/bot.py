@@ -275,6 +275,9 @@ class Bot(Asking, Removing, Requesting, Handlers):
         WorkerUnavailable that is unknown: send again with the same `id`, and it is stored once. After `ttl` seconds
         it is not delivered any more. With a `delay` it enters the log that many seconds later, by the worker's
         clock, even if the worker was down then; when this returns, the message is on disk, but has no seq yet.
+
+        A `priority` of "high" or "low" lets it be delivered before or after all else that waits for the bot then.
+        What the bot has received is not called back, and among those of one priority, order holds.
         """
         return await self._sender.send(Draft(to=to, body=body, **options))
 

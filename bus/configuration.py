@@ -25,7 +25,7 @@ __all__ = ["Given", "Rereading", "parse_settings", "read_settings"]
 _DATABASES = ("database", "engine")
 """The keys that say where everything is stored: whoever has one of them names the database."""
 
-_DATABASES_NAMES = frozenset(f"store.{key}" for key in _DATABASES)
+_DATABASE_NAMES = frozenset(f"store.{key}" for key in _DATABASES)
 
 
 def read_settings(
@@ -73,8 +73,8 @@ class Given(msgspec.Struct, frozen=True):
         for place, tables in places.items():
             for section, keys in tables.items():
                 given = [f"{section}.{key}" for key, value in keys.items() if value is not None]
-                if any(name in _DATABASES_NAMES for name in given):
-                    found = {name: origin for name, origin in found.items() if name not in _DATABASES_NAMES}
+                if any(name in _DATABASE_NAMES for name in given):
+                    found = {name: origin for name, origin in found.items() if name not in _DATABASE_NAMES}
                 found |= dict.fromkeys(given, place)
         return found
 

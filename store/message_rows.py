@@ -1,7 +1,8 @@
 """A message as a row, and the checksum over it: the same in every backend.
 
 A row has seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body,
-reply_to, headers, timestamp, expires_at, tainted (0 or 1) and checksum, in this order; body and headers are bytes.
+reply_to, headers, timestamp, expires_at, marks and checksum, in this order; body and headers are bytes. The marks
+are one number (`marks_of`): whether it is tainted, and its priority. They are 0 for nearly all messages.
 
 Pure.
 """
@@ -27,6 +28,8 @@ __all__ = [
     "in_log",
     "intact",
     "lots_of_rows",
+    "marked",
+    "marks_of",
     "message_of",
     "new_of",
     "own_columns",
@@ -41,7 +44,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
-    """Return the CRC-32 over everything stored of a message, including its seq, and its taint if it is tainted."""
+    """Return the CRC-32 over everything stored of a message, including its seq, and its marks unless they are 0."""
     values = (
         seq,
         message.id,
@@ -56,12 +59,23 @@ def checksum(seq: int, message: NewMessage, timestamp: str) -> int:
         timestamp,
         message.expires_at,
     )
-    return zlib.crc32(_encode((*values, 1) if message.tainted else values))
+    marks = marks_of(message)
+    return zlib.crc32(_encode((*values, marks) if marks else values))
+
+
+def marks_of(message: NewMessage | Lot) -> int:
+    """Return the marks of a message, or of all messages of a lot."""
+    return message.tainted + 2 * message.priority
+
+
+def marked(marks: int) -> tuple[bool, bool, bool, int]:
+    """Return what marks say, as the last fields of a message or a lot, from `tainted` on."""
+    return bool(marks & 1), False, False, marks >> 1
 
 
 def message_of(row: Sequence[Any]) -> LogMessage:
     """Read a row without checking its checksum."""
-    fields = (*row[1:10], row[11], None, False, bool(row[12]))
+    fields = (*row[1:10], row[11], None, False, *marked(row[12]))
     return LogMessage(*fields, seq=row[0], timestamp=row[10])
 
 
@@ -79,13 +93,13 @@ _shared_columns = itemgetter(2, 3, 4, 5, 6, 9, 11)
 def lots_of_rows(rows: Iterable[Sequence[Any]]) -> list[StoredLot]:
     """Return rows, in the order of their seqs, as lots."""
     stored: list[StoredLot] = []
-    for (is_reply, timestamp, tainted, shared), alike in groupby(
+    for (is_reply, timestamp, marks, shared), alike in groupby(
         rows, lambda row: (row[8] is not None, row[10], row[12], _shared_columns(row))
     ):
         found = list(alike)
         reply_tos = [row[8] for row in found] if is_reply else None
         ids, bodies = [row[1] for row in found], [row[7] for row in found]
-        lot = Lot(ids, bodies, reply_tos, *(*shared, None, False, bool(tainted)))
+        lot = Lot(ids, bodies, reply_tos, *(*shared, None, False, *marked(marks)))
         stored.append(StoredLot(lot, [row[0] for row in found], timestamp))
     return stored
 
@@ -134,7 +148,8 @@ def own_columns(lot: Lot, first_seq: int, timestamp: str) -> list[tuple[Any, ...
         lot.recipient_channel,
         lot.message_type,
     )
-    after = (lot.headers, timestamp, lot.expires_at, 1) if lot.tainted else (lot.headers, timestamp, lot.expires_at)
+    marks = marks_of(lot)
+    after = (lot.headers, timestamp, lot.expires_at, marks) if marks else (lot.headers, timestamp, lot.expires_at)
     if lot.reply_tos is None:
         return [
             (id, body.decode(), zlib.crc32(_encode((seq, id, *before, body, None, *after))))

@@ -74,7 +74,7 @@ def mailbox_row(state: MailboxState) -> tuple[Any, ...]:
 
 def _written(item: UnsettledState) -> tuple[Any, ...]:
     """Return what is stored of an unsettled message: usually only the first fields differ from the defaults."""
-    if item.due_at is None and not item.retried and not item.vanished:
+    if item.due_at is None and not item.retried and not item.vanished and not item.priority:
         return (item.seq, item.attempt, item.failures)
     return msgspec.structs.astuple(item)
 

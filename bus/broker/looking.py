@@ -21,6 +21,7 @@ from ..mailbox.parcel import write_message
 from ..mailbox.sessions import Session
 from ..mailbox.unsettled import MessagePlace
 from ..model.patterns import GROUP_MARK
+from ..model.priorities import PRIORITIES
 from ..model.records import later
 from ..model.repository import (
     DeadLetter,
@@ -137,7 +138,7 @@ class Looking:
 
     def _fate(self, mailbox: Mailbox, found: _Stored, dead: DeadLetter | None) -> Fate:
         state = self._state(mailbox, found)
-        if dead is not None and mailbox.fate(found.seq, found.message.recipient_channel) == "dead":
+        if dead is not None and mailbox.fate(found.seq, found.message.source) == "dead":
             state |= {"reason": dead.reason, "attempts": dead.attempts, "given_up_at": dead.at}
         bot_id, channel, group = _owner(mailbox)
         name = None if bot_id is None else self._core.directory.bots[bot_id].name
@@ -146,7 +147,7 @@ class Looking:
     def _state(self, mailbox: Mailbox, found: _Stored) -> dict[str, Any]:
         """Return the fields of a `MessageState`."""
         moment = self._moment()
-        state = mailbox.fate(found.seq, found.message.recipient_channel)
+        state = mailbox.fate(found.seq, found.message.source)
         expires_at = found.message.expires_at
         over = expires_at is not None and expires_at <= moment.wall
         if over and state in ("waiting", "returned", "dead"):
@@ -175,10 +176,8 @@ class Looking:
         """Return what a mailbox has not settled, as far as it is seen."""
         page: AnswerPage[WaitingMessage[msgspec.Raw]] = AnswerPage(WaitingMessage, self._frame_bytes_max)
         oldest_at, more, name = None, False, self._core.directory.name_of(mailbox)
-        if query.after_seq:
-            async for found in self._peek(mailbox, 0, 1):
-                oldest_at = found.timestamp
-                break
+        if query.after_seq or mailbox.sources.lanes:
+            oldest_at = await self._oldest_at(mailbox)
         async for found in self._peek(mailbox, query.after_seq, min(query.limit + 1, _PORTION)):
             state = self._state(mailbox, found)
             if state["state"] in _SETTLED:
@@ -220,15 +219,37 @@ class Looking:
             dead=len(mailbox.dead_letters.dead),
         )
 
+    async def _oldest_at(self, mailbox: Mailbox) -> str | None:
+        times: list[str] = []
+        for priority in PRIORITIES.values():
+            async for found in self._peek_at(mailbox, priority, 0, 1):
+                times.append(found.timestamp)
+                break
+        return min(times, default=None)
+
     async def _peek(self, mailbox: Mailbox, after: int, most: int) -> AsyncIterator[_Stored]:
-        """Read what a mailbox has not settled, and some of what it has, in the order of seqs, in portions."""
+        """Read what a mailbox has not settled, and some of what it has, in the order of delivery, in portions."""
+        reached = PRIORITIES["high"]
+        if after:
+            reached = next((found.priority for found in await self._log.locate([after])), 0)
+        for priority in sorted(PRIORITIES.values(), reverse=True):
+            if priority <= reached:
+                async for found in self._peek_at(mailbox, priority, after if priority == reached else 0, most):
+                    yield found
+
+    async def _peek_at(self, mailbox: Mailbox, priority: int, after: int, most: int) -> AsyncIterator[_Stored]:
+        """Do the same for one priority, in the order of seqs."""
         while True:
             last_seq = self._core.last_seq
-            seqs = heapq.nsmallest(most, (seq for seq in mailbox.outstanding.seqs if seq > after))
+            items = ((seq, item) for seq, item in mailbox.outstanding.items() if item.rank == priority)
+            seqs = heapq.nsmallest(most, (seq for seq, _ in items if seq > after))
+            sources = mailbox.sources.of_priority(priority, after)
+            if not seqs and not sources:
+                return
             request = PageRequest(
                 mailbox_id=mailbox.id,
                 seqs=tuple(seqs),
-                sources=mailbox.sources.after(max(mailbox.position, after)),
+                sources=sources,
                 through_seq=last_seq,
                 messages_max=most,
                 bytes_max=self._frame_bytes_max,
@@ -332,7 +353,7 @@ def raw_message(message: LogMessage) -> msgspec.Raw:
 
 async def backlogs(core: Core, log: MessageLog, mailboxes: Sequence[Mailbox]) -> dict[str, int]:
     """Return the number of unsettled messages of each mailbox, by its id."""
-    behind = [mailbox for mailbox in mailboxes if not mailbox.intake.level]
+    behind = [mailbox for mailbox in mailboxes if mailbox.reading.behind]
     counts = await log.backlogs([mailbox.reading.unread(core.last_seq) for mailbox in behind])
     remaining = {mailbox.id: count for mailbox, count in zip(behind, counts, strict=True)}
     return {mailbox.id: mailbox.reading.loaded() + remaining.get(mailbox.id, 0) for mailbox in mailboxes}

@@ -169,10 +169,14 @@ async def _what_then(bot: Bot, run: WorkflowRun) -> str:
         return f"the run is {run.status}; to let it continue: posthouse resume {shlex.quote(run.id)}"
     if run.completed_at is not None:
         return f"the run is {run.status}"
-    name = await _executor(bot, run)
+    try:
+        name = await _executor(bot, run)
+        online = {each.name for each in await bot.bots() if each.online}
+    except RequestError:  # the answer is given, whatever else may be read
+        name, online = None, set()
     if name is None:
         return f"the run is {run.status}, and goes on when a bot opens it"
-    if any(each.name == name and each.online for each in await bot.bots()):
+    if name in online:
         return f"the run is {run.status}, and bot {name} goes on with it"
     return f"the run is {run.status}, and goes on when bot {name} is back"
 

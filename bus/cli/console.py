@@ -190,6 +190,8 @@ class Lines:
         )
         if message.attempt > 1:
             text.append(f"  (attempt {message.attempt})", "yellow")
+        if message.priority != "normal":
+            text.append(f"  ({message.priority})", "yellow")
         if message.tainted:
             text.append("  (tainted)", "yellow")
         if (left := left_of(message.budget)) is not None:
@@ -232,6 +234,8 @@ def message_value(message: StoredMessage, *, delivered: bool) -> dict[str, Any]:
         del value["group"]
     if not value["tainted"]:
         del value["tainted"]
+    if message.priority == "normal":
+        del value["priority"]
     return value
 
 

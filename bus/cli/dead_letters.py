@@ -142,7 +142,7 @@ def retry(link: Link, seqs: tuple[int, ...], everything: bool, bot: str | None) 
 
 
 class _Chosen(msgspec.Struct, frozen=True):
-    """Which dead letters to discard: those that have all of this."""
+    """Which dead letters are meant: those that have all of this."""
 
     seqs: frozenset[int]
     channel: str | None = None

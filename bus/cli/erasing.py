@@ -112,7 +112,6 @@ def erase(
     query: dict[str, Any] = {"id": message_id, "sender": sender, "text": text, "header": header}
     if body is not None:
         query["body"] = (body[0].split("."), body[1])
-
     asks = asks_first(consented=message_id is not None or yes or dry_run)
 
     async def find(bot: Bot) -> tuple[_Found, list[str]]:

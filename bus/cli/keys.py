@@ -160,10 +160,10 @@ class _New(_Wanted, frozen=True, kw_only=True):
 def _of_stopped(command: Command) -> Command:
     """Add the options that name a stopped worker to a command."""
     for option in (
-        click.option("--database", metavar="FILE", help="The database of a worker that is stopped."),
         click.option(
             "--config", metavar="FILE", type=click.Path(path_type=Path), help="The same by its configuration."
         ),
+        click.option("--database", metavar="FILE", help="The database of a worker that is stopped."),
     ):
         command = option(command)
     return command
@@ -225,7 +225,7 @@ def new(link: Link, bot: str, **options: Any) -> None:
     type=seconds,
     metavar="SPAN",
     default=_INVITATION_SECONDS,
-    show_default=True,
+    show_default="1h",
     help="How long the invitation is valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @linked("console")
@@ -353,7 +353,7 @@ def revoke(link: Link, bot: str, key: str | None) -> None:
     type=seconds_or_none,
     metavar="SPAN",
     default=_GRACE_SECONDS,
-    show_default=True,
+    show_default="1h",
     help="How long the old key stays valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @waiting

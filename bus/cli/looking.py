@@ -95,6 +95,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "thread": f"{together}: posthouse history --thread {kept.id}" if thread > 1 else "",
         "budget": left_of(kept.budget) or "",
         "headers": "  ".join(f"{name}={value}" for name, value in kept.headers.items()),
+        "priority": "" if kept.priority == "normal" else kept.priority,
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),
     }
@@ -132,10 +133,10 @@ def _why(state: MessageState) -> str:
 )
 @asking
 def mailbox(link: Link, mailbox_name: str, after: int, limit: int) -> None:
-    """Show what is in the mailbox of the bot, or of the group CHANNEL/GROUP, oldest first, without taking it.
+    """Show what is in the mailbox of the bot, or of the group CHANNEL/GROUP, without taking it.
 
-    That is what waits, what is in flight, and what is to be delivered again. Dead letters are counted;
-    `posthouse dead-letters list` shows them.
+    That is what waits, what is in flight, and what is to be delivered again, in the order of delivery: by priority,
+    and oldest first. Dead letters are counted; `posthouse dead-letters list` shows them.
     """
     found = ask(link, lambda bot: bot.mailbox(mailbox_name, after_seq=after, limit=limit))
     if link.as_json:
@@ -145,10 +146,10 @@ def mailbox(link: Link, mailbox_name: str, after: int, limit: int) -> None:
     if found.messages:
         say()
         show_rows(
-            ("seq", "state", "attempts", "sender", "to", "type", "detail", "body"),
+            ("seq", "priority", "state", "attempts", "sender", "to", "type", "detail", "body"),
             list(map(_row, found.messages)),
             nothing="",
-            minor=("type", "attempts", "to", "sender", "detail"),
+            minor=("type", "attempts", "to", "sender", "detail", "priority"),
         )
     if found.more:
         note(f"for later messages: --after {found.messages[-1].message.seq}")
@@ -159,6 +160,7 @@ def _row(each: WaitingMessage[KeptMessage]) -> tuple[Any, ...]:
     body = "(erased)" if kept.erased else shortened(kept.body)
     return (
         kept.seq,
+        "" if kept.priority == "normal" else kept.priority,
         each.state,
         each.attempts,
         kept.sender_bot_name,

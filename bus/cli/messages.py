@@ -21,6 +21,7 @@ from ..client.draft import Draft
 from ..client.message import Message
 from ..errors import WorkerUnavailable
 from ..errors.words import amount
+from ..model.priorities import PRIORITIES, Priority
 from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
 from ..wire.frames import StoredMessage
@@ -43,15 +44,22 @@ _CREDIT = 100
 
 @click.command(cls=WithText)
 @click.argument("to", callback=name_of, shell_complete=complete_bots)
+@click.option(
+    "--priority",
+    type=click.Choice([*PRIORITIES]),
+    default="normal",
+    show_default=True,
+    help="Whether it is delivered before or after all else that waits for the bot.",
+)
 @drafted
 @linked()
-def send(link: Link, to: str, draft: Draft) -> None:
+def send(link: Link, to: str, draft: Draft, priority: Priority) -> None:
     """Send a direct message to the bot TO, by name or id.
 
     BODY is JSON, or otherwise treated as text; `-` reads it from standard input. The command returns when the
     message is on the worker's disk, and prints its seq in the log.
     """
-    _send(link, msgspec.structs.replace(draft, to=to))
+    _send(link, msgspec.structs.replace(draft, to=to, priority=priority))
 
 
 @click.command(cls=WithText)

@@ -11,16 +11,25 @@ from typing import Any, TypedDict, Unpack
 import msgspec
 
 from ..errors import InvalidBody, TooLarge
+from ..model.priorities import PRIORITIES, Priority
 from ..wire.bodies import write_body
 from ..wire.codec import encode
 from ..wire.frames import Publication, ToBot, ToChannel, is_id
 from ..wire.limits import HOPS_MAX, PUBLISH_ROOM_BYTES, WAIT_SECONDS_MAX
 
-__all__ = ["Draft", "PublishOptions", "Reply", "ReplyOptions", "SendOptions", "payload", "publication"]
+__all__ = [
+    "Draft",
+    "PublishOptions",
+    "Reply",
+    "ReplyOptions",
+    "SendOptions",
+    "payload",
+    "publication",
+]
 
 
-class ReplyOptions(TypedDict, total=False):
-    """The options of a reply, beside its body."""
+class _Options(TypedDict, total=False):
+    """The options of every message, beside its body."""
 
     message_type: str
     """The kind of message; "message" by default."""
@@ -38,16 +47,25 @@ class ReplyOptions(TypedDict, total=False):
     """After this many seconds its thread ends: nothing is delivered any more, and no answer is accepted."""
 
 
+class ReplyOptions(_Options, total=False):
+    """The options of a reply, beside its body."""
+
+    priority: Priority
+    """What is "high" is delivered before all else that waits for the bot, and what is "low" after all else."""
+
+
 class SendOptions(ReplyOptions, total=False):
-    """The options of a message, beside its body."""
+    """The options of a message to a bot, beside its body."""
 
     reply_to: str | None
     """The id of the message that it answers."""
 
 
-class PublishOptions(SendOptions, total=False):
+class PublishOptions(_Options, total=False):
     """The options of a message on a channel, beside its body."""
 
+    reply_to: str | None
+    """The id of the message that it answers."""
     retain: bool
     """It becomes the last value of the channel, for those who subscribe later; a body of None clears that."""
 
@@ -77,6 +95,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     id: str | None = None
     expects_reply: bool = False
     retain: bool = False
+    priority: Priority = "normal"
     hops: int | None = None
     deadline: float | None = None
 
@@ -88,6 +107,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
     _check_times(draft)
     if draft.retain and (draft.channel is None or draft.delay):
         raise ValueError("only what is published on a channel, without a delay, can be retained")
+    _check_priority(draft)
     recipient: ToBot | ToChannel
     if draft.to is None:
         recipient = ToChannel(_text("channel", draft.channel))
@@ -109,6 +129,7 @@ def publication(draft: Draft, message_id: str) -> Publication:
         delay=draft.delay,
         expects_reply=draft.expects_reply,
         retain=draft.retain,
+        priority=draft.priority,
         hops=draft.hops,
         deadline=draft.deadline,
     )
@@ -128,6 +149,13 @@ def _text(what: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {value!r}; convert it with str(…)")
     return str.__str__(value)
+
+
+def _check_priority(draft: Draft) -> None:
+    if draft.priority not in PRIORITIES:
+        raise ValueError(f"priority must be one of {', '.join(map(repr, PRIORITIES))}, not {draft.priority!r}")
+    if draft.priority != "normal" and draft.to is None:
+        raise ValueError("only a message to a bot has a priority: those of a channel are delivered in their order")
 
 
 def _check_times(draft: Draft) -> None:

@@ -11,6 +11,7 @@ import anyio
 import anyio.abc
 import msgspec
 
+from ..model.priorities import Priority
 from ..wire.limits import AWAITED_MAX
 from .draft import Draft
 from .ids import chosen_id
@@ -32,6 +33,7 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     message_type: str = "message"
     headers: Mapping[str, str] | None = None
     id: str | None = None
+    priority: Priority = "normal"
     hops: int | None = None
     deadline: float | None = None
 
@@ -70,6 +72,7 @@ class Requesting:
         message_type: str = "message",
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        priority: Priority = "normal",
         hops: int | None = None,
         deadline: float | None = None,
     ) -> Message:
@@ -97,6 +100,7 @@ class Requesting:
             message_type=message_type,
             headers=headers,
             id=id,
+            priority=priority,
             hops=hops,
             deadline=deadline,
         )
@@ -125,6 +129,7 @@ class Requesting:
             message_type=question.message_type,
             headers=question.headers or {},
             id=message_id,
+            priority=question.priority,
             expects_reply=True,
             hops=question.hops,
             deadline=question.deadline,

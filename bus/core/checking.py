@@ -15,6 +15,7 @@ import msgspec
 from ..mailbox.sessions import Session
 from ..model.budgeting import budgeted
 from ..model.budgets import RESERVED_HEADERS, Budget
+from ..model.priorities import PRIORITIES
 from ..model.records import later
 from ..model.repository import Lot
 from ..settings import Limits
@@ -155,6 +156,9 @@ class Checking:
         if publication.retain and (channel is None or delay):
             text = "only what is published on a channel, without a delay, can be retained"
             raise Refusal(Code.BAD_REQUEST, text)
+        if publication.priority != "normal" and channel is not None:
+            text = "only a direct message has a priority: the messages of a channel are delivered in their order"
+            raise Refusal(Code.BAD_REQUEST, text)
         lot = Lot(
             [each.id for each in publications],
             [bytes(each.body) for each in publications],
@@ -169,6 +173,7 @@ class Checking:
             later(self._turn.steady(), delay) if delay else None,
             tainted=self._permitting.is_external(sender),
             retain=publication.retain,
+            priority=PRIORITIES[publication.priority],
         )
         budget = self._budget(sender, publication)
         return lot if budget is None else budgeted(lot, budget)
@@ -221,6 +226,7 @@ def _are_alike(one: Publication, other: Publication) -> bool:
         and one.ttl == other.ttl
         and one.delay == other.delay
         and one.retain == other.retain
+        and one.priority == other.priority
         and one.hops == other.hops
         and one.deadline == other.deadline
     )

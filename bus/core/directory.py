@@ -107,6 +107,8 @@ class Directory:
             if mailbox.group is None:
                 interest = Interest(subscription.start_seq, subscription.echo)
                 mailbox.sources.restore(subscription.channel, interest)
+        for bot_id, priority, seq in state.prioritized:
+            self.mailboxes[bot_id].restore_lane(priority, seq)
         for mailbox_id, seq in state.dead_letters:
             if mailbox_id in self.mailboxes:
                 self.mailboxes[mailbox_id].dead_letters.restore(seq)

@@ -136,7 +136,7 @@ class Dispatch:
     def page_read(self, request: PageRequest, page: Page) -> None:
         """Add a page to the mailbox that it was read for, and send its sessions the gaps."""
         mailbox = self._directory.mailboxes.get(request.mailbox_id)
-        if mailbox is None or mailbox.intake.reading != request:
+        if mailbox is None or mailbox.reading.request != request:
             return  # it was removed, and perhaps there is another one of its name
         lost = mailbox.page_read(
             map(parcel_of, page.recalled),

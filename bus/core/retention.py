@@ -196,7 +196,7 @@ class Retention:
         losing: dict[Mailbox, dict[int, str | None]] = {}
         removable: list[Surveyed] = []
         for row in rows:
-            source = (row.recipient_bot_id, row.recipient_channel)
+            source = (row.recipient_bot_id, row.source)
             if source not in behind:
                 behind[source] = [
                     mailbox
@@ -206,14 +206,14 @@ class Retention:
             needing = [
                 mailbox
                 for mailbox in behind[source]
-                if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
+                if mailbox.leaving.needs(row.seq, row.sender_bot_id, row.source)
             ]
             needing += [mailbox for mailbox in held.get(row.seq, ()) if mailbox not in needing]
             may_lose = self._settings.remove_undelivered or row.recipient_channel in self._events
             if not needing or (may_lose and all(mailbox.leaving.can_lose(row.seq) for mailbox in needing)):
                 removable.append(row)
                 for mailbox in needing:
-                    losing.setdefault(mailbox, {})[row.seq] = row.recipient_channel
+                    losing.setdefault(mailbox, {})[row.seq] = row.source
         return _Removal(removable, losing)
 
     def look_again(self, removal: _Removal) -> _Removal:

@@ -123,7 +123,7 @@ class RunRetention:
             if not any(
                 row.seq in held
                 or any(
-                    mailbox.leaving.needs(row.seq, row.sender_bot_id, row.recipient_channel)
+                    mailbox.leaving.needs(row.seq, row.sender_bot_id, row.source)
                     for mailbox in wanting(self._directory, row)
                 )
                 for row in run.messages

@@ -105,7 +105,7 @@ class Settling:
                 channel = messages[seq].recipient_channel
                 candidates = _mailboxes_of(self._directory, session.bot_id, messages[seq])
                 mailboxes.update(dict.fromkeys(candidates))
-                states = [mailbox.fate(seq, channel) for mailbox in candidates]
+                states = [mailbox.fate(seq, messages[seq].source) for mailbox in candidates]
                 # Messages of a channel that was left are done: none is delivered any more.
                 otherwise = "unknown" if channel is None and not candidates else "settled"
                 state = next((state for state in states if state != "settled"), otherwise)
@@ -142,10 +142,7 @@ class Settling:
 
 def owes(directory: Directory, bot_id: str, message: Surveyed) -> bool:
     """Return True if a message waits for a bot, or is in flight for it."""
-    fates = {
-        mailbox.fate(message.seq, message.recipient_channel)
-        for mailbox in _mailboxes_of(directory, bot_id, message)
-    }
+    fates = {mailbox.fate(message.seq, message.source) for mailbox in _mailboxes_of(directory, bot_id, message)}
     return not fates <= {"settled", "dead"}
 
 

@@ -82,6 +82,8 @@ def a2a(
         raise click.UsageError("--origin can be given once: the card has one address")
     token = token_of(token_file, tell=not link.as_json)
     try:
+        from sse_starlette.sse import AppStatus
+
         from .a2a.app import CARD_PATH, a2a_app
         from .http_server import serve_http
     except ImportError:
@@ -107,7 +109,18 @@ def a2a(
                 show_json({"url": f"{here}/", "agent": agent, "bot": bot.name})
             else:
                 say(f"posthouse a2a serves {agent} at {here}, as bot {bot.name}")
-            await serve_http(app, listener, token=token, command="posthouse a2a", public=(CARD_PATH,))
+
+            def end_streams() -> None:
+                AppStatus.should_exit = True  # of this process, which ends
+
+            await serve_http(
+                app,
+                listener,
+                token=token,
+                command="posthouse a2a",
+                public=(CARD_PATH,),
+                end_streams=end_streams,
+            )
 
     number = run(lambda: until_signal(served))
     if number not in (None, signal.SIGINT, signal.SIGTERM):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import json
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -19,11 +19,17 @@ __all__ = ["serve_http"]
 
 
 async def serve_http(
-    app: ASGIApp, listener: socket.socket, *, token: str, command: str, public: Collection[str] = ()
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    token: str,
+    command: str,
+    public: Collection[str] = (),
+    end_streams: Callable[[], None] | None = None,
 ) -> None:
     """Serve an application until cancelled. Only the paths `public` are for those without the token.
 
-    `command` is whose token it is, for those who have none.
+    `command` is whose token it is, for those who have none. `end_streams` lets responses end that have no end.
     """
     http = _Server(
         uvicorn.Config(
@@ -47,6 +53,8 @@ async def serve_http(
             await anyio.sleep_forever()
         finally:
             http.should_exit = True
+            if end_streams is not None:
+                end_streams()
 
 
 class _Server(uvicorn.Server):

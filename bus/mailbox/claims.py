@@ -23,6 +23,7 @@ class Claims:
 
     def __init__(self, parts: Parts) -> None:
         self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
+        self._drop = parts.drop
 
     def __repr__(self) -> str:
         return f"<Claims on {self._outstanding}>"
@@ -36,14 +37,14 @@ class Claims:
         """Note by which channel a message came."""
         item = self._outstanding.get(message.seq)
         if item is not None:
-            item.source = message.recipient_channel or DIRECT
+            item.source, item.priority = message.recipient_channel or DIRECT, message.priority
 
     def may_wait(self, seqs: Iterable[int]) -> set[int]:
         """Return those, of unknown channels, that may still be waiting for their first delivery here."""
-        if self._intake.idle:
+        if self._intake.idle and not any(lane.waits for lane in self._sources.lanes):
             return set()
         through = self._sources.through
-        elsewhere = (self._outstanding, self._sources.ahead, self._dead_letters)
+        elsewhere = (self._outstanding, self._sources.ahead, self._sources.lanes.delivered, self._dead_letters)
         return {seq for seq in seqs if seq > through and not any(seq in known for known in elsewhere)}
 
     def remember(self, messages: Iterable[Surveyed]) -> None:
@@ -54,15 +55,16 @@ class Claims:
         remembered = [message for message in messages if self._can_remember(message)]
         for message in remembered:
             self._outstanding.remember(message.seq)
+            self._sources.lanes.put_early(message.priority, [message.seq])
             if message.recipient_channel is None:
                 self._backlog.went(message.sender_bot_id)
-        self._intake.drop({message.seq for message in remembered})  # another session of a group may have read them
+        self._drop({message.seq for message in remembered})  # another session of a group may have read them
 
     def _can_remember(self, message: Surveyed) -> bool:
-        seq, channel = message.seq, message.recipient_channel
-        settled = self._sources.has_delivered(seq, channel)
+        seq, source = message.seq, message.source
+        settled = self._sources.has_delivered(seq, source)
         elsewhere = seq in self._dead_letters or seq in self._losses.losing
-        return not settled and not elsewhere and self._sources.wants(seq, message.sender_bot_id, channel)
+        return not settled and not elsewhere and self._sources.wants(seq, message.sender_bot_id, source)
 
     def keep(self, session: Session, seqs: Iterable[int], now: float, *, earlier: Session | None) -> list[int]:
         """Put in flight for a client's new session what it holds since `earlier`; return the seqs that were.

@@ -3,7 +3,8 @@
 Its rules:
 
 - Nothing is delivered while a purge is on its way to the disk.
-- What is returned is delivered before anything new. If it must be read first, everything waits for that.
+- What has a higher priority is delivered first, and of one priority what is returned before anything new. If it
+  must be read first, everything after it waits for that.
 - Nothing new is delivered while many messages wait after a nak: they are part of the mailbox's stored state.
 - What must not be delivered any more is dropped here: it expired, its channel was left, or it leaves the log.
 - What one of the sessions has in flight from another mailbox is put off: a session settles a message by its seq.
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ..model.priorities import PRIORITIES
+from .lanes import Lane
 from .parcel import Parcel
 from .parts import Parts
 from .sessions import Session
@@ -54,7 +57,8 @@ class Delivering:
         if self._parts.sources.purging:
             return []
         self._parts.outstanding.release_due(now, wall)
-        if not (self._parts.outstanding.is_anything_returned or self._may_deliver_new):
+        lanes = self._parts.sources.lanes
+        if not (self._parts.outstanding.is_anything_returned or self._may_deliver_new or lanes):
             return []
         handed_out = [HandedOut(session, [], []) for session in sessions if session.free > 0]
         if not handed_out:
@@ -62,10 +66,12 @@ class Delivering:
         self._elsewhere = [session.in_flight for session in sessions if len(session.mailbox_ids) > 1]
         self._put_off_until = now + _PUT_OFF_SECONDS
         deadline = now + self._ack_wait_seconds
-        if len(handed_out) == 1:
-            self._hand_out_to(handed_out[0], deadline, wall)
-        else:
+        if len(handed_out) > 1:
             self._share_out(handed_out, deadline, wall)
+        elif lanes or self._parts.outstanding.returned.prioritized:
+            self._hand_out_by_priority(handed_out[0], deadline, wall)
+        else:
+            self._hand_out_to(handed_out[0], deadline, wall)
         seqs = [seq for handed in handed_out for seq in handed.seqs]
         if seqs:
             self._parts.outstanding.expect_settled(seqs, deadline)
@@ -75,13 +81,16 @@ class Delivering:
     def _may_deliver_new(self) -> bool:
         """Whether there is something new, and what is returned was delivered: it may have to be read first."""
         outstanding = self._parts.outstanding
-        if outstanding.is_anything_returned or not self._parts.intake:
+        if outstanding.is_anything_returned or not self._parts.intake or self._is_put_off:
             return False
-        if self._put_off_new:
-            self._put_off_new &= outstanding.seqs  # the others were discarded
-            if self._put_off_new:
-                return False
         return outstanding.resting < self._delayed_max
+
+    @property
+    def _is_put_off(self) -> bool:
+        """Whether something waits that was put off before its first delivery."""
+        if self._put_off_new:
+            self._put_off_new &= self._parts.outstanding.seqs  # the others were discarded
+        return bool(self._put_off_new)
 
     def _hand_out_to(self, handed: HandedOut, deadline: float, wall: str) -> None:
         """Put in flight for one session what its credit allows."""
@@ -98,32 +107,76 @@ class Delivering:
             handed.deliveries.append(self._parts.outstanding.deliver(parcel, session, deadline))
             handed.seqs.extend(parcel.seqs)
 
+    def _hand_out_by_priority(self, handed: HandedOut, deadline: float, wall: str) -> None:
+        """Do the same where some of it is prioritized."""
+        session = handed.session
+        while (room := session.free) > 0:
+            found = self._next(room, session.in_flight_bytes_max - session.in_flight_bytes, wall)
+            if found is None:
+                return
+            if isinstance(found, Parcel):
+                handed.deliveries.append(self._parts.outstanding.deliver(found, session, deadline))
+                handed.seqs.extend(found.seqs)
+            else:
+                handed.deliveries.append(self._parts.outstanding.redeliver(found, session, deadline))
+                handed.seqs.append(found)
+
     def _share_out(self, handed_out: Sequence[HandedOut], deadline: float, wall: str) -> None:
         """Put each message in flight for the session whose turn it is."""
         by_session = {handed.session: handed for handed in handed_out}
         turns = Turns(list(by_session), apart=self._apart)
         while turns:
-            seq = self._next_returned(wall)
-            if seq is not None:
-                session = turns.take(self._parts.outstanding.sender_of(seq))
-                deliveries = self._parts.outstanding.redeliver(seq, session, deadline)
+            found = self._next(1, 1, wall)
+            if found is None:
+                return
+            if isinstance(found, Parcel):
+                session, seq = turns.take(found.envelope.sender_bot_id), found.seqs[0]
+                deliveries = self._parts.outstanding.deliver(found, session, deadline)
             else:
-                parcel = self._next_new(1, 1, wall) if self._may_deliver_new else None
-                if parcel is None:
-                    return
-                session, seq = turns.take(parcel.envelope.sender_bot_id), parcel.seqs[0]
-                deliveries = self._parts.outstanding.deliver(parcel, session, deadline)
+                session, seq = turns.take(self._parts.outstanding.sender_of(found)), found
+                deliveries = self._parts.outstanding.redeliver(seq, session, deadline)
             by_session[session].deliveries.append(deliveries)
             by_session[session].seqs.append(seq)
             turns.give_back(session)
 
-    def _next_returned(self, wall: str) -> int | None:
+    def _next(self, messages_max: int, bytes_max: int, wall: str) -> int | Parcel | None:
+        """Remove and return what is delivered next: what is returned, or new; None if it must be read first.
+
+        Nothing of a lower priority is delivered while something of a higher one waits that may be.
+        """
+        parts = self._parts
+        for priority in sorted(PRIORITIES.values(), reverse=True) if self._is_prioritized else (0,):
+            seq = self._next_returned(wall, priority)
+            if seq is not None:
+                return seq
+            first = parts.outstanding.returned.first
+            if first is not None and first[1] >= priority:
+                return None
+            if parts.outstanding.resting >= self._delayed_max:
+                continue
+            if priority:
+                lane = parts.sources.lanes.get(priority)
+                parcel = None if lane is None else self._next_new(messages_max, bytes_max, wall, lane)
+                waits = lane is not None and lane.waits
+            else:
+                parcel = None if self._is_put_off else self._next_new(messages_max, bytes_max, wall)
+                waits = self._is_put_off or not parts.intake.idle
+            if parcel is not None or waits:
+                return parcel
+        return None
+
+    @property
+    def _is_prioritized(self) -> bool:
+        return bool(self._parts.sources.lanes) or self._parts.outstanding.returned.prioritized > 0
+
+    def _next_returned(self, wall: str, priority: int = -1) -> int | None:
         """Remove and return what is to be redelivered next; None if nothing is, or if it must be read first.
 
-        What must not be delivered any more is dropped.
+        It has at least that priority. What must not be delivered any more is dropped.
         """
         outstanding, losing = self._parts.outstanding, self._parts.losses.losing
-        while (seq := outstanding.first_returned()) is not None:
+        while (first := outstanding.returned.first) is not None and first[1] >= priority:
+            seq = first[0]
             item = outstanding.get(seq)
             assert item is not None, "what is returned is unsettled"
             if seq in losing:
@@ -148,15 +201,20 @@ class Delivering:
                 self._expire(seq, item.attempt, item.envelope.channel)
         return None
 
-    def _next_new(self, messages_max: int, bytes_max: int, wall: str) -> Parcel | None:
-        """Remove and return the next first deliveries; None if there is nothing in memory.
+    def _next_new(self, messages_max: int, bytes_max: int, wall: str, lane: Lane | None = None) -> Parcel | None:
+        """Remove and return the next first deliveries, of a lane or of all others; None if none is in memory.
 
         What must not be delivered any more is dropped. The last message may exceed the limit in bytes.
         """
-        outstanding, ahead, losing = self._parts.outstanding, self._parts.sources.ahead, self._parts.losses.losing
-        intake = self._parts.intake
-        while not self._put_off_new and (parcel := intake.next(messages_max, bytes_max)) is not None:
-            self._parts.sources.advance(parcel.seqs[-1])
+        outstanding, sources, losing = self._parts.outstanding, self._parts.sources, self._parts.losses.losing
+        intake, ahead = (self._parts.intake, sources.ahead) if lane is None else (lane.intake, sources.lanes.early)
+        while (lane is not None or not self._put_off_new) and (
+            parcel := intake.next(messages_max, bytes_max)
+        ) is not None:
+            if lane is None:
+                sources.advance(parcel.seqs[-1])
+            else:
+                sources.hand_out(lane, parcel.seqs)
             # Some may have been delivered since they were read: as awaited replies, or as dead letters.
             if not (outstanding.seqs.isdisjoint(parcel.seqs) and ahead.isdisjoint(parcel.seqs)):
                 parcel = parcel.without(outstanding.seqs, ahead)

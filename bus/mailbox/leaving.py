@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 
+from ..model.priorities import PRIORITIZED
 from .parts import Parts
 
 __all__ = ["Leaving"]
@@ -22,7 +23,7 @@ class Leaving:
     """Retention's view of one mailbox, whose parts it uses."""
 
     def __init__(self, parts: Parts) -> None:
-        self._pass_over = parts.pass_over
+        self._parts, self._pass_over = parts, parts.pass_over
         self._sources, self._intake, self._backlog, self._outstanding, self._dead_letters, self._losses = parts
 
     def __repr__(self) -> str:
@@ -36,15 +37,16 @@ class Leaving:
                 held |= kept & seqs
         return held
 
-    def needs(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
+    def needs(self, seq: int, sender_bot_id: str, source: str | None) -> bool:
         """Return True if a message is still to be delivered for the first time."""
-        delivered = self._sources.has_delivered(seq, channel)
-        return not delivered and self._sources.wants(seq, sender_bot_id, channel)
+        delivered = self._sources.has_delivered(seq, source)
+        return not delivered and self._sources.wants(seq, sender_bot_id, source)
 
-    def is_through(self, seq: int, channel: str | None) -> bool:
+    def is_through(self, seq: int, source: str | None) -> bool:
         """Return True if all messages of a source up to a seq were delivered, without looking at each."""
-        idle = self._intake.idle and not self._sources.is_paused(channel)
-        return idle or seq <= self._sources.handed_out(channel)
+        lane = self._sources.lanes.of(source)
+        idle = self._intake.idle and not self._sources.is_paused(source) if lane is None else not lane.waits
+        return idle or seq <= self._sources.handed_out(source)
 
     def can_lose(self, seq: int) -> bool:
         """Return False if a message is in flight, suspended or settling, or if it is or was a dead letter."""
@@ -55,12 +57,12 @@ class Leaving:
             return False
         return seq not in self._dead_letters
 
-    def prepare(self, channels: Mapping[int, str | None]) -> None:
+    def prepare(self, sources: Mapping[int, str | None]) -> None:
         """Mark messages, by seq, as being removed: the state stored with the removal no longer contains them.
 
         Until `lose` or `retain` none of them is delivered, and none expires.
         """
-        self._losses.prepare(channels)
+        self._losses.prepare(sources)
         self._outstanding.dirty = True
 
     def retain(self) -> None:
@@ -75,7 +77,8 @@ class Leaving:
         """
         unsettled = bool(self._outstanding.seqs & seqs)
         self._outstanding.forget_texts(seqs)
-        return self._intake.forget_texts(seqs, self._sources.position) or unsettled
+        in_lanes = self._sources.lanes.forget_texts(seqs)
+        return self._intake.forget_texts(seqs, self._sources.position) or in_lanes or unsettled
 
     def miss(self, seqs: Collection[int]) -> None:
         """Extend the gap by messages whose turn came, and that were erased."""
@@ -90,12 +93,11 @@ class Leaving:
 
         Messages of a channel left in the meantime do not count as lost.
         """
-        missed = {seq for seq, channel in self._losses.losing.items() if self._sources.still_wants(seq, channel)}
-        lost = self._losses.take(missed, reading=self._intake.reading is not None)
-        handed_out = self._sources.handed_out(None)
-        early = self._outstanding.seqs | self._sources.ahead
-        for seq, channel in lost.items():
-            if channel is None and seq > handed_out and seq not in early:
+        missed = {seq for seq, source in self._losses.losing.items() if self._sources.still_wants(seq, source)}
+        lost = self._losses.take(missed, reading=self._parts.is_reading)
+        for seq, source in lost.items():
+            waited = seq not in self._outstanding and not self._sources.has_delivered(seq, source)
+            if waited and (source is None or source in PRIORITIZED):
                 self._backlog.went(senders[seq])
-        self._intake.drop(lost)
+        self._parts.drop(lost)
         self._outstanding.discard(lost)

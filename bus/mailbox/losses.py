@@ -19,7 +19,7 @@ class Losses:
     def __init__(self, gap: tuple[int, int] | None) -> None:
         self.gap = gap
         self.losing: dict[int, str | None] = {}
-        """The messages being removed: seq to channel, None for a direct message."""
+        """The messages being removed: seq to source, None for a direct message that is not prioritized."""
         self.purging: tuple[int, int] | None = None
         """The range in which messages are being purged."""
         self.gone: set[int] = set()
@@ -28,9 +28,9 @@ class Losses:
     def __repr__(self) -> str:
         return f"<Losses gap={self.gap} losing={len(self.losing)}>"
 
-    def prepare(self, channels: Mapping[int, str | None]) -> None:
+    def prepare(self, sources: Mapping[int, str | None]) -> None:
         """Note that messages are being removed."""
-        self.losing = dict(channels)
+        self.losing = dict(sources)
 
     def keep(self) -> None:
         """Note that nothing was removed."""

@@ -49,7 +49,7 @@ from .parts import Parts
 from .purging import Purging
 from .reading import Reading
 from .sessions import Session
-from .sources import DIRECT, Interest, Sources
+from .sources import Interest, Sources
 from .turns import HandedOut
 from .unsettled import Abandoned, Unsettled
 
@@ -69,7 +69,7 @@ class Mailbox:
         """Whether it is removed, or about to be: its state is not saved any more."""
         self.sessions: list[Session] = []
         """Those whose credit it may use."""
-        self.sources = Sources(state, direct=group is None)
+        self.sources = Sources(state, limits, direct=group is None)
         self.intake = Intake(state.position, limits)
         self.backlog = Backlog()
         self.outstanding = Outstanding(state.mailbox_id, state.unsettled, delivery, group=group)
@@ -115,9 +115,12 @@ class Mailbox:
     @property
     def waits(self) -> bool:
         """Whether it has something to deliver, or to read, once a session has credit."""
-        intake = self.intake
+        intake, lanes = self.intake, self.sources.lanes
         return bool(
-            len(intake) or (not intake.level and intake.reading is None) or self.outstanding.is_anything_returned
+            len(intake)
+            or (not intake.level and intake.reading is None)
+            or self.outstanding.is_anything_returned
+            or (lanes and any(lane.waits and lane.intake.reading is None for lane in lanes))
         )
 
     def has(self, seq: int) -> bool:
@@ -148,14 +151,14 @@ class Mailbox:
         self.losses.gap = None
         self.sources.dirty = True
 
-    def fate(self, seq: int, channel: str | None) -> str:
+    def fate(self, seq: int, source: str | None) -> str:
         """Return the state of a message of this mailbox: waiting, in_flight, returned, dead or settled."""
         item = self.outstanding.get(seq)
         if item is not None:
             return "in_flight" if item.session is not None else "returned"
         if seq in self.dead_letters:
             return "dead" if seq in self.dead_letters.dead else "returned"
-        return "settled" if self.sources.has_delivered(seq, channel) else "waiting"
+        return "settled" if self.sources.has_delivered(seq, source) else "waiting"
 
     # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,6 +213,10 @@ class Mailbox:
         """Add newly committed messages, in seq order; return True if some may be handed out."""
         if parcel.envelope.channel is None:
             self.backlog.came(parcel.envelope.sender_bot_id, len(parcel))
+            if parcel.envelope.priority:
+                if self.intake.idle:
+                    self.sources.advance(parcel.seqs[0] - 1)
+                return self.sources.lanes.arrive(parcel, connected=bool(self.sessions))
         if not self.intake.listening:
             return False
         wanted = self.sources.wanted(parcel)
@@ -218,6 +225,7 @@ class Mailbox:
     def express(self, replies: Parcel, session: Session, now: float) -> WireDeliveries:
         """Put replies in flight for the session that waits for them: early, and outside the credit."""
         deadline = now + self._delivery.ack_wait_seconds
+        self.sources.lanes.put_early(replies.envelope.priority, replies.seqs)
         delivery = self.outstanding.deliver(replies, session, deadline)
         return self._expressed(replies.seqs, delivery, session, deadline)
 
@@ -258,15 +266,21 @@ class Mailbox:
         """Begin to count what waits: nothing does, if all of the log was handed out; else the store has to say."""
         self.backlog.known = self.sources.handed_out(None) >= last_seq
 
+    def restore_lane(self, priority: int, last_seq: int) -> None:
+        """Note after a restart the last of the bot's messages of a priority that is not normal; after `begin`."""
+        lanes = self.sources.lanes
+        lanes.restore(priority, last_seq, self.sources.handed_out(None))
+        self.backlog.known = self.backlog.known and not any(lane.waits for lane in lanes)
+
     def is_count_needed(self, last_seq: int, messages_max: int) -> bool:
         """Return True if only the store can say whether there is room: so much lies behind that it may be full."""
         asked = self.backlog.known or self.backlog.counting
-        return not asked and last_seq - self.sources.handed_out(None) >= messages_max
+        return not asked and last_seq - min(after for _, after, _ in self.sources.directs) >= messages_max
 
     def count(self, last_seq: int) -> tuple[PageRequest, int]:
         """Return the direct messages that were not handed out, to be counted, and the number of that question."""
-        handed_out = self.sources.handed_out(None)
-        early, direct = self._parts.early(handed_out), ((DIRECT, handed_out, False),)
+        direct = self.sources.directs
+        early = self._parts.early(min(after for _, after, _ in direct))
         return PageRequest(self.id, early, direct, last_seq, 1, 1), self.backlog.ask()
 
     # ── Delivering ───────────────────────────────────────────────────────────────────────────────────────
@@ -358,6 +372,7 @@ class Mailbox:
         if not self.sessions:
             self.outstanding.unload_all()
             self.intake.unload(self.position)
+            self.sources.lanes.unload()
         return [given_up for given_up in abandoned if given_up is not None]
 
     def _give_back(

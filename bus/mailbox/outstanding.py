@@ -6,7 +6,7 @@ which container holds a message's seq; `_wires` has the JSON of those that are i
     place       container
     ---------   ------------------------------------------------------
     in flight   its session's `in_flight`, with a deadline
-    returned    `_returned`, a heap by seq
+    returned    `returned`
     delayed     `_delayed`, a heap by the time at which it is due
     resting     `_resting`
     suspended   `_absent`
@@ -32,6 +32,7 @@ from ..wire.codec import delivery_ending
 from .absent import Absent
 from .deadlines import AckDeadlines
 from .parcel import Envelope, Parcel, WireDeliveries, id_of
+from .returned import Returned
 from .sessions import Session
 from .unsettled import MOVES, MessagePlace, Unsettled, restored
 
@@ -55,7 +56,9 @@ class Outstanding:
         for seq, item in self._items.items():
             waiting = MessagePlace.RETURNED if item.due_at is None else MessagePlace.RESTING
             item.place = MessagePlace.SUSPENDED if seq in self._absent else waiting
-        self._returned = sorted(seq for seq, item in self._items.items() if item.place is MessagePlace.RETURNED)
+        self.returned = Returned(
+            (seq, item.rank) for seq, item in self._items.items() if item.place is MessagePlace.RETURNED
+        )
         self._resting = [seq for seq, item in self._items.items() if item.place is MessagePlace.RESTING]
         self._delayed: list[tuple[float, int]] = []
         self._withheld: list[int] = []
@@ -63,7 +66,7 @@ class Outstanding:
         self._deadlines = AckDeadlines()
 
     def __repr__(self) -> str:
-        return f"<Outstanding {len(self)} returned={len(self._returned)} delayed={len(self._delayed)}>"
+        return f"<Outstanding {len(self)} returned={len(self.returned)} delayed={len(self._delayed)}>"
 
     def __len__(self) -> int:
         return len(self._items)
@@ -102,7 +105,7 @@ class Outstanding:
     @property
     def is_anything_returned(self) -> bool:
         """Whether a message is to be delivered before anything new."""
-        return bool(self._returned)
+        return len(self.returned) > 0
 
     # ── In flight ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,10 +291,6 @@ class Outstanding:
         while self._delayed and self._delayed[0][0] <= now:
             self._return(heapq.heappop(self._delayed)[1])
 
-    def first_returned(self) -> int | None:
-        """Return the seq of what is to be delivered next, before anything new; None if there is nothing."""
-        return self._returned[0] if self._returned else None
-
     def sender_of(self, seq: int) -> str:
         """Return who sent an unsettled message that is in memory."""
         envelope = self._items[seq].envelope
@@ -300,11 +299,11 @@ class Outstanding:
 
     def take_returned(self) -> None:
         """Remove the first returned message from its place: one of the methods in `MOVES` is next."""
-        self._move(self._items[heapq.heappop(self._returned)], None)
+        self._move(self._items[self.returned.take()], None)
 
     def missing(self) -> list[int]:
         """Return what is returned, and whose text is to be read again."""
-        return [seq for seq in self._returned if self._items[seq].envelope is None]
+        return [seq for seq in self.returned if self._items[seq].envelope is None]
 
     def rest(self, seq: int, wall: str, delay: float) -> None:
         """Note how long a returned message rests from a time of the wall clock on, for a restart of the worker."""
@@ -314,8 +313,11 @@ class Outstanding:
 
     def load(self, seq: int, envelope: Envelope, wire: bytes) -> None:
         """Keep the text of a message that was read again in memory."""
-        self._items[seq].envelope = envelope
-        self._wires[seq] = wire
+        item = self._items[seq]
+        item.envelope, self._wires[seq] = envelope, wire
+        if item.place is MessagePlace.RETURNED and item.priority != envelope.priority:  # it was not known
+            self.returned.discard({seq})
+            self.returned.add(seq, envelope.priority)
 
     def unload(self, seq: int) -> None:
         """Drop a message's text from memory: it is read again before it is redelivered."""
@@ -386,7 +388,7 @@ class Outstanding:
 
     def _return(self, seq: int) -> None:
         self._move(self._items[seq], MessagePlace.RETURNED)
-        heapq.heappush(self._returned, seq)
+        self.returned.add(seq, self._items[seq].rank)
 
     @staticmethod
     def _move(item: Unsettled, place: MessagePlace | None) -> None:
@@ -407,11 +409,10 @@ class Outstanding:
             elif item.place not in (MessagePlace.SETTLING, None):
                 waiting.add(seq)
         if waiting:
-            self._returned = [seq for seq in self._returned if seq not in waiting]
+            self.returned.discard(waiting)
             self._delayed = [(due, seq) for due, seq in self._delayed if seq not in waiting]
             self._resting = [seq for seq in self._resting if seq not in waiting]
             self._withheld = [seq for seq in self._withheld if seq not in waiting]
-            heapq.heapify(self._returned)
             heapq.heapify(self._delayed)
 
     # ── Commits ──────────────────────────────────────────────────────────────────────────────────────────

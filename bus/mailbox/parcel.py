@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..model.priorities import Priority, name_of
 from ..model.repository import Lot, NewMessage, StoredLot
 from ..wire.codec import encode
 from ..wire.frames import ToBot, ToChannel
@@ -36,6 +37,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     sender_bot_id: str
     channel: str | None
     expires_at: str | None = None
+    priority: int = 0
 
     def is_expired(self, wall: str) -> bool:
         """Return True if they have expired at a time of the wall clock."""
@@ -118,10 +120,11 @@ class _After(msgspec.Struct, frozen=True, gc=False):
     timestamp: str | None
 
 
-class _AfterTainted(_After, frozen=True, gc=False):
-    """The same of a tainted message."""
+class _AfterMarked(_After, frozen=True, gc=False, omit_defaults=True):
+    """The same of a message that is tainted, or that has a priority."""
 
-    tainted: bool = True
+    tainted: bool = False
+    priority: Priority = "normal"
 
 
 def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, bytes]:
@@ -133,7 +136,9 @@ def _frame(message: NewMessage | Lot, timestamp: str | None) -> tuple[bytes, byt
         ToBot(bot_id=direct) if channel is None else ToChannel(channel),
         message.message_type,
     )
-    after = (_AfterTainted if message.tainted else _After)(msgspec.Raw(message.headers), timestamp)
+    after = _After(msgspec.Raw(message.headers), timestamp)
+    if message.tainted or message.priority:
+        after = _AfterMarked(after.headers, timestamp, message.tainted, name_of(message.priority))
     return encode(before)[1:-1], encode(after)[1:-1]
 
 
@@ -160,7 +165,7 @@ def parcel_of(stored: StoredLot) -> Parcel:
             % (seq, encode(id), before, body, encode(reply_to), after)
             for seq, id, body, reply_to in zip(seqs, lot.ids, lot.bodies, lot.reply_tos, strict=True)
         ]
-    envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at)
+    envelope = Envelope(lot.sender_bot_id, lot.recipient_channel, lot.expires_at, lot.priority)
     return Parcel(envelope, seqs, wires, sum(map(len, wires)))
 
 

@@ -44,8 +44,18 @@ class Parts(NamedTuple):
         for seq in seqs:
             if self.intake.idle:  # nothing waits below it: it is its turn after all
                 sources.advance(seq)
-            elif seq > sources.position:
+            elif seq > sources.position and seq not in sources.lanes.delivered:
                 sources.settle_ahead(seq)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a page is being read."""
+        return self.intake.reading is not None or self.sources.lanes.reading is not None
+
+    def drop(self, seqs: Collection[int]) -> None:
+        """Drop messages that wait in memory for their first delivery."""
+        self.intake.drop(seqs)
+        self.sources.lanes.drop(seqs)
 
     def abandon(self, seq: int, reason: str, attempts: int, channel: str | None) -> Abandoned | None:
         """Make a message that is no longer unsettled a dead letter; return None if it is being retried."""

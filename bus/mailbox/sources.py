@@ -10,6 +10,7 @@ Owns the position and the floors. Its rules (docs/design.md):
 - `ahead` has the seqs above the position that were settled ahead of their turn: they are not delivered again.
 - A *purge* passes over everything up to a seq, by a floor for each source. The state saved with it has these floors
   before memory does.
+- Prioritized direct messages are in `lanes`, which have places of their own. These are saved among the floors, too.
 - A channel can be *paused*: nothing of it is delivered, and when it goes on, it does so where it was. Its place is
   saved among the floors, under a name that no source has.
 
@@ -18,17 +19,18 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from ..model.priorities import DIRECT, NORMAL, PRIORITIZED
 from ..model.repository import MailboxState
+from ..settings import Limits
+from .lanes import Lane, Lanes
 from .parcel import Parcel
 
 __all__ = ["DIRECT", "Interest", "Sources"]
-
-DIRECT = ""
-"""The source of direct messages, which is not a channel."""
 
 _PAUSED = "!"
 """Precedes the name of a paused channel in the saved floors. No channel's name begins with it."""
@@ -51,15 +53,20 @@ class _Pause(NamedTuple):
 class Sources:
     """The sources of one mailbox. A group's has one channel and no direct messages."""
 
-    def __init__(self, state: MailboxState, *, direct: bool) -> None:
+    def __init__(self, state: MailboxState, limits: Limits, *, direct: bool) -> None:
         self.position = state.position
         self.interests: dict[str, Interest] = {}
-        self.ahead = set(state.ahead)
+        self.ahead = set(state.ahead).difference(item.seq for item in state.unsettled)
         self.dirty = False
         """Whether the stored state is an earlier one."""
         self._owner_id = state.mailbox_id
         self._direct = direct
-        self._floors = {source: seq for source, seq in state.floors.items() if not source.startswith(_PAUSED)}
+        self._floors = {
+            source: seq
+            for source, seq in state.floors.items()
+            if not source.startswith(_PAUSED) and source not in PRIORITIZED
+        }
+        self.lanes = Lanes(state, limits)
         self._paused: dict[str, _Pause] = {}
         self._places = {
             source.removeprefix(_PAUSED): seq for source, seq in state.floors.items() if source.startswith(_PAUSED)
@@ -77,13 +84,22 @@ class Sources:
             self.position = seq
             self.dirty = True
 
+    def hand_out(self, lane: Lane, seqs: Sequence[int]) -> None:
+        """Note that a lane's next messages were delivered, in order."""
+        lane.advance(seqs[-1])
+        lane.catch_up()
+        self.lanes.delivered.update(seqs)
+        self.dirty = True
+
     def settle_ahead(self, seq: int) -> None:
         """Note that a message above the position is settled, or dead."""
         self.ahead.add(seq)
         self.dirty = True
 
     def wanted(self, parcel: Parcel) -> Parcel:
-        """Return the messages that belong here and lie above their source's floor."""
+        """Return the messages that belong here, not in a lane, and lie above their source's floor."""
+        if parcel.envelope.priority:
+            return parcel.part(0, 0)
         channel = parcel.envelope.channel
         floor = self._floors.get(channel or DIRECT, 0) if self._floors else 0
         if channel is not None:
@@ -93,20 +109,21 @@ class Sources:
             floor = max(floor, interest.start_seq)
         return parcel.after(floor)
 
-    def wants(self, seq: int, sender_bot_id: str, channel: str | None) -> bool:
-        """Return True if a message belongs here and lies above its source's floor."""
-        if channel is None:
-            return not self._floors or seq > self._floors.get(DIRECT, 0)
-        interest = self.interest(channel)
-        if interest is None or seq <= interest.start_seq or seq <= self._floors.get(channel, 0):
+    def wants(self, seq: int, sender_bot_id: str, source: str | None) -> bool:
+        """Return True if a message belongs here and lies above its source's floor, or place."""
+        if source is None or source in PRIORITIZED:
+            lane = self.lanes.of(source)
+            return seq > (self._floors.get(DIRECT, 0) if lane is None else lane.through)
+        interest = self.interest(source)
+        if interest is None or seq <= interest.start_seq or seq <= self._floors.get(source, 0):
             return False
         return interest.echo or sender_bot_id != self._owner_id
 
-    def still_wants(self, seq: int, channel: str | None) -> bool:
+    def still_wants(self, seq: int, source: str | None) -> bool:
         """Return True if a delivered message is still wanted: its channel may have been left since."""
-        if channel is None:
+        if source is None or source in PRIORITIZED:
             return True
-        interest = self.interest(channel)
+        interest = self.interest(source)
         return interest is not None and seq > interest.start_seq
 
     def interest(self, channel: str) -> Interest | None:
@@ -125,21 +142,28 @@ class Sources:
         """Return True if nothing of a channel is to be delivered for now."""
         return bool(self._paused) and channel in self._paused
 
-    def handed_out(self, channel: str | None) -> int:
+    def handed_out(self, source: str | None) -> int:
         """Return the seq up to which a source was delivered."""
-        if self._paused and channel is not None and channel in self._paused:
-            return self._paused[channel].through
-        return max(self.position, self._floors.get(channel or DIRECT, 0))
+        if source is not None:
+            if self._paused and source in self._paused:
+                return self._paused[source].through
+            if source in PRIORITIZED:
+                lane = self.lanes.of(source)
+                return self.handed_out(None) if lane is None else lane.through
+        return max(self.position, self._floors.get(source or DIRECT, 0))
 
-    def has_delivered(self, seq: int, channel: str | None) -> bool:
+    def has_delivered(self, seq: int, source: str | None) -> bool:
         """Return True if a message's turn in a source has passed, or if it was settled before its turn."""
-        return seq <= self.handed_out(channel) or seq in self.ahead
+        if seq <= self.handed_out(source):
+            return True
+        return seq in (self.lanes.early if self.lanes.of(source) else self.ahead)
 
     @property
     def through(self) -> int:
         """The seq up to which every source was delivered."""
         sources = [None, *self.interests, *self._paused] if self._direct else list(self.interests)
-        return min((self.handed_out(source) for source in sources), default=self.position)
+        places = [self.handed_out(source) for source in sources]
+        return min(places + [lane.through for lane in self.lanes], default=self.position)
 
     @property
     def purging(self) -> bool:
@@ -161,6 +185,8 @@ class Sources:
                 self._paused[source] = paused._replace(through=max(paused.through, through))
             elif source == DIRECT or source in self.interests:
                 self._floors[source] = max(self.handed_out(source), through)
+                if source == DIRECT:
+                    self.lanes.purge(through)
         self.dirty = True
 
     def keep(self) -> None:
@@ -238,9 +264,13 @@ class Sources:
         return self.interests.pop(channel, None) is not None or paused
 
     def after(self, seq: int) -> tuple[tuple[str, int, bool], ...]:
-        """Return each source with the seq to read after (at least `seq`) and whether to skip the bot's own."""
+        """Return each source with the seq to read after (at least `seq`) and whether to skip the bot's own.
+
+        Lanes are none of them.
+        """
+        direct = NORMAL if self.lanes else DIRECT
         return tuple(
-            (source, max(start, seq), source != DIRECT and not self.interests[source].echo)
+            (source or direct, max(start, seq), source != DIRECT and not self.interests[source].echo)
             for source, start in self._starts()
         )
 
@@ -250,7 +280,21 @@ class Sources:
             (channel, max(place.through, place.interest.start_seq), not place.interest.echo)
             for channel, place in self._paused.items()
         )
-        return (*self.after(self.position), *paused)
+        lanes = ((lane.source, lane.through, False) for lane in self.lanes)
+        return (*self.after(self.position), *lanes, *paused)
+
+    @property
+    def directs(self) -> tuple[tuple[str, int, bool], ...]:
+        """The sources of direct messages, as `after` returns them, with the seq up to which each was delivered."""
+        others = (NORMAL if self.lanes else DIRECT, self.handed_out(None), False)
+        return (others, *((lane.source, lane.through, False) for lane in self.lanes))
+
+    def of_priority(self, priority: int, seq: int) -> tuple[tuple[str, int, bool], ...]:
+        """Return what was not delivered of a priority, as `after`; that of a channel's message is normal."""
+        if not priority:
+            return self.after(max(self.position, seq))
+        lane = self.lanes.get(priority)
+        return () if lane is None else ((lane.source, max(lane.through, seq), False),)
 
     def saved(self) -> tuple[int, dict[str, int], tuple[int, ...]]:
         """Return the position, floors and `ahead` to save, which include subscriptions on their way to the disk."""
@@ -264,7 +308,8 @@ class Sources:
             _PAUSED + channel: max(paused.through, self._purging.get(channel, 0))
             for channel, paused in self._paused.items()
         }
-        return position, floors, tuple(sorted(self.ahead))
+        floors |= self.lanes.saved(self.position, self.handed_out(None), self._purging.get(DIRECT, 0))
+        return position, floors, tuple(sorted(self.ahead | self.lanes.early))
 
     def _raised_floors(self) -> dict[str, int]:
         # A subscription's start is not used as a floor: it may lie beyond the end of the log, and a floor never

@@ -122,6 +122,8 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     shared: bool = False
     identity: tuple[str, str] | None = None
     """Its sender and its id, while it is in flight and its text is not in memory."""
+    priority: int = 0
+    """As far as that is known, while `envelope` is None."""
     unseen: bool = False
     """Whether it was put in flight and never sent, as far as is known: no client can have it."""
 
@@ -143,6 +145,11 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
         """The channel that it came by, as far as is known in memory; None for a direct message."""
         return (self.source or None) if self.envelope is None else self.envelope.channel
 
+    @property
+    def rank(self) -> int:
+        """Its priority, as far as that is known in memory."""
+        return self.priority if self.envelope is None else self.envelope.priority
+
     def is_of(self, channel: str) -> bool:
         """Return True if it came by a channel, as far as is known in memory."""
         return not self.retried and self.channel == channel
@@ -150,7 +157,7 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     def unload(self) -> None:
         """Note that the message is only in the store now, and keep the channel that it came by."""
         if self.envelope is not None:
-            self.source = self.envelope.channel or DIRECT
+            self.source, self.priority = self.envelope.channel or DIRECT, self.envelope.priority
             self.envelope = None
 
     def forget_text(self, wire: bytes) -> None:
@@ -167,7 +174,7 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
     def saved(self, seq: int) -> UnsettledState:
         """Return what is stored of it."""
         return UnsettledState(
-            seq, self.attempt, self.failures, self.due_at, self.delay, self.retried, self.vanished
+            seq, self.attempt, self.failures, self.due_at, self.delay, self.retried, self.vanished, self.rank
         )
 
 
@@ -181,4 +188,5 @@ def restored(item: UnsettledState) -> Unsettled:
         delay=item.delay,
         retried=item.retried,
         vanished=item.vanished,
+        priority=item.priority,
     )

@@ -163,7 +163,7 @@ class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
 
     `due_at` is when it is redelivered, by the wall clock, if it rests for `delay` seconds; None if it is due.
     `retried` says that it was a dead letter, and is delivered even if its channel was left. `vanished` lists the
-    clients that failed it by vanishing, one per failure.
+    clients that failed it by vanishing, one per failure. `priority` is that of the message.
     """
 
     seq: int
@@ -173,6 +173,7 @@ class UnsettledState(msgspec.Struct, frozen=True, array_like=True):
     delay: float = 0.0
     retried: bool = False
     vanished: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class MailboxState(msgspec.Struct, frozen=True):
@@ -183,7 +184,9 @@ class MailboxState(msgspec.Struct, frozen=True):
     messages up to there were delivered although they may lie above `position`. `ahead` has the seqs above it that
     were delivered ahead of their turn and are settled: awaited replies, and what was in flight when the position
     went back. In `floors`, "!" and a channel's name stand for a paused channel, and the seq up to which it was
-    delivered. `gap` is the range in which it lost messages, both ends included, until a session has been notified.
+    delivered; "^high" and "^low" stand for the bot's messages of that priority, of which those up to the seq were
+    delivered, whatever the position. `gap` is the range in which it lost messages, both ends included, until a
+    session has been notified.
 
     A mailbox's id is that of its bot, or `channel/group`, which is no bot's id.
     """
@@ -351,6 +354,8 @@ class LogState(msgspec.Struct, frozen=True):
     """The mailbox's id and the seq of each dead letter."""
     groups: list[Group] = []
     patterns: list[PatternSubscription] = []
+    prioritized: Sequence[tuple[str, int, int]] = ()
+    """The last seq of each bot's messages of a priority that is not normal: the bot's id, the priority, the seq."""
     scheduled: Mapping[str, int] = {}
     """How many messages wait until they are due, by their senders."""
     next_due_at: str | None = None

@@ -15,14 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from .pages import PageRequest
+from .priorities import DIRECT, NORMAL, PRIORITIZED
 
-__all__ = ["Counted", "Span", "recounted", "spans_of"]
+__all__ = ["Counted", "Span", "parts_of", "recounted", "spans_of"]
 
 
 class Span(NamedTuple):
     """A part of one source of a mailbox: after one seq, and up to another.
 
-    The source is a channel, or "" for direct messages. `skip_own` leaves out the messages of the mailbox's own bot.
+    The source is as in `PageRequest`. `skip_own` leaves out the messages of the mailbox's own bot.
     """
 
     channel: str
@@ -43,6 +44,16 @@ def spans_of(request: PageRequest) -> list[Span]:
     """Return the sources of a page."""
     through = request.through_seq
     return [Span(channel, after_seq, through, skip_own) for channel, after_seq, skip_own in request.sources]
+
+
+def parts_of(span: Span) -> list[tuple[Span, int]]:
+    """Return spans that are ranges of an index each, to be counted as often as the number beside it says.
+
+    No index has only messages that are not prioritized.
+    """
+    if span.channel != NORMAL:
+        return [(span, 1)]
+    return [(span._replace(channel=DIRECT), 1), *((span._replace(channel=source), -1) for source in PRIORITIZED)]
 
 
 def recounted(request: PageRequest, counted: Iterable[Counted]) -> tuple[int, list[tuple[Span, int]]]:

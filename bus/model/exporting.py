@@ -17,6 +17,7 @@ import msgspec
 from ..errors import DatabaseUnusable
 from .budgets import budget_of
 from .lots import LogMessage, NewMessage
+from .priorities import PRIORITIES, Priority, name_of
 from .records import parse_timestamp
 
 __all__ = [
@@ -92,6 +93,7 @@ class Exported(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     headers: msgspec.Raw = _NO_HEADERS
     expires_at: str | None = None
     tainted: bool = False
+    priority: Priority = "normal"
     erased: bool = False
 
 
@@ -158,6 +160,7 @@ def export_of(message: LogMessage, names: Mapping[str, str]) -> Exported:
         headers=_raw(message.headers),
         expires_at=message.expires_at,
         tainted=message.tainted,
+        priority=name_of(message.priority),
         erased=erased,
     )
 
@@ -232,5 +235,6 @@ def message_of(line: Exported, epoch: str, bots: Mapping[str, tuple[str, str]]) 
         headers=_encoder.encode(headers | _headers.decode(line.headers)),
         expires_at=line.expires_at,
         tainted=line.tainted,
+        priority=PRIORITIES[line.priority],
         budget=msgspec.structs.replace(budget_of(bytes(line.headers)), kept=True),
     )

@@ -15,6 +15,7 @@ import msgspec
 from .changes import AddBot, AddChannel, Change, LogState, MailboxState, SaveMailbox, group_mailbox_id
 from .exporting import Exported
 from .pages import PageRequest
+from .priorities import DIRECT, NORMAL, PRIORITIZED
 from .records import WORKER_ID, BotRecord, Channel
 
 __all__ = ["Import", "Seen", "is_importable"]
@@ -134,6 +135,10 @@ class Import:
             for channel, (start, skips_own) in starts.items()
         ]
         if "/" not in state.mailbox_id:
-            sources.append(("", max(state.position, state.floors.get("", 0)), False))
+            direct = max(state.position, state.floors.get(DIRECT, 0))
+            if state.floors.keys() & {*PRIORITIZED}:
+                sources += [(source, state.floors.get(source, direct), False) for source in (NORMAL, *PRIORITIZED)]
+            else:
+                sources.append((DIRECT, direct, False))
         early = tuple({*state.ahead, *(item.seq for item in state.unsettled)})
         return PageRequest(state.mailbox_id, early, tuple(sources), self._state.last_seq, 1, 1)

@@ -12,6 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from .budgets import Budget
+from .priorities import source_of
 
 __all__ = [
     "DUE_AT_ONCE",
@@ -42,8 +43,9 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     after `expires_at`. With a `due_at` it waits beside the log until then. With `known_only` it is looked up by its
     id and sender and not stored: if it is known, its sender is answered as for any repeat. It is `tainted` if it
     comes from outside, or answers a message that is. With `untainted_only` it is not stored if it turns out to be.
-    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`). Until it is stored,
-    `budget` is what its sender gives its thread; its headers say what is left after it (`budgets`).
+    With `retain` it becomes the last value of its channel, if it enters the log (`retaining`). A channel's message
+    has the normal priority, which is 0 (`priorities`). Until it is stored, `budget` is what its sender gives its
+    thread; its headers say what is left after it (`budgets`).
     """
 
     id: str
@@ -61,7 +63,13 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     tainted: bool = False
     untainted_only: bool = False
     retain: bool = False
+    priority: int = 0
     budget: Budget | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The source of mailboxes that it is of, as `source_of` returns it."""
+        return source_of(self.recipient_channel, self.priority)
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +95,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
     tainted: bool = False
     untainted_only: bool = False
     retain: bool = False
+    priority: int = 0
     budget: Budget | None = None
 
     def __len__(self) -> int:
@@ -140,6 +149,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
                 self.tainted,
                 self.untainted_only,
                 self.retain,
+                self.priority,
                 self.budget,
             )
 

@@ -15,9 +15,10 @@ __all__ = ["Page", "PageRequest"]
 class PageRequest(msgspec.Struct, frozen=True):
     """Which messages a mailbox wants: some by seq, and those that follow in its sources.
 
-    A source is a channel (or "" for direct messages), the seq after which to read, and whether to leave out the
-    messages of the mailbox's own bot. The page has messages up to `through_seq`, in seq order, at most
-    `messages_max` of them, and ends early when their bodies exceed `bytes_max`.
+    A source is a channel (or "" for direct messages, or those of one priority: `priorities`), the seq after which
+    to read, and whether to leave out the messages of the mailbox's own bot. The page has messages up to
+    `through_seq`, in seq order, at most `messages_max` of them, and ends early when their bodies exceed
+    `bytes_max`.
     """
 
     mailbox_id: str

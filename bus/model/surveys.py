@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from .priorities import source_of
+
 __all__ = ["EndedRun", "RunSurvey", "SurveyRequest", "Surveyed", "SurveyedRuns"]
 
 
@@ -32,6 +34,12 @@ class Surveyed(msgspec.Struct, frozen=True, gc=False):
     recipient_channel: str | None
     timestamp: str
     size_bytes: int
+    priority: int = 0
+
+    @property
+    def source(self) -> str | None:
+        """The source of mailboxes that it is of, as `source_of` returns it."""
+        return source_of(self.recipient_channel, self.priority)
 
 
 class RunSurvey(msgspec.Struct, frozen=True):

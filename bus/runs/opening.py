@@ -131,6 +131,7 @@ async def _opened(executor: Executor, hold: Hold, entered: _Entered) -> AsyncIte
                 hold.stop_renewing()
     finally:
         await hold.give_back()
+        hold.woken().set()  # another task may wait: the worker tells a session nothing of what that does itself
     if hold.failure is not None and failure is not hold.failure:
         raise hold.failure from failure
     if failure is not None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ..model.priorities import Priority
 from ..wire.frames import StoredMessage
 
 __all__ = [
@@ -46,6 +47,7 @@ class SendOrder(_Order, frozen=True, kw_only=True):
     reply_to: str | None = None
     ttl: _Seconds | None = None
     delay: _Seconds | None = None
+    priority: Priority = "normal"
     hops: int | None = None
     deadline: _Seconds | None = None
 
@@ -65,6 +67,7 @@ class RequestOrder(_Order, frozen=True, kw_only=True):
     """A direct message to a bot, answered with the first reply, for which it waits at most `timeout` seconds."""
 
     to: str
+    priority: Priority = "normal"
     timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
     hops: int | None = None
     deadline: _Seconds | None = None
@@ -93,6 +96,7 @@ class ReadMessage(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: str
     tainted: bool
     erased: bool
+    priority: Priority
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,4 +153,5 @@ def as_read(message: StoredMessage) -> ReadMessage:
         timestamp=message.timestamp,
         tainted=message.tainted,
         erased=message.erased,
+        priority=message.priority,
     )

@@ -133,6 +133,7 @@ async def _remove(bot: Bot, chosen: _Chosen, id: Callable[..., str | None], **ho
     """Carry a removal out, or count it; `id` returns those of its parts."""
     one, kind = chosen.one, chosen.kind
     if kind == "delayed":
+        how["part_of"] = id(kind)
         return [
             await bot.cancel_delayed(ids, bot=sender, id=id(kind, sender, sorted(ids)), **how)
             for sender, ids in sorted(chosen.delayed.items())

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from ..model.budgets import Budget, budget_in
+from ..model.priorities import Priority
 from ..model.values import STEP_VALUE_BYTES_MAX
 from .codes import RETRY, Code, Refusal
 from .fields import ClientFrame, Credits, Id, Name, NameOrPattern, RequestId, Seq, Seqs, are_ids, is_id, is_name
@@ -370,6 +371,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     prev_seq: int | None = None
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
+    priority: Priority = "normal"
     erased: bool = False
     """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 

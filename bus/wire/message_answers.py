@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from ..model.budgets import Budget, budget_in
+from ..model.priorities import Priority
 
 __all__ = [
     "AnswerValue",
@@ -76,6 +77,7 @@ class KeptMessage(AnswerValue, frozen=True, kw_only=True, omit_defaults=True):
     timestamp: str | None
     tainted: bool = False
     """Whether it comes from outside, or answers a message that does."""
+    priority: Priority = "normal"
     erased: bool = False
     """Whether its body and headers were erased: they are null, and empty but for the budget of its thread."""
 

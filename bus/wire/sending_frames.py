@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from ..model.priorities import Priority
 from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from .fields import ClientFrame, Id, Name, RequestId, Revision, Seq, Seqs, Ttl, ValueKey
 from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, HOPS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
@@ -49,6 +50,7 @@ class Publication(
     delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
     retain: bool = False
     """Whether it becomes the last value of its channel."""
+    priority: Priority = "normal"
     hops: Annotated[int, Meta(ge=0, le=HOPS_MAX)] | None = None
     """How many messages may follow, each an answer to the one before."""
     deadline: Annotated[float, Meta(gt=0, le=WAIT_SECONDS_MAX)] | None = None

@@ -56,7 +56,7 @@ MESSAGES = _kind(
     "bot_messages",
     "seq",
     "id sender_bot_id sender_bot_name recipient_bot_id recipient_channel message_type body reply_to headers"
-    " timestamp expires_at tainted checksum copied",
+    " timestamp expires_at tainted priority checksum copied",
 )
 
 KINDS = (
@@ -77,7 +77,7 @@ KINDS = (
         "scheduled_messages",
         "number",
         "id sender_bot_id sender_bot_name recipient_bot_id recipient_channel message_type body reply_to headers"
-        " expires_at due_at tainted checksum",
+        " expires_at due_at tainted priority checksum",
     ),
     _kind("chat_sessions", "id", "created_at session_type peer_bot_id opened_by_bot_id"),
     _kind("workflows", "id", "name owner_bot_id definition created_at updated_at replaced"),
@@ -119,7 +119,7 @@ FLAGS = frozenset({"cleans_up", "copied", "echo", "is_cron", "paused", "stopped"
 
 def is_damaged(message: Sequence[Any]) -> bool:
     """Return True if a row of MESSAGES does not match its checksum."""
-    seq, *before, body, reply_to, headers, timestamp, expires_at, tainted, checksum, _ = message
+    seq, *before, body, reply_to, headers, timestamp, expires_at, tainted, priority, checksum, _ = message
     texts = (body.encode(), reply_to, headers.encode(), timestamp, expires_at)
-    row = (seq, *before, *texts, int(tainted), checksum)
+    row = (seq, *before, *texts, tainted + 2 * priority, checksum)
     return not intact(row)

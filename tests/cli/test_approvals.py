@@ -108,6 +108,18 @@ def test_two_attempts_at_a_step_are_told_apart_by_id(posthouse: Posthouse) -> No
     assert posthouse.json("approve", "repeated-1", ids[1])["id"] == ids[1]
 
 
+def test_who_answers_is_told_which_bot_goes_on(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "deployer")
+    run = posthouse.json("send", "deployer", "go", "--as", "author")["id"]
+    created(posthouse, "begun", run)
+    asking(posthouse, run, "first", "First?")
+    asking(posthouse, run, "second", "Second?")
+    text = posthouse.answer("approve", run, "first")
+    assert text.endswith("the run is pending, and goes on when bot deployer is back\n")
+    text = posthouse.answer("approve", run, "second", "--as", "deployer")
+    assert text.endswith("the run is pending, and bot deployer goes on with it\n"), "the command is its session"
+
+
 def test_approving_for_a_crashed_run_says_how_it_goes_on(posthouse: Posthouse) -> None:
     created(posthouse, "stuck", "stuck-1")
     crashed(posthouse, "stuck-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,28 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
+
+_ABOUT_THE_CONNECTION = frozenset(
+    f"test_{name}.py"
+    for name in ("bot", "elsewhere", "forgotten", "home", "large", "reconnect", "release", "request", "returning")
+) | {"test_room.py", "test_silence.py", "test_sync.py", "test_transport.py", "test_waiting.py", "test_watch.py"}
+"""Files that run on uvloop as well: it has sockets and timers of its own, which nothing above a connection sees."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--engine") is None:
+        items[:] = [item for item in items if not _is_repetition(item)]
+
+
+def _is_repetition(item: pytest.Item) -> bool:
+    if item.path.parent != Path(__file__).parent or item.path.name in _ABOUT_THE_CONNECTION:
+        return False
+    return isinstance(item, pytest.Function) and _backend(item) == BACKENDS["uvloop"]
+
+
+def _backend(item: pytest.Function) -> object:
+    parameters = getattr(item, "callspec", None)
+    return None if parameters is None else parameters.params.get("anyio_backend")
 
 
 @pytest.fixture(params=list(BACKENDS.values()), ids=list(BACKENDS))

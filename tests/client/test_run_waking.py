@@ -60,6 +60,25 @@ async def has_status(bot: bus.Bot, id: str, status: RunStatus) -> None:
         await anyio.sleep(0.01)
 
 
+async def test_a_task_that_waits_for_a_run_of_its_own_program_is_woken_without_the_worker(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker tells a session nothing of a run that it has claimed since, in another task."""
+    entered: list[bool] = []
+
+    async def wait(bot: bus.Bot) -> None:
+        async with opened(bot, "r") as run:
+            entered.append(run.completed)
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with patient(worker, "ann") as ann, anyio.create_task_group() as tasks, opened(ann, "r"):
+            tasks.start_soon(wait, ann)
+            while not ann.workflows._crowd.resting:
+                await anyio.sleep(0.01)
+            monkeypatch.setattr(ann._connection.wakes, "hear", lambda hint: None)
+    assert entered == [True]
+
+
 async def test_an_answer_wakes_the_bot_that_waits_for_it(worker: Worker) -> None:
     answers: list[Any] = []
 

@@ -57,7 +57,11 @@ What a connection does on each is tested in `tests/client`.
 """
 
 _CALLS_ONLY = "test_workflow_"
-"""Files whose tests execute no run, but call the repository. They leave out a second loop of the same worker."""
+"""Files whose tests execute no run, but call the repository.
+
+They leave out what other tests show with these calls: a second loop of the same worker, and a worker on PostgreSQL
+(`tests/client`, and runs that are executed).
+"""
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """A worker whose frames take the largest context, so that its limits can be seen through a connection."""
@@ -244,7 +248,7 @@ def _is_repetition(item: pytest.Item) -> bool:
     if item.path.parent != Path(__file__).parent or not item.path.name.startswith(_CALLS_ONLY):
         return False
     chosen = item.callspec.params.get("place_and_loop") if isinstance(item, pytest.Function) else None
-    return chosen == (REMOTE, "trio")
+    return chosen in {(REMOTE, "trio"), (REMOTE_POSTGRESQL, "asyncio")}
 
 
 # ── Fixtures ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -67,7 +67,9 @@ async def _fill_log(store: Store, messages: int) -> None:
         direct("odd", ANN, ANN, message_type="zero \0, escape \x1b", body='"\\u0000 \N{HONEYBEE}"'.encode()),
         direct("external", "eve \N{HONEYBEE}", BOB, tainted=True, headers=b'{"a":"b"}', expires_at=at(900)),
         budgeted(direct("answer", BOB, ANN, reply_to="external"), Budget(4, at(900))),
-        direct("late", ANN, BOB, due_at=at(LATE)),
+        direct("urgent", ANN, BOB, priority=1),
+        direct("idle", "eve \N{HONEYBEE}", BOB, priority=-1, tainted=True),
+        direct("late", ANN, BOB, due_at=at(LATE), priority=-1),
         to_channel("later", BOB, "news", due_at=at(LATE), tainted=True, message_type="\0"),
         second=3,
     )

@@ -7,8 +7,8 @@ has one thread.
 Run as a program it takes one JSON object a line: `start` with arguments, a folder, a log, and null or a lie that
 breaks the worker on purpose (see `lies`), answered with the process id; `wait` for one with a time, answered with
 its exit code, or null where it still runs. It ends when its input does, and all its children with it. With `start`,
-`program` names a module that is run instead of the worker, as `python -m` does, and `namespace` the file of the
-network namespace that the child enters first.
+`program` names a module that is run instead of the worker, as `python -m` does, `pipes` two named ones that are its
+standard input and output, and `namespace` the file of the network namespace that the child enters first.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..integration.wire_worker import REPOSITORY, Process, Worker
 from .namespace import enter
@@ -56,12 +55,8 @@ class Nursery:
     def __repr__(self) -> str:
         return f"<Nursery process={self._process.pid}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the process, and all that it forked."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -85,7 +80,7 @@ class Nursery:
 def shared_nursery() -> Nursery:
     """Return the one nursery of this process."""
     nursery = Nursery()
-    atexit.register(nursery.__exit__, None, None, None)
+    atexit.register(nursery.close)
     return nursery
 
 
@@ -123,9 +118,19 @@ class _Child:
         return self._code
 
 
-def forked(nursery: Nursery, program: str, arguments: Sequence[str], *, directory: Path, log: Path) -> Process:
-    """Start a program out of a nursery."""
-    where = {"directory": str(directory), "log": str(log)}
+def forked(
+    nursery: Nursery,
+    program: str,
+    arguments: Sequence[str],
+    *,
+    directory: Path,
+    log: Path,
+    pipes: tuple[Path, Path] | None = None,
+) -> Process:
+    """Start a program out of a nursery. What it writes goes into the log, or through the second of the pipes."""
+    where: dict[str, Any] = {"directory": str(directory), "log": str(log)}
+    if pipes is not None:
+        where["pipes"] = [str(pipe) for pipe in pipes]
     return _Child(nursery, nursery.ask(start=list(arguments), program=program, lie=None, **where))
 
 
@@ -179,6 +184,10 @@ def _start(question: dict[str, Any], own: Sequence[int]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    for number, pipe in enumerate(question.get("pipes", ())):
+        opened = os.open(pipe, os.O_WRONLY if number else os.O_RDONLY)
+        os.dup2(opened, number)
+        os.close(opened)
     os.chdir(question["directory"])
     if "namespace" in question:
         enter(Path(question["namespace"]))
@@ -240,6 +249,7 @@ def _import_everything() -> None:
         "anyio._core._signals",
         "email.parser",
         "importlib.readers",
+        "store.moving.mover",
         "store.postgresql.store",
         "store.sqlite",
         "tests.crash.lies",

@@ -14,14 +14,14 @@ from .counters import kills, play
 from .engine_counters import play_faults
 from .lies_of_values import LIES_OF_VALUES
 from .load import CONFIGURATION
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 
 _ROUNDS_MAX = 20
 
 
 def test_counters_survive_kills(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
-    with Nursery() as nursery, closing(ForkedWorker(tmp_path, CONFIGURATION, nursery)) as worker:
+    with closing(ForkedWorker(tmp_path, CONFIGURATION, shared_nursery())) as worker:
         worker.start()
         counted = anyio.run(play, [worker.command], seed, kills(worker, 3))
         worker.stop()
@@ -39,15 +39,14 @@ def test_counters_survive_an_engine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lie", LIES_OF_VALUES)
 def test_a_lie_is_found(lie: str, tmp_path: Path) -> None:
-    with Nursery() as nursery:
-        for number in range(_ROUNDS_MAX):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            with closing(ForkedWorker(folder, CONFIGURATION, nursery, lie=lie)) as worker:
-                worker.start()
-                try:
-                    anyio.run(play, [worker.command], number, kills(worker, 1))
-                except AssertionError:
-                    return
-                worker.stop()
+    for number in range(_ROUNDS_MAX):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery(), lie=lie)) as worker:
+            worker.start()
+            try:
+                anyio.run(play, [worker.command], number, kills(worker, 1))
+            except AssertionError:
+                return
+            worker.stop()
     pytest.fail(f"{_ROUNDS_MAX} kills did not bring {lie} to light")

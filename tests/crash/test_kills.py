@@ -13,7 +13,7 @@ from .__main__ import Row, table
 from .kills import one_file
 from .kinds import KINDS_OF_FAULTS, Kind
 from .load import CONFIGURATION
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 
 RANDOM_SEED = random.SystemRandom().randrange(2**32)
 
@@ -21,7 +21,7 @@ RANDOM_SEED = random.SystemRandom().randrange(2**32)
 @pytest.mark.parametrize("seed", [1, RANDOM_SEED], ids=["fixed", "random"])
 def test_what_was_acknowledged_survives_kills(seed: int, tmp_path: Path) -> None:
     print(f"seed {seed}")  # noqa: T201
-    with Nursery() as nursery, closing(ForkedWorker(tmp_path, CONFIGURATION, nursery)) as worker:
+    with closing(ForkedWorker(tmp_path, CONFIGURATION, shared_nursery())) as worker:
         verdict = one_file(worker, tmp_path, seed=seed, rounds=10)
     assert verdict.ok, str(verdict)
     assert verdict.counts["kills"] + verdict.counts["stops"] == 11, "the last one is the stop at the end"

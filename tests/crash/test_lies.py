@@ -13,7 +13,7 @@ from .lies_of_mailboxes import LIES_OF_MAILBOXES
 from .lies_of_runs import LIES_OF_RUNS
 from .lies_of_time import LIES_OF_TIME
 from .load import CONFIGURATION
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,7 +32,7 @@ def test_each_kind_that_a_lie_brings_to_light_is_found_every_time() -> None:
 
 @pytest.mark.parametrize("lie", LIES_OF_POWER)
 def test_what_only_a_power_cut_shows_is_a_worker_all_the_same(lie: str, tmp_path: Path) -> None:
-    with Nursery() as nursery, ForkedWorker(tmp_path, CONFIGURATION, nursery, lie=lie) as worker:
+    with ForkedWorker(tmp_path, CONFIGURATION, shared_nursery(), lie=lie) as worker:
         bot = worker.session("bot")
         bot.subscribe("news")
         worker.kill()

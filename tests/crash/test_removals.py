@@ -10,13 +10,13 @@ import anyio
 import pytest
 
 from .lies_of_removals import LIES_OF_REMOVALS
-from .nursery import ForkedWorker, Nursery
+from .nursery import ForkedWorker, shared_nursery
 from .removals import CONFIGURATION, play
 
 
 def test_removals_survive_kills(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
-    with Nursery() as nursery, closing(ForkedWorker(tmp_path, CONFIGURATION, nursery)) as worker:
+    with closing(ForkedWorker(tmp_path, CONFIGURATION, shared_nursery())) as worker:
         worker.start()
         counted = anyio.run(lambda: play(worker, seed, kills=3))
         worker.stop()
@@ -26,7 +26,7 @@ def test_removals_survive_kills(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lie", LIES_OF_REMOVALS)
 def test_a_lie_about_removals_is_found(lie: str, tmp_path: Path) -> None:
-    with Nursery() as nursery, closing(ForkedWorker(tmp_path, CONFIGURATION, nursery, lie=lie)) as worker:
+    with closing(ForkedWorker(tmp_path, CONFIGURATION, shared_nursery(), lie=lie)) as worker:
         worker.start()
         with pytest.raises(AssertionError, match=LIES_OF_REMOVALS[lie]):
             anyio.run(lambda: play(worker, 1, kills=1))

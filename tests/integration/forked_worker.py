@@ -6,30 +6,20 @@ command as usual.
 
 from __future__ import annotations
 
-import atexit
-from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 
 from bus.model.engines import is_engine
 
-from ..crash.nursery import ForkedWorker, Nursery
+from ..crash.nursery import ForkedWorker, shared_nursery
 
 __all__ = ["forked_worker"]
 
 
 def forked_worker(directory: Path, configuration: str = "", store_url: str = "") -> ForkedWorker:
     """Return a worker that is not started yet. Without a URL, its store is a file in its directory."""
-    worker = ForkedWorker(directory, configuration, _nursery())
+    worker = ForkedWorker(directory, configuration, shared_nursery())
     if is_engine(store_url):
         worker.engine = store_url
     elif store_url:
         worker.database = Path(store_url)
     return worker
-
-
-@cache
-def _nursery() -> Nursery:
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(Nursery())

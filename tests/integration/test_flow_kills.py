@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,8 @@ from .flow_program import FLOW, PART
 from .forked_worker import forked_worker
 from .test_run_kills import CONFIGURATION, LONG, SHORT, Case, kill_bot, kill_worker
 from .wire import Session
-from .wire_program import Program
-from .wire_worker import REPOSITORY, Worker
+from .wire_program import ForkedProgram, Program
+from .wire_worker import Worker
 
 SIGNAL_POINTS = ["sending take go", "answered take go", "sending take go or stop", "answered take go or stop"]
 CHILD_POINTS = ["before side", "sending child side", "answered child side", "sending side"]
@@ -45,11 +44,6 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-
-
 class Flow(Case):
     """A run of the program with three signals for it, and a run that it tells something."""
 
@@ -69,8 +63,7 @@ class Flow(Case):
 
     def program(self, lease_seconds: float, point: str = "") -> Program:
         arguments = [self._worker.command, self.name, str(lease_seconds), point]
-        command = [sys.executable, "-m", "tests.integration.flow_program", *arguments]
-        return Program(command, directory=self._directory)
+        return ForkedProgram("tests.integration.flow_program", arguments, directory=self._directory)
 
     def check(self) -> None:
         """Check that every signal was taken once, and every child started once."""
@@ -120,8 +113,7 @@ class Undo(Case):
 
     def program(self, lease_seconds: float, point: str = "") -> Program:
         arguments = [self._worker.command, self.name, str(lease_seconds), point]
-        command = [sys.executable, "-m", "tests.integration.flow_program", *arguments]
-        return Program(command, directory=self._directory)
+        return ForkedProgram("tests.integration.flow_program", arguments, directory=self._directory)
 
     def cancel(self) -> None:
         """Cancel the run once it waits."""

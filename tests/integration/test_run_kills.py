@@ -7,7 +7,6 @@ worker forgets silent sessions and gives up lost runs soon, so that nothing is w
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ import pytest
 from .forked_worker import forked_worker
 from .run_program import STEPS
 from .wire import TIMEOUT_SECONDS, Session, to_bot
-from .wire_program import Program
-from .wire_worker import REPOSITORY, Worker
+from .wire_program import ForkedProgram, Program
+from .wire_worker import Worker
 
 CONFIGURATION = """
 [delivery]
@@ -76,9 +75,8 @@ class Case:
         self._with(lambda session: session.publish(self._message))
 
     def program(self, lease_seconds: float, point: str = "") -> Program:
-        path = REPOSITORY / "tests" / "integration" / "run_program.py"
         arguments = [self._worker.command, self.name, str(lease_seconds), point, self._end]
-        return Program([sys.executable, str(path), *arguments], directory=self._directory)
+        return ForkedProgram("tests.integration.run_program", arguments, directory=self._directory)
 
     def _with(self, ask: Callable[[Session], Any], bot: str | None = None) -> Any:
         """Ask in a session of its own: a killed worker knows none, and this one soon forgets silent ones."""

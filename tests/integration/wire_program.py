@@ -6,17 +6,19 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
+from ..crash.nursery import forked, shared_nursery
 from .wire import TIMEOUT_SECONDS, to_bot
-from .wire_worker import Worker
+from .wire_worker import Process, Worker
 
-__all__ = ["Program", "check_echo_program", "code_block"]
+__all__ = ["ForkedProgram", "Program", "check_echo_program", "code_block"]
 
 
 class Program:
@@ -26,19 +28,21 @@ class Program:
     """
 
     def __init__(self, arguments: Sequence[str], *, directory: Path, errors_too: bool = False) -> None:
-        self._errors = directory / "program.log"
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
+        errors = directory / "program.log"
+        with errors.open("wb") as file:
+            process = subprocess.Popen(
                 list(arguments),
                 cwd=directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if errors_too else errors,
+                stderr=subprocess.STDOUT if errors_too else file,
             )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input = self._process.stdin
-        self._output = self._process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._begin(process, process.stdin, process.stdout, errors)
+
+    def _begin(self, process: Process, input: IO[bytes], output: IO[bytes], errors: Path) -> None:
+        self._process, self._input, self._output, self._errors = process, input, output, errors
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ)
         self._pending = b""
@@ -87,6 +91,22 @@ class Program:
     def _said(self) -> str:
         errors = self._errors.read_text(encoding="utf-8", errors="replace")[-4000:]
         return f"what it wrote: {self._pending!r}, and as errors:\n{errors}"
+
+
+class ForkedProgram(Program):
+    """One of this repository's modules as a program, out of a nursery: no start waits for its imports."""
+
+    def __init__(self, module: str, arguments: Sequence[str], *, directory: Path) -> None:
+        place = Path(tempfile.mkdtemp(dir=directory))
+        pipes = place / "input", place / "output"
+        for pipe in pipes:
+            os.mkfifo(pipe, 0o600)
+        # Neither end waits for the other one to be opened.
+        input = open(os.open(pipes[0], os.O_RDWR), "wb")  # noqa: SIM115
+        output = open(os.open(pipes[1], os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+        log = place / "program.log"
+        process = forked(shared_nursery(), module, arguments, directory=directory, log=log, pipes=pipes)
+        self._begin(process, input, output, log)
 
 
 def code_block(page: Path, language: str) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +22,8 @@ import anyio
 from store import site_of
 from store.moving.mover import move
 
+from ..crash.nursery import forked, shared_nursery
+
 __all__ = ["killed"]
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -29,14 +31,12 @@ _REPOSITORY = Path(__file__).parents[2]
 
 def killed(source: str, target: str, part: str, done: int, *, portion: int | None = None) -> bool:
     """Move in another process that is killed at a moment; return False if it never came."""
-    command = [sys.executable, "-m", "tests.moving.program", source, target, part, str(done)]
-    if portion is not None:
-        command.append(str(portion))
-    ended = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=False)
-    if ended.returncode == -signal.SIGKILL:
-        return True
-    assert ended.returncode == 0, ended.stderr
-    return False
+    arguments = [source, target, part, str(done), *([] if portion is None else [str(portion)])]
+    with tempfile.NamedTemporaryFile() as log:
+        nursery, path = shared_nursery(), Path(log.name)
+        code = forked(nursery, "tests.moving.program", arguments, directory=_REPOSITORY, log=path).wait()
+        assert code in (0, -signal.SIGKILL), path.read_text("utf-8")
+    return code != 0
 
 
 async def _main(source: str, target: str, part: str, done: int, portions: Sequence[int]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bus.model.priorities import Priority
 from bus.wire.frames import Publication, ToBot, ToChannel
 
 from .simulated_settings import BOTS, is_budgeted
@@ -42,6 +43,9 @@ def any_publication(world: Simulation) -> Publication:
         hops, deadline = chance.choice([None, None, 0, 1, 3]), chance.choice([None, None, None, 2.0, 30.0])
         deadline = None if world.keyed.is_one else deadline  # last values end with it
         publication = msgspec.structs.replace(publication, hops=hops, deadline=deadline)
+    if world.is_prioritized and isinstance(recipient, ToBot):
+        priorities: list[Priority] = ["normal", "normal", "high", "low", "low"]
+        publication = msgspec.structs.replace(publication, priority=chance.choice(priorities))
     return world.keyed.publication(publication)
 
 

@@ -80,6 +80,7 @@ from bus.model.repository import (
 
 from .fake_budgets import answered, counted, erased, spent
 from .fake_keyed import FakeKeyed
+from .fake_priorities import last_of_each, wants
 from .fake_removals import look, remove
 
 
@@ -137,6 +138,7 @@ class FakeLog:
             dead_letters=list(self.dead_letters),
             groups=list(self.groups.values()),
             patterns=list(self.patterns.values()),
+            prioritized=last_of_each(self.messages.values(), self.bots),
             scheduled=Counter(message.sender_bot_id for message in self.scheduled.values()),
             next_due_at=self._next_due_at(),
             keys=list(self.keys.values()),
@@ -433,7 +435,7 @@ class FakeLog:
             message
             for message in self.messages.values()
             if message.seq <= request.through_seq
-            and any(_wants(message, request.mailbox_id, source) for source in request.sources)
+            and any(wants(message, request.mailbox_id, source) for source in request.sources)
         ]
 
     def look(self, change: Remove) -> Looked:
@@ -489,11 +491,5 @@ def _surveyed(message: LogMessage) -> Surveyed:
         message.recipient_channel,
         message.timestamp,
         len(message.body) + len(message.headers),
+        message.priority,
     )
-
-
-def _wants(message: LogMessage, mailbox_id: str, source: tuple[str, int, bool]) -> bool:
-    channel, after_seq, skip_own = source
-    if message.seq <= after_seq or (skip_own and message.sender_bot_id == mailbox_id):
-        return False
-    return message.recipient_channel == channel if channel else message.recipient_bot_id == mailbox_id

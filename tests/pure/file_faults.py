@@ -33,12 +33,12 @@ def backlog_faults(mailbox: Mailbox, log: FakeLog) -> Iterator[str]:
     """Say whether a mailbox counts other messages than those that wait."""
     if mailbox.group is not None or not mailbox.backlog.known:
         return
-    handed_out = mailbox.sources.handed_out(None)
-    early = {*mailbox.outstanding.seqs, *mailbox.sources.ahead}
     waiting = Counter(
         _counted(message.sender_bot_id, log)
         for message in log.messages.values()
-        if message.recipient_bot_id == mailbox.id and message.seq > handed_out and message.seq not in early
+        if message.recipient_bot_id == mailbox.id
+        and message.seq not in mailbox.outstanding
+        and not mailbox.sources.has_delivered(message.seq, message.source)
     )
     counted, theirs = mailbox.backlog._waiting, Counter[str]()
     for sender, count in counted._of.items():

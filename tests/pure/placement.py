@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from itertools import pairwise
 
+from bus.mailbox.intake import Intake
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.unsettled import MessagePlace
 
@@ -26,7 +27,7 @@ def _containers(mailbox: Mailbox) -> dict[MessagePlace, list[int]]:
     """Return what each place's container has, of what no session has."""
     outstanding = mailbox.outstanding
     return {
-        MessagePlace.RETURNED: outstanding._returned,
+        MessagePlace.RETURNED: list(outstanding.returned),
         MessagePlace.DELAYED: [seq for _, seq in outstanding._delayed],
         MessagePlace.RESTING: outstanding._resting,
         MessagePlace.SUSPENDED: list(outstanding._absent._suspended),
@@ -76,7 +77,15 @@ def _faults_of_sessions(mailbox: Mailbox) -> Iterator[str]:
 
 
 def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:
-    intake = mailbox.intake
+    lanes = mailbox.sources.lanes
+    yield from _faults_of_intake(mailbox, mailbox.intake, mailbox.position, mailbox.sources.ahead)
+    for lane in lanes:
+        yield from _faults_of_intake(mailbox, lane.intake, lane.through, lanes.early)
+        of_others = [p for p in lane.intake._ready.parcels() if p.envelope.priority != lane.priority]
+        yield from _named(f"of another priority in {lane}", [seq for parcel in of_others for seq in parcel.seqs])
+
+
+def _faults_of_intake(mailbox: Mailbox, intake: Intake, through: int, ahead: Set[int]) -> Iterator[str]:
     ready = [seq for parcel in intake._ready.parcels() for seq in parcel.seqs]
     aside = [seq for parcel in intake._aside.parcels() for seq in parcel.seqs]
     if any(later <= earlier for earlier, later in pairwise([*ready, *aside])):
@@ -85,10 +94,8 @@ def _faults_of_memory(mailbox: Mailbox) -> Iterator[str]:
         yield f"kept aside while no page is being read: {aside}"
     if (ready or aside) and not mailbox.sessions:
         yield f"in memory while nobody is there: {ready} {aside}"
-    yield from _named(
-        "in memory at or below the position", [seq for seq in [*ready, *aside] if seq <= mailbox.position]
-    )
-    yield from _named("in memory and settled ahead", mailbox.sources.ahead.intersection(ready, aside))
+    yield from _named("in memory at or below the position", [seq for seq in [*ready, *aside] if seq <= through])
+    yield from _named("in memory and settled ahead", ahead & {*ready, *aside})
     items = ((seq, mailbox.outstanding.get(seq)) for seq in [*ready, *aside])
     yield from _named("in memory and unsettled", [seq for seq, item in items if item and not item.retried])
 
@@ -104,7 +111,7 @@ def _faults_of_the_rest(mailbox: Mailbox) -> Iterator[str]:
     yield from _named("settling while it is being removed", losing & settling)
     yield from _named("withheld, and not being removed", set(outstanding._withheld) - losing)
     yield from _named("a direct message that is dead and in another place", _direct(mailbox) & (dead | reviving))
-    if mailbox.losses.gone and mailbox.intake.reading is None:
+    if mailbox.losses.gone and mailbox.reading.request is None:
         yield f"gone while no page is being read: {mailbox.losses.gone}"
 
 

@@ -45,6 +45,7 @@ from .fake_log import FakeLog, key_of
 from .file_faults import backlog_faults, file_faults
 from .patterned import Brought, changed_by_patterns, left_out, owed_by_patterns
 from .placement import placement_faults
+from .prioritized import is_of, overtaking_faults
 from .simulated_settings import GROUPS
 from .telling import telling_faults
 
@@ -91,7 +92,8 @@ class Promises:
         self._removals: dict[str, dict[str, Any]] = {}
         """What was told of each removal."""
         self.gaps: defaultdict[str, list[Gap]] = defaultdict(list)
-        self.last_first: dict[str, int] = {}
+        self._firsts: defaultdict[int, dict[str, int]] = defaultdict(dict)
+        """By priority, the last message that each mailbox delivered for the first time."""
         self._since: dict[tuple[str, str], int] = {}
         """The end of the log when a bot subscribed: of what is older, retention may have taken some already."""
         self._released: dict[tuple[str, str], int] = {}
@@ -210,7 +212,7 @@ class Promises:
         self._since[bot, change.channel] = self.log.last_seq
         if change.group is not None:
             return
-        self.last_first[bot] = min(self.last_first.get(bot, 0), start_seq)
+        self._firsts[0][bot] = min(self._firsts[0].get(bot, 0), start_seq)
         # What lies after the start is wanted again, whatever was settled before.
         on_channel = (m.seq for m in self.written.values() if m.recipient_channel == change.channel)
         self.want_again(bot, (seq for seq in on_channel if seq > start_seq))
@@ -224,12 +226,11 @@ class Promises:
 
     def _note_purge(self, key: str, unread: PageRequest) -> None:
         """What waited is passed over from now on; what was in flight may come again."""
-        sources = {source for source, _, _ in unread.sources}
         self._forget_revived(key)
         self.purged[key] |= {
             seq
             for seq, message in self.written.items()
-            if seq <= unread.through_seq and (message.recipient_channel or "") in sources
+            if seq <= unread.through_seq and is_of(message, unread)
             if seq not in self.delivered[key] and not self._is_dead(key, seq)
         }
 
@@ -249,7 +250,8 @@ class Promises:
         self.want_again(key, list(self.written))
         self.delivered[key].clear()
         self.gaps[key].clear()
-        self.last_first.pop(key, None)
+        for firsts in self._firsts.values():
+            firsts.pop(key, None)
         for found in (self.discarded, self._retried, self._came_though_dead):
             found.difference_update([each for each in found if each[0] == key])
         self._forget_revived(key)
@@ -300,7 +302,7 @@ class Promises:
 
     def note_restart(self) -> None:
         """The worker was killed."""
-        self.last_first = {}
+        self._firsts.clear()
         self.interests = {
             (self.name(s.bot_id), s.channel): msgspec.structs.replace(s, bot_id=self.name(s.bot_id))
             for s in self.log.subscriptions.values()
@@ -369,9 +371,13 @@ class Promises:
         # Sessions share a mailbox: between them there is no order that anybody could see.
         mailbox = core.directory.find_mailbox(key)
         alone = mailbox is not None and len(mailbox.sessions) == 1
-        if alone and stored.seq <= self.last_first.get(key, 0):
-            raise Violation(f"{stored.seq} was first delivered by {key} after {self.last_first[key]}")
-        self.last_first[key] = max(stored.seq, self.last_first.get(key, 0))
+        firsts = self._firsts[stored.priority]
+        if alone and stored.seq <= firsts.get(key, 0):
+            raise Violation(f"{stored.seq} was first delivered by {key} after {firsts[key]}")
+        firsts[key] = max(stored.seq, firsts.get(key, 0))
+        if mailbox is not None:
+            for fault in overtaking_faults(mailbox, stored, self.log, core, self.settings.limits):
+                raise Violation(fault)
 
     # ── After each event ─────────────────────────────────────────────────────────────────────────────────
 
@@ -396,7 +402,8 @@ class Promises:
             raise Violation("the core is ahead of the disk")
 
     def _check_memory(self, mailbox: Mailbox) -> None:
-        waiting = len(mailbox.intake) + mailbox.intake.aside
+        intakes = [mailbox.intake, *(lane.intake for lane in mailbox.sources.lanes)]
+        waiting = sum(len(intake) + intake.aside for intake in intakes)
         if waiting > 2 * self.settings.limits.ready_messages_max:
             raise Violation(f"{mailbox} keeps {waiting} messages in memory")
         if not mailbox.sessions and (waiting or any(item.envelope for _, item in mailbox.outstanding.items())):

@@ -77,6 +77,7 @@ class Simulation:
         self.seed = seed
         self.random = random.Random(seed)
         self.settings, self.channels, self.patterns = settings_of(seed), channels_of(seed), patterns_of(seed)
+        self.is_prioritized = seed % 7 == 3
         self.log = FakeLog()
         self.promises = Promises(self.log, self.settings)
         self.now = 100.0

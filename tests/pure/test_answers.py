@@ -34,7 +34,7 @@ MESSAGE = {
     "timestamp": "2026-01-01T00:00:00.000000Z",
 }
 
-TAINTED = MESSAGE | {"tainted": True}
+TAINTED = MESSAGE | {"tainted": True, "priority": "high"}
 
 BOT = {
     "id": "01900000-0000-7000-8000-000000000002",

@@ -25,6 +25,7 @@ from bus.core.scheduling import Scheduling
 from bus.core.wills import Wills
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
+from bus.mailbox.lanes import Lane, Lanes
 from bus.mailbox.leaving import Leaving
 from bus.mailbox.losses import Losses
 from bus.mailbox.mailbox import Mailbox
@@ -379,6 +380,27 @@ def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(checking, "_are_alike", broken)
 
 
+def forgets_what_is_only_in_the_store(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that takes a priority of which it has nothing in memory for one of which nothing waits."""
+    patch.setattr(Lane, "waits", property(lambda self: bool(self.intake)))
+
+
+def forgets_where_a_priority_was(patch: pytest.MonkeyPatch) -> None:
+    """A mailbox that saves its position alone, whatever it has delivered of other priorities."""
+    saved = Lanes.saved
+
+    def broken(self: Lanes, *places: int) -> dict[str, int]:
+        saved(self, *places)
+        return {}
+
+    patch.setattr(Lanes, "saved", broken)
+
+
+def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
+    """A reply with a priority that was delivered early, and again when its turn comes."""
+    patch.setattr(Lanes, "put_early", lambda self, priority, seqs: None)
+
+
 def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
     """A lot whose threads have the hops of the first of its neighbours."""
     are_alike = checking._are_alike
@@ -400,6 +422,9 @@ def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: dict[Fault, int] = {
+    forgets_what_is_only_in_the_store: 3,
+    forgets_where_a_priority_was: 3,
+    repeats_prioritized_replies: 178,
     gives_hops_as_it_likes: 20,
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
@@ -411,7 +436,7 @@ FAULTS: dict[Fault, int] = {
     keeps_a_part_of_a_refused_commit: 53,
     retains_what_it_likes: 504,
     takes_along_what_a_member_had: 4,
-    forgets_groups_without_members: 3,
+    forgets_groups_without_members: 18,
     releases_before_it_is_due: 0,
     forgets_to_enter_what_was_released: 0,
     removes_what_is_owed: 4,

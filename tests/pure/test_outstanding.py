@@ -34,7 +34,7 @@ class World:
 
     def deliver(self, to: Session | None = None) -> None:
         """Deliver it, as a mailbox does."""
-        if self.outstanding.first_returned() == 1:
+        if self.outstanding.returned.first == (1, 0):
             self.outstanding.take_returned()
         to = to or self.session
         if 1 in self.outstanding:

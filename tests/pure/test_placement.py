@@ -61,7 +61,7 @@ def test_what_waits_for_its_client_keeps_nothing_else_back() -> None:
 
 
 def flying(mailbox: Mailbox) -> None:
-    mailbox.outstanding._returned.append(1)
+    mailbox.outstanding.returned.add(1, 0)
 
 
 def nowhere(mailbox: Mailbox) -> None:

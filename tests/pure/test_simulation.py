@@ -28,6 +28,8 @@ STATES = {
     "arrivals kept aside",
     "overflow while reading",
     "floors",
+    "a priority behind",
+    "a priority level",
     "delayed",
     "nothing new, because much is delayed",
     "a group with members",
@@ -97,6 +99,9 @@ def _states(seed: int) -> set[str]:
                 seen.add("arrivals kept aside")
             if mailbox.intake.overflowed and mailbox.intake.reading:
                 seen.add("overflow while reading")
+            for lane in mailbox.sources.lanes:
+                if lane.waits:
+                    seen.add("a priority behind" if lane.behind else "a priority level")
             if mailbox.sources._floors:
                 seen.add("floors")
             if mailbox.outstanding._delayed:

@@ -54,13 +54,15 @@ CREATE TABLE bot_messages (
     expires_at        TEXT,
     checksum          INTEGER NOT NULL,
     copied            INTEGER NOT NULL DEFAULT 0,
-    tainted INTEGER NOT NULL DEFAULT 0
+    tainted INTEGER NOT NULL DEFAULT 0,
+    priority INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX idx_bot_messages_id ON bot_messages (id) WHERE copied = 0;
 CREATE UNIQUE INDEX idx_bot_messages_copied ON bot_messages (id, sender_bot_id) WHERE copied = 1;
 CREATE INDEX idx_bot_messages_channel ON bot_messages (recipient_channel) WHERE recipient_channel IS NOT NULL;
 CREATE INDEX idx_bot_messages_pair ON bot_messages (sender_bot_id, recipient_bot_id)
     WHERE recipient_bot_id IS NOT NULL;
+CREATE INDEX idx_bot_messages_priority ON bot_messages (recipient_bot_id, priority) WHERE priority <> 0;
 CREATE INDEX idx_bot_messages_recipient ON bot_messages (recipient_bot_id) WHERE recipient_bot_id IS NOT NULL;
 CREATE INDEX idx_bot_messages_reply_to ON bot_messages (reply_to) WHERE reply_to IS NOT NULL;
 CREATE INDEX idx_bot_messages_tainted ON bot_messages (seq) WHERE tainted = 1;
@@ -140,6 +142,7 @@ CREATE TABLE scheduled_messages (
     expires_at        TEXT,
     checksum          INTEGER NOT NULL,
     tainted INTEGER NOT NULL DEFAULT 0,
+    priority INTEGER NOT NULL DEFAULT 0,
     CHECK ((recipient_bot_id IS NULL) <> (recipient_channel IS NULL))
 );
 CREATE UNIQUE INDEX idx_scheduled_messages_id ON scheduled_messages (id, sender_bot_id);

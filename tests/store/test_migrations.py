@@ -55,7 +55,7 @@ def rows(path: Path) -> dict[str, list[Any]]:
 def _as_before(row: sqlite3.Row) -> dict[str, Any]:
     """Return a row without the columns that this migration and later ones add, which have their defaults."""
     values = dict(row)
-    assert {values.pop("copied", 0), values.pop("tainted", 0)} == {0}
+    assert {values.pop(column, 0) for column in ("copied", "tainted", "priority")} == {0}
     assert values.pop("pattern", None) is None
     return values
 

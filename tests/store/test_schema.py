@@ -47,7 +47,7 @@ COLUMNS = {
         seq INTEGER | id TEXT! | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_type TEXT!
         | recipient_bot_id TEXT | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT
         | timestamp TEXT! | headers TEXT!='{}' | checksum INTEGER! | copied INTEGER!=0
-        | tainted INTEGER!=0""",
+        | tainted INTEGER!=0 | priority INTEGER!=0""",
     "bot_channels": "name TEXT | created_at TEXT! | created_by_bot_id TEXT!",
     "bot_subscriptions": """
         bot_id TEXT! | channel_name TEXT! | subscribed_at TEXT! | start_seq INTEGER!=0 | echo INTEGER!=0
@@ -61,7 +61,7 @@ COLUMNS = {
     "scheduled_messages": """
         id TEXT! | due_at TEXT | sender_bot_id TEXT! | sender_bot_name TEXT! | recipient_bot_id TEXT
         | recipient_channel TEXT | message_type TEXT! | body TEXT! | reply_to TEXT | headers TEXT!='{}'
-        | expires_at TEXT | checksum INTEGER! | tainted INTEGER!=0""",
+        | expires_at TEXT | checksum INTEGER! | tainted INTEGER!=0 | priority INTEGER!=0""",
     "security_events": """
         id INTEGER | at TEXT! | event TEXT! | bot_id TEXT | key TEXT | address TEXT | object TEXT | detail TEXT
         | times INTEGER! | checksum INTEGER!""",

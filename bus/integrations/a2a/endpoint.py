@@ -8,10 +8,12 @@ only, as the SDK is.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from functools import wraps
 from typing import Any, NoReturn
 
 import anyio
@@ -32,17 +34,15 @@ from a2a.types import (
     ListTasksRequest,
     ListTasksResponse,
     Message,
-    Role,
     SendMessageRequest,
     SubscribeToTaskRequest,
     Task,
-    TaskArtifactUpdateEvent,
     TaskPushNotificationConfig,
     TaskState,
     TaskStatus,
-    TaskStatusUpdateEvent,
 )
 from a2a.utils.errors import (
+    InternalError,
     InvalidParamsError,
     PushNotificationNotSupportedError,
     TaskNotCancelableError,
@@ -57,7 +57,8 @@ from ...client.message import Message as BotMessage
 from ...errors import BusError, Forbidden, RequestError, RevisionConflict
 from ...model.records import RunStatus, WorkflowRun
 from ...runs.approvals import Answer, Unanswerable
-from .parts import ASKING, body_of, parts_of, text_of
+from .parts import ASKING, body_of, parts_of
+from .reading import decision_of, events_between
 from .tasks import TaskRecord, Tasks, set_status
 
 __all__ = ["AgentEndpoint"]
@@ -88,9 +89,32 @@ _ARTIFACT = "a2a.artifact"
 
 _RUN_ENDS = (RunStatus.COMPLETED, RunStatus.FAILED)
 
-_WORDS = {"approve": True, "approved": True, "yes": True, "reject": False, "rejected": False, "no": False}
-
 _logger = logging.getLogger("posthouse.client")
+
+
+def _told(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method whose errors are told to the client in their own words."""
+    if inspect.isasyncgenfunction(method):
+
+        @wraps(method)
+        async def stream(*args: Any) -> AsyncGenerator[Event, None]:
+            try:
+                async with aclosing(method(*args)) as events:
+                    async for event in events:
+                        yield event
+            except BusError as error:
+                raise InternalError(str(error)) from error
+
+        return stream
+
+    @wraps(method)
+    async def answer(*args: Any) -> Any:
+        try:
+            return await method(*args)
+        except BusError as error:
+            raise InternalError(str(error)) from error
+
+    return answer
 
 
 class AgentEndpoint(RequestHandler):
@@ -113,8 +137,8 @@ class AgentEndpoint(RequestHandler):
         """Record a reply in its task, and settle it, in one transaction."""
         while True:
             record = None if message.reply_to is None else await self._tasks.of_question(message.reply_to)
-            if record is None or message.sender != self._target:
-                await message.term(f"it is not a reply of {self._target} to a task that is open")
+            if record is None or message.sender != record.bot:
+                await message.term("it is not the reply of an agent to a task that is open")
                 return
             question = record.question
             state = _STATES.get(message.message_type)
@@ -132,6 +156,7 @@ class AgentEndpoint(RequestHandler):
 
     # ── Messages of clients ──────────────────────────────────────────────────────────────────────────────
 
+    @_told
     @validate_request_params
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task | Message:
         """Begin a task, or go on with one; return it when it has ended, or waits for the client."""
@@ -140,6 +165,7 @@ class AgentEndpoint(RequestHandler):
             record = await self._until_settled(record)
         return apply_history_length(record.task, params.configuration)
 
+    @_told
     @validate_request_params
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
@@ -208,7 +234,7 @@ class AgentEndpoint(RequestHandler):
 
     async def _answer(self, record: TaskRecord, message: Message, owner: str) -> TaskRecord:
         """Answer the approval for which a run waits."""
-        approved, comment = _decision(message)
+        approved, comment = decision_of(message)
         assert record.question is not None, "a run that waits has a message"
         run = await self._run(record.question)
         for step in [] if run is None else await self._bot.workflows.list_waiting_approvals(run.id, None):
@@ -223,6 +249,7 @@ class AgentEndpoint(RequestHandler):
 
     # ── Tasks ────────────────────────────────────────────────────────────────────────────────────────────
 
+    @_told
     @validate_request_params
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task | None:
         """Return a task."""
@@ -230,6 +257,7 @@ class AgentEndpoint(RequestHandler):
         record = await self._look(await self._own(params.id, context))
         return apply_history_length(record.task, params)
 
+    @_told
     @validate_request_params
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """List the client's tasks, as they were when they were last changed or looked at."""
@@ -240,6 +268,7 @@ class AgentEndpoint(RequestHandler):
             await tasks.save(apply_history_length(record.task, params), context)
         return await tasks.list(params, context)
 
+    @_told
     @validate_request_params
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task | None:
         """Cancel the run that a task's message began; without a run, only a task that waits for its client."""
@@ -255,13 +284,15 @@ class AgentEndpoint(RequestHandler):
         run = await self._run(record.question)
         if run is None:
             raise TaskNotCancelableError(
-                f"bot {self._target} has not begun a run with task {params.id}, and only a run can be cancelled"
+                f"bot {self._target} has not begun a run with task {params.id}, or one that bot {self._bot.name}"
+                " may not read; only a run can be cancelled"
             )
         await self._bot.workflows.cancel_run(run.id, f"canceled by a client of {self._bot.name}")
         with anyio.move_on_after(_CANCEL_SECONDS):
             record = await self._until_settled(record)
         return record.task
 
+    @_told
     @validate_request_params
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
@@ -305,7 +336,7 @@ class AgentEndpoint(RequestHandler):
         seen: Task | None = None
         async with aclosing(self._changes(record)) as changes:
             async for change in changes:
-                for event in [change.task] if seen is None else _differences(seen, change.task):
+                for event in [change.task] if seen is None else events_between(seen, change.task):
                     yield event
                 seen = change.task
 
@@ -436,36 +467,3 @@ class AgentEndpoint(RequestHandler):
 
 def _refuse_push() -> NoReturn:
     raise PushNotificationNotSupportedError("subscribe to the task, or get it again")
-
-
-def _differences(before: Task, after: Task) -> Iterator[Event]:
-    """Yield what happened to a task."""
-    task_id, context_id = after.id, after.context_id
-    for artifact in after.artifacts[len(before.artifacts) :]:
-        yield TaskArtifactUpdateEvent(task_id=task_id, context_id=context_id, artifact=artifact, last_chunk=True)
-    if after.status == before.status:
-        return
-    # Of changes in quick succession, only the last one was seen; what was said meanwhile is in the history.
-    said = before.status.message.message_id
-    for message in after.history[len(before.history) :]:
-        if message.role == Role.ROLE_AGENT and message.message_id != said:
-            status = TaskStatus(state=TaskState.TASK_STATE_WORKING, message=message)
-            yield TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=status)
-    yield TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=after.status)
-
-
-def _decision(message: Message) -> tuple[bool, str | None]:
-    """Return whether a client approves, and its comment. Raise InvalidParamsError if it says neither."""
-    for part in message.parts:
-        data = body_of([part])
-        if isinstance(data, dict) and isinstance(data.get("approved"), bool):
-            comment = data.get("comment")
-            return data["approved"], None if comment is None else str(comment)
-    word, _, comment = text_of(message.parts).partition(":")
-    approved = _WORDS.get(word.strip(" .!\n").casefold())
-    if approved is None:
-        raise InvalidParamsError(
-            "this task waits for an approval: say 'approve' or 'reject', or 'reject: why', or send the data"
-            ' {"approved": true, "comment": "why"}'
-        )
-    return approved, comment.strip() or None

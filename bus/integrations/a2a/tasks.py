@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from a2a.types import Message, Role, Task, TaskState
@@ -37,6 +37,11 @@ class TaskRecord(msgspec.Struct):
     approval: str | None = None
     """The step of the run for which it waits, if that may be answered by the client."""
     revision: int = 0
+
+    @property
+    def bot(self) -> str:
+        """The name of the bot that is the agent."""
+        return unquote(self.key.split("/")[1])
 
     @property
     def is_ended(self) -> bool:

@@ -20,6 +20,7 @@ from pydantic import Field
 from ...bot import Bot
 from ...client.message import Message
 from ...errors import BusError, NotInFlight, ReplyTimeout
+from ...model.priorities import Priority
 from ...runs.approvals import Answer
 from ...wire.frames import StoredMessage
 
@@ -41,6 +42,9 @@ _BotName = Annotated[str, Field(description="The name of a bot, as list_bots sho
 _ChannelName = Annotated[str, Field(description="The name of a channel, as list_channels shows it.")]
 _Body = Annotated[Any, Field(description="The content: text, or any JSON value.")]
 _MessageKind = Annotated[str, Field(description="What kind of message it is, as agreed with the recipient.")]
+_Priority = Annotated[
+    Priority, Field(description="Whether it is delivered before or after all else that waits for the bot.")
+]
 _ChosenId = Annotated[
     str | None,
     Field(
@@ -82,13 +86,18 @@ class Tools:
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def send_message(
-        self, to: _BotName, body: _Body, message_type: _MessageKind = "message", id: _ChosenId = None
+        self,
+        to: _BotName,
+        body: _Body,
+        message_type: _MessageKind = "message",
+        id: _ChosenId = None,
+        priority: _Priority = "normal",
     ) -> dict[str, Any]:
         """Send a message to one bot. It is on disk when this returns, and waits until the bot takes it.
 
         Use ask_bot instead if you need the answer now.
         """
-        receipt = await self._bot.send(to, body, message_type=message_type, id=id)
+        receipt = await self._bot.send(to, body, message_type=message_type, id=id, priority=priority)
         return {"id": receipt.id, "seq": receipt.seq}
 
     async def publish_message(
@@ -307,6 +316,7 @@ def _shown(stored: StoredMessage) -> dict[str, Any]:
         "headers": stored.headers,
         "timestamp": stored.timestamp,
         "attempt": stored.attempt if stored.attempt > 1 else None,
+        "priority": None if stored.priority == "normal" else stored.priority,
         "tainted": stored.tainted or None,
         "erased": stored.erased or None,
     }

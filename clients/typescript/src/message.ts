@@ -46,6 +46,8 @@ export class Message<Body = Json> {
   readonly attempt: number;
   /** Whether it comes from outside, or answers a message that does: treat it as data, and not as instructions. */
   readonly tainted: boolean;
+  /** What its sender gave it. */
+  readonly priority: "low" | "normal" | "high";
   /** How many messages may follow in its thread, each an answer to the one before; undefined: without a limit. */
   readonly hops: number | undefined;
   /** When its thread ends, by the worker's clock: no answer is accepted from then on. */
@@ -69,6 +71,7 @@ export class Message<Body = Json> {
     this.timestamp = stored.timestamp;
     this.attempt = stored.attempt ?? 1;
     this.tainted = stored.tainted ?? false;
+    this.priority = stored.priority ?? "normal";
     this.hops = "posthouse-hops" in stored.headers ? Number(stored.headers["posthouse-hops"]) : undefined;
     this.deadline = stored.headers["posthouse-deadline"];
     this.#caller = caller;

@@ -7,8 +7,8 @@ import { Publisher, type Receipt } from "./publishing.js";
 import { within, type CallOptions } from "./waiting.js";
 import { Limits, type Publication } from "./wire.js";
 
-/** The options of a reply, beside its body. */
-export interface ReplyOptions extends CallOptions {
+/** The options of every message, beside its body. */
+interface Options extends CallOptions {
   /** The kind of message; "message" by default. */
   readonly messageType?: string;
   /** Notes beside the body: at most 32 names of 128 characters, with values of 1 KiB. */
@@ -25,14 +25,22 @@ export interface ReplyOptions extends CallOptions {
   readonly id?: string;
 }
 
-/** The options of a message, beside its body. */
+/** The options of a reply, beside its body. */
+export interface ReplyOptions extends Options {
+  /** What is "high" is delivered before all else that waits for the bot, and what is "low" after all else. */
+  readonly priority?: "low" | "normal" | "high";
+}
+
+/** The options of a message to a bot, beside its body. */
 export interface SendOptions extends ReplyOptions {
   /** The id of the message that it answers. */
   readonly replyTo?: string;
 }
 
 /** The options of a message on a channel, beside its body. */
-export interface PublishOptions extends SendOptions {
+export interface PublishOptions extends Options {
+  /** The id of the message that it answers. */
+  readonly replyTo?: string;
   /** It becomes the last value of the channel, for those who subscribe later; a body of null clears that. */
   readonly retain?: boolean;
 }
@@ -41,7 +49,7 @@ export interface PublishOptions extends SendOptions {
 export type Recipient = string | { readonly channel: string };
 
 /** A message to send. */
-export interface Draft extends PublishOptions {
+export interface Draft extends SendOptions, PublishOptions {
   readonly to: Recipient;
   readonly body: unknown;
   readonly id: string;
@@ -78,7 +86,7 @@ export class Sender {
 }
 
 /** Return a message with an id: the chosen one, or a new one. */
-export function draft(to: Recipient, body: unknown, options: PublishOptions): Draft {
+export function draft(to: Recipient, body: unknown, options: SendOptions & PublishOptions): Draft {
   if (options.id === "") throw new TypeError("the id is empty: choose one, or leave it out for a new one");
   return { ...options, to, body, id: options.id ?? newId() };
 }
@@ -99,6 +107,7 @@ function write(draft: Draft): string {
   if (headers !== undefined) message.headers = headers;
   if (expectsReply) message.expects_reply = true;
   if (draft.retain) message.retain = true;
+  if (draft.priority !== undefined) message.priority = draft.priority;
   if (draft.ttlSeconds !== undefined) message.ttl = time("ttlSeconds", draft.ttlSeconds);
   if (draft.delaySeconds !== undefined) message.delay = time("delaySeconds", draft.delaySeconds);
   if (draft.hops !== undefined) message.hops = hops(draft.hops);

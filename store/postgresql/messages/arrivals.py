@@ -16,7 +16,7 @@ from bus.errors import RecordDamaged
 from bus.model.arriving import appended, are_due, are_plain, fitting, waits, whole
 from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
-from ...message_rows import checksum, in_log
+from ...message_rows import checksum, in_log, marked
 from ..server.reader import Reader
 from ..server.writer import Transaction
 from .budgets import Budgets
@@ -37,15 +37,16 @@ __all__ = [
 _SCHEDULE = """
     INSERT INTO scheduled_messages (
         id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body, reply_to,
-        headers, expires_at, due_at, tainted, checksum
+        headers, expires_at, due_at, tainted, priority, checksum
     )
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::bigint[])"""
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::boolean[], $13::smallint[],
+                         $14::bigint[])"""
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), expires_at, due_at, tainted, checksum,"
-    " number"
+    " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), expires_at, due_at,"
+    " tainted::int + 2 * priority, checksum, number"
 )
 
 SCHEDULED = f"SELECT {_COLUMNS} FROM scheduled_messages"
@@ -225,13 +226,14 @@ def _record(message: NewMessage) -> tuple[Any, ...]:
         message.expires_at,
         due_at,
         message.tainted,
+        message.priority,
         checksum(0, message, due_at),
     )
 
 
 def _message(record: Any) -> NewMessage:
     row = tuple(record)
-    return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, row[11]))
+    return NewMessage(*(*row[:5], unescaped(row[5]), *row[6:11], False, *marked(row[11])))
 
 
 def is_intact_scheduled(record: Any) -> bool:

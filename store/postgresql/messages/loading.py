@@ -31,6 +31,14 @@ _CHANNELS = """
            COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
     FROM bot_channels"""
 
+# The last of each, likewise: two look-ups for each bot.
+_PRIORITIZED = """
+    SELECT bots.id, priority, (
+        SELECT MAX(seq) FROM bot_messages AS message
+        WHERE message.recipient_bot_id = bots.id AND message.priority = of.priority AND message.priority <> 0
+    ) AS seq
+    FROM bots CROSS JOIN unnest(ARRAY[-1, 1]) AS of (priority)"""
+
 _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 
 _SCHEDULED = """
@@ -67,6 +75,7 @@ async def load_state(database: Database) -> LogState:
         mailboxes=await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of),
         dead_letters=[(row[0], row[1]) for row in await fetch(_DEAD_LETTERS)],
         groups=await _sealed(database, GROUPS, "a group of", group_of),
+        prioritized=[tuple(row) for row in await fetch(_PRIORITIZED) if row[2] is not None],
         scheduled=dict(map(tuple, await fetch(_SCHEDULED))),
         next_due_at=await next_due_at(database.read),
         keys=await _sealed(database, KEYS, "the key", key_of),

@@ -5,12 +5,14 @@ Each source is a range of one index, so the cost of a page does not depend on th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import asyncpg
 
-from bus.model.counting import Span, recounted, spans_of
+from bus.model.counting import Span, parts_of, recounted, spans_of
+from bus.model.priorities import DIRECT, NORMAL, PRIORITIZED, priority_of_source
 from bus.model.records import WORKER_ID
 from bus.model.repository import Counted, Page, PageRequest
 
@@ -23,7 +25,7 @@ __all__ = ["count_senders", "count_sources", "count_waiting", "read_page"]
 _NAMED = f"SELECT {COLUMNS} FROM bot_messages WHERE seq = ANY($1::bigint[]) ORDER BY seq"
 
 # Each source is limited before they are merged. What has to be read of bodies is known from their sizes.
-_FOLLOWING = f"""
+_FOLLOWING_OF = f"""
     WITH wanted AS (
         SELECT found.seq FROM unnest($1::text[], $2::bigint[], $3::text[]) AS source (channel, after_seq, but),
             LATERAL (
@@ -37,7 +39,7 @@ _FOLLOWING = f"""
             LATERAL (
                 SELECT seq FROM bot_messages
                 WHERE recipient_bot_id = $4 AND seq > source.after_seq AND seq <= $5
-                    AND sender_bot_id IS DISTINCT FROM source.but
+                    AND sender_bot_id IS DISTINCT FROM source.but {{of_priority}}
                 ORDER BY seq LIMIT $6
             ) AS found
         ORDER BY seq LIMIT $6
@@ -49,33 +51,55 @@ _FOLLOWING = f"""
     SELECT {COLUMNS}, wanted FROM sized JOIN bot_messages USING (seq) WHERE before < $9
     ORDER BY seq"""
 
+_FOLLOWING = {
+    None: _FOLLOWING_OF.format(of_priority=""),
+    0: _FOLLOWING_OF.format(of_priority="AND priority = 0"),
+    **{
+        priority: _FOLLOWING_OF.format(of_priority=f"AND priority = {priority} AND priority <> 0")
+        for priority in map(priority_of_source, PRIORITIZED)
+    },
+}
+"""By the priority of the direct messages that are read; None: of any."""
+
+_PRIORITY = "".join(f" WHEN '{source}' THEN {priority_of_source(source)}" for source in PRIORITIZED)
+_PRIORITY = f"CASE span.channel{_PRIORITY} END"
+"""That of the messages of a span, if they are prioritized."""
+
 _SPANS = """
     unnest($2::text[], $3::bigint[], $4::bigint[], $5::text[]) WITH ORDINALITY
     AS span (channel, after_seq, through_seq, but, number)"""
 
 _OF_SPAN = "seq > span.after_seq AND seq <= span.through_seq AND sender_bot_id IS DISTINCT FROM span.but"
 
-# One of the two finds nothing: a span is of a channel, or of direct messages.
+# Two of the three find nothing: a span is of a channel, of direct messages, or of prioritized ones.
 _COUNT_SPANS = f"""
-    SELECT in_channel.messages + direct.messages FROM {_SPANS},
+    SELECT in_channel.messages + direct.messages + prioritized.messages FROM {_SPANS},
         LATERAL (
             SELECT COUNT(*) AS messages FROM bot_messages WHERE recipient_channel = span.channel AND {_OF_SPAN}
         ) AS in_channel,
         LATERAL (
             SELECT COUNT(*) AS messages FROM bot_messages
             WHERE span.channel = '' AND recipient_bot_id = $1 AND {_OF_SPAN}
-        ) AS direct
+        ) AS direct,
+        LATERAL (
+            SELECT COUNT(*) AS messages FROM bot_messages
+            WHERE recipient_bot_id = $1 AND priority = {_PRIORITY} AND priority <> 0 AND {_OF_SPAN}
+        ) AS prioritized
     ORDER BY span.number"""
 
 # Each of some seqs is looked up: there are few, and many messages in a span.
 _COUNT_EARLY = f"""
     SELECT COUNT(*) FROM unnest($6::bigint[]) AS early (seq) JOIN bot_messages USING (seq) JOIN {_SPANS}
-        ON {_OF_SPAN} AND (recipient_channel = span.channel OR span.channel = '' AND recipient_bot_id = $1)"""
+        ON {_OF_SPAN} AND (
+            recipient_channel = span.channel OR recipient_bot_id = $1 AND (
+                span.channel = '' OR priority = CASE span.channel WHEN '{NORMAL}' THEN 0 ELSE {_PRIORITY} END
+            )
+        )"""
 
 _COUNT_SENDERS = """
     SELECT sender_bot_id, COUNT(*) FROM bot_messages
     WHERE recipient_bot_id = $1 AND seq > $2 AND seq <= $3 AND seq <> ALL($4::bigint[])
-        AND sender_bot_id IS DISTINCT FROM $5::text
+        AND sender_bot_id IS DISTINCT FROM $5::text AND ($6::int IS NULL OR priority = $6)
     GROUP BY sender_bot_id"""
 
 
@@ -87,8 +111,10 @@ async def read_page(reader: Reader, request: PageRequest) -> Page:
     if request.sources:
         limit = request.messages_max + 1
         values = (*_sources(request, direct=False), request.mailbox_id, request.through_seq, limit)
-        _, *direct = _sources(request, direct=True)
-        following = await reader.fetch(_FOLLOWING, *values, *direct, request.bytes_max)
+        sources, *direct = _sources(request, direct=True)
+        assert len(sources) <= 1, "a page has direct messages of one priority, or of all"
+        sql = _FOLLOWING[priority_of_source(sources[0]) if sources else None]
+        following = await reader.fetch(sql, *values, *direct, request.bytes_max)
     wanted = following[0][-1] if following else 0
     following = following[: request.messages_max]
     rows = _intact(recalled, damaged), _intact(following, damaged)
@@ -105,9 +131,9 @@ def _intact(records: Sequence[Any], damaged: list[int]) -> list[tuple[Any, ...]]
 def _sources(request: PageRequest, *, direct: bool) -> tuple[list[str], list[int], list[str | None]]:
     """Return the channels of a page, the seqs after which to read, and whose messages to leave out.
 
-    Direct messages are one source more, or none.
+    Direct messages are one source more, or none; or one for each priority.
     """
-    sources = [source for source in request.sources if direct != bool(source[0])]
+    sources = [source for source in request.sources if direct == _is_direct(source[0])]
     return (
         [channel for channel, _, _ in sources],
         [after_seq for _, after_seq, _ in sources],
@@ -141,7 +167,10 @@ async def count_sources(reader: Reader, request: PageRequest) -> list[Counted]:
 
 
 async def _count_spans(reader: Reader | asyncpg.Connection, mailbox_id: str, spans: Sequence[Span]) -> list[int]:
-    return [row[0] for row in await reader.fetch(_COUNT_SPANS, mailbox_id, *_columns_of(mailbox_id, spans))]
+    parts = [parts_of(span) for span in spans]
+    columns = _columns_of(mailbox_id, [part for each in parts for part, _ in each])
+    found = iter([row[0] for row in await reader.fetch(_COUNT_SPANS, mailbox_id, *columns)])
+    return [sum(sign * next(found) for _, sign in each) for each in parts]
 
 
 def _columns_of(mailbox_id: str, spans: Sequence[Span]) -> tuple[list[Any], ...]:
@@ -154,7 +183,7 @@ def _columns_of(mailbox_id: str, spans: Sequence[Span]) -> tuple[list[Any], ...]
 
 
 async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
-    """Count the direct messages of a page's one source, by their senders; bots that are unknown count as one."""
+    """Count the direct messages of a page by their senders; bots that are unknown count as one."""
     counts = await _count_direct(reader, request)
     known = {row[0] for row in await reader.fetch("SELECT id FROM bots WHERE id = ANY($1::text[])", [*counts])}
     named = {sender: count for sender, count in counts.items() if sender in known or sender == WORKER_ID}
@@ -163,8 +192,12 @@ async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
 
 
 async def _count_direct(reader: Reader, request: PageRequest) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for _, after_seq, but in zip(*_sources(request, direct=True), strict=True):
+    counts: Counter[str] = Counter()
+    for source, after_seq, but in zip(*_sources(request, direct=True), strict=True):
         values = (request.mailbox_id, after_seq, request.through_seq, request.seqs, but)
-        counts.update(map(tuple, await reader.fetch(_COUNT_SENDERS, *values)))
+        counts.update(dict(map(tuple, await reader.fetch(_COUNT_SENDERS, *values, priority_of_source(source)))))
     return counts
+
+
+def _is_direct(source: str) -> bool:
+    return source == DIRECT or priority_of_source(source) is not None

@@ -14,11 +14,11 @@ __all__ = ["channel_counts", "find_ids", "history", "locate", "seq_before", "siz
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
-           octet_length(body) + octet_length(headers)
+           octet_length(body) + octet_length(headers), priority
     FROM bot_messages"""
 
 _WITH_IDS = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
+    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0, priority FROM bot_messages
     WHERE id = ANY($1::text[]) AND NOT copied"""
 
 # Times rise with seqs: the part of the log in which the answer lies is halved until it is one.

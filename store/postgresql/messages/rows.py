@@ -15,15 +15,15 @@ import asyncpg
 from bus.errors import InvalidValue, RecordDamaged
 from bus.model.repository import LogMessage, Lot
 
-from ...message_rows import intact, message_of, own_columns
+from ...message_rows import intact, marks_of, message_of, own_columns
 from ..server.reader import Reader
 
 __all__ = ["COLUMNS", "append", "append_sql", "columns_of", "escaped", "fetch", "read_row", "unescaped"]
 
 COLUMNS = (
     "seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), timestamp, expires_at, tainted::int,"
-    " checksum"
+    " convert_to(body, 'UTF8'), reply_to, convert_to(headers, 'UTF8'), timestamp, expires_at,"
+    " tainted::int + 2 * priority, checksum"
 )
 """What `read_row` reads, in this order."""
 
@@ -33,19 +33,19 @@ COLUMNS = (
 _APPEND = """
     INSERT INTO bot_messages (
         seq, id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type, body, reply_to,
-        headers, timestamp, expires_at, tainted, checksum, copied
+        headers, timestamp, expires_at, tainted, priority, checksum, copied
     )
     SELECT {after_seq} + own.place, own.id, lot.sender_bot_id, lot.sender_bot_name, lot.recipient_bot_id,
            lot.recipient_channel, lot.message_type, own.body, own.reply_to, lot.headers, {timestamp},
-           lot.expires_at, lot.tainted, own.checksum::bigint, COALESCE(own.copied, false)
+           lot.expires_at, lot.marks & 1 = 1, lot.marks >> 1, own.checksum::bigint, COALESCE(own.copied, false)
     FROM ROWS FROM (
             string_to_table({}::text, chr(30)), string_to_table({}::text, chr(30)),
             string_to_table({}::text, chr(30)), string_to_table({}::text, chr(30), ''), unnest({}::boolean[])
         ) WITH ORDINALITY AS own (id, body, checksum, reply_to, copied, place)
         FULL JOIN unnest({}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[],
-                         {}::boolean[])
+                         {}::smallint[])
             WITH ORDINALITY AS lot (sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel,
-                                    message_type, headers, expires_at, tainted, number)
+                                    message_type, headers, expires_at, marks, number)
             ON lot.number = width_bucket(own.place, {}::bigint[])
     WHERE {condition}"""
 
@@ -109,7 +109,7 @@ def columns_of(
     shared = [
         (
             lot.sender_bot_id, lot.sender_bot_name, lot.recipient_bot_id, lot.recipient_channel,
-            escaped(lot.message_type), lot.headers.decode(), lot.expires_at, lot.tainted,
+            escaped(lot.message_type), lot.headers.decode(), lot.expires_at, marks_of(lot),
         )
         for lot in lots
     ]  # fmt: skip

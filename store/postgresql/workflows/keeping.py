@@ -53,7 +53,8 @@ _SURVEY = f"""
 
 # All messages with these ids, whoever sent them.
 _MESSAGES = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
+    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0, priority
+    FROM bot_messages
     WHERE id = ANY($1::text[]) ORDER BY seq"""
 
 

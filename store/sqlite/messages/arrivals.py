@@ -27,7 +27,7 @@ from bus.model.repository import (
     outcome_of,
 )
 
-from ...message_rows import checksum, in_log
+from ...message_rows import checksum, in_log, marked
 from ..file.connection import Statement
 from ..file.reader import Reader
 from ..file.writer import Transaction
@@ -49,13 +49,13 @@ __all__ = [
 
 _COLUMNS = (
     "id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel, message_type,"
-    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, tainted, checksum"
+    " CAST(body AS BLOB), reply_to, CAST(headers AS BLOB), expires_at, due_at, tainted + 2 * priority, checksum"
 )
 
 _INSERT = (
     "INSERT INTO scheduled_messages (id, sender_bot_id, sender_bot_name, recipient_bot_id, recipient_channel,"
-    " message_type, body, reply_to, headers, expires_at, due_at, tainted, checksum)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " message_type, body, reply_to, headers, expires_at, due_at, tainted, priority, checksum)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 _DUE = """
@@ -262,17 +262,18 @@ def _row(message: NewMessage) -> tuple[Any, ...]:
         message.expires_at,
         due_at,
         int(message.tainted),
+        message.priority,
         checksum(0, message, due_at),
     )
 
 
 def _message(row: Sequence[Any]) -> NewMessage:
-    return NewMessage(*(*row[:11], False, bool(row[11])))
+    return NewMessage(*(*row[:11], False, *marked(row[11])))
 
 
 def is_intact_scheduled(row: Sequence[Any]) -> bool:
     """Return True if a row of SCHEDULED matches its checksum."""
     try:
-        return row[11] in (0, 1) and bool(checksum(0, _message(row), row[10]) == row[12])
+        return bool(checksum(0, _message(row), row[10]) == row[12])
     except (TypeError, ValueError):
         return False

@@ -36,6 +36,16 @@ _CHANNELS = """
            COALESCE((SELECT MAX(seq) FROM bot_messages WHERE recipient_channel = name), 0)
     FROM bot_channels"""
 
+# The last of each, likewise: two look-ups for each bot.
+_PRIORITIZED = """
+    SELECT id, priority, seq FROM (
+        SELECT bots.id, each.value AS priority, (
+            SELECT MAX(seq) FROM bot_messages
+            WHERE recipient_bot_id = bots.id AND priority = each.value AND priority <> 0
+        ) AS seq
+        FROM bots CROSS JOIN json_each('[-1, 1]') AS each
+    ) WHERE seq IS NOT NULL"""
+
 _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 
 _SCHEDULED = """
@@ -79,6 +89,7 @@ async def load_state(database: Database) -> LogState:
     groups = await _sealed(database, GROUPS, "a group of", group_of)
     mailboxes = await _sealed(database, MAILBOXES, "the mailbox of", mailbox_of)
     keys = await _sealed(database, KEYS, "the key", key_of)
+    prioritized = await database.read.execute_fetchall(_PRIORITIZED)
     scheduled = dict(map(tuple, await _texts(database, "scheduled_messages", _SCHEDULED)))
     return LogState(
         epoch=database.epoch,
@@ -94,6 +105,7 @@ async def load_state(database: Database) -> LogState:
         dead_letters=[(row[0], row[1]) for row in dead_letters],
         groups=groups,
         patterns=patterns,
+        prioritized=[(row[0], row[1], row[2]) for row in prioritized],
         scheduled=scheduled,
         next_due_at=await next_due_at(database.read),
         keys=keys,

@@ -6,12 +6,14 @@ Each source is a range of one index, so the cost of a page does not depend on th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiosqlite
 
-from bus.model.counting import Span, recounted, spans_of
+from bus.model.counting import Span, parts_of, recounted, spans_of
+from bus.model.priorities import priority_of_source
 from bus.model.records import WORKER_ID
 from bus.model.repository import Counted, Page, PageRequest
 
@@ -33,6 +35,9 @@ _ROWS_A_FETCH_MAX = 1024
 
 _BODY = 7
 """The body's place in a row."""
+
+
+_OF_PRIORITY = "WHERE recipient_bot_id = ? AND priority = ? {} AND seq > ? AND seq <= ?"
 
 
 class Pages:
@@ -114,9 +119,10 @@ async def count_waiting(
     """
     count, missing = recounted(request, counted)
     for span, sign in missing:
-        condition, values = _range(request.mailbox_id, span)
-        [[found]] = await reader.execute_fetchall(f"SELECT COUNT(*) FROM bot_messages {condition}", values)
-        count += sign * found
+        for part, part_sign in parts_of(span):
+            condition, values = _range(request.mailbox_id, part)
+            [[found]] = await reader.execute_fetchall(f"SELECT COUNT(*) FROM bot_messages {condition}", values)
+            count += sign * part_sign * found
     for span in spans_of(request) if request.seqs else ():
         condition, values = _range(request.mailbox_id, span)
         [[early]] = await reader.execute_fetchall(f"{_EARLY} {condition}", (json.dumps(request.seqs), *values))
@@ -132,13 +138,16 @@ async def count_in_portions(reader: Reader, request: PageRequest) -> list[Counte
     """Count the messages in each of a page's sources, with those it names by seq; others may read in between."""
     counted: list[Counted] = []
     for span in spans_of(request):
-        rest, messages, found = span, 0, COUNTED_MESSAGES
-        while found == COUNTED_MESSAGES:
-            condition, values = _range(request.mailbox_id, rest)
-            portion = f"SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT {COUNTED_MESSAGES}"
-            [[found, last]] = await reader.execute_fetchall(f"SELECT COUNT(*), MAX(seq) FROM ({portion})", values)
-            messages += found
-            rest = rest._replace(after_seq=last or rest.after_seq)
+        messages = 0
+        for rest, sign in parts_of(span):
+            found = COUNTED_MESSAGES
+            while found == COUNTED_MESSAGES:
+                condition, values = _range(request.mailbox_id, rest)
+                portion = f"SELECT seq FROM bot_messages {condition} ORDER BY seq LIMIT {COUNTED_MESSAGES}"
+                sql = f"SELECT COUNT(*), MAX(seq) FROM ({portion})"
+                [[found, last]] = await reader.execute_fetchall(sql, values)
+                messages += sign * found
+                rest = rest._replace(after_seq=last or rest.after_seq)
         counted.append(Counted(request.mailbox_id, span, messages))
     return counted
 
@@ -150,20 +159,38 @@ _SENDERS = """
 """Each sender's messages are a range of the pairs' index; from the recipient's, every row would be read."""
 
 
+_PRIORITIZED_SENDERS = """
+    SELECT sender_bot_id, COUNT(*) FROM bot_messages
+    WHERE recipient_bot_id = ?2 AND priority = ?6 AND priority <> 0 AND seq > ?3 AND seq <= ?4
+        AND seq NOT IN (SELECT value FROM json_each(?5))
+        AND (sender_bot_id IN (SELECT id FROM bots) OR sender_bot_id = ?1)
+    GROUP BY sender_bot_id"""
+
+
 async def count_senders(reader: Reader, request: PageRequest) -> dict[str, int]:
-    """Count the direct messages of a page's one source, by their senders; bots that are unknown count as one."""
-    [(_, after_seq, _)] = request.sources
-    values = (WORKER_ID, request.mailbox_id, after_seq, request.through_seq, json.dumps(request.seqs))
-    counts = {sender: int(count) for sender, count in await reader.execute_fetchall(_SENDERS, values)}
-    others = await count_waiting(reader, request) - sum(counts.values())
-    return {**counts, "": others} if others else counts
+    """Count the direct messages of a page by their senders; bots that are unknown count as one."""
+    counts: Counter[str] = Counter()
+    for span in spans_of(request):
+        values = (WORKER_ID, request.mailbox_id, span.after_seq, span.through_seq, json.dumps(request.seqs))
+        for part, sign in parts_of(span):
+            priority = priority_of_source(part.channel)
+            sql = _PRIORITIZED_SENDERS if priority else _SENDERS
+            rows = await reader.execute_fetchall(sql, (*values, priority) if priority else values)
+            counts.update({sender: sign * int(count) for sender, count in rows})
+    counts[""] = await count_waiting(reader, request) - counts.total()
+    return dict(+counts)
 
 
 def _range(mailbox_id: str, span: Span) -> tuple[str, tuple[Any, ...]]:
     """Return the condition, and its values, for a mailbox's messages of one source: a range of one index."""
+    between = (span.after_seq, span.through_seq)
+    priority = priority_of_source(span.channel)
+    if priority is not None:
+        index = "AND priority <> 0" if priority else ""  # what an index is for must be said literally
+        return _OF_PRIORITY.format(index), (mailbox_id, priority, *between)
     column = "recipient_channel" if span.channel else "recipient_bot_id"
     condition = f"WHERE {column} = ? AND seq > ? AND seq <= ?"
-    values = (span.channel or mailbox_id, span.after_seq, span.through_seq)
+    values = (span.channel or mailbox_id, *between)
     if span.skip_own:
         return f"{condition} AND sender_bot_id <> ?", (*values, mailbox_id)
     return condition, values

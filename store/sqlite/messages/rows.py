@@ -17,7 +17,7 @@ import aiosqlite
 from bus.errors import RecordDamaged
 from bus.model.repository import LogMessage, Lot, NewMessage, lots_of
 
-from ...message_rows import intact, message_of, own_columns
+from ...message_rows import intact, marked, marks_of, message_of, own_columns
 from ..file.connection import Statement
 from ..file.reader import Reader
 
@@ -32,11 +32,14 @@ __all__ = [
     "insertions",
 ]
 
+_MARKS = "tainted + 2 * priority"
+"""What `store.message_rows` calls the marks of a message."""
+
 _NAMES = (
     "seq", "id", "sender_bot_id", "sender_bot_name", "recipient_bot_id", "recipient_channel", "message_type",
-    "body", "reply_to", "headers", "timestamp", "expires_at", "tainted", "checksum",
+    "body", "reply_to", "headers", "timestamp", "expires_at", _MARKS, "checksum",
 )  # fmt: skip
-_NUMBERS = frozenset({"seq", "tainted", "checksum"})
+_NUMBERS = frozenset({"seq", _MARKS, "checksum"})
 _BYTES = frozenset({"body", "headers"})
 _OPTIONAL = frozenset({"recipient_bot_id", "recipient_channel", "reply_to", "expires_at"})
 
@@ -63,10 +66,10 @@ _INSERT = (
     " recipient_channel, message_type, body, reply_to, headers, timestamp, expires_at, checksum{}) VALUES "
 )
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?{})"
-_TAINTED = (", tainted", ", 1")
-"""The column, and its value, of messages that are tainted; that of others is the column's default."""
+_MARKED = ", tainted, priority"
+"""The columns of messages that have a mark; those of others are the columns' defaults."""
 
-_INSERT_COPY = _INSERT.format(", copied, tainted") + _VALUES.format(", 1, ?")
+_INSERT_COPY = _INSERT.format(f", copied{_MARKED}") + _VALUES.format(", 1, ?, ?")
 
 _SHARED_ROWS = (1024, 256, 64, 16)
 """Rows of one lot in one statement; what is left, and lots with fewer, go the other way."""
@@ -146,27 +149,27 @@ def _parts(name: str, values: Any) -> list[Any]:
 def insertions(lots: Iterable[Lot], first_seq: int, timestamp: str) -> list[Statement]:
     """Return the statements that append lots to the log, from `first_seq` on."""
     statements: list[Statement] = []
-    rows: dict[bool, list[tuple[Any, ...]]] = {False: [], True: []}
+    rows: dict[int, list[tuple[Any, ...]]] = {0: []}
     seq = first_seq
     for lot in lots:
         shared, start = _shared(lot, timestamp), 0
         own = own_columns(lot, seq, timestamp)
-        are_replies = lot.reply_tos is not None
+        are_replies, marks = lot.reply_tos is not None, marks_of(lot)
         for size in _SHARED_ROWS:
             while len(own) - start >= size:
                 values = chain.from_iterable(own[start : start + size])
-                sql = _insert_shared(size, are_replies=are_replies, tainted=lot.tainted)
+                sql = _insert_shared(size, are_replies=are_replies, marks=marks)
                 statements.append((sql, [seq + start, *shared, *values]))
                 start += size
         before, after = shared[:6], shared[6:]
         rest = zip(own[start:], lot.replies()[start:], strict=True)
-        rows[lot.tainted] += [
+        rows.setdefault(marks, []).extend(
             (at, id, *before, body, reply_to, *after, crc)
             for at, ((id, body, crc, *_), reply_to) in enumerate(rest, seq + start)
-        ]
+        )
         seq += len(own)
-    for tainted, theirs in rows.items():
-        statements += _in_few(theirs, tainted=tainted)
+    for marks, theirs in rows.items():
+        statements += _in_few(theirs, marks)
     return statements
 
 
@@ -174,18 +177,17 @@ def insertion_of_copy(message: NewMessage, seq: int, timestamp: str) -> Statemen
     """Return the statement that appends a message whose id another sender used before (`ids`)."""
     [lot] = lots_of([message])
     shared, [(id, body, crc, *_)] = _shared(lot, timestamp), own_columns(lot, seq, timestamp)
-    return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc, message.tainted)
+    marks = (message.tainted, message.priority)
+    return _INSERT_COPY, (seq, id, *shared[:6], body, message.reply_to, *shared[6:], crc, *marks)
 
 
-def _in_few(rows: Sequence[tuple[Any, ...]], *, tainted: bool) -> list[Statement]:
+def _in_few(rows: Sequence[tuple[Any, ...]], marks: int) -> list[Statement]:
     """Return the insertions of rows that share nothing."""
     statements: list[Statement] = []
     start = 0
     for size in (*_ROWS_A_STATEMENT, len(rows) % _ROWS_A_STATEMENT[-1]):
         while size and len(rows) - start >= size:
-            statements.append(
-                (_insert_of(size, tainted=tainted), list(chain.from_iterable(rows[start : start + size])))
-            )
+            statements.append((_insert_of(size, marks), list(chain.from_iterable(rows[start : start + size]))))
             start += size
     return statements
 
@@ -206,18 +208,24 @@ def _shared(lot: Lot, timestamp: str) -> tuple[Any, ...]:
 
 
 @cache
-def _insert_of(rows: int, *, tainted: bool) -> str:
-    column, value = _TAINTED if tainted else ("", "")
-    return _INSERT.format(column) + ", ".join([_VALUES.format(value)] * rows)
+def _insert_of(rows: int, marks: int) -> str:
+    columns, values = _marked(marks)
+    return _INSERT.format(columns) + ", ".join([_VALUES.format(values)] * rows)
 
 
 @cache
-def _insert_shared(rows: int, *, are_replies: bool, tainted: bool) -> str:
+def _insert_shared(rows: int, *, are_replies: bool, marks: int) -> str:
     """Return an insertion of rows of one lot. What they share is bound once, which saves most of the binding."""
-    column, value = _TAINTED if tainted else ("", "")
+    columns, marked_values = _marked(marks)
     values, width = "(?1 + {}, ?{}, ?2, ?3, ?4, ?5, ?6, ?7, ?{}, {}, ?8, ?9, ?10, ?{}{})", 4 if are_replies else 3
     firsts = range(11, 11 + width * rows, width)
-    return _INSERT.format(column) + ", ".join(
-        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2, value)
+    return _INSERT.format(columns) + ", ".join(
+        values.format(at, first, first + 1, f"?{first + 3}" if are_replies else "NULL", first + 2, marked_values)
         for at, first in enumerate(firsts)
     )
+
+
+def _marked(marks: int) -> tuple[str, str]:
+    """Return the columns for marks, and their values."""
+    tainted, *_, priority = marked(marks)
+    return (_MARKED, f", {tainted:d}, {priority}") if marks else ("", "")

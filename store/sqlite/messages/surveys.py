@@ -13,7 +13,7 @@ __all__ = ["find_ids", "locate", "survey"]
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
-           LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB))
+           LENGTH(CAST(body AS BLOB)) + LENGTH(CAST(headers AS BLOB)), priority
     FROM bot_messages WHERE {where} ORDER BY seq"""
 
 _PART = _SURVEY.format(where="seq > ? AND seq <= ?") + " LIMIT ?"
@@ -23,7 +23,7 @@ _PART_OF_CHANNEL = _SURVEY.format(where="recipient_channel = ? AND seq > ? AND s
 _NAMED = _SURVEY.format(where="seq IN (SELECT value FROM json_each(?))")
 
 _WITH_IDS = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
+    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0, priority FROM bot_messages
     WHERE id IN (SELECT value FROM json_each(?)) AND copied = 0"""
 
 

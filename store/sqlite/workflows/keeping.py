@@ -46,7 +46,8 @@ SURVEY = f"""
 
 # The log's first messages with these ids, and those of other senders.
 _MESSAGES = """
-    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0 FROM bot_messages
+    SELECT id, seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp, 0, priority
+    FROM bot_messages
     WHERE id IN (SELECT value FROM json_each(?1)) AND copied = {copied}"""
 
 _MESSAGES_OF_RUNS = f"{_MESSAGES.format(copied=0)} UNION ALL {_MESSAGES.format(copied=1)}"

@@ -18,6 +18,7 @@ needs("a2a.server.routes")
 
 from a2a.types import ListTasksRequest, Task, TaskState
 from a2a.utils.errors import (
+    InternalError,
     InvalidParamsError,
     TaskNotCancelableError,
     TaskNotFoundError,
@@ -296,3 +297,13 @@ async def test_what_is_not_there_is_said(planned: Scene, agent: Agent) -> None:
         await agent.get("no-such-task")
     with pytest.raises(InvalidParamsError, match="contextId"):
         await agent.send("tea", context_id="x" * 300)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_an_agent_whose_bot_never_came_says_so(worker: Worker, streaming: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        app = a2a_app(worker.connect(bot="a2a-nobody"), "nobody", url=url)
+        async with serving(app, listener), Agent.at(url, streaming=streaming) as agent:
+            with pytest.raises(InternalError, match="'nobody'"):
+                await agent.send("tea")
