@@ -415,12 +415,12 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """Return the next message that has arrived, or None."""
         return self._inbox.receive_nowait()
 
-    def watch(self, channel: str, *, after: int | None = None) -> Watch:
+    def watch(self, channel: str, *, after: int | None = None, epoch: str | None = None) -> Watch:
         """Watch a channel live, without a subscription: `async with bot.watch("news") as messages:`.
 
-        It begins now, or with the first message after the seq `after`.
+        It begins now, or with the first message after the seq `after`, of the log of `epoch`.
         """
-        return Watch(channel, self, self._connection, self._endpoint.open_tap, after=after)
+        return Watch(channel, self, self._connection, self._endpoint.open_tap, after=after, epoch=epoch)
 
     async def set_credit(self, max_in_flight: int) -> None:
         """Change how many messages may be in flight for this bot; 0 pauses. It also applies to later sessions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.directory import Directory
-from ..model.records import BotRecord, parse_timestamp, timestamp
+from ..model.records import OWN_IDS, parse_timestamp, timestamp
 from ..model.repository import MessageLog, SecurityEvent, SecurityRequest
 from ..wire.answers import ListedSecurityEvent, SecurityEventList
 from ..wire.frames import Audit, Code, Refusal
@@ -17,7 +17,7 @@ async def audit(
     log: MessageLog,
     query: Audit,
     *,
-    bot: BotRecord | None,
+    bot_id: str | None,
     page: AnswerPage[ListedSecurityEvent],
 ) -> SecurityEventList:
     """Return the events that were asked for, of a bot or of all. Raise Refusal if the query is invalid."""
@@ -25,7 +25,7 @@ async def audit(
         limit=query.limit + 1,  # one more says that there are more
         after_id=query.after,
         since=_time("since", query.since),
-        bot_id=None if bot is None else bot.id,
+        bot_id=bot_id,
         event=query.event,
     )
     found = await log.security_events(request)
@@ -35,12 +35,13 @@ async def audit(
 
 def _listed(directory: Directory, event: SecurityEvent, *, intact: bool) -> ListedSecurityEvent:
     bot = directory.bots.get(event.bot_id or "")
+    own = {id: name for name, id in OWN_IDS.items()}.get(event.bot_id or "")
     return ListedSecurityEvent(
         id=event.id,
         at=event.at,
         event=event.event,
         bot_id=event.bot_id,
-        bot=None if bot is None else bot.name,
+        bot=own if bot is None else bot.name,
         key=event.key,
         address=event.address,
         object=event.object,

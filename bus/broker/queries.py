@@ -18,7 +18,7 @@ from ..core.effects import Ask, Moment
 from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Key
-from ..model.records import CONSOLE_ID, WORKER_ID, WORKER_NAME, BotRecord
+from ..model.records import CONSOLE_ID, OWN_IDS, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog
 from ..wire.answers import (
     BotList,
@@ -151,9 +151,9 @@ class Queries:
                 return self._keys(query, sight)
             case Audit():
                 _forbid(sight.unread_audit())
-                bot = None if query.bot is None else self._bot(query.bot, sight)
+                bot_id = None if query.bot is None else self._sender_id(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
-                return await audit(directory, self._log, query, bot=bot, page=page)
+                return await audit(directory, self._log, query, bot_id=bot_id, page=page)
             case Search() | Removals() | Scrub() | Compact():
                 _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
@@ -188,7 +188,9 @@ class Queries:
         return FindRequest(id, None if sender is None else self._sender_id(sender, sight), bot_id, channels)
 
     def _sender_id(self, name_or_id: str, sight: Sight) -> str:
-        return WORKER_ID if name_or_id in (WORKER_NAME, WORKER_ID) else self._bot(name_or_id, sight).id
+        """Return the id of a bot, or of the worker's own senders. Raise Refusal."""
+        own = name_or_id if name_or_id in OWN_IDS.values() else OWN_IDS.get(name_or_id)
+        return own or self._bot(name_or_id, sight).id
 
     async def _history(self, bot_id: str, query: History, sight: Sight) -> HistoryPage[msgspec.Raw]:
         if sum(part is not None for part in (query.between, query.channel, query.thread)) != 1:
@@ -390,6 +392,7 @@ class Queries:
             sizes=await self._log.sizes(),
             versions=self._versions,
             leads=None if self._leads is None else await self._leads(),
+            earlier=core.earlier,
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:

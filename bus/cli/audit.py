@@ -100,8 +100,13 @@ async def _follow(link: Link, wanted: _Wanted) -> None:
     since = wanted.since or datetime.now(UTC)
     portion = msgspec.structs.replace(wanted, since=since, limit=ANSWER_ITEMS_MAX)
     async with open_bot(link, max_in_flight=0) as bot:
+        epoch = bot.epoch
         while True:
             found = await _events(bot, portion, after=after)
+            if bot.epoch != epoch:  # a restored copy gives ids again
+                note("the worker has another log by now: what is in that follows, from the beginning")
+                epoch, after = bot.epoch, 0
+                continue
             for each in found:
                 after = each.id
                 if link.as_json:

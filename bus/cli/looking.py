@@ -55,7 +55,8 @@ def message(link: Link, message_id: str | int, sender: str | None) -> None:
     """Show a message, and what became of it in every mailbox that it went to.
 
     STATE is waiting, in_flight, returned (to be delivered again), settled, dead (a dead letter) or expired.
-    ATTEMPTS is how often it was delivered. A message that is not due yet is in no mailbox.
+    ATTEMPTS is how often it was delivered, which is not kept of a message that is settled. A message that is not
+    due yet is in no mailbox.
     """
     if sender is not None and isinstance(message_id, int):
         raise click.UsageError("--sender is for an id: a seq names one message")
@@ -75,8 +76,10 @@ def message(link: Link, message_id: str | int, sender: str | None) -> None:
     if found.message.seq is None:
         return
     say()
-    rows = [(fate.mailbox, fate.state, fate.attempts, _why(fate)) for fate in found.mailboxes]
-    show_rows(("mailbox", "state", "attempts", "detail"), rows, nothing="it went to no mailbox")
+    erased = found.message.erased
+    rows = [(fate.mailbox, fate.state, _attempts(fate), _why(fate, erased=erased)) for fate in found.mailboxes]
+    nothing = "it is in no mailbox: nobody was to get it, or their mailboxes were removed"
+    show_rows(("mailbox", "state", "attempts", "detail"), rows, nothing=nothing)
 
 
 def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
@@ -109,8 +112,14 @@ def _text(body: Any) -> str:
     return plain(msgspec.json.encode(body).decode())
 
 
-def _why(state: MessageState) -> str:
+def _attempts(state: MessageState) -> int | str:
+    return "not kept" if state.state == "settled" else state.attempts
+
+
+def _why(state: MessageState, *, erased: bool) -> str:
     """Return in words who has a message, since when, or what it waits for."""
+    if erased and state.state in ("waiting", "returned"):
+        return "erased: it is not delivered any more"
     if state.held_by is not None and state.since is not None:
         return f"with {state.held_by} since {local_time(state.since)}{', parked' if state.parked else ''}"
     if isinstance(state, Fate) and state.reason is not None:
@@ -162,11 +171,11 @@ def _row(each: WaitingMessage[KeptMessage]) -> tuple[Any, ...]:
         kept.seq,
         "" if kept.priority == "normal" else kept.priority,
         each.state,
-        each.attempts,
+        _attempts(each),
         kept.sender_bot_name,
         _place(kept),
         kept.message_type,
-        _why(each),
+        _why(each, erased=kept.erased),
         body,
     )
 

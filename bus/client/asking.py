@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from ..errors import LogReplaced
+from ..model.lineage import agreed_seq
 from ..model.records import timestamp
 from ..wire.answers import (
     BotList,
@@ -55,7 +57,7 @@ from ..wire.frames import (
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .caller import Caller
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "replaced"]
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -67,6 +69,15 @@ class Asking:
         self.name = name
         self._caller = caller
 
+    @property
+    def epoch(self) -> str | None:
+        """The id of the worker's log, whose seqs mean something only there; None before the first session.
+
+        A restart keeps it. A restored copy has another one: it gives the seqs after its end to other messages.
+        """
+        welcome = self._caller.connection.welcome
+        return None if welcome is None else welcome.epoch
+
     async def history(
         self,
         *,
@@ -77,16 +88,23 @@ class Asking:
         before_seq: int | None = None,
         after_seq: int | None = None,
         limit: int = 50,
+        epoch: str | None = None,
     ) -> list[StoredMessage]:
         """Return a conversation, newest first: of two bots, of a channel, or the thread of a message's id.
 
         `sender` is the name or id of the bot that sent that message, if several bots used its id. At most `limit`
         messages; continue with `before_seq` of the last one. With `after_seq` it begins after that seq, oldest
         first; then continue with `after_seq` of the last one.
+
+        Whoever keeps a seq for longer than the bot is connected should keep `bot.epoch` with it, and name it here:
+        if the worker's log is another one by now, which has other messages up to that seq, LogReplaced is raised
+        and says where to go on. Between the pages of one answer this is noticed without it.
         """
         found: list[StoredMessage] = []
         more = True
         while more and len(found) < limit:
+            if found:
+                epoch = epoch or self.epoch
             if found and after_seq is None:
                 before_seq = found[-1].seq
             elif found:
@@ -104,6 +122,11 @@ class Asking:
             page = await self._caller.request(
                 "the history", partial(_numbered, history), HistoryPage[StoredMessage]
             )
+            if epoch is not None and epoch != self.epoch:
+                seq = before_seq if after_seq is None else after_seq
+                if (fault := await replaced(self, epoch, seq or 0)) is not None:
+                    raise fault
+                epoch = self.epoch
             found += page.messages
             more = page.more
         return found
@@ -312,6 +335,13 @@ class Asking:
     async def status(self) -> WorkerStatus:
         """Return the worker's status: counters, rates, sizes, versions."""
         return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
+
+
+async def replaced(asking: Asking, epoch: str, seq: int) -> LogReplaced | None:
+    """Return where to go on if the worker's log differs up to a seq from the log of an epoch; otherwise None."""
+    status = await asking.status()
+    after_seq = seq if status.epoch == epoch else min(seq, agreed_seq(status.earlier, epoch))
+    return None if after_seq == seq else LogReplaced(epoch, status.epoch, seq=seq, after_seq=after_seq)
 
 
 def _wanted(limit: int | None, found: Sequence[object]) -> int | None:

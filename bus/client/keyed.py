@@ -180,29 +180,32 @@ class KeyedStore:
         page: ValuePage = await self._caller.call(calls.ListValues(store=self.name, limit=1))
         return page.revision
 
-    def watch(self, prefix: str = "", *, after: int | None = None) -> KeyedWatch:
+    def watch(self, prefix: str = "", *, after: int | None = None, epoch: str | None = None) -> KeyedWatch:
         """Watch keys that begin with a prefix: `async for value in bot.kv("settings").watch():`.
 
         Without `after` it begins with the values that are there. Then come changes, in the order of their
         revisions; also deletions, and values that have expired. Of a key that is written several times at once,
         only the last write may come. With `after`, a revision, it begins with the changes after that, and so goes
-        on where an earlier one has ended (`KeyedWatch.revision`).
+        on where an earlier one has ended (`KeyedWatch.revision`). Whoever keeps a revision should keep `bot.epoch`
+        with it: revisions of another `epoch` than the log's are forgotten.
 
         It ends with the bot. It goes on after restarts of the worker, and misses nothing; if the bot was away for
         longer than a day, or the worker goes on from a backup, it raises ChangesForgotten: watch again from the
         beginning then.
         """
-        return KeyedWatch(self.name, prefix, after, self._caller)
+        return KeyedWatch(self.name, prefix, after, self._caller, epoch=epoch)
 
 
 class KeyedWatch:
     """An iterator over changes, which may be left at any point: it holds nothing."""
 
-    def __init__(self, store: str, prefix: str, after: int | None, caller: KeyedCaller) -> None:
+    def __init__(
+        self, store: str, prefix: str, after: int | None, caller: KeyedCaller, *, epoch: str | None
+    ) -> None:
         self._store = store
         self._prefix = prefix
         self._caller = caller
-        self._epoch = caller.epoch
+        self._epoch = epoch or caller.epoch
         self._listing = after is None
         """Whether values of the beginning are still to be asked for."""
         self._key: str | None = None

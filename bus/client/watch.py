@@ -7,6 +7,7 @@ Owns the SUB socket, and the seq up to which everything was returned. Its rules:
 - The tap sends the channel's head periodically, which shows whether the last message was lost.
 - A tap that sends no head may not be connected yet, or belong to an older worker. So during silence the head is
   looked up in the history: soon at first, then every two seconds; if heads were sent before, only when they stop.
+- A new session may be at another log, with another epoch: then reading goes on where both agree.
 - Missed messages are read in pages, oldest first, and at most one page is held.
 
 Runs on asyncio and trio. A cancelled wait loses nothing: the next one continues where it stopped.
@@ -21,11 +22,11 @@ from types import TracebackType
 import anyio
 import msgspec
 
-from ..errors import UnknownChannel, WorkerUnavailable
+from ..errors import LogReplaced, UnknownChannel, WorkerUnavailable
 from ..transport import Port
 from ..wire.frames import StoredMessage
 from ..wire.topics import Head, channel_topic, head_topic
-from .asking import Asking
+from .asking import Asking, replaced
 from .connection import Connection
 
 __all__ = ["Watch"]
@@ -43,10 +44,14 @@ _PAGE_MESSAGES = 200
 class Watch:
     """Every message of a channel from now on, in seq order, once: `async with bot.watch("news") as messages:`.
 
-    "Now" is when the context is entered; with `after`, it begins after that seq. Watching subscribes to nothing
-    and settles nothing, and the worker keeps nothing for a watcher: read the history for what was sent between two
-    watches. While the worker is away the iteration waits; when the bot is closed it raises ClosedError. Only one
-    task may iterate at a time.
+    "Now" is when the context is entered; with `after`, it begins after that seq, of the log of `epoch` if that is
+    given. Watching subscribes to nothing and settles nothing, and the worker keeps nothing for a watcher: read the
+    history for what was sent between two watches. While the worker is away the iteration waits; when the bot is
+    closed it raises ClosedError. Only one task may iterate at a time.
+
+    If the worker has another log by now, such as a restored copy, in which messages that were returned, or are
+    before `after`, are not the same, the iteration raises LogReplaced once. Iterate again to go on after its
+    `after_seq`, up to which both logs agree.
     """
 
     def __init__(
@@ -57,14 +62,17 @@ class Watch:
         listen: Callable[[], Port],
         *,
         after: int | None = None,
+        epoch: str | None = None,
     ) -> None:
         self._channel = channel
         self._after = after
+        self._epoch = epoch
         self._asking = asking
         self._connection = connection
         self._open_port = listen
         self._port: Port | None = None
         self._session = 0
+        """The session in which this reads; 0 if what was read before may be in another log."""
         self._ready: deque[StoredMessage] = deque()
         self._last = 0
         """Everything up to here is in `_ready`, was returned, or was sent before the watch began."""
@@ -77,15 +85,24 @@ class Watch:
     def __repr__(self) -> str:
         return f"<Watch {self._channel!r} last={self._last} wanted={self._wanted} ready={len(self._ready)}>"
 
+    @property
+    def epoch(self) -> str | None:
+        """The epoch of the log that the messages are in, as `bot.epoch`."""
+        return self._epoch
+
     async def __aenter__(self) -> Watch:
         if self._port is not None:
             raise RuntimeError("a watch can be entered only once; create another one to watch again")
         self._connection.home.check()
         self._listen()
         try:
-            self._last = self._wanted = await self._head()
-            if self._after is not None:
-                self._last = min(self._after, self._wanted)
+            here = self._asking.epoch
+            self._wanted = await self._head()
+            if self._after is not None and self._epoch not in (None, here):
+                self._last, self._session = self._after, 0
+            else:
+                self._last = self._wanted if self._after is None else min(self._after, self._wanted)
+                self._epoch = here
         except BaseException:
             self._close()
             raise
@@ -108,7 +125,9 @@ class Watch:
             if self._connection.failure is not None:
                 raise self._connection.failure
             try:
-                if self._last < self._wanted:
+                if self._session != self._connection.sessions:
+                    await self._go_on()
+                elif self._last < self._wanted:
                     await self._fill()
                 elif not self._drain(self._port):
                     await self._wait(self._port)
@@ -123,7 +142,7 @@ class Watch:
         self._port = self._open_port()
         self._port.subscribe(channel_topic(self._channel))
         self._port.subscribe(head_topic(self._channel))
-        self._hears_heads = False
+        self._hears_heads, self._silences = False, 0
 
     def _close(self) -> None:
         if self._port is not None:
@@ -163,12 +182,21 @@ class Watch:
         if not quiet.cancelled_caught:
             return
         self._silences += 1
-        if self._session != self._connection.sessions:
-            # The worker may be another one by now. ZeroMQ reconnects by itself, except for inproc.
-            self._close()
-            self._listen()
-            self._silences = 0
         self._wanted = max(self._wanted, await self._head())
+
+    async def _go_on(self) -> None:
+        """Go on in another session. Raise LogReplaced if its log has other messages up to where this has read."""
+        session, epoch = self._connection.sessions, self._asking.epoch
+        fault = None
+        if epoch != self._epoch and self._epoch is not None:
+            fault = await replaced(self._asking, self._epoch, self._last)
+        self._wanted = await self._head()
+        self._close()
+        self._listen()  # ZeroMQ reconnects by itself, except for inproc
+        self._session, self._epoch = session, epoch
+        if fault is not None:
+            self._last, self._epoch = fault.after_seq, fault.epoch
+            raise fault
 
     # ── The history ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +209,13 @@ class Watch:
 
     async def _fill(self) -> None:
         """Read the oldest page of what is missing, and perhaps of what came after it."""
-        page = await self._asking.history(channel=self._channel, after_seq=self._last, limit=_PAGE_MESSAGES)
+        try:
+            page = await self._asking.history(
+                channel=self._channel, after_seq=self._last, limit=_PAGE_MESSAGES, epoch=self._epoch
+            )
+        except LogReplaced:
+            self._session = 0
+            return
         self._ready.extend(page)
         if page:
             self._last = page[-1].seq

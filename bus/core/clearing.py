@@ -18,7 +18,7 @@ import msgspec
 from ..errors.words import amount
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.records import BotRecord
+from ..model.records import BotRecord, is_reserved
 from ..model.repository import Counted, Looked, Remove, Removed, group_mailbox_id
 from ..model.rights import Action
 from ..wire.frames import Code, Refusal, RemoveFrame
@@ -173,6 +173,10 @@ class Clearing:
     def _bot(self, session: Session, name: str) -> BotRecord:
         self._require(session, own=name)
         bot = self._directory.find_bot(name)
+        if is_reserved(name):
+            raise Refusal(
+                Code.BAD_REQUEST, f"{name!r} is reserved for the worker, and no bot: nothing can be removed"
+            )
         if bot is None:
             raise Refusal(Code.UNKNOWN_BOT, f"no bot named {name[:NAME_CHARACTERS_MAX]!r}")
         return bot

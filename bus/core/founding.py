@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable
 
 from ..errors.words import amount
-from ..model.records import WORKER_NAME, Channel
+from ..model.records import Channel, is_reserved
 from ..settings import Limits
 from ..wire.frames import Code, Refusal, is_id
 from .directory import Directory
@@ -40,10 +40,10 @@ class Founding:
 
     def check(self, name: str, bot_id: str | None = None, claimed: Container[str] = ()) -> None:
         """Raise Refusal if a bot may not be registered; `claimed` has the ids of those under way."""
-        limits, lowered = self._limits, name.lower()
+        limits = self._limits
         if name in self._directory.leaving:
             raise Refusal(Code.BUSY, f"bot {name!r} is being removed: repeat this, and it is a new one")
-        if lowered == WORKER_NAME or lowered.startswith(f"{WORKER_NAME}."):
+        if is_reserved(name):
             text = f"bot name {name!r} is reserved for the worker: use another one"
             raise Refusal(Code.BAD_REQUEST, text)
         if is_id(name):

@@ -22,6 +22,7 @@ __all__ = [
     "IdConflict",
     "InvalidBody",
     "LimitReached",
+    "LogReplaced",
     "MalformedAnswer",
     "ReplyTimeout",
     "RequestError",
@@ -58,6 +59,26 @@ class BindError(BusError):
 
 class ClosedError(BusError):
     """The bot was closed while this call waited, or before it was made."""
+
+
+class LogReplaced(BusError):
+    """A seq belongs to another log than the worker's, which is a restored copy of it, or another house's.
+
+    `before` is the epoch of the seq's log, `epoch` that of the worker's. Both have the same messages up to
+    `after_seq`; what the other one had after that is not in the worker's log, which gives those seqs to other
+    messages. Read on after `after_seq`: it is less than `seq`, and 0 if the logs have nothing in common.
+    """
+
+    def __init__(self, before: str | None, epoch: str, *, seq: int, after_seq: int) -> None:
+        super().__init__(
+            f"the worker's log is not that of seq {seq}: an earlier copy was restored, or it is another"
+            f" house's. Read on after seq {after_seq}: what you know of later seqs is not in this log, which gives"
+            " them to other messages"
+        )
+        self.before = before
+        self.epoch = epoch
+        self.seq = seq
+        self.after_seq = after_seq
 
 
 class ReplyTimeout(BusError):

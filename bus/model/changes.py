@@ -16,6 +16,7 @@ from ..errors import RecordDamaged, Refused
 from .erasing import Erase
 from .keyed import KeyedWrite, SweepKeyed
 from .keys import Key
+from .lineage import EarlierLog
 from .lots import LogMessage, Lot, Outcome
 from .records import BotRecord, Channel, NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from .removing import Remove
@@ -363,6 +364,8 @@ class LogState(msgspec.Struct, frozen=True):
     keys: list[Key] = []
     security: SecuritySpan = SecuritySpan()
     """The security events that are stored."""
+    earlier: tuple[EarlierLog, ...] = ()
+    """The logs that this one goes on from, the earliest first."""
 
 
 class HistoryRequest(msgspec.Struct, frozen=True):

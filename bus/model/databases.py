@@ -32,6 +32,8 @@ class LogHead(msgspec.Struct, frozen=True):
     """Whether a message has, or had, a budget."""
     last_seq: int
     last_timestamp: str
+    earlier: str = "[]"
+    """The logs that it goes on from, as `model.lineage` writes them."""
 
 
 class Moved(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ __all__ = [
     "CONSOLE_NAME",
     "CONTINUED",
     "EVENTS_CHANNEL",
+    "OWN_IDS",
     "PRESENCE_CHANNEL",
     "RUNS_CHANNEL",
     "TOLD_CHANNELS",
@@ -59,6 +60,7 @@ __all__ = [
     "WorkflowRun",
     "WorkflowStep",
     "WorkflowStepLog",
+    "is_reserved",
     "later",
     "parse_timestamp",
     "timestamp",
@@ -110,6 +112,16 @@ CONSOLE_ID = "00000000-0000-0000-0000-000000000001"
 
 CONSOLE_NAME = f"{WORKER_NAME}.console"
 """The name that goes with it."""
+
+OWN_IDS = {WORKER_NAME: WORKER_ID, CONSOLE_NAME: CONSOLE_ID}
+"""Both, by their names."""
+
+
+def is_reserved(bot_name: str) -> bool:
+    """Return True for a name that only the worker uses."""
+    lowered = bot_name.lower()
+    return lowered == WORKER_NAME or lowered.startswith(f"{WORKER_NAME}.")
+
 
 RUNS_CHANNEL = "posthouse.runs"
 """The channel of the worker's events of runs. Nobody else publishes on it."""

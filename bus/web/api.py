@@ -7,16 +7,14 @@ answer stores it once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-import anyio
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ..bot import Bot
 from ..client.ids import chosen_id
@@ -29,14 +27,14 @@ from ..errors import (
     KeyRefused,
     KeysRequired,
     LimitReached,
+    LogReplaced,
     Portable,
     ReplyTimeout,
     RequestError,
 )
 from ..model.patterns import Pattern
 from ..wire.frames import is_name
-from ..wire.limits import NUMBER_MAX
-from ..wire.refusals import NAME_RULE, refusal
+from ..wire.refusals import NAME_RULE
 from .api_shapes import (
     ErrorAnswer,
     MessagePage,
@@ -49,7 +47,9 @@ from .api_shapes import (
     as_read,
 )
 from .forms import BodyTooLarge, read_body
+from .listening import Listening, beyond, events
 from .openapi import document
+from .orders import BadOrder, LogPlace, as_number, as_place, only, read_order
 from .site import Website
 from .statuses import http_status, in_words
 from .tickets import Token
@@ -63,13 +63,7 @@ _STREAMS_MAX = 200
 _PAGE_MESSAGES = 50
 _PAGE_MESSAGES_MAX = 500
 
-_BEAT_SECONDS = 10.0
-"""How often a silent stream sends something, so that both ends notice a broken connection."""
-
-_CHECK_SECONDS = 2.0
-"""How often a stream looks whether its token is still valid: at most, and at least with each beat."""
-
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class _Failure(Portable):
@@ -92,6 +86,8 @@ def _refused(error: BusError, token: Token, sent: str | None = None) -> Response
     state: str | None = None
     retry_after: float | None = None
     match error:
+        case LogReplaced():
+            code, retry = "log_replaced", False
         case RequestError():
             code, retry, retry_after = error.code, error.retry, error.retry_after
         case ReplyTimeout():
@@ -110,7 +106,10 @@ def _refused(error: BusError, token: Token, sent: str | None = None) -> Response
             message = f"the token {token.label!r} is not set up correctly: see the log of posthouse web"
         case _:
             code, retry, id, state = "unavailable", True, sent, "unknown" if sent else None
-    fault = Problem(code=code, message=message, retry=retry, retry_after=retry_after, id=id, state=state)
+    after = str(LogPlace(error.epoch, error.after_seq)) if isinstance(error, LogReplaced) else None
+    fault = Problem(
+        code=code, message=message, retry=retry, retry_after=retry_after, id=id, state=state, after=after
+    )
     headers = {"www-authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
         headers["retry-after"] = str(int(retry_after or 0) + 1)
@@ -132,6 +131,8 @@ def _endpoint(path: str, method: str, answer: Callable[[_Call], Awaitable[Respon
             return await answer(_Call(request, token, secret.strip()))
         except _Failure as failure:
             return _json(ErrorAnswer(failure.fault), failure.status)
+        except BadOrder as error:
+            return _json(ErrorAnswer(Problem(code=error.code, message=str(error))), 400)
         except BusError as error:
             return _refused(error, token)
 
@@ -156,16 +157,13 @@ class _Call:
         return self.site.upstreams.using(self.token)
 
     async def order(self, shape: type[T]) -> T:
-        """Return what was sent. Raise _Failure."""
+        """Return what was sent. Raise BadOrder, and _Failure if it did not come whole."""
         try:
-            data = await read_body(self.request, _BODY_BYTES_MAX)
-            return msgspec.json.decode(data, type=shape)
+            return read_order(await read_body(self.request, _BODY_BYTES_MAX), shape)
         except BodyTooLarge:
             raise _Failure(413, "too_large", f"a request has at most {_BODY_BYTES_MAX} bytes") from None
         except TimeoutError:
             raise _Failure(408, "timeout", "the request was not received in time") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _Failure(400, "bad_request", refusal(error)) from None
 
     def require(self, action: str, name: str) -> None:
         """Raise Forbidden if the token may not do something, and _Failure if the name is not valid."""
@@ -234,77 +232,40 @@ async def _request(call: _Call) -> Response:
 async def _channel(call: _Call) -> Response:
     channel = call.request.path_params["channel"]
     call.require("read", channel)
-    before, after = _number(call, "before"), _number(call, "after")
-    is_stream = "text/event-stream" in call.request.headers.get("accept", "")
-    async with call.bot() as bot:
-        if not is_stream:
-            limit = _number(call, "limit", least=1, most=_PAGE_MESSAGES_MAX)
-            limit = _PAGE_MESSAGES if limit is None else limit
-            found = await bot.history(channel=channel, before_seq=before, after_seq=after, limit=limit)
-            return _json(MessagePage(messages=[as_read(message) for message in found]))
-    last = _as_number("Last-Event-ID", call.request.headers.get("last-event-id") or None)
+    asked = only(call.request.query_params.multi_items(), ("after", "before", "limit"))
+    before, after = as_place("before", asked.get("before")), as_place("after", asked.get("after"))
+    limit = as_number("limit", asked.get("limit"), least=1, most=_PAGE_MESSAGES_MAX) or _PAGE_MESSAGES
+    if "text/event-stream" not in call.request.headers.get("accept", ""):
+        return await _page(call, channel, before=before, after=after, limit=limit)
+    last = as_place("Last-Event-ID", call.request.headers.get("last-event-id") or None)
+    async with call.bot():
+        pass  # why there is none is told by a status
     if call.site.streams >= _STREAMS_MAX:
         raise LimitReached("busy", f"at most {_STREAMS_MAX} programs may listen at once")
     if call.request.method == "HEAD":
         return Response(media_type="text/event-stream")
-    return _Listening(call.site, _events(call, channel, after if last is None else last))
+    told = events(channel, last or after, using=call.bot(), is_valid=call.is_valid, stopping=call.site.stopping)
+    return Listening(call.site, told)
 
 
-def _number(call: _Call, name: str, *, least: int = 0, most: int = NUMBER_MAX) -> int | None:
-    return _as_number(name, call.request.query_params.get(name), least=least, most=most)
-
-
-def _as_number(name: str, text: str | None, *, least: int = 0, most: int = NUMBER_MAX) -> int | None:
-    if text is None:
-        return None
-    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(NUMBER_MAX))
-    if not is_number or not least <= int(text) <= most:
-        raise _Failure(400, "bad_request", f"{name} must be a number from {least} to {most}, not {text[:50]!r}")
-    return int(text)
-
-
-async def _events(call: _Call, channel: str, after: int | None) -> AsyncIterator[bytes]:
-    """Yield the messages of a channel after a seq, or from now on, each with its seq as its id."""
-    try:
-        async with call.bot() as bot, bot.watch(channel, after=after) as messages:
-            yield b"retry: 2000\n\n"  # whoever has read this misses nothing from now on
-            checked_at = anyio.current_time()
-            while not call.site.stopping.is_set():
-                if anyio.current_time() - checked_at >= _CHECK_SECONDS:
-                    if not await call.is_valid():
-                        return
-                    checked_at = anyio.current_time()
-                with anyio.move_on_after(_BEAT_SECONDS) as silence:
-                    message = as_read(await anext(messages))
-                if silence.cancelled_caught:
-                    yield b":\n\n"
-                else:
-                    yield b"id: %d\ndata: %b\n\n" % (message.seq, msgspec.json.encode(message))
-    except BusError as error:  # the client connects again, and names the last seq that it has
-        yield b"event: fault\ndata: %b\n\n" % msgspec.json.encode(in_words(error))
-
-
-class _Listening(StreamingResponse):
-    """The events of a channel, counted while somebody reads them, and ended when the page stops."""
-
-    def __init__(self, site: Website, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._site = site
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them until the reader has gone."""
-        self._site.streams += 1
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop, tasks)
-                await super().__call__(scope, receive, send)
-                tasks.cancel_scope.cancel()
-        finally:
-            self._site.streams -= 1
-
-    async def _stop(self, tasks: anyio.abc.TaskGroup) -> None:
-        await self._site.stopping.wait()
-        tasks.cancel_scope.cancel()
+async def _page(
+    call: _Call, channel: str, *, before: LogPlace | None, after: LogPlace | None, limit: int
+) -> Response:
+    epochs = {place.epoch for place in (before, after) if place is not None and place.epoch is not None}
+    if len(epochs) > 1:
+        raise BadOrder("before and after are of different logs")
+    async with call.bot() as bot:
+        found = await bot.history(
+            channel=channel,
+            before_seq=before and before.seq,
+            after_seq=after and after.seq,
+            limit=limit,
+            epoch=next(iter(epochs), None),
+        )
+        if not found and after is not None and (fault := await beyond(bot, after.seq)) is not None:
+            raise fault
+        epoch = bot.epoch or ""
+    return _json(MessagePage(epoch=epoch, messages=[as_read(message) for message in found]))
 
 
 async def _document(request: Request) -> Response:

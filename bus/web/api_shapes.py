@@ -19,6 +19,7 @@ __all__ = [
     "Problem",
     "PublishOrder",
     "ReadMessage",
+    "Replaced",
     "Replied",
     "RequestOrder",
     "SendOrder",
@@ -107,9 +108,27 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a channel, newest first; with `after`, oldest first. Continue at the last one, if it is full."""
+    """Messages of a channel, newest first; with `after`, oldest first. Continue at the last one, if it is full.
 
+    `epoch` is the id of the log: `EPOCH/SEQ` names a message for good, also if an earlier copy is restored.
+    """
+
+    epoch: str
     messages: list[ReadMessage]
+
+
+class Replaced(msgspec.Struct, frozen=True, kw_only=True):
+    """The log is another one than that of the seq after which was to be read: a restored copy of it, for instance.
+
+    Up to `after`, the log `epoch` has the same messages as the log `before`, which is null if no epoch was named.
+    Reading goes on from there. What was read of later seqs is not in this log, which gives them to other messages.
+    """
+
+    before: str | None
+    epoch: str
+    seq: int
+    after: int
+    message: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,7 +136,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     With `retry`, the same request may succeed later, after `retry_after` seconds if that is known. `state` is what
     became of the message `id`: of a request without a reply, or "unknown" if no worker said whether it is stored.
-    Sent again with this `id`, it is stored once.
+    Sent again with this `id`, it is stored once. With the code `log_replaced`, `after` is where to go on.
     """
 
     code: str
@@ -126,6 +145,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after: float | None = None
     id: str | None = None
     state: str | None = None
+    after: str | None = None
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from .api_shapes import (
     MessagePage,
     PublishOrder,
     ReadMessage,
+    Replaced,
     Replied,
     RequestOrder,
     SendOrder,
@@ -30,7 +31,7 @@ _ERRORS = {
     "401": "The token is missing or not valid, or the worker refuses the key of its bot.",
     "403": "The token, or the rights of its bot, do not allow it.",
     "404": "The bot does not exist.",
-    "409": "The request contradicts what is stored.",
+    "409": "The request contradicts what is stored, or names a seq of another log.",
     "413": "The request is too large.",
     "429": "A mailbox is full, or the sender is too fast: try again later, with the same id.",
     "500": "The token is not set up correctly: see the log of posthouse web.",
@@ -38,13 +39,23 @@ _ERRORS = {
     "507": "The worker's disk is full.",
 }
 
-_READ_ERRORS = ("400", "401", "403", "404", "429", "500", "503")
+_READ_ERRORS = ("400", "401", "403", "404", "409", "429", "500", "503")
 
 
 @cache
 def document() -> dict[str, Any]:
     """Return the document."""
-    shapes = (SendOrder, PublishOrder, RequestOrder, Stored, Replied, MessagePage, ReadMessage, ErrorAnswer)
+    shapes = (
+        SendOrder,
+        PublishOrder,
+        RequestOrder,
+        Stored,
+        Replied,
+        MessagePage,
+        ReadMessage,
+        Replaced,
+        ErrorAnswer,
+    )
     _, schemas = msgspec.json.schema_components(shapes, ref_template=_REF)
     return {
         "openapi": "3.1.0",
@@ -101,21 +112,25 @@ def _post(summary: str, order: type, answer: type, more: dict[str, str] | None =
 def _listen() -> dict[str, Any]:
     answers = _responses(MessagePage, {code: _ERRORS[code] for code in _READ_ERRORS})
     answers["200"]["content"] |= {"text/event-stream": {"schema": {"type": "string"}}}
-    number = {"type": "integer", "minimum": 0}
+    place = {"type": "string", "pattern": "^([0-9a-f-]{36}/)?[0-9]+$"}
     limit = {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
     return {
         "summary": "Read a channel, or listen to it",
         "description": (
-            "With `Accept: text/event-stream`, each message is an event with its seq as `id`, and a ReadMessage as"
-            " `data`: those after the seq in `Last-Event-ID` or `after`, or else from now on. Clients for"
-            " server-sent events send `Last-Event-ID` when they reconnect, so that none is missed or repeated."
+            "With `Accept: text/event-stream`, each message is an event with a ReadMessage as `data`, and as `id`"
+            " the epoch of the log and the seq, as EPOCH/SEQ: those after the id or seq in `Last-Event-ID` or"
+            " `after`, or else from now on. Clients for server-sent events send `Last-Event-ID` when they"
+            " reconnect, so that none is missed or repeated. If the log is another one by then, and differs in what"
+            " was read, an event `replaced` with a Replaced as `data` says so, and where reading goes on. An event"
+            " `fault`, whose `data` is a text, says why a stream ends. Without that `Accept`, such a log is an"
+            " error with the status 409 and the code `log_replaced`, whose `after` is where to go on."
         ),
         "parameters": [
             {"name": "channel", "in": "path", "required": True, "schema": {"type": "string"}},
-            _parameter("before", "query", number, "Only messages before this seq."),
+            _parameter("before", "query", place, "Only messages before this seq, as SEQ or EPOCH/SEQ."),
             _parameter("limit", "query", limit, "How many messages."),
-            _parameter("after", "query", number, "Only messages after this seq, oldest first."),
-            _parameter("Last-Event-ID", "header", number, "The same for events; it takes precedence."),
+            _parameter("after", "query", place, "Only messages after this seq, oldest first; as SEQ or EPOCH/SEQ."),
+            _parameter("Last-Event-ID", "header", place, "The same for events; it takes precedence."),
         ],
         "responses": answers,
     }

@@ -5,7 +5,15 @@ Pure.
 
 from __future__ import annotations
 
-from ..errors import AddressError, BusError, CredentialsError, HandshakeError, ReplyTimeout, RequestError
+from ..errors import (
+    AddressError,
+    BusError,
+    CredentialsError,
+    HandshakeError,
+    LogReplaced,
+    ReplyTimeout,
+    RequestError,
+)
 
 __all__ = ["http_status", "in_words"]
 
@@ -36,6 +44,8 @@ def http_status(error: BusError) -> int:
         return _STATUSES.get(error.code, 400)
     if isinstance(error, CredentialsError | HandshakeError | AddressError):
         return 500
+    if isinstance(error, LogReplaced):
+        return 409
     return 504 if isinstance(error, ReplyTimeout) else 503
 
 

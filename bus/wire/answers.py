@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from ..model.erasing import Removal
+from ..model.lineage import EarlierLog
 from .message_answers import (
     AnswerValue,
     DeadLetterAnswer,
@@ -384,3 +385,5 @@ class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     versions: dict[str, str]
     leads: Leads | None = None
     """About this worker, if its house may have several."""
+    earlier: tuple[EarlierLog, ...] = ()
+    """The logs that this one goes on from, the earliest first."""

@@ -59,10 +59,8 @@ def graph() -> Any:  # first called in the bot's event loop, which these need
 async def answer(message: bus.Message) -> str:
     thread = {"configurable": {"thread_id": message.id}}
     begun = await graph().aget_state(thread)
-    if not begun.values or begun.next:
-        found = await graph().ainvoke(None if begun.next else message.body, thread, durability="sync")
-    else:
-        found = begun.values  # it had finished before it was killed
+    given = message.body if begun.created_at is None else None  # None: go on, or return what was found
+    found = await graph().ainvoke(given, thread, durability="sync")
     return str(found["note"])
 
 

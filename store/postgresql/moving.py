@@ -25,6 +25,7 @@ from .messages.loading import load_state
 from .messages.rows import escaped, unescaped
 from .server.connecting import SCHEMA, connect, is_lost, make_safe, unreachable
 from .server.database import Database, open_database
+from .server.epoch import note_earlier
 from .server.incarnation import read_move
 from .server.writer import Transaction
 from .workflows.rows import error_text, value_of
@@ -60,7 +61,9 @@ _NUMBERED = tuple(kind.name for kind in KINDS if "number" in kind.fields)
 
 _EXISTS = "SELECT to_regclass($1) IS NOT NULL"
 
-_LOG = "SELECT epoch, created_at, taint_removed, budgets, last_seq, last_timestamp FROM log CROSS JOIN log_end"
+_LOG = """
+    SELECT epoch, created_at, taint_removed, budgets, last_seq, last_timestamp, earlier
+    FROM log CROSS JOIN log_end"""
 
 _NOTE = "INSERT INTO house_move (id, state, place, at) VALUES ($1, $2, $3, $4)"
 
@@ -139,11 +142,12 @@ class PostgresqlMovable:
 
         async def operation(transaction: Transaction) -> None:
             await transaction.connection.execute(
-                "UPDATE log SET epoch = $1, created_at = $2, taint_removed = $3, budgets = $4",
+                "UPDATE log SET epoch = $1, created_at = $2, taint_removed = $3, budgets = $4, earlier = $5",
                 log.epoch,
                 log.created_at,
                 log.taint_removed,
                 log.budgets,
+                log.earlier,
             )
 
         await self._database.writer.run(operation)
@@ -166,6 +170,7 @@ class PostgresqlMovable:
         async def operation(transaction: Transaction) -> None:
             connection = transaction.connection
             await connection.execute("UPDATE workflow_runs SET fence = fence + $1", FENCES_AHEAD)
+            await note_earlier(connection)
             await connection.execute("UPDATE log SET epoch = $1", str(uuid_utils.uuid7()))
             await _note(connection, None)
 

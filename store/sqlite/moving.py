@@ -21,7 +21,7 @@ from bus.model.databases import LogHead
 from ..moving.kinds import KINDS, MESSAGES, Kind, Row, RowKey
 from ..moving.movable import FENCES_AHEAD, PORTION_BYTES_MAX, PORTION_ROWS_MAX, Move, Standing, State
 from ..seals import seal
-from .file.database import Database, open_database
+from .file.database import Database, note_earlier, open_database
 from .file.lockfile import is_held
 from .file.place import find_place
 from .file.read_only import UNREADABLE, open_read_only, unreadable
@@ -43,7 +43,7 @@ _DERIVED = {
 }
 """Columns that are no fields, and their values."""
 
-_LOG = "SELECT epoch, created_at, taint_removed, budgets FROM log"
+_LOG = "SELECT epoch, created_at, taint_removed, budgets, earlier FROM log"
 
 _END = "SELECT seq, timestamp FROM bot_messages ORDER BY seq DESC LIMIT 1"
 
@@ -127,8 +127,8 @@ class SqliteMovable:
         """See the protocol."""
 
         async def operation(transaction: Transaction) -> None:
-            values = (log.created_at, log.taint_removed, log.budgets)
-            sql = "UPDATE log SET created_at = ?, taint_removed = ?, budgets = ?"
+            values = (log.created_at, log.taint_removed, log.budgets, log.earlier)
+            sql = "UPDATE log SET created_at = ?, taint_removed = ?, budgets = ?, earlier = ?"
             await transaction.connection.execute(sql, values)
 
         await self._database.writer.run(operation)
@@ -143,6 +143,7 @@ class SqliteMovable:
 
         async def operation(transaction: Transaction) -> None:
             await transaction.connection.execute("UPDATE workflow_runs SET fence = fence + ?", (FENCES_AHEAD,))
+            await note_earlier(transaction.connection)
 
         await self._database.writer.run(operation)
         await self._database.rename(str(uuid_utils.uuid7()))
@@ -195,9 +196,8 @@ def _standing(connection: sqlite3.Connection) -> Standing:
         move = read_move(connection)
     finally:
         connection.execute("RELEASE standing")
-    return Standing(
-        None if log is None else LogHead(log[0], log[1], bool(log[2]), bool(log[3]), *end), counts, move
-    )
+    head = None if log is None else LogHead(log[0], log[1], bool(log[2]), bool(log[3]), end[0], end[1], log[4])
+    return Standing(head, counts, move)
 
 
 def _count(connection: sqlite3.Connection, kind: Kind) -> str:

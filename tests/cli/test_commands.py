@@ -296,6 +296,12 @@ def test_security_events_are_shown_and_followed(posthouse: Posthouse) -> None:
     assert heading.split()[:4] == ["id", "time", "event", "bot"]
     assert line.split()[2:4] == ["session_opened", "auditor"]
     assert posthouse.run("audit", "--bot", "auditor", "--since", "2999-01-01T00:00:00Z").stderr == "no events\n"
+    assert posthouse.run("message", "999999").returncode == 1
+    console = "posthouse.console"
+    posthouse.wait_until(
+        lambda: bool(posthouse.json("audit", "--bot", console, "--event", "refused", "--since", "1h"))
+    )
+    assert {event["bot"] for event in posthouse.json("audit", "--bot", console)} == {console}
     with posthouse.start("audit", "--follow", "--bot", "auditor", "--since", "1h") as following:
         assert "session_opened  bot auditor" in following.line()
         following.interrupt()

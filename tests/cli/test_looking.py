@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from bus import sync
 from bus.cli.console import Time, table
 
 from .terminal import Posthouse
@@ -45,6 +46,31 @@ def test_a_message_is_shown_by_its_id_and_by_its_seq(posthouse: Posthouse) -> No
     assert rows(fates) == [["mailbox", "state", "attempts", "detail"], ["lena", "waiting", "0"]]
     found = stored(posthouse, "message", receipt["id"], "--sender", "mark")
     assert (found["message"]["body"], found["mailboxes"][0]["state"]) == ({"n": 1}, "waiting")
+
+
+def test_what_is_not_known_of_a_settled_message_is_said(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "lea")
+    seq = stored(posthouse, "send", "lea", "1", "--as", "max")["seq"]
+    posthouse.answer("listen", "--as", "lea", "--count", "1")
+    [_, row] = rows(posthouse.answer("message", str(seq)).partition("\n\n")[2])
+    assert row == ["lea", "settled", "not kept"]
+    assert not stored(posthouse, "message", str(seq))["mailboxes"][0].get("attempts")
+
+
+def test_an_erased_message_does_not_come_again(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "lou")
+    seq = stored(posthouse, "send", "lou", "gone by erasing", "--as", "max")["seq"]
+    with sync.connect(posthouse.url, bot="max") as max:
+        max.call(lambda bot: bot.erase(seqs=[seq]))
+    [_, row] = rows(posthouse.answer("message", str(seq)).partition("\n\n")[2])
+    assert row == ["lou", "waiting", "0", "erased: it is not delivered any more"]
+
+
+def test_a_message_to_a_bot_that_was_removed_is_in_no_mailbox(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "liv")
+    seq = stored(posthouse, "send", "liv", "1", "--as", "max")["seq"]
+    posthouse.answer("remove", "bot", "liv", "--force")
+    assert "or their mailboxes were removed" in posthouse.run("message", str(seq)).stderr
 
 
 def test_what_is_left_of_a_thread_is_shown(posthouse: Posthouse) -> None:

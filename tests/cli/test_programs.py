@@ -38,6 +38,7 @@ CONSUMER = program("docs/delivery.md", 'bot="worker"')
 MEMBER = program("docs/groups.md", 'group="makers"')
 ORACLE = program("docs/requests.md", 'bus.Bot("oracle")')
 ASKER = program("docs/requests.md", 'bot="visitor"')
+POLITE = program("docs/requests.md", "def polite")
 DIGESTER = program("docs/workflows.md", "run.approval")
 TAP = program("docs/protocol.md", "zmq.SUB")
 program("docs/protocol.md", "# echo_bot.py")  # tests/integration/test_wire_restart.py
@@ -53,7 +54,7 @@ def test_every_program_is_run() -> None:
 def start(posthouse: Posthouse, code: str) -> Running:
     """Run a program of a page with the addresses of the test's worker."""
     code, connected = re.subn(r"bus\.connect\(bot=", f'bus.connect("{posthouse.url}", bot=', code)
-    code, made = re.subn(r'bus\.Bot\("(\w+)"\)', rf'bus.Bot("\1", "{posthouse.url}")', code)
+    code, made = re.subn(r'bus\.Bot\(("\w+"|name)\)', rf'bus.Bot(\1, "{posthouse.url}")', code)
     code, tapped = re.subn(r"tcp://127\.0\.0\.1:7711", posthouse.tap_url, code)
     assert connected + made + tapped == 1
     # A shell's background job ignores Ctrl-C, as do the tests that are one.
@@ -153,6 +154,12 @@ def test_a_request_is_answered(posthouse: Posthouse) -> None:
             assert asker.line() == "oracle {'text': 'about tea: it depends'}"
             assert (asker.exit_code(), asker.errors()) == (0, "")
         interrupted(oracle)
+
+
+def test_two_polite_bots_stop_when_no_hops_are_left(posthouse: Posthouse) -> None:
+    with start(posthouse, POLITE) as bots:
+        said = [bots.line() for _ in range(7)]
+        assert said == [f"{'ann' if left % 2 else 'ben'} has {left} hops left" for left in range(6, -1, -1)]
 
 
 def test_a_digest_is_announced_once_a_person_approves(posthouse: Posthouse) -> None:

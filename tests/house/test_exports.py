@@ -76,6 +76,7 @@ BUS = [
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
+    "LogReplaced",
     "MailboxContents",
     "MalformedAnswer",
     "MayAnswer",

@@ -52,6 +52,7 @@ MIGRATIONS = {
     "20261130_0021_patterns": "83718d8582a48bb01e9c4d3ede04b7e0a6ee0f44f9f13de7d2684cd9d03d0f75",
     "20261130_0022_budgets": "922621abb704d9f073c4556ab62d3cde4d28e6af15f9af1bbcdc8fda48fd2916",
     "20261201_0023_priorities": "b0b1e659536d06ace692b8a5660b04b7278792daefbb982cca6da3ee44b1aacc",
+    "20261201_0024_earlier_logs": "47642139f961b1238f6e6b2b46ab740c94a5c632cc5f8b8397a3d7f483b6b2f8",
 }
 """Every migration that has landed, with the SHA-256 of its text. Lines are added here, and never changed."""
 
@@ -67,6 +68,7 @@ POSTGRESQL_MIGRATIONS = {
     "20261130_0009_patterns": "658dbc8291cffe3390688f3a5f885addcb33cf22364d7f19bb7511f2f42865cb",
     "20261130_0010_budgets": "661016c0fb26a97bc7fad7e4d7b77222c6037600674f7883fdc31f0ea84009c5",
     "20261201_0011_priorities": "0973f03252d5cd0558bc4ac9c923883f4cb4af69f4f7474c047e308b78c8c11a",
+    "20261201_0012_earlier_logs": "290255d38623c5768f98d7ad4f346f32dfbc98b0b430f22a700d3209a2d68765",
 }
 """The same of the other backend."""
 

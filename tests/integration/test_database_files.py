@@ -274,6 +274,7 @@ def test_an_older_copy_that_was_put_back_has_a_new_epoch(
     session = worker.session("bot")
     assert session.publish(to_channel("news", "three")) == [lost]
     assert (new := epoch_of(session)) != epoch
+    assert session.value("status")["earlier"] == [{"epoch": epoch, "through_seq": lost - 1}]
     assert "continues under a new epoch" in worker.log_tail()
     worker.kill()
     worker.start()

@@ -150,6 +150,9 @@ def test_a_purge_stands_after_a_kill(worker: Worker) -> None:
 def test_what_is_not_valid_is_refused(shared: Worker, name: str) -> None:
     session = shared.session(name)
     assert session.code("remove", id=new_id(), what={"kind": "backlog", "mailbox": "nobody"}) == "unknown_bot"
+    for reserved in ("posthouse", "posthouse.console", "Posthouse.other"):
+        refused = session.ask("remove", id=new_id(), what={"kind": "bot", "bot": reserved})
+        assert (refused["code"], "reserved for the worker" in refused["message"]) == ("bad_request", True)
     assert session.code("remove", id=new_id(), what={"kind": "everything"}) == "bad_request"
     what = {"kind": "backlog", "mailbox": name}
     assert session.code("remove", id=new_id(), what=what, reference="two\nlines") == "bad_request"

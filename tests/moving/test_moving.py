@@ -14,6 +14,7 @@ import pytest
 
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.databases import LogHead, Moved
+from bus.model.lineage import EarlierLog
 from bus.model.records import RunStatus, StepStatus
 from bus.model.repository import RemoveDeadLetters
 from store import check_of, open_store, site_of
@@ -200,6 +201,7 @@ async def test_a_store_that_was_moved_goes_on_under_a_new_epoch(places: tuple[st
     log = await reopen(source)
     after = await found(source)
     assert after["log"].epoch == log.epoch != before["log"].epoch
+    assert after["log"].earlier[-1] == EarlierLog(before["log"].epoch, before["log"].last_seq)
     assert after["messages"] == before["messages"]
     async with open_store(source) as store:
         assert (await store.workflows.claim_run("waits", BOB)).fence > 1_000_000, (

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from bus.errors import DatabaseUnusable, OwnershipLost
+from bus.model.lineage import EarlierLog
 from store import open_store
 from store.postgresql.restoring import begin_again
 from store.postgresql.server.database import open_database
@@ -51,6 +52,9 @@ async def test_a_copy_of_the_database_is_another_log(held: str, copy: str) -> No
     epoch, _ = await epoch_of(held)
     other, warnings = await epoch_of(copy)
     assert other != epoch
+    async with open_store(copy) as store:
+        state = await store.log.load()
+        assert state.earlier == (EarlierLog(epoch, state.last_seq),)
     assert "under a new epoch" in warnings[0]
     assert await epoch_of(copy) == (other, [])
     assert await epoch_of(held) == (epoch, [])

@@ -10,7 +10,8 @@ CREATE TABLE log (
     epoch      TEXT NOT NULL,
     created_at TEXT NOT NULL,
     taint_removed INTEGER NOT NULL DEFAULT 0,
-    budgets    INTEGER NOT NULL DEFAULT 0
+    budgets    INTEGER NOT NULL DEFAULT 0,
+    earlier    TEXT NOT NULL DEFAULT '[]'
 );
 
 CREATE TABLE bots (

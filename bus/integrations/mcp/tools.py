@@ -296,9 +296,9 @@ class Tools:
         waiting = await self._bot.workflows.list_waiting_approvals(run_id, limit=None)
         chosen = [each for each in waiting if step in (each.step_id, each.id)]
         if len(chosen) != 1:
-            raise ToolError(
-                f"step {step!r} of run {run_id!r} is not waiting; waiting are {[each.step_id for each in waiting]}"
-            )
+            steps = [each.step_id for each in waiting]
+            others = f"of this run, {steps} are" if steps else "of this run, nothing is; list_approvals has all"
+            raise ToolError(f"step {step!r} of run {run_id!r} is not waiting: {others}")
         answered = await Answer(approved, self._bot.name, comment).give(self._bot.workflows, chosen[0])
         return {"run_id": run_id, "step": answered.step_id, "status": answered.status}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bus.errors import DatabaseDamaged
+from bus.model.lineage import read_earlier
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
@@ -44,7 +45,7 @@ _DEAD_LETTERS = "SELECT mailbox_id, seq FROM dead_letters"
 _SCHEDULED = """
     SELECT sender_bot_id, COUNT(*) FROM scheduled_messages WHERE due_at IS NOT NULL GROUP BY sender_bot_id"""
 
-_END = "SELECT last_seq, last_timestamp FROM log_end"
+_END = "SELECT last_seq, last_timestamp, earlier FROM log_end CROSS JOIN log"
 
 
 async def load_state(database: Database) -> LogState:
@@ -53,7 +54,7 @@ async def load_state(database: Database) -> LogState:
     for what, sql in MISSING.items():
         for (missing,) in await fetch(sql):
             raise _damaged(database, f"the {what} {missing!r} is needed, but missing")
-    [(last_seq, last_timestamp)] = await fetch(_END)
+    [(last_seq, last_timestamp, earlier)] = await fetch(_END)
     return LogState(
         epoch=database.epoch,
         last_seq=last_seq,
@@ -80,6 +81,7 @@ async def load_state(database: Database) -> LogState:
         next_due_at=await next_due_at(database.read),
         keys=await _sealed(database, KEYS, "the key", key_of),
         security=await read_span(database.read),
+        earlier=read_earlier(earlier),
     )
 
 

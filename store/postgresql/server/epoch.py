@@ -15,11 +15,12 @@ from typing import NamedTuple
 import asyncpg
 import uuid_utils
 
+from bus.model.lineage import written_earlier
 from bus.model.records import timestamp
 
 from ...moving.movable import FENCES_AHEAD
 
-__all__ = ["Epoch", "begin_epoch", "settle_epoch"]
+__all__ = ["Epoch", "begin_epoch", "note_earlier", "settle_epoch"]
 
 # All of it stays the same when a standby is promoted, and none of it can be kept by pg_restore.
 _HERE = """
@@ -30,6 +31,8 @@ _HERE = """
 _READ = "SELECT epoch, place, timeline FROM log FOR UPDATE"
 
 _CREATE = "INSERT INTO log (epoch, created_at, place, timeline) VALUES ($1, $2, $3, $4)"
+
+_EARLIER = "SELECT epoch, earlier, last_seq FROM log CROSS JOIN log_end"
 
 _NOTE = "UPDATE log SET epoch = $1, place = $2, timeline = $3"
 
@@ -72,7 +75,14 @@ async def settle_epoch(connection: asyncpg.Connection) -> Epoch:
 
 async def begin_epoch(connection: asyncpg.Connection) -> str:
     """Assign a new epoch to the log, and end all holds of runs, in the caller's transaction; return it."""
+    await note_earlier(connection)
     epoch = str(uuid_utils.uuid7())
     await connection.execute(_NOTE, epoch, *await connection.fetchrow(_HERE))
     await connection.execute(_RAISE_FENCES, FENCES_AHEAD)
     return epoch
+
+
+async def note_earlier(connection: asyncpg.Connection) -> None:
+    """Note which log this is, and where it ends: another one is about to go on from it."""
+    epoch, earlier, last_seq = await connection.fetchrow(_EARLIER)
+    await connection.execute("UPDATE log SET earlier = $1", written_earlier(earlier, epoch, last_seq))

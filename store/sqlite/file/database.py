@@ -29,6 +29,7 @@ from bus.errors import (
     StoreFailed,
     StoreFailure,
 )
+from bus.model.lineage import written_earlier
 from bus.model.records import timestamp
 from bus.model.repository import StoreWatch
 
@@ -43,7 +44,7 @@ from .schema import TRUST_NOTHING, Identity, inspect, migrate
 from .wal import CHECKPOINT_BYTES_MAX, WAL_KEPT_BYTES, Growth, WalWatch
 from .writer import BUSY_MILLISECONDS, Transaction, Writer, copy_back
 
-__all__ = ["WAL_RESET_FIXED", "Database", "open_database", "starting"]
+__all__ = ["WAL_RESET_FIXED", "Database", "note_earlier", "open_database", "starting"]
 
 WAL_RESET_FIXED = (3, 51, 3)
 """Before this SQLite version, two connections that write or checkpoint at once can corrupt a database."""
@@ -71,6 +72,9 @@ _COPY = (
     "{} continues under a new epoch: the mark beside it is missing or was written for another file, so it is"
     " assumed to be a restored copy"
 )
+
+
+_HERE = "SELECT epoch, earlier, (SELECT COALESCE(MAX(seq), 0) FROM bot_messages) FROM log"
 
 
 class Database:
@@ -344,6 +348,12 @@ async def _copy_back(path: Path, connection: StoreConnection) -> None:
         raise StoreFailed(f"{path} could not be written ({error}); check the disk, then start again") from error
 
 
+async def note_earlier(connection: StoreConnection) -> None:
+    """Note which log this is, and where it ends: another one is about to go on from it."""
+    [[epoch, earlier, last_seq]] = await connection.execute_fetchall(_HERE)
+    await connection.execute("UPDATE log SET earlier = ?", (written_earlier(earlier, epoch, last_seq),))
+
+
 async def _identify(connection: StoreConnection, *, continued: bool) -> Identity:
     """Return which log this is, with a new epoch if it may assign seqs again. This also tests writing."""
     rows = await connection.execute_fetchall("SELECT epoch FROM log")
@@ -355,6 +365,7 @@ async def _identify(connection: StoreConnection, *, continued: bool) -> Identity
         )
     else:
         if not continued:
+            await note_earlier(connection)
             epoch = str(uuid_utils.uuid7())
             # A program may still hold a run by a claim that is not in this copy: the next claim must not be equal.
             await connection.execute("UPDATE workflow_runs SET fence = fence + ?", (FENCES_AHEAD,))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bus.errors import DatabaseDamaged, StoreFailed
+from bus.model.lineage import read_earlier
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
@@ -91,6 +92,7 @@ async def load_state(database: Database) -> LogState:
     keys = await _sealed(database, KEYS, "the key", key_of)
     prioritized = await database.read.execute_fetchall(_PRIORITIZED)
     scheduled = dict(map(tuple, await _texts(database, "scheduled_messages", _SCHEDULED)))
+    [(earlier,)] = await database.read.execute_fetchall("SELECT earlier FROM log")
     return LogState(
         epoch=database.epoch,
         last_seq=database.writer.last_seq,
@@ -110,6 +112,7 @@ async def load_state(database: Database) -> LogState:
         next_due_at=await next_due_at(database.read),
         keys=keys,
         security=await read_span(database.read),
+        earlier=read_earlier(earlier),
     )
 
 

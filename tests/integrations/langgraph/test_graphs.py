@@ -189,3 +189,52 @@ async def test_programs_without_a_loop_invoke_graphs(worker: Worker) -> None:
 
     found = await asyncio.to_thread(program)
     assert found == [["input", "a", "b", "c", "edited"], ["input", "a", "b", "c"], ["input"], []]
+
+
+class Killed(Exception):
+    """The program has ended here."""
+
+
+@pytest.mark.parametrize("puts", [1, 2, 3, None])
+async def test_a_thread_goes_on_by_the_recipe_of_the_page_wherever_it_was_killed(
+    shared: Checkpointer, puts: int | None
+) -> None:
+    visited: list[str] = []
+
+    class Dying(Checkpointer):
+        left = puts
+
+        async def aput(self, *args: Any) -> Any:
+            if self.left == 0:
+                raise Killed
+            if self.left is not None:
+                self.left -= 1
+            return await super().aput(*args)
+
+    def node(name: str) -> Any:
+        def visit(state: State) -> State:
+            visited.append(name)
+            return {"steps": [name]}
+
+        return visit
+
+    builder = StateGraph(State)
+    for name in ("first", "second"):
+        builder.add_node(name, node(name))
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "second")
+
+    async def handle(checkpointer: Checkpointer, thread: str) -> Any:
+        graph = builder.compile(checkpointer=checkpointer)
+        begun = await graph.aget_state(at(thread))
+        given: Any = {"steps": ["asked"]} if begun.created_at is None else None
+        return await graph.ainvoke(given, at(thread), durability="sync")
+
+    thread = f"{puts}"
+    if puts is not None:
+        with pytest.raises(Killed):
+            await handle(Dying(shared.bot, store=shared.kv.name), thread)
+    for _ in range(2):
+        checkpointer = Checkpointer(shared.bot, store=shared.kv.name)
+        assert await handle(checkpointer, thread) == {"steps": ["asked", "first", "second"]}
+    assert visited == ["first", "second"]

@@ -65,7 +65,13 @@ class Team:
         anyio.run(wait)
 
     def approve(self, run: str, *options: str) -> None:
-        self.posthouse.wait_until(lambda: run in self.posthouse.answer("approvals", "--json"))
+        async def wait() -> None:
+            async with bus.connect(self.worker.command, bot="watcher", max_in_flight=0) as bot:
+                with anyio.fail_after(BOUND_SECONDS):
+                    while not await bot.workflows.list_waiting_approvals(run):
+                        await anyio.sleep(0.05)
+
+        anyio.run(wait)
         self.posthouse.answer("approve", run, *options, "--as", "ada")
 
     def published(self) -> list[str]:
