@@ -116,6 +116,8 @@ class Letters:
         if chance.random() < 0.6:
             recipient = {"type": "channel", "name": chance.choice(self._shape.channels)}
         message: Frame = {"id": self._id(), "recipient": recipient, "body": body}
+        if recipient["type"] == "direct" and chance.random() < 0.5:
+            message["priority"] = chance.choice(["high", "low"])
         if chance.random() < 0.05:
             message["delay"] = round(chance.uniform(0.01, DELAY_SECONDS_MAX), 3)
         if chance.random() < 0.05:
@@ -162,6 +164,7 @@ def sent(messages: list[Frame]) -> tuple[Sent, ...]:
             asks=message.get("expects_reply", False),
             delay=message.get("delay", 0.0),
             ttl=message.get("ttl"),
+            priority=message.get("priority", "normal"),
         )
         for message in messages
     )

@@ -84,6 +84,7 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether its first reply is expected in the session that sent it."""
     delay: float = 0.0
     ttl: float | None = None
+    priority: str = "normal"
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
@@ -238,6 +239,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     channel: str | None = None
     group: str | None = None
     reply_to: str | None = None
+    priority: str = "normal"
 
 
 class Deliver(_Event, frozen=True, tag="deliver"):

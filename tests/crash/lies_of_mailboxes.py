@@ -16,9 +16,11 @@ import msgspec
 from bus.core.dispatch import Dispatch
 from bus.core.settling import Settling
 from bus.mailbox.dead_letters import DeadLetterBox
+from bus.mailbox.lanes import Lanes
 from bus.mailbox.mailbox import Mailbox
 from bus.mailbox.parcel import Envelope
 from bus.mailbox.sessions import Session
+from bus.model.priorities import PRIORITIZED
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from bus.wire.frames import Ack
 from store.sqlite import log as sqlite_log
@@ -43,6 +45,8 @@ LIES_OF_MAILBOXES: dict[str, set[str]] = {
     "nak_delay_ignored": {"early"},
     "replies_in_their_turn": {"late", "misdirected"},
     "goodbye_settles": {"lost"},
+    "newest_of_a_priority_first": {"out_of_order"},
+    "priorities_forgotten": {"lost", "redelivered"},
     "members_take_it_with_them": {"lost"},
 }
 """Each with the kinds of violations of which one has to be found."""
@@ -193,6 +197,31 @@ def _start_one_message_late() -> None:
     replace(sqlite_log, "subscribe", make)
 
 
+# ── Priorities ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _newest_of_a_priority_first() -> None:
+    def make(honest: Any) -> Any:
+        def arrive(lanes: Lanes, parcel: Any, *, connected: bool) -> bool:
+            answer: bool = honest(lanes, parcel, connected=connected)
+            for lane in lanes:
+                if not lane.intake._ready._taken:
+                    lane.intake._ready._parcels.reverse()
+            return answer
+
+        return arrive
+
+    replace(Lanes, "arrive", make)
+
+
+def _priorities_forgotten() -> None:
+    def change(state: MailboxState) -> MailboxState:
+        floors = {source: seq for source, seq in state.floors.items() if source not in PRIORITIZED}
+        return msgspec.structs.replace(state, floors=floors)
+
+    changed_state(change)
+
+
 # ── Times ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -269,5 +298,7 @@ TELLERS: dict[str, Callable[[], None]] = {
     "nak_delay_ignored": _nak_delay_ignored,
     "replies_in_their_turn": _replies_in_their_turn,
     "goodbye_settles": _goodbye_settles,
+    "newest_of_a_priority_first": _newest_of_a_priority_first,
+    "priorities_forgotten": _priorities_forgotten,
     "members_take_it_with_them": _members_take_it_with_them,
 }

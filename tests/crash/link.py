@@ -385,4 +385,5 @@ def _delivery(message: Frame) -> Delivery:
         recipient["name"] if recipient["type"] == "channel" else None,
         message.get("group"),
         message["reply_to"],
+        message.get("priority", "normal"),
     )

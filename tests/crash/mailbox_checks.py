@@ -66,14 +66,16 @@ def undelivered(ledger: Ledger, final: Final) -> Iterator[Fault]:
 def delivery_order(ledger: Ledger) -> Iterator[Fault]:
     """First deliveries in one session come in the order of the log, but for a subscription that starts earlier.
 
-    Replies that are waited for come ahead, and dead letters that were put back are delivered as if never before.
+    That is so within each priority. Replies that are waited for come ahead, and dead letters that were put back are
+    delivered as if never before.
     """
-    last: dict[tuple[str, str], Handed] = {}
+    last: dict[tuple[str, str, str], Handed] = {}
     for handed in ledger.handed:
         message = handed.message
         if message.attempt != 1 or message.reply_to in ledger.asked or ledger.retries[handed.mailbox, message.seq]:
             continue
-        before = last.get((handed.session, handed.mailbox))
+        key = (handed.session, handed.mailbox, message.priority)
+        before = last.get(key)
         if before is not None and message.seq < before.message.seq:
             own = message.channel is not None and message.group is None
             if not own or not ledger.timeline(handed.bot, message.channel or "").started_early(handed.index):
@@ -83,7 +85,7 @@ def delivery_order(ledger: Ledger) -> Iterator[Fault]:
                 )
                 yield "out_of_order", text
             continue
-        last[handed.session, handed.mailbox] = handed
+        last[key] = handed
 
 
 def redelivered(ledger: Ledger) -> Iterator[Fault]:

@@ -138,6 +138,22 @@ def test_first_deliveries_in_another_order_are_seen(story: Story) -> None:
     assert story.verdict().kinds == {"out_of_order"}
 
 
+def test_each_priority_has_an_order_of_its_own(story: Story) -> None:
+    another(story)
+    story.deliver("bob/1", 2, "b", priority="high")
+    story.deliver("bob/1", 1, "a")
+    story.ack("bob/1", 1, 2)
+    assert story.verdict().ok
+
+
+def test_first_deliveries_of_one_priority_in_another_order_are_seen(story: Story) -> None:
+    another(story)
+    story.deliver("bob/1", 2, "b", priority="low")
+    story.deliver("bob/1", 1, "a", priority="low")
+    story.ack("bob/1", 1, 2)
+    assert story.verdict().kinds == {"out_of_order"}
+
+
 def test_what_comes_again_comes_in_any_order(story: Story) -> None:
     another(story)
     story.take("bob/1", (2, "b"))
