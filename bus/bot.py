@@ -41,6 +41,7 @@ from .client.serving import Application
 from .client.settling import Settler
 from .client.waiting import Receipt
 from .client.watch import Watch
+from .client.wills import LastWill
 from .errors import BusError, ClosedError, WorkerUnavailable
 from .model.records import CONSOLE_NAME, timestamp
 from .runs.approvals import APPROVE, REJECT, take_answer
@@ -128,6 +129,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         self._settler = Settler(caller)
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
+        self._will = LastWill(caller)
         self.keys = BotKeys(caller)
         """The keys of the worker's bots, for a bot that may manage them."""
         self.rights = BotRights(caller)
@@ -184,6 +186,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         try:
             self._tasks.start_soon(self._keep_connected)
             self._tasks.start_soon(self._replies.run)
+            self._tasks.start_soon(self._will.run)
             await self._wait_for_worker()
         except BaseException:
             await self._leave()
@@ -241,6 +244,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
             await self._connection.run()
 
     def _hello(self, number: int) -> Hello:
+        self._will.returning()
         return Hello(
             request=number,
             protocol=PROTOCOL_VERSION,
@@ -291,6 +295,18 @@ class Bot(Asking, Removing, Requesting, Handlers):
         If some are refused, raises the error of the first of them; the others are stored.
         """
         return await self._sender.send_all(drafts)
+
+    async def will(self, draft: Draft | None, *, delay: float | None = None) -> None:
+        """Leave a message that the worker sends in the bot's name if it vanishes; return when that is on disk.
+
+        The worker sends it, once, when the bot has had no session for `delay` seconds (by default the time after
+        which a silent session ends), unless the last session said goodbye, as at the end of `async with`, even
+        after an error: then it is deleted. That holds if the worker is killed as well: its successor waits for the
+        bot first. A bot has one will, whichever of its programs left it; another one takes its place, and None
+        takes it back. It is left again, with a new id, in each session that this client has to open later. The bot
+        needs the right to send the message, now and then. Raises what `send` raises.
+        """
+        await self._will.leave(draft, delay)
 
     # ── Keyed stores ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -415,6 +431,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
     def _closed(self) -> None:
         self._inbox.wake()
         self._replies.close()
+        self._will.close()
 
     def _deliver(self, delivered: Sequence[StoredMessage]) -> None:
         messages = [Message(stored, self._settler, self._sender) for stored in delivered]

@@ -203,6 +203,10 @@ class SyncBot:
         """Return the worker's status."""
         return self.call(lambda bot: bot.status())
 
+    def will(self, draft: Draft | None, *, delay: float | None = None) -> None:
+        """Leave a message that is sent if the bot vanishes. See `bus.Bot.will`."""
+        self.call(lambda bot: bot.will(draft, delay=delay))
+
     def kv(self, name: str) -> SyncKeyedStore:
         """Return a keyed store of the worker."""
         return SyncKeyedStore(name, self)

@@ -61,7 +61,19 @@ ANSWERS: dict[str, Any] = {
 }
 """The type of the value with which a frame is answered by `ok`, by its op."""
 
-WITHOUT_VALUE = {"credit", "goodbye", "hello", "park", "part", "ping", "publish", "read_part", "whole", "workflow"}
+WITHOUT_VALUE = {
+    "credit",
+    "goodbye",
+    "hello",
+    "park",
+    "part",
+    "ping",
+    "publish",
+    "read_part",
+    "whole",
+    "will",
+    "workflow",
+}
 """Other ops: they are answered by a frame of their own, or without a value of interest, or not at all."""
 
 _HEAD = {

@@ -7,7 +7,9 @@ import zmq
 
 from ..core.core import Core
 from ..core.keyring import Keyring
+from ..model.keyed import KeyedRepository, StoredValue
 from ..model.repository import Store
+from ..model.wills import WILLS, Will, will_of
 from ..settings import Settings
 from ..wire.addresses import tap_address
 from .broker import Broker, system_moment
@@ -16,6 +18,9 @@ from .membership import Membership
 from .reporting import Report, report
 
 __all__ = ["keyed", "open_broker"]
+
+_PAGE, _PAGE_BYTES = 1000, 8 * 1024 * 1024
+"""Last wills that are read at once."""
 
 
 async def open_broker(
@@ -35,6 +40,7 @@ async def open_broker(
     """
     await store.workflows.end_places(None, settings.delivery.session_timeout_seconds)  # unless their bots return
     core = Core(await store.log.load(), settings, worker=worker, new_id=lambda: str(uuid_utils.uuid7()))
+    core.wills.load(await _wills(store.keyed), system_moment().now)
     if membership is None:
         sockets = open_sockets(context, settings, keyed(secret, core.keyring))
     else:
@@ -42,6 +48,17 @@ async def open_broker(
         sockets.serve(core.keyring)
     core.welcoming.tap = settings.listen.advertised_tap or tap_address(sockets.tap.address)
     return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, membership=membership)
+
+
+async def _wills(keyed: KeyedRepository) -> list[Will]:
+    """Return the last wills of all bots."""
+    found: list[StoredValue] = []
+    more = True
+    while more:
+        after = found[-1].key if found else None
+        page = await keyed.list_values(WILLS, "", after=after, limit=_PAGE, bytes_max=_PAGE_BYTES)
+        found, more = [*found, *page.values], page.more
+    return [will_of(bytes(value.value)) for value in found]
 
 
 def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:

@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -35,6 +35,7 @@ from .effects import Turn
 from .keyed_writing import keyed_write
 from .run_rights import RunRights
 from .waking import Waking
+from .works import WorkJob
 
 __all__ = ["Committing"]
 
@@ -54,9 +55,9 @@ class Committing:
         waking: Waking,
         turn: Turn,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self.admission = admission
-        self._batches = batches
+        self.batches = batches
         self.dispatch = dispatch
         self.waking = waking
         self.turn = turn
@@ -64,11 +65,11 @@ class Committing:
         """The number of the last accepted commit, which distinguishes commits with the same id."""
 
     def __repr__(self) -> str:
-        return f"<Committing {self._batches}>"
+        return f"<Committing {self.batches}>"
 
-    def meet(self, channels: Sequence[Channel]) -> Sequence[Job[Any]]:
+    def meet(self, channels: Iterable[Channel]) -> Iterable[Job[Any]]:
         """Return the subscriptions that come with new channels, as jobs."""
-        return list(self._batches.meet(channels))
+        return self.batches.meet(channels)
 
     def request(self, session: Session, commit: Commit) -> None:
         """Add a commit to the next batch. Raises Refusal if a part of it is invalid."""
@@ -89,7 +90,7 @@ class Committing:
         if refusal is None:
             self.admission.expect(session, commit.messages)
             for seq in commit.acks:
-                mailboxes.setdefault(self._directory.mailboxes[session.in_flight[seq]], []).append(seq)
+                mailboxes.setdefault(self.directory.mailboxes[session.in_flight[seq]], []).append(seq)
             for mailbox, seqs in mailboxes.items():
                 mailbox.outstanding.prepare_to_settle(self._number, seqs, self.turn.moment.now)
         channels = self.admission.new_channels(session, lots) if refusal is None else []
@@ -116,7 +117,7 @@ class Committing:
             values=values,
             rights=None if session.principal is None else RunRights(self.admission.access, session.principal),
         )
-        self._batches.add(
+        self.batches.add(
             _CommitJob(
                 session,
                 commit,
@@ -150,7 +151,7 @@ class Committing:
         return None
 
 
-class _CommitJob(Job[Committed | NotCommitted | None]):
+class _CommitJob(WorkJob):
     """A commit on its way to the disk; with a `refusal` it is only looked up."""
 
     def __init__(
@@ -165,27 +166,15 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
         size_bytes: int,
         by: Committing,
     ) -> None:
-        super().__init__(changes=[work], mailboxes=mailboxes, size_bytes=size_bytes)
+        super().__init__(work, by.admission, by.meet, mailboxes=mailboxes, size_bytes=size_bytes)
         self._address = session.address
         self._request = commit.request
-        self._work = work
         self._settled = mailboxes
         self._refusal = refusal
         self._if_tainted = if_tainted
-        self._admission = by.admission
         self._dispatch = by.dispatch
         self._waking = by.waking
         self._turn = by.turn
-        self._meet = by.meet
-        self._joining: Sequence[Job[Any]] = ()
-
-    def begin(self) -> None:
-        """Subscribe those to the channels that it creates whose patterns match."""
-        self._joining = self._meet(self._work.channels)
-        subscriptions = [change for job in self._joining for change in job.changes]
-        if subscriptions:
-            self._work = msgspec.structs.replace(self._work, subscriptions=subscriptions)
-            self.changes = [self._work]
 
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
         """Enter what was carried out, and answer."""
@@ -201,7 +190,7 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
             case NotCommitted(error):
                 self._keep_unsettled()
                 if isinstance(error, BudgetSpent):
-                    self._admission.ended(self._work.sender, error)
+                    self.admission.ended(self.work.sender, error)
                 code, details = (error.code, error.details) if isinstance(error, Refused) else (Code.INTERNAL, None)
                 frame = ErrorFrame(
                     code=code, message=str(error), request=self._request, retry=code in RETRY, details=details
@@ -210,15 +199,15 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
             case None:
                 assert self._refusal is not None, "only a refused commit is just looked up"
                 self._keep_unsettled()
-                self._admission.refused(self._refusal.code)
+                self.admission.refused(self._refusal.code)
                 self._refuse(self._refusal)
-        self._admission.founded(self._work.channels)
+        self.admission.founded(self.work.channels)
 
     def failed(self, code: Code, message: str) -> None:
         """Undo the preparations, and refuse the request."""
         self._leave_room()
         self._keep_unsettled()
-        self._admission.founded(self._work.channels)
+        self.admission.founded(self.work.channels)
         self._turn.refuse(self._address, code, message, self._request)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -227,29 +216,24 @@ class _CommitJob(Job[Committed | NotCommitted | None]):
     def _enter(self, added: Sequence[Outcome] | None, at: str) -> None:
         """Enter what was carried out now; of a repeat, only the messages it settles may be left to do."""
         if added is not None:
-            self._admission.add_channels(self._work.channels)
-            for job in self._joining:
-                job.done((), at)
-            for lot, outcome in zip(self._work.lots, added, strict=True):
-                self._admission.enter(lot, outcome, at)
-        if self._work.run_id is not None:
-            self._waking.happened(self._work.run_id, by_holder=True, stopped=self._work.status is not None)
-        for run in self._work.runs:
+            self.enter(added, at)
+        if self.work.run_id is not None:
+            self._waking.happened(self.work.run_id, by_holder=True, stopped=self.work.status is not None)
+        for run in self.work.runs:
             self._waking.happened(run.id, by_holder=True)
-        for signal in self._work.signals:
+        for signal in self.work.signals:
             self._waking.happened(signal.run_id, stopped=False)
-        self._waking.keyed.written(self._work.values)
+        self._waking.keyed.written(self.work.values)
         for mailbox in self._settled:
-            self._dispatch.settle_committed(mailbox, self._work.number)
+            self._dispatch.settle_committed(mailbox, self.work.number)
 
     def _leave_room(self) -> None:
         if self._refusal is None:
-            for lot in self._work.lots:
-                self._admission.leave(lot)
+            self.leave_room()
 
     def _keep_unsettled(self) -> None:
         for mailbox in self._settled:
-            mailbox.outstanding.keep_unsettled(self._work.number)
+            mailbox.outstanding.keep_unsettled(self.work.number)
             self._dispatch.touch(mailbox)
 
 

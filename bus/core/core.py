@@ -34,7 +34,6 @@ from ..wire.frames import (
     Keys,
     May,
     Nak,
-    Ok,
     Park,
     Ping,
     Pong,
@@ -48,6 +47,7 @@ from ..wire.frames import (
     Subscribe,
     Term,
     Unsubscribe,
+    WillFrame,
 )
 from ..wire.parts_frames import PartFrame, ReadPart, WholeFrame
 from .access import Access
@@ -61,7 +61,7 @@ from .directory import Directory
 from .dispatch import Dispatch
 from .duties import Duties
 from .effects import Ask, Count, Effect, FindRuns, FindStart, Locate, Moment, Note, Turn
-from .enrolling import Enrolling
+from .enrolling import NO_KEYS, Enrolling
 from .events import Events
 from .flushing import Flushing
 from .founding import Founding
@@ -82,13 +82,9 @@ from .shares import Shares
 from .subscribing import Subscribing
 from .waking import Waking
 from .welcoming import Welcoming
+from .wills import Wills
 
 __all__ = ["Core"]
-
-_NO_KEYS = (
-    "this worker has no keys: stop it, make one for each bot with 'posthouse keys adopt',"
-    ' and start it with mode = "keys" in [security]'
-)
 
 
 class Core:
@@ -114,6 +110,9 @@ class Core:
         self._events = Events(self.audience, self.sessions, self._batches, turn=self._turn, new_id=new_id)
         self._founding = Founding(self.directory, settings.limits)
         access = Access(settings.security, self.directory.worker_channels)
+        keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
+        self.keyring = keyring if settings.security.has_keys else None
+        """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.permitting = Permitting(access, self.directory)
         self.shares = Shares(access, settings.limits)
         self.large = LargeFrames(self.sessions, self.shares, settings)
@@ -122,6 +121,7 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
+        self.wills = Wills(self.sessions, self._committing, self.keyring, settings.delivery, new_id)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = subscribing = Subscribing(
@@ -140,9 +140,6 @@ class Core:
         self._returning = Returning(self.directory, self.dispatch, self._turn, settings.limits, epoch=state.epoch)
         self.welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
         self._opening = self._opened_by(self.welcoming)
-        keyring = Keyring(state.keys, self.directory.bots, may_tap=access.may_tap)
-        self.keyring = keyring if settings.security.has_keys else None
-        """All keys; None for a worker without keys, for which every connection is whom it says it is."""
         self.administering = Administering(
             access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
@@ -189,6 +186,7 @@ class Core:
             shares=self.shares,
             waking=self.waking,
             welcoming=welcoming,
+            wills=self.wills,
             turn=self._turn,
             settings=self._settings,
             new_id=self._new_id,
@@ -399,6 +397,7 @@ class Core:
         if deaf:
             self.sessions.heard(moment.now)
             self.dispatch.wait_anew(self.sessions)
+            self.wills.wait_anew(moment.now)
         if deaf or late:
             return self._finish()
         self._opening.end_silent(moment.now)
@@ -465,6 +464,8 @@ class Core:
                 self._publishing.request(session, request)
             case Commit():
                 self._committing.request(session, request)
+            case WillFrame():
+                self.wills.request(session, request)
             case Ack() | Nak() | Term() | Extend() | Park():
                 self._settling.request(session, request)
             case Credit():
@@ -480,8 +481,7 @@ class Core:
             case Ping():
                 self._turn.send(address, Pong(last_seq=self.last_seq))
             case Goodbye():
-                self._opening.end(session, vanished=False)
-                self._turn.send(address, Ok(request=request.request))
+                self._opening.goodbye(session, request)
             case May() | Reload() | EraseFrame() | RemoveFrame():
                 self.administering.request(session, request)
             case AddKeyFrame() | RevokeKeyFrame() | Keys():
@@ -496,5 +496,5 @@ class Core:
     def _key_manager(self) -> Enrolling:
         """Return who manages keys. Raise Refusal if this worker has none."""
         if self._enrolling is None:
-            raise Refusal(Code.FORBIDDEN, _NO_KEYS)
+            raise Refusal(Code.FORBIDDEN, NO_KEYS)
         return self._enrolling

@@ -37,7 +37,12 @@ from .effects import Ask, Silence, Turn
 from .founding import Founding
 from .keyring import Keyring
 
-__all__ = ["Enrolling"]
+__all__ = ["NO_KEYS", "Enrolling"]
+
+NO_KEYS = (
+    "this worker has no keys: stop it, make one for each bot with 'posthouse keys adopt',"
+    ' and start it with mode = "keys" in [security]'
+)
 
 _Asker = tuple[bytes, int]
 """The address and the number of a request."""

@@ -18,7 +18,7 @@ from ..model.keys import Principal
 from ..model.records import CONSOLE_ID, CONSOLE_NAME, WORKER_ID, BotRecord
 from ..model.repository import AddBot, MailboxState, Surveyed
 from ..settings import Settings
-from ..wire.frames import PROTOCOL_VERSION, Code, Hello, Refusal, RequestFrame
+from ..wire.frames import PROTOCOL_VERSION, Code, Goodbye, Hello, Refusal, RequestFrame
 from .batches import Batches, Job
 from .directory import Directory
 from .dispatch import Dispatch
@@ -31,6 +31,7 @@ from .returning import Returning
 from .shares import Shares
 from .waking import Waking
 from .welcoming import Welcoming
+from .wills import Wills
 
 __all__ = ["Opening"]
 
@@ -53,6 +54,7 @@ class Opening:
         shares: Shares,
         waking: Waking,
         welcoming: Welcoming,
+        wills: Wills,
         turn: Turn,
         settings: Settings,
         new_id: Callable[[], str],
@@ -70,6 +72,7 @@ class Opening:
         self._shares = shares
         self._waking = waking
         self._welcoming = welcoming
+        self._wills = wills
         self._turn = turn
         self._settings = settings
         self._new_id = new_id
@@ -231,6 +234,7 @@ class Opening:
         client = client_of(hello.token)
         earlier = self._sessions.of_client(session.bot_id, client)
         session.client = client
+        self._wills.came(session.bot_id)
         self._dispatch.see(session.bot_id)
         not_held = self._returning.keep(session, hello, earlier, located)
         last_seq = self._dispatch.last_seq
@@ -244,15 +248,25 @@ class Opening:
             self.end(earlier, vanished=False)
 
     def end_silent(self, now: float) -> None:
-        """End the sessions that have been silent for too long, if it is time to look."""
+        """End the sessions that have been silent for too long, if it is time to look; send wills that are due."""
         timeout = self._settings.delivery.session_timeout_seconds
         if now - self._swept_at >= timeout / 10:
             self._swept_at = now
             for session in self._sessions.silent(now - timeout):
                 self.end(session, vanished=True)
+        self._wills.tick(now)
+
+    def goodbye(self, session: Session, request: Goodbye) -> None:
+        """End a session as its client asks."""
+        self._end(session, vanished=False)
+        self._wills.goodbye(session, request)
 
     def end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         """End a session. What it had in flight has failed if it `vanished`, except what is `unsent`."""
+        self._end(session, vanished=vanished, unsent=unsent)
+        self._wills.left(session.bot_id)
+
+    def _end(self, session: Session, *, vanished: bool, unsent: Container[int] = ()) -> None:
         self._sessions.remove(session)
         self._waking.leave(session)
         self._large.forget(session.address)

@@ -1,16 +1,22 @@
-"""The page *Settings*: the worker's versions and sizes, its configuration, and who has access here."""
+"""The pages *Settings* (versions, sizes, the configuration, and who has access here) and *Removals*."""
 
 from __future__ import annotations
 
 import anyio
 from starlette.routing import Route
 
+from ..cli.removing import in_words
 from ..errors import NotFound
+from ..errors.words import amount
+from ..model.erasing import Erased, joined
 from .forms import Form
 from .site import Done, Look, Shown, Visit, action, page
 from .tickets import Login, Token
 
 __all__ = ["ROUTES"]
+
+_REMOVALS = 100
+"""Records of removals that are shown at once."""
 
 
 async def _settings(look: Look) -> Shown:
@@ -26,6 +32,24 @@ async def _settings(look: Look) -> Shown:
         "streams": look.site.streams,
     }
     return Shown("settings.html", values)
+
+
+async def _removals(look: Look) -> Shown:
+    after = look.asked_number("after") or 0
+    found = await look.bot.removals(after=after, limit=_REMOVALS)
+    rows = [(each, in_words(each.removed) if each.removed else _erased(each.erased)) for each in joined(found)]
+    more = found[-1].number if len(found) == _REMOVALS else None
+    return Shown("removals.html", {"removals": rows, "after": after, "more": more})
+
+
+def _erased(erased: Erased) -> str:
+    counts = (
+        (len(erased.seqs), "message"),
+        (len(erased.delayed), "delayed message"),
+        (len(erased.runs), "run"),
+        (len(erased.values), "keyed value"),
+    )
+    return f"{', '.join(amount(count, thing) for count, thing in counts if count) or 'nothing'} erased"
 
 
 async def _reload(visit: Visit, form: Form) -> Done:
@@ -44,6 +68,7 @@ async def _end(visit: Visit, form: Form) -> Done:
 
 ROUTES: list[Route] = [
     page("/settings", _settings),
+    page("/removals", _removals),
     action("/settings/reload", _reload),
     action("/settings/end", _end),
 ]

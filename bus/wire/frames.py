@@ -46,7 +46,7 @@ from .query_frames import (
 )
 from .removing_frames import Compact, EraseFrame, Removals, RemoveFrame, Scrub, Search
 from .rights_frames import May, Reload
-from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel
+from .sending_frames import Commit, Publication, Publish, ToBot, ToChannel, WillFrame
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -112,6 +112,7 @@ __all__ = [
     "Unsubscribe",
     "Wake",
     "Welcome",
+    "WillFrame",
     "WorkerFrame",
     "Workflow",
     "are_ids",
@@ -271,7 +272,7 @@ OfSession = Hello | Ping | Goodbye
 KeyFrame = AddKeyFrame | RevokeKeyFrame | Enrol | May | Reload | EraseFrame | RemoveFrame
 RequestFrame = (
     OfSession | Publish | Commit | Subscribe | Unsubscribe | Settle | RetryDeadLetters | KeyFrame | Query | Workflow
-    | PartFrame | WholeFrame | ReadPart
+    | PartFrame | WholeFrame | ReadPart | WillFrame
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ..model.records import NewSignal, RunStatus, WorkflowRun, WorkflowStepLog
 from .fields import ClientFrame, Id, Name, RequestId, Revision, Seq, Seqs, Ttl, ValueKey
 from .limits import COMMIT_ITEMS_MAX, ERROR_CHARACTERS_MAX, HOPS_MAX, NAME_CHARACTERS_MAX, WAIT_SECONDS_MAX
 
-__all__ = ["Commit", "CommittedValue", "Publication", "Publish", "ToBot", "ToChannel"]
+__all__ = ["Commit", "CommittedValue", "Publication", "Publish", "ToBot", "ToChannel", "WillFrame"]
 
 
 class ToBot(
@@ -62,6 +62,14 @@ class Publish(ClientFrame, frozen=True, tag="publish"):
 
     request: RequestId
     messages: list[Publication]
+
+
+class WillFrame(ClientFrame, frozen=True, tag="will"):
+    """Leaves a message that is sent if the bot vanishes, and stays away for `delay` seconds; None takes it back."""
+
+    request: RequestId
+    message: Publication | None
+    delay: Annotated[float, Meta(ge=0, le=WAIT_SECONDS_MAX)] | None = None
 
 
 class CommittedValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -128,6 +128,8 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "hello", "request": 1, "protocol": 1, "bot": "c", "bot_id": ID % 9},
     {"op": "ping"},
     {"op": "goodbye", "request": 2},
+    {"op": "will", "request": 2, "message": _message(9), "delay": 2.5},
+    {"op": "will", "request": 2, "message": None},
     {"op": "publish", "request": 3, "messages": [_message(1), _message(2, recipient=_DIRECT, body="x")]},
     {"op": "publish", "request": 4, "messages": [_message(3, ttl=5, expects_reply=True, headers={"h": "v"})]},
     {"op": "publish", "request": 5, "messages": [_message(4, delay=2, reply_to=ID % 3, message_type="answer")]},

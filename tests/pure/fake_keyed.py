@@ -24,6 +24,7 @@ from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp
 from bus.model.repository import LogMessage, Lot, Outcome
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
+from bus.model.wills import WILLS, Will, will_of
 
 __all__ = ["FakeKeyed"]
 
@@ -73,6 +74,11 @@ class FakeKeyed:
     def _flush(self, unit: KeyedUnit) -> None:
         for row in [*unit.replaced, *unit.added]:
             self.rows[row.revision] = row
+
+    def wills(self) -> list[Will]:
+        """Return the last wills of all bots."""
+        theirs = [row for row in self.rows.values() if row.store == WILLS and row.is_current]
+        return [will_of(row.value) for row in theirs if row.value is not None]
 
     # ── Within a transaction ─────────────────────────────────────────────────────────────────────────────
 

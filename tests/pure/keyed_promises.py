@@ -15,6 +15,7 @@ from bus.model.keyed import REPEAT_SECONDS, KeyedWrite, StoredValue
 from bus.model.records import later
 from bus.model.repository import Change, CloseChannel, Erase, Remove
 from bus.model.retaining import RETAINED
+from bus.model.wills import WILLS
 
 from .fake_log import FakeLog
 from .promises import Violation
@@ -89,7 +90,7 @@ class KeyedPromises:
                 self._absent[key] = self.step
 
     def _note_written(self, write: KeyedWrite, outcome: int | StoreError) -> None:
-        if write.store == RETAINED:
+        if write.store in (RETAINED, WILLS):
             self._last = max(self._last, outcome if isinstance(outcome, int) else 0)
             return
         if self._is_repeated(write, outcome):

@@ -18,8 +18,12 @@ from bus.model.records import PRESENCE_CHANNEL, WORKER_ID
 from bus.model.repository import LogMessage
 
 from .fake_log import FakeLog
+from .promises import Violation
 
-__all__ = ["Presences"]
+__all__ = ["TELLING_BEATS", "Presences"]
+
+TELLING_BEATS = 16
+"""So many half seconds that all is told: after a batch that was refused, events wait for five seconds."""
 
 _KINDS = {
     "session_opened": "presence.connected",
@@ -73,8 +77,12 @@ class Presences:
             self._there[bot].discard(session)
         self._changes[bot].append(_Change(kind, session, len(self._there[bot]), moment.wall))
 
-    def faults(self, core: Core) -> Iterator[str]:
-        """Say what is wrong after an event."""
+    def check(self, core: Core, *, all_told: bool = False) -> None:
+        """Look at what came of an event, or see that everything was told. Raise Violation."""
+        for fault in (*self._faults(core), *(self._missing(core) if all_told else ())):
+            raise Violation(fault)
+
+    def _faults(self, core: Core) -> Iterator[str]:
         there = {(session.bot_name, session.id) for session in core.sessions if not session.opening}
         noted = {(bot, session) for bot, sessions in self._there.items() for session in sessions}
         if there != noted:
@@ -106,7 +114,7 @@ class Presences:
         self._last_told[bot] = place
         self._unheard.discard(bot)
 
-    def missing(self, core: Core) -> Iterator[str]:
+    def _missing(self, core: Core) -> Iterator[str]:
         """Say whose last change was not told, though somebody listens and there was time."""
         if core.audience.wants(PRESENCE_CHANNEL):
             for bot, changes in self._changes.items():

@@ -57,19 +57,17 @@ from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
-from .presences import Presences
+from .presences import TELLING_BEATS, Presences
 from .promises import Promises, Violation
 from .questions import Question, given, looked_up
 from .simulated_settings import BOTS, channels_of, is_watched, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
+from .wills_world import WillsWorld
 
 __all__ = ["Simulation", "play"]
 
 _EXPIRY_BEATS = 12
 """So long that all values have expired that were put before."""
-
-_TELLING_BEATS = 16
-"""So long that all is told of presence: after a batch that was refused, events wait for five seconds."""
 
 
 class Simulation:
@@ -96,6 +94,7 @@ class Simulation:
         self.removals: list[RemoveFrame] = []
         self.wishes: dict[tuple[str, str], int] = {}
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
+        self.wills = WillsWorld(self, is_one=seed % 17 == 10)
         self.presences = Presences(self.log, self.promises.written)
         self.budgets = BudgetPromises(self.log, self.promises.written)
         self.core = self._start()
@@ -108,7 +107,9 @@ class Simulation:
     # ── The worker ───────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self) -> Core:
-        return Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
+        core = Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
+        core.wills.load(self.log.keyed.wills(), self.now)
+        return core
 
     def _new_id(self) -> str:
         self.ids += 1
@@ -178,6 +179,7 @@ class Simulation:
             (self._remove, 3 if self.seed % 4 == 3 else 0),
             (self._refuse_batch, 1),
             (self._crash, 1),
+            (self.wills.act, 8 if self.wills.is_one else 0),
             (self.keyed.act, 25 if self.keyed.is_one else 0),
             (self.keyed.advance, 30 if self.keyed.is_one else 0),
             (self.keyed.read, 20 if self.keyed.is_one else 0),
@@ -186,11 +188,8 @@ class Simulation:
         event()
         self.promises.check(self.core)
         self.keyed.passed()
-        self._check_presence()
-
-    def _check_presence(self) -> None:
-        for fault in self.presences.faults(self.core):
-            raise Violation(fault)
+        self.presences.check(self.core)
+        self.wills.look()
 
     def pick(self, *, welcomed: bool = True) -> Connection | None:
         found = [connection for connection in self.connections.values() if connection.welcomed or not welcomed]
@@ -449,8 +448,15 @@ class Simulation:
         if connection is None:
             return
         if connection.welcomed and self.random.random() < 0.5:
-            self.send(connection, Goodbye(request=self.number()))
-        del self.connections[connection.address]
+            self._goodbye(connection)
+            while self.wills.is_one and connection.inbox:
+                self._take(connection, connection.inbox.pop(0))
+        self.connections.pop(connection.address, None)
+
+    def _goodbye(self, connection: Connection) -> None:
+        number = self.number()
+        self.wills.said_goodbye(connection, number)
+        self.send(connection, Goodbye(request=number))
 
     def _change_credit(self) -> None:
         connection = self.pick()
@@ -513,8 +519,10 @@ class Simulation:
         self.away = [*self.away, *welcomed][-8:]
         self.connections = {}
         self.promises.note_restart()
-        self._check_presence()
+        self.presences.check(self.core)
         self.presences.restart()
+        self.wills.look()
+        self.wills.restart()
         self.core = self._start()
         self.keyed.start(self)
 
@@ -539,9 +547,11 @@ class Simulation:
         """Stop the faults, connect every bot, and let everything arrive: nothing that is owed may be missing."""
         self._drain_disk()
         for connection in list(self.connections.values()):
-            if connection.welcomed:
-                self.send(connection, Goodbye(request=self.number()))
+            if connection.welcomed and (not self.wills.is_one or self.random.random() < 0.5):
+                self._goodbye(connection)
             del self.connections[connection.address]
+        if self.wills.is_one:
+            self.wills.let_be_sent(self._beat, self._drain_disk)
         homes = [self._hello(name, 5) for name in BOTS]
         for _ in range(10_000):
             self._let_arrive(homes)
@@ -558,12 +568,10 @@ class Simulation:
             while any(connection.inbox for connection in homes):
                 self._let_arrive(homes)
             self.keyed.check()
-        for _ in range(_TELLING_BEATS if is_watched(self.seed) else 0):
+        for _ in range(TELLING_BEATS if is_watched(self.seed) else 0):
             self._beat(homes)
             self._let_arrive(homes)
-        self._check_presence()
-        for fault in self.presences.missing(self.core) if is_watched(self.seed) else ():
-            raise Violation(fault)
+        self.presences.check(self.core, all_told=is_watched(self.seed))
         self.now += 1.0  # whatever waits for the next flush
         self._drain_disk()
         self.promises.check_nothing_lost()

@@ -22,6 +22,7 @@ from bus.core.keyed_watching import KeyedWatching
 from bus.core.matching import Matching
 from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
+from bus.core.wills import Wills
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
 from bus.mailbox.lanes import Lane, Lanes
@@ -35,7 +36,7 @@ from bus.mailbox.sources import Sources
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
 from bus.model.repository import AddSubscription, MailboxState, PatternSubscription, Released
-from bus.wire.frames import Publication, Published
+from bus.wire.frames import Ok, Publication, Published
 
 from .promises import Violation
 from .simulation import play
@@ -311,6 +312,25 @@ def counts_who_may_never_come(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sessions, "there", Sessions.of_bot)
 
 
+def sends_a_will_after_a_goodbye(patch: pytest.MonkeyPatch) -> None:
+    """A goodbye that is answered, and whose bot's will is sent all the same."""
+
+    def broken(self: Wills, session: Session, request: Any) -> None:
+        self.turn.send(session.address, Ok(request=request.request))
+
+    patch.setattr(Wills, "goodbye", broken)
+
+
+def sends_a_will_though_its_bot_returned(patch: pytest.MonkeyPatch) -> None:
+    """A bot that returns in time, and whose will is sent."""
+    patch.setattr(Wills, "came", lambda self, bot_id: None)
+
+
+def forgets_wills_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is started, and waits for nobody."""
+    patch.setattr(Wills, "load", lambda self, wills, now: None)
+
+
 def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
     """A keyed store whose watchers are told of nothing."""
     patch.setattr(KeyedWatching, "changed", lambda self, stores: None)
@@ -443,6 +463,9 @@ FAULTS: dict[Fault, int] = {
     misses_a_new_channel: 19,
     begins_a_pattern_at_the_end: 9,
     brings_channels_outside_of_the_group: 49,
+    sends_a_will_after_a_goodbye: 44,
+    sends_a_will_though_its_bot_returned: 129,
+    forgets_wills_at_a_start: 44,
     tells_nobody_who_vanished: 7,
     tells_the_first_of_many_changes: 7,
     tells_what_was_told: 24,

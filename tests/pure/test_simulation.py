@@ -16,6 +16,8 @@ WORLDS_WITH_VALUES = (20, 31, 42)
 """Where bots share keyed values, and channels have a last value."""
 WORLDS_WITH_PRESENCE = (24, 41, 109)
 """Where bots listen to who is there: in the last one, some by a pattern."""
+WORLDS_WITH_WILLS = (44, 78, 129)
+"""Where bots leave wills: in the last one, new channels match patterns."""
 STEPS = 1500
 
 STATES = {
@@ -60,6 +62,11 @@ def test_worlds_with_keyed_values_keep_every_promise(seed: int) -> None:
 @pytest.mark.parametrize("seed", WORLDS_WITH_PRESENCE)
 def test_worlds_with_presence_keep_every_promise(seed: int) -> None:
     assert play(seed, STEPS).presences.told > 5, "a world in which little happens shows little"
+
+
+@pytest.mark.parametrize("seed", WORLDS_WITH_WILLS)
+def test_worlds_with_wills_keep_every_promise(seed: int) -> None:
+    assert play(seed, STEPS).wills.sent > 3, "a world in which little happens shows little"
 
 
 def test_a_new_world_keeps_every_promise() -> None:

@@ -49,7 +49,9 @@ class Worker:
         self.core = self.start()
 
     def start(self) -> Core:
-        return Core(self.log.load(), self.settings, worker="w", new_id=self.new_id)
+        core = Core(self.log.load(), self.settings, worker="w", new_id=self.new_id)
+        core.wills.load(self.log.keyed.wills(), self.now)
+        return core
 
     def restart(self) -> None:
         """Kill the worker: what was not committed is gone."""

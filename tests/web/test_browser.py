@@ -31,6 +31,7 @@ PAGES = [
     "/bot?name=critic",
     "/channel?name=jobs",
     "/settings",
+    "/removals",
 ]
 
 

@@ -18,6 +18,23 @@ def _records(site: Site) -> list[Removal]:
     return site.play(read)
 
 
+def test_who_removed_what_is_shown(browser: Browser, site: Site) -> None:
+    async def play(connect: Connect) -> None:
+        async with connect("tidy") as tidy:
+            await tidy.publish("untidy", 1)
+            await tidy.remove_channel("untidy", reference="ticket <b>8</b>")
+
+    site.play(play)
+    browser.open(f"{site.origin}/settings").click("a[href='/removals']")
+    browser.see("Removals", "h1")
+    row = browser.row("ticket <b>8</b>")
+    assert "untidy" in row
+    assert "tidy" in row
+    after = max(each.number for each in _records(site))
+    browser.open(f"{site.origin}/removals?after={after}")
+    browser.see(f"None after number {after}.", "[data-live]")
+
+
 def _names(site: Site) -> tuple[set[str], set[str]]:
     async def read(connect: Connect) -> tuple[set[str], set[str]]:
         async with connect("reader") as reader:

@@ -1,0 +1,279 @@
+"""Last wills: messages that bots leave with the worker, which sends them if they vanish and do not return in time.
+
+Owns which will is due when. Its rules:
+
+- A will is a bot's, and there is one. It is on disk before it is answered.
+- It is sent when the bot has had no session for as long as the will says, unless the last one said goodbye. Then it
+  is deleted, before the goodbye is answered.
+- That it is sent, and that it is deleted, is one transaction. So it is sent once.
+- After a start of the worker, and after it stood still, every bot has had no chance to return: it gets one.
+- It is sent with the rights that its bot has then. What the bot may not send is dropped, and operators are told. If
+  there is no room, it waits.
+
+Pure: time is the turn's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+
+from ..mailbox.sessions import Session, Sessions
+from ..model.repository import Committed, CommitWork, Lot, NotCommitted
+from ..model.wills import Will, will_write
+from ..settings import Delivery
+from ..wire.codec import encode
+from ..wire.frames import Code, Goodbye, Ok, Publication, Refusal, WillFrame
+from .committing import Committing
+from .keyring import Keyring
+from .works import WorkJob
+
+__all__ = ["Wills"]
+
+_RETRY_SECONDS = 1.0
+"""How soon a will is tried again for which there was no room."""
+
+
+class _Asked(NamedTuple):
+    """Who is to be answered when something is on disk."""
+
+    session: Session
+    request: WillFrame | Goodbye
+
+
+_decode = msgspec.json.Decoder(Publication).decode
+
+
+class Wills:
+    """See the module. `keyring` is None for a worker without keys."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        committing: Committing,
+        keyring: Keyring | None,
+        delivery: Delivery,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._keyring = keyring
+        self._sessions = sessions
+        self._committing = committing
+        self.batches = committing.batches
+        self._admission = committing.admission
+        self.turn = committing.turn
+        self._timeout_seconds = delivery.session_timeout_seconds
+        self._new_id = new_id
+        self._wills: dict[str, Will] = {}
+        """By the ids of their bots, those on disk."""
+        self._due: dict[str, float] = {}
+        """When the wills of bots that are away are sent."""
+        self._changing: Counter[str] = Counter()
+        """How many changes of a bot's will are on their way to the disk, its sending among them."""
+
+    def __repr__(self) -> str:
+        return f"<Wills {len(self._wills)} due={len(self._due)}>"
+
+    def __contains__(self, bot_id: object) -> bool:
+        return bot_id in self._wills
+
+    def load(self, wills: Iterable[Will], now: float) -> None:
+        """Enter the wills that are on disk at the start. Nobody is connected yet."""
+        for will in wills:
+            self._wills[will.bot_id] = will
+            self._due[will.bot_id] = now
+        self.wait_anew(now)
+
+    # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def request(self, session: Session, frame: WillFrame) -> None:
+        """Store a will, or delete it. Raise Refusal if its message could not be sent now."""
+        will = None
+        if frame.message is not None:
+            if frame.message.expects_reply or frame.message.delay is not None:
+                text = "a will expects no reply, and waits for the 'delay' of its frame"
+                raise Refusal(Code.BAD_REQUEST, text)
+            self._check(session, frame.message)
+            delay_ms = round(1000 * (self._timeout_seconds if frame.delay is None else frame.delay))
+            will = Will(session.bot_id, msgspec.Raw(encode(frame.message)), delay_ms)
+        self._change(session.bot_id, will, _Asked(session, frame))
+
+    def _check(self, session: Session, publication: Publication) -> Sequence[Lot]:
+        """Return a will's message as it is to be stored. Raise Refusal if its bot may not send it."""
+        checked = self._admission.check(session, [publication])
+        for refusal in (*checked.refused.values(), *checked.forbidden):
+            if refusal is not None:
+                raise refusal
+        return checked.lots
+
+    def _change(self, bot_id: str, will: Will | None, asked: _Asked | None) -> None:
+        work = self._work(bot_id, will_write(bot_id, will).value or "", will)
+        self._changing[bot_id] += 1
+        self.batches.add(_ChangeJob(self, self._committing, work, will, asked))
+
+    def _work(
+        self, bot_id: str, contents: str, will: Will | None, lots: Sequence[Lot] = (), sender: Session | None = None
+    ) -> CommitWork:
+        channels = [] if sender is None else self._admission.new_channels(sender, lots)
+        return CommitWork(
+            self._new_id(), bot_id, hashlib.sha256(contents.encode()).hexdigest(), None, None, (), None, None, None,
+            lots, channels, known_only=False, timestamp="", number=0, values=[will_write(bot_id, will)],
+        )  # fmt: skip
+
+    def came(self, bot_id: str) -> None:
+        """Note that a bot has a session."""
+        self._due.pop(bot_id, None)
+
+    def left(self, bot_id: str) -> None:
+        """Note that a session has ended without a goodbye."""
+        if bot_id in self._wills and not self._sessions.of_bot(bot_id):
+            self._due.setdefault(bot_id, self.turn.moment.now + self._wills[bot_id].delay_ms / 1000)
+
+    def goodbye(self, session: Session, request: Goodbye) -> None:
+        """Answer a goodbye that has ended a session: if it was the last one, its bot's will is deleted first."""
+        bot_id = session.bot_id
+        if (bot_id in self._wills or bot_id in self._changing) and not self._sessions.of_bot(bot_id):
+            self._due.pop(bot_id, None)
+            self._change(bot_id, None, _Asked(session, request))
+        else:
+            self.turn.send(session.address, Ok(request=request.request))
+
+    def changed(self, bot_id: str, will: Will | None) -> None:
+        """Enter what is on disk. Its bot may be gone already."""
+        self._end_change(bot_id)
+        self._due.pop(bot_id, None)
+        if will is None:
+            self._wills.pop(bot_id, None)
+            return
+        self._wills[bot_id] = will
+        self.left(bot_id)
+
+    def not_changed(self, bot_id: str) -> None:
+        """Note that what was to be on disk is not."""
+        self._end_change(bot_id)
+        self.left(bot_id)
+
+    def _end_change(self, bot_id: str) -> None:
+        self._changing[bot_id] -= 1
+        if not self._changing[bot_id]:
+            del self._changing[bot_id]
+
+    # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, now: float) -> None:
+        """Send the wills that are due."""
+        for bot_id, due in list(self._due.items()):
+            if due <= now and bot_id not in self._changing:
+                self._send(self._wills[bot_id])
+
+    def wait_anew(self, now: float) -> None:
+        """Let every bot return first: it could not until now."""
+        for bot_id in self._due:
+            self._due[bot_id] = now + max(self._timeout_seconds, self._wills[bot_id].delay_ms / 1000)
+
+    def _send(self, will: Will) -> None:
+        try:
+            sender = self._sender(will.bot_id)
+            lots = self._check(sender, _decode(bytes(will.message)))
+        except Refusal as refusal:
+            self.drop(will.bot_id, refusal.code)
+            return
+        parts = list(chain.from_iterable(self._admission.reserve(sender, lot) for lot in lots))
+        if any(lack is not None for _, lack in parts):
+            for part, lack in parts:
+                if lack is None:
+                    self._admission.leave(part)
+            self._due[will.bot_id] = self.turn.moment.now + _RETRY_SECONDS
+            return
+        self._changing[will.bot_id] += 1
+        work = self._work(will.bot_id, bytes(will.message).decode(), None, [part for part, _ in parts], sender)
+        self.batches.add(_SendJob(self, self._committing, work))
+
+    def _sender(self, bot_id: str) -> Session:
+        """Return a session as the bot would have it now. Raise Refusal if it can have none."""
+        bot = self._committing.directory.bots.get(bot_id)
+        if bot is None:
+            raise Refusal(Code.UNKNOWN_BOT, "its bot was removed")
+        sender = Session(b"", "", self.turn.moment.now, credit=0, in_flight_bytes_max=1)
+        sender.bot_id, sender.bot_name = bot.id, bot.name
+        if self._keyring is not None:
+            sender.principal = self._keyring.newest(bot.id, self.turn.moment.wall)
+            if sender.principal is None:
+                raise Refusal(Code.FORBIDDEN, "its bot has no valid key")
+        return sender
+
+    def drop(self, bot_id: str, code: str) -> None:
+        """Delete a will that its bot may not send, and tell operators."""
+        bot = self._committing.directory.bots.get(bot_id)
+        self.turn.note("will_dropped", bot=bot_id if bot is None else bot.name, code=code)
+        self._due.pop(bot_id, None)
+        self._change(bot_id, None, None)
+
+    def sent(self, bot_id: str, name: str) -> None:
+        """Enter that a will is in the log."""
+        self.turn.note("will_sent", bot=name)
+        self.changed(bot_id, None)
+
+    def again(self, bot_id: str) -> None:
+        """Try to send a will again, unless its bot has returned."""
+        self._end_change(bot_id)
+        if bot_id in self._due:
+            self._due[bot_id] = self.turn.moment.now + _RETRY_SECONDS
+
+
+class _ChangeJob(WorkJob):
+    """A will on its way to the disk, or its end; nobody `asked` for the end of one that was dropped."""
+
+    def __init__(
+        self, wills: Wills, committing: Committing, work: CommitWork, will: Will | None, asked: _Asked | None
+    ) -> None:
+        size_bytes = 0 if will is None else len(bytes(will.message))
+        super().__init__(work, committing.admission, committing.meet, size_bytes=size_bytes)
+        self._wills = wills
+        self._will = will
+        self._asked = asked
+
+    def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
+        """Enter it, and answer."""
+        self._wills.changed(self.work.bot_id, self._will)
+        if self._asked is not None:
+            self._wills.turn.send(self._asked.session.address, Ok(request=self._asked.request.request))
+
+    def failed(self, code: Code, message: str) -> None:
+        """Leave everything as it was. The will of a bot that said goodbye is deleted with another batch."""
+        if self._asked is None or isinstance(self._asked.request, Goodbye):
+            self._wills.batches.postpone(self)
+            return
+        self._wills.not_changed(self.work.bot_id)
+        self._wills.turn.refuse(self._asked.session.address, code, message, self._asked.request.request)
+
+
+class _SendJob(WorkJob):
+    """A will that is sent, and deleted with that."""
+
+    def __init__(self, wills: Wills, committing: Committing, work: CommitWork) -> None:
+        size_bytes = sum(lot.size_bytes for lot in work.lots)
+        super().__init__(work, committing.admission, committing.meet, size_bytes=size_bytes)
+        self._wills = wills
+
+    def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
+        """Enter its message."""
+        self.leave_room()
+        match answers[0]:
+            case Committed(_, added) if added is not None:
+                self.enter(added, at)
+                self._wills.sent(self.work.bot_id, self.work.lots[0].sender_bot_name)
+            case NotCommitted(error):
+                self._wills.again(self.work.bot_id)
+                self._wills.drop(self.work.bot_id, getattr(error, "code", Code.FORBIDDEN))
+        self.admission.founded(self.work.channels)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Try again."""
+        self.leave_room()
+        self.admission.founded(self.work.channels)
+        self._wills.again(self.work.bot_id)

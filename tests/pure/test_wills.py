@@ -1,0 +1,240 @@
+"""Last wills: what a bot left is sent once if it vanishes, and not if it says goodbye or returns in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from bus.settings import Limits, Settings
+from bus.wire.frames import Ack, Code, Credit, Goodbye, Hello, Publication, Subscribe, ToBot, ToChannel, WillFrame
+
+from .ruled import RuledWorker
+from .worker import ID, Worker, published
+
+HERE = ToChannel("deaths")
+
+
+def publication(recipient: ToBot | ToChannel = HERE, number: int = 1, **fields: Any) -> Publication:
+    return Publication(id=ID % (0xD000 + number), recipient=recipient, body=msgspec.Raw(b'"gone"'), **fields)
+
+
+def leave(worker: Worker, bot: str = "ann", message: Publication | None = None, **fields: Any) -> dict[str, Any]:
+    """Leave a will, and return the answer."""
+    frame = WillFrame(request=7, message=message or publication(), **{"delay": 2.0} | fields)
+    said = worker.say(bot.encode(), frame)
+    [answer] = said or worker.commit()
+    return answer
+
+
+def pass_time(worker: Worker, seconds: float) -> None:
+    """Let time pass, and the disk answer."""
+    for _ in range(round(seconds * 10)):
+        worker.now += 0.1
+        worker.do(worker.core.tick(worker.moment))
+        while worker.core.has_batch(worker.moment):
+            worker.commit()
+
+
+def break_off(worker: Worker, bot: str = "ann") -> None:
+    worker.do(worker.core.unreachable(bot.encode(), worker.moment))
+
+
+def found(worker: Worker) -> list[tuple[str, str]]:
+    """Return the messages on the channel: their ids, and their senders."""
+    messages = worker.log.messages.values()
+    return [(each.id, each.sender_bot_name) for each in messages if each.recipient_channel == HERE.name]
+
+
+SENT = [(publication().id, "ann")]
+
+
+def with_will(**fields: Any) -> Worker:
+    worker = Worker()
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    assert leave(worker, **fields)["op"] == "ok"
+    return worker
+
+
+def test_it_is_sent_when_its_bot_stays_away_and_once() -> None:
+    worker = with_will()
+    break_off(worker)
+    pass_time(worker, 1.5)
+    assert found(worker) == []
+    pass_time(worker, 1)
+    assert found(worker) == SENT
+    worker.restart()
+    pass_time(worker, 60)
+    assert found(worker) == SENT
+
+
+def test_it_is_delivered_like_any_message() -> None:
+    worker = with_will()
+    worker.hello("eve")
+    worker.say(b"eve", Subscribe(request=5, channel="deaths"))
+    worker.commit()
+    break_off(worker)
+    worker.now += 3
+    worker.do(worker.core.tick(worker.moment))
+    worker.do(worker.core.tick(worker.moment))
+    [deliver] = [frame for frame in worker.commit() if frame["op"] == "deliver"]
+    assert [message["sender_bot_name"] for message in deliver["messages"]] == ["ann"]
+
+
+def test_a_goodbye_deletes_it_before_it_is_answered() -> None:
+    worker = with_will()
+    assert worker.say(b"ann", Goodbye(request=9)) == []
+    [answer] = worker.commit()
+    assert (answer["op"], answer["request"]) == ("ok", 9)
+    assert worker.log.keyed.wills() == []
+    worker.restart()
+    pass_time(worker, 60)
+    assert found(worker) == []
+
+
+def test_a_goodbye_right_behind_it_counts() -> None:
+    worker = Worker()
+    worker.hello("ann")
+    worker.say(b"ann", WillFrame(request=7, message=publication(), delay=0.0))
+    worker.say(b"ann", Goodbye(request=9))
+    worker.commit()
+    pass_time(worker, 60)
+    assert found(worker) == []
+
+
+def test_a_goodbye_that_cannot_be_stored_is_stored_later() -> None:
+    worker = with_will(delay=0.0)
+    worker.say(b"ann", Goodbye(request=9))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    worker.hello("eve")
+    pass_time(worker, 30)
+    assert found(worker) == []
+    assert worker.log.keyed.wills() == []
+
+
+def test_a_bot_that_returns_in_time_keeps_it() -> None:
+    worker = with_will()
+    break_off(worker)
+    pass_time(worker, 1)
+    worker.hello("ann")
+    pass_time(worker, 5)
+    assert found(worker) == []
+    break_off(worker)
+    pass_time(worker, 3)
+    assert found(worker) == SENT
+
+
+def test_a_bot_with_another_session_is_there() -> None:
+    worker = with_will(delay=0.0)
+    worker.say(b"other", Hello(request=1, protocol=1, bot="ann"))
+    break_off(worker)
+    pass_time(worker, 5)
+    assert found(worker) == []
+    worker.do(worker.core.unreachable(b"other", worker.moment))
+    pass_time(worker, 1)
+    assert found(worker) == SENT
+
+
+def test_a_later_one_takes_its_place_and_none_ends_it() -> None:
+    worker = with_will()
+    leave(worker, message=publication(number=2))
+    worker.say(b"ann", WillFrame(request=8, message=None))
+    worker.commit()
+    leave(worker, message=publication(number=3), delay=0.0)
+    break_off(worker)
+    pass_time(worker, 3)
+    assert found(worker) == [(ID % 0xD003, "ann")]
+
+
+def test_after_a_start_every_bot_may_return_first() -> None:
+    worker = with_will(delay=0.0)
+    worker.restart()
+    timeout = worker.settings.delivery.session_timeout_seconds
+    pass_time(worker, timeout - 1)
+    assert found(worker) == []
+    pass_time(worker, 2)
+    assert found(worker) == SENT
+
+
+def test_after_a_standstill_every_bot_may_return_first() -> None:
+    worker = with_will()
+    break_off(worker)
+    pass_time(worker, 1)
+    worker.now += 100
+    pass_time(worker, 1)
+    worker.hello("ann")
+    pass_time(worker, 10)
+    assert found(worker) == []
+
+
+def test_one_that_is_not_stored_is_refused_and_the_earlier_one_stands() -> None:
+    worker = with_will()
+    worker.say(b"ann", WillFrame(request=8, message=publication(number=2), delay=0.0))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    [refused] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    assert (refused["code"], refused["request"]) == ("storage_full", 8)
+    break_off(worker)
+    pass_time(worker, 3)
+    assert found(worker) == SENT
+
+
+def test_one_that_cannot_be_sent_is_sent_later() -> None:
+    worker = with_will(delay=0.0)
+    break_off(worker)
+    worker.now += 0.1
+    worker.do(worker.core.tick(worker.moment))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    assert found(worker) == []
+    pass_time(worker, 3)
+    assert found(worker) == SENT
+
+
+def test_a_direct_one_that_finds_no_room_waits_for_it() -> None:
+    worker = Worker(Settings(limits=Limits(backlog_messages_max=1, backlog_per_sender_max=1)))
+    pass_time(worker, 0.1)
+    worker.hello("bob", max_in_flight=0)
+    worker.hello("ann")
+    worker.say(b"ann", published(ToBot(bot="bob")))
+    worker.commit()
+    leave(worker, message=publication(ToBot(bot="bob")), delay=0.0)
+    break_off(worker)
+    pass_time(worker, 3)
+    assert len(worker.log.messages) == 1
+    worker.say(b"bob", Credit(max_in_flight=5))
+    worker.say(b"bob", Ack(seqs=[1]))
+    pass_time(worker, 3)
+    assert [each.sender_bot_name for each in worker.log.messages.values()] == ["ann", "ann"]
+
+
+@pytest.mark.parametrize("fields", [{"expects_reply": True}, {"delay": 1.0}, {"recipient": ToBot(bot="nobody")}])
+def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
+    worker = Worker()
+    worker.hello("ann")
+    answer = leave(worker, message=publication(**fields))
+    assert answer["op"] == "error"
+    break_off(worker)
+    pass_time(worker, 60)
+    assert not worker.log.messages
+
+
+# ── Rights ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_is_sent_only_if_its_bot_may_send_it_then() -> None:
+    worker = RuledWorker("", {"ann": ()})
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    assert leave(worker)["op"] == "ok"
+    assert worker.core.keyring is not None
+    worker.core.keyring.revoke([worker.keys["ann"]], worker.moment.wall)
+    break_off(worker)
+    pass_time(worker, 3)
+    assert found(worker) == []
+    assert worker.log.keyed.wills() == []
