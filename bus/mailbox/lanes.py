@@ -45,7 +45,7 @@ class Lane:
     @property
     def waits(self) -> bool:
         """Whether a message waits for its first delivery, in memory or in the store."""
-        return self.last_seq > self.through and not self.intake.idle
+        return self.last_seq > self.through and (self.behind or len(self.intake) > 0)
 
     @property
     def behind(self) -> bool:
@@ -58,7 +58,7 @@ class Lane:
 
     def catch_up(self) -> None:
         """Advance to the end if nothing waits: what came last may have left the log, or have been erased."""
-        if self.intake.idle:
+        if not self.waits:
             self.advance(self.last_seq)
 
 
