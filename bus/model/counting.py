@@ -41,9 +41,12 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 def spans_of(request: PageRequest) -> list[Span]:
-    """Return the sources of a page."""
+    """Return the sources of a page. One that begins beyond its end has nothing."""
     through = request.through_seq
-    return [Span(channel, after_seq, through, skip_own) for channel, after_seq, skip_own in request.sources]
+    return [
+        Span(channel, after_seq, max(after_seq, through), skip_own)
+        for channel, after_seq, skip_own in request.sources
+    ]
 
 
 def parts_of(span: Span) -> list[tuple[Span, int]]:
