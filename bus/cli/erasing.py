@@ -19,6 +19,7 @@ from ..errors import NotFound
 from ..errors.words import amount
 from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue, joined
 from ..model.retaining import RETAINED
+from ..model.wills import WILLS
 from .checking import progress
 from .completing import complete_bots
 from .confirming import EXAMPLES_MAX, asks_first, confirm, yes
@@ -198,6 +199,8 @@ def _would_erase(found: _Found) -> Erased:
 def _named(value: FoundValue) -> str:
     if value.store == RETAINED:
         return f"the last value of the channel {value.key}"
+    if value.store == WILLS:
+        return f"the last will of the bot {value.key}"
     return f"the value of {value.key} in {value.store}"
 
 

@@ -10,17 +10,19 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..mailbox.sessions import Session
 from ..model.repository import Delayed, Erase, Erased, FoundValue
 from ..model.rights import Action
+from ..model.wills import WILLS, Will
 from ..wire.frames import Code, EraseFrame, Refusal
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
 from .keyed_watching import KeyedWatching
 from .scheduling import Scheduling
+from .wills import Wills
 
 __all__ = ["Erasing"]
 
@@ -37,6 +39,8 @@ class Erasing:
         self._turn = scheduling.turn
         self.keyed: KeyedWatching | None = None
         """Who is told that keyed values were erased."""
+        self.wills: Wills | None = None
+        """Who has last wills in memory, which are keyed values."""
 
     def __repr__(self) -> str:
         return f"<Erasing {self._batches}>"
@@ -59,9 +63,13 @@ class Erasing:
             tuple(FoundValue(each.store, each.key, each.revision) for each in request.values),
             part_of=request.part_of,
         )
-        self._batches.add(_EraseJob(self, session.address, request.request, change))
+        wills = {}
+        if self.wills is not None:
+            found = {each.revision: self.wills.get(each.key) for each in change.values if each.store == WILLS}
+            wills = {revision: will for revision, will in found.items() if will is not None}
+        self._batches.add(_EraseJob(self, session.address, request.request, change, wills))
 
-    def erased(self, address: bytes, number: int, change: Erase, erased: Erased) -> None:
+    def erased(self, address: bytes, number: int, change: Erase, erased: Erased, wills: Mapping[int, Will]) -> None:
         """Forget what is erased on disk, and answer."""
         seqs = frozenset(erased.seqs)
         for mailbox in self._directory.mailboxes.values() if seqs else ():
@@ -74,6 +82,8 @@ class Erasing:
             self._turn.note("contents_erased", address=address, removal=change.id, **counts)
             if self.keyed is not None:
                 self.keyed.changed(dict.fromkeys(value.store for value in erased.values))
+            if self.wills is not None and wills:
+                self.wills.erased(wills[each.revision] for each in erased.values if each.revision in wills)
         self._turn.answer(address, number, erased)
 
     def refused(self, address: bytes, number: int, code: Code, message: str) -> None:
@@ -84,16 +94,20 @@ class Erasing:
 class _EraseJob(Job[Erased]):
     """An erasure on its way to the disk."""
 
-    def __init__(self, erasing: Erasing, address: bytes, number: int, change: Erase) -> None:
+    def __init__(
+        self, erasing: Erasing, address: bytes, number: int, change: Erase, wills: Mapping[int, Will]
+    ) -> None:
         super().__init__(changes=[change])
         self._erasing = erasing
         self._address = address
         self._number = number
         self._change = change
+        self._wills = wills
+        """Last wills as they were when this was asked for, by their revisions."""
 
     def done(self, answers: Sequence[Erased], at: str) -> None:
         """Enter it."""
-        self._erasing.erased(self._address, self._number, self._change, answers[0])
+        self._erasing.erased(self._address, self._number, self._change, answers[0], self._wills)
 
     def failed(self, code: Code, message: str) -> None:
         """Change nothing."""

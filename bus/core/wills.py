@@ -88,6 +88,17 @@ class Wills:
             self._due[will.bot_id] = now
         self.wait_anew(now)
 
+    def get(self, bot_id: str) -> Will | None:
+        """Return a bot's will that is on disk."""
+        return self._wills.get(bot_id)
+
+    def erased(self, wills: Iterable[Will]) -> None:
+        """Forget wills that were erased on disk, unless their bots have left others meanwhile."""
+        for will in wills:
+            if self._wills.get(will.bot_id) is will:
+                del self._wills[will.bot_id]
+                self._due.pop(will.bot_id, None)
+
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def request(self, session: Session, frame: WillFrame) -> None:

@@ -11,6 +11,7 @@ from bus.model.repository import AddBot, Committed, CommitWork, NotCommitted, St
 from bus.model.wills import WILLS, Will, will_of, will_write
 
 from .samples import bot, direct, work
+from .test_erasing import erase, found
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +51,11 @@ async def test_a_will_that_is_not_sent_is_kept(store: Store) -> None:
     [refused] = (await store.log.apply([other])).answers
     assert isinstance(refused, NotCommitted)
     assert await left(store) == [WILL]
+
+
+async def test_a_will_is_found_by_its_text_and_erased(store: Store) -> None:
+    await store.log.apply([AddBot(bot("ann")), setting("a", WILL)])
+    values = (await found(store.log, text="GONE")).values
+    assert [(value.store, value.key) for value in values] == [(WILLS, "ann")]
+    await erase(store.log, values=tuple(values))
+    assert await left(store) == []
