@@ -10,12 +10,12 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..mailbox.sessions import Session
 from ..model.repository import Delayed, Erase, Erased, FoundValue
 from ..model.rights import Action
-from ..model.wills import WILLS, Will
+from ..model.wills import WILLS
 from ..wire.frames import Code, EraseFrame, Refusal
 from .access import Access
 from .batches import Batches, Job
@@ -37,13 +37,15 @@ class Erasing:
         self._scheduling = scheduling
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
-        self.keyed: KeyedWatching | None = None
-        """Who is told that keyed values were erased."""
-        self.wills: Wills | None = None
-        """Who has last wills in memory, which are keyed values."""
+        self._keyed: KeyedWatching | None = None
+        self._wills: Wills | None = None
 
     def __repr__(self) -> str:
         return f"<Erasing {self._batches}>"
+
+    def tell(self, keyed: KeyedWatching, wills: Wills) -> None:
+        """Set who is told that keyed values were erased: those who watch them, and who has last wills in memory."""
+        self._keyed, self._wills = keyed, wills
 
     def request(self, session: Session, request: EraseFrame) -> None:
         """Add an erasure to the next batch. Raise Refusal if it is not allowed, or its reference is not a line."""
@@ -63,13 +65,9 @@ class Erasing:
             tuple(FoundValue(each.store, each.key, each.revision) for each in request.values),
             part_of=request.part_of,
         )
-        wills = {}
-        if self.wills is not None:
-            found = {each.revision: self.wills.get(each.key) for each in change.values if each.store == WILLS}
-            wills = {revision: will for revision, will in found.items() if will is not None}
-        self._batches.add(_EraseJob(self, session.address, request.request, change, wills))
+        self._batches.add(_EraseJob(self, session.address, request.request, change))
 
-    def erased(self, address: bytes, number: int, change: Erase, erased: Erased, wills: Mapping[int, Will]) -> None:
+    def erased(self, address: bytes, number: int, change: Erase, erased: Erased) -> None:
         """Forget what is erased on disk, and answer."""
         seqs = frozenset(erased.seqs)
         for mailbox in self._directory.mailboxes.values() if seqs else ():
@@ -80,10 +78,11 @@ class Erasing:
             counts = {"messages": len(erased.seqs), "delayed": len(erased.delayed), "runs": len(erased.runs)}
             counts["values"] = len(erased.values)
             self._turn.note("contents_erased", address=address, removal=change.id, **counts)
-            if self.keyed is not None:
-                self.keyed.changed(dict.fromkeys(value.store for value in erased.values))
-            if self.wills is not None and wills:
-                self.wills.erased(wills[each.revision] for each in erased.values if each.revision in wills)
+            if self._keyed is not None:
+                self._keyed.changed(dict.fromkeys(value.store for value in erased.values))
+            if self._wills is not None:
+                revisions = {value.revision for value in erased.values if value.store == WILLS}
+                self._wills.erased(value.key for value in change.values if value.revision in revisions)
         self._turn.answer(address, number, erased)
 
     def refused(self, address: bytes, number: int, code: Code, message: str) -> None:
@@ -94,20 +93,16 @@ class Erasing:
 class _EraseJob(Job[Erased]):
     """An erasure on its way to the disk."""
 
-    def __init__(
-        self, erasing: Erasing, address: bytes, number: int, change: Erase, wills: Mapping[int, Will]
-    ) -> None:
+    def __init__(self, erasing: Erasing, address: bytes, number: int, change: Erase) -> None:
         super().__init__(changes=[change])
         self._erasing = erasing
         self._address = address
         self._number = number
         self._change = change
-        self._wills = wills
-        """Last wills as they were when this was asked for, by their revisions."""
 
     def done(self, answers: Sequence[Erased], at: str) -> None:
         """Enter it."""
-        self._erasing.erased(self._address, self._number, self._change, answers[0], self._wills)
+        self._erasing.erased(self._address, self._number, self._change, answers[0])
 
     def failed(self, code: Code, message: str) -> None:
         """Change nothing."""

@@ -88,17 +88,6 @@ class Wills:
             self._due[will.bot_id] = now
         self.wait_anew(now)
 
-    def get(self, bot_id: str) -> Will | None:
-        """Return a bot's will that is on disk."""
-        return self._wills.get(bot_id)
-
-    def erased(self, wills: Iterable[Will]) -> None:
-        """Forget wills that were erased on disk, unless their bots have left others meanwhile."""
-        for will in wills:
-            if self._wills.get(will.bot_id) is will:
-                del self._wills[will.bot_id]
-                self._due.pop(will.bot_id, None)
-
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def request(self, session: Session, frame: WillFrame) -> None:
@@ -162,6 +151,12 @@ class Wills:
             return
         self._wills[bot_id] = will
         self.left(bot_id)
+
+    def erased(self, bot_ids: Iterable[str]) -> None:
+        """Forget wills that were erased on disk."""
+        for bot_id in bot_ids:
+            self._wills.pop(bot_id, None)
+            self._due.pop(bot_id, None)
 
     def not_changed(self, bot_id: str) -> None:
         """Note that what was to be on disk is not."""

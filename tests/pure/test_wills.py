@@ -9,7 +9,6 @@ import pytest
 
 from bus.model.events import WillDropped, WillSent, read_event
 from bus.model.records import EVENTS_CHANNEL
-from bus.model.wills import WILLS
 from bus.settings import EventSettings, Limits, Settings
 from bus.wire.frames import (
     Ack,
@@ -166,6 +165,21 @@ def test_a_bot_that_returns_in_time_keeps_it() -> None:
     assert found(worker) == SENT
 
 
+def test_what_was_erased_is_not_sent() -> None:
+    worker = with_will()
+    [row] = worker.log.keyed.rows.values()
+    erase = EraseFrame(
+        request=4, id=ID % 1, values=[ValueToErase(store=row.store, key=row.key, revision=row.revision)]
+    )
+    worker.hello("ben")
+    worker.say(b"ben", erase)
+    worker.commit()
+    assert worker.log.keyed.wills() == []
+    break_off(worker)
+    pass_time(worker, 5)
+    assert found(worker) == []
+
+
 def test_a_bot_with_another_session_is_there() -> None:
     worker = with_will(delay=0.0)
     worker.say(b"other", Hello(request=1, protocol=1, bot="ann"))
@@ -260,25 +274,6 @@ def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
     break_off(worker)
     pass_time(worker, 60)
     assert not worker.log.messages
-
-
-# ── Erasing ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_what_was_erased_is_not_sent(is_replaced: bool) -> None:
-    worker = with_will(delay=0.0)
-    worker.hello("eve")
-    [will] = worker.log.keyed.wills()
-    value = ValueToErase(store=WILLS, key=will.bot_id, revision=worker.log.keyed.last)
-    erasure = EraseFrame(request=9, id=ID % 1, values=[value])
-    worker.say(b"eve", erasure)
-    if is_replaced:
-        worker.say(b"ann", WillFrame(request=8, message=publication(number=2), delay=0.0))
-    worker.commit()
-    break_off(worker)
-    pass_time(worker, 3)
-    assert found(worker) == ([(ID % 0xD002, "ann")] if is_replaced else [])
 
 
 # ── Rights ───────────────────────────────────────────────────────────────────────────────────────────────
