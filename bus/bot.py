@@ -109,8 +109,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
             name = CONSOLE_NAME
         name = checked_name("bot", endpoint.name_of(name))
         self._read_only, self._wait = read_only, wait
-        self._has_context = context is not None
-        self._made_in = os.getpid()
+        self._has_context, self._made_in = context is not None, os.getpid()
         self._bot_id = None if bot_id is None else checked_id("bot_id", bot_id)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
