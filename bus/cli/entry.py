@@ -46,6 +46,18 @@ class Entry(click.RichGroup):
         command: click.Command = getattr(import_module(module), function)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first argument names; otherwise the error names those like it."""
+        name, names = args[0], self.list_commands(context)
+        if name not in names and not context.resilient_parsing:
+            from difflib import get_close_matches  # only a mistake needs it
+
+            if near := get_close_matches(name, names):
+                raise click.UsageError(f"no such command {name!r}: did you mean {' or '.join(near)}?", context)
+        return super().resolve_command(context, args)
+
     is_program = False
     """Whether this process is the command, and ends with it."""
 

@@ -31,7 +31,7 @@ from .console import Lines, Time, json_line, message_value, show_json, show_rece
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
 from .numbers import WholeNumber
-from .options import Link, WithText, asking, drafted, id_of, linked, name_of, worded
+from .options import Link, WithText, asking, budgeted, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
 
 __all__ = ["bots", "channels", "history", "listen", "publish", "request", "send", "status", "subscriptions"]
@@ -41,16 +41,18 @@ _CREDIT = 100
 
 # ── Sending and receiving ────────────────────────────────────────────────────────────────────────────────
 
-
-@click.command(cls=WithText)
-@click.argument("to", callback=name_of, shell_complete=complete_bots)
-@click.option(
+_prioritized = click.option(
     "--priority",
     type=click.Choice([*PRIORITIES]),
     default="normal",
     show_default=True,
     help="Whether it is delivered before or after all else that waits for the bot.",
 )
+
+
+@click.command(cls=WithText)
+@click.argument("to", callback=name_of, shell_complete=complete_bots)
+@_prioritized
 @drafted
 @linked()
 def send(link: Link, to: str, draft: Draft, priority: Priority) -> None:
@@ -94,7 +96,9 @@ def _send(link: Link, draft: Draft) -> None:
 
 @click.command(cls=WithText)
 @click.argument("to", callback=name_of, shell_complete=complete_bots)
+@_prioritized
 @worded
+@budgeted
 @linked("console")
 def request(link: Link, to: str, **words: Any) -> None:
     """Send a direct message to the bot TO, by name or id, and print its reply.

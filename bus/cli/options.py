@@ -43,6 +43,7 @@ __all__ = [
     "beside",
     "bodied",
     "body_of",
+    "budgeted",
     "decoded",
     "drafted",
     "id_of",
@@ -446,6 +447,13 @@ def bodied(command: Command) -> Command:
     return command
 
 
+def budgeted(command: Command) -> Command:
+    """Add the budget of a message's thread to a command."""
+    hops = "How many answers may follow one another."
+    command = click.option("--deadline", type=seconds, metavar="SECONDS", help="When its thread ends.")(command)
+    return click.option("--hops", type=WholeNumber(0, HOPS_MAX), metavar="N", help=hops)(command)
+
+
 def drafted(command: Command) -> Command:
     """Add a message with all its options to a command."""
 
@@ -461,10 +469,7 @@ def drafted(command: Command) -> Command:
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )
-    @click.option(
-        "--hops", type=WholeNumber(0, HOPS_MAX), metavar="N", help="How many answers may follow one another."
-    )
-    @click.option("--deadline", type=seconds, metavar="SECONDS", help="When its thread ends.")
+    @budgeted
     @functools.wraps(command)
     def drafting(**rest: Any) -> None:
         names = ("body", "message_type", "reply_to", "headers", "ttl", "delay", "id", "hops", "deadline")

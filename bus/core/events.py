@@ -41,6 +41,8 @@ from ..model.events import (
     SessionVanished,
     StorageFilled,
     ThreadEnded,
+    WillDropped,
+    WillSent,
     WorkerServing,
     event_lot,
 )
@@ -140,6 +142,10 @@ class Events:
                 return MessagesRemoved(at=at, **fields)
             case "thread_ended":
                 return ThreadEnded(at=at, **fields)
+            case "will_sent":
+                return WillSent(at=at, **fields)
+            case "will_dropped":
+                return WillDropped(at=at, **fields)
             case "serving":
                 return WorkerServing(at=at, command=fields["command"], version=fields["posthouse"])
         return None

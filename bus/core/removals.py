@@ -345,6 +345,7 @@ class ChannelTarget(Target):
             self._subscribing.dispatch.save_again([mailbox])
             self._subscribing.dispatch.touch(mailbox)
         self._subscribing.proceed_all(self.name)
+        self._subscribing.matching.look_at_all()  # somebody may have subscribed to a pattern of it meanwhile
 
 
 class BotTarget(Target):

@@ -36,6 +36,8 @@ __all__ = [
     "SessionVanished",
     "StorageFilled",
     "ThreadEnded",
+    "WillDropped",
+    "WillSent",
     "WorkerEvent",
     "WorkerServing",
     "approval_waiting",
@@ -220,6 +222,20 @@ class ThreadEnded(Noticed, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, bot=None, reply_to=None, deadline=None)
 
 
+class WillSent(_OfBot, frozen=True, kw_only=True):
+    """A bot vanished and did not return in time: its last will is in the log."""
+
+    message_type = "will.sent"
+
+
+class WillDropped(_OfBot, frozen=True, kw_only=True):
+    """A bot vanished, and may not send its last will any more: the will is deleted."""
+
+    message_type = "will.dropped"
+    code: str
+    """Why: the code of the error that sending it would be."""
+
+
 class WorkerServing(Noticed, frozen=True, kw_only=True):
     """A worker began to serve: it was started, or took over the lead."""
 
@@ -288,6 +304,8 @@ WorkerEvent = (
     | MessagesRemoved
     | StorageFilled
     | ThreadEnded
+    | WillSent
+    | WillDropped
     | WorkerServing
     | DeadLettersAdded
     | ApprovalWaiting

@@ -1,4 +1,4 @@
-"""The help of every command, on a narrow terminal."""
+"""The help of every command, on a narrow terminal, and for a command that there is not."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def test_names_of_options_are_whole_at_fifty_columns() -> None:
         assert [
             name for each in command.params for name in each.opts if name.startswith("--") and name not in shown
         ] == []
+
+
+def test_a_misspelt_command_is_told_what_is_like_it() -> None:
+    misspelt = CliRunner().invoke(main, ["mesage", "1"])
+    assert misspelt.exit_code == 2
+    assert "no such command 'mesage': did you mean message?" in misspelt.output
+    unlike = CliRunner().invoke(main, ["xyzzy"])
+    assert unlike.exit_code == 2
+    assert "No such command 'xyzzy'" in unlike.output

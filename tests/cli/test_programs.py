@@ -153,6 +153,13 @@ def test_a_request_is_answered(posthouse: Posthouse) -> None:
         with start(posthouse, ASKER) as asker:
             assert asker.line() == "oracle {'text': 'about tea: it depends'}"
             assert (asker.exit_code(), asker.errors()) == (0, "")
+        question = ("request", "oracle", '{"text": "tea"}', "--type", "question", "--as", "visitor")
+        budget = ("--hops", "3", "--deadline", "1h", "--priority", "high")
+        reply = posthouse.json(*question, *budget)
+        assert reply["headers"]["posthouse-hops"] == "2"
+        asked = posthouse.json("message", reply["reply_to"], "--sender", "visitor")["message"]
+        assert asked["priority"] == "high"
+        assert asked["headers"]["posthouse-deadline"] == reply["headers"]["posthouse-deadline"]
         interrupted(oracle)
 
 

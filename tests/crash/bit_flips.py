@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import random
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -176,9 +177,14 @@ def in_mailbox(content: bytes) -> Flip:
 
 
 def in_schema(content: bytes) -> Flip:
-    """Draw a letter of a table's text, and make of it what is no UTF-8."""
+    """Draw a letter of a table's text, and make of it what is no UTF-8.
+
+    A page of the schema may have a part of a text twice: SQLite moves texts, and leaves the room as it was.
+    """
     chance = random.Random(1)
-    return Flip("", content.index(b"CREATE TABLE") + chance.randrange(len(b"CREATE TABLE")), 7)
+    texts = re.findall(rb"CREATE TABLE \w+ ", content)
+    text = next(each for each in texts if texts.count(each) == 1)
+    return Flip("", content.index(text) + chance.randrange(len(text)), 7)
 
 
 def _flip(folder: Path, flip: Flip) -> None:

@@ -18,7 +18,7 @@ def test_a_read_only_session_registers_no_bot(shared: Worker, name: str) -> None
     assert [each["name"] for each in bot.value("bots")["bots"]] == before
     [row] = [each for each in bot.value("sessions", limit=1000)["sessions"] if each["id"] == welcome["session"]]
     assert (row["bot"], row["read_only"], row["client"]) == (CONSOLE, True, "some-console/1.0")
-    assert bot.code("message", id=new_id(), sender=CONSOLE) == "unknown_bot"
+    assert bot.code("mailbox", bot=CONSOLE) == "unknown_bot"
     [seq] = bot.publish(to_bot(name, "hello"))
     assert console.value("message", seq=seq)["message"]["body"] == "hello"
     assert console.value("mailbox", bot=name)["counts"]["in_flight"] == 1

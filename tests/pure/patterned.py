@@ -32,7 +32,7 @@ class Brought:
             if (each.echo, each.group) != (pattern.echo, pattern.group):
                 yield f"{each} was brought by {pattern}"
             if each.channel not in self._channels:
-                new = range(self._last_seq + 1, each.start_seq + 1)
+                new = range(max(self._last_seq, pattern.start_seq) + 1, each.start_seq + 1)
                 if any(written[seq].recipient_channel == each.channel for seq in new if seq in written):
                     yield f"{each} begins after the first message of its channel"
                 continue

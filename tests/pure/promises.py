@@ -81,7 +81,7 @@ class Promises:
         """Bots and patterns whose subscription was acknowledged."""
         self._brought = Brought(log)
         self._is_operated = False
-        """Whether an operator has removed something: what a pattern brings again comes a little later."""
+        """Whether an operator removes something, or has: what a pattern brings again comes a little later."""
         self.interests: dict[tuple[str, str], Subscription] = {}
         """What the core was told is subscribed."""
         self.delivered: defaultdict[str, set[int]] = defaultdict(set)
@@ -157,7 +157,7 @@ class Promises:
         ):
             raise Violation(fault)
         self.written.update(self.log.messages)
-        self._is_operated |= any(isinstance(change, Remove) for change in changes)
+        self._is_operated |= bool(core.directory.closing) or any(isinstance(change, Remove) for change in changes)
         for change, answer in zip(changes, answers, strict=True):
             match change:
                 case AddSubscription() if answer.created:

@@ -340,6 +340,20 @@ def test_an_operator_removes_a_name_and_a_pattern_inherits_it(worker: Worker) ->
     assert came(worker.hello("bob")) == [("orders.a", 1)]
 
 
+def test_a_channel_that_was_to_be_removed_and_stays_comes_by_a_pattern_of_meanwhile(worker: Worker) -> None:
+    publish(worker, "orders.a")
+    worker.say(b"eve", RemoveFrame(request=4, id=worker.new_id(), what=ChannelOf("orders.a"), force=True))
+    looked = worker.look()
+    worker.say(b"ann", Subscribe(request=2, channel="orders.*"))
+    worker.found(looked)
+    worker.commit()
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    worker.settle(1)
+    assert subscriptions(worker, "ann") == {"orders.a": "orders.*"}
+
+
 def test_patterns_count_among_the_subscriptions_and_their_channels_do_not() -> None:
     worker = Worker(Settings(limits=Limits(subscriptions_per_bot_max=2)))
     worker.hello("ann")

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.settings import Limits, Settings
+from bus.model.events import WillDropped, WillSent, read_event
+from bus.model.records import EVENTS_CHANNEL
+from bus.settings import EventSettings, Limits, Settings
 from bus.wire.frames import Ack, Code, Credit, Goodbye, Hello, Publication, Subscribe, ToBot, ToChannel, WillFrame
 
 from .ruled import RuledWorker
@@ -47,6 +49,17 @@ def found(worker: Worker) -> list[tuple[str, str]]:
     return [(each.id, each.sender_bot_name) for each in messages if each.recipient_channel == HERE.name]
 
 
+def told(worker: Worker) -> list[WillSent | WillDropped]:
+    """Return the events of wills on the worker's channel."""
+    messages = worker.log.messages.values()
+    events = [
+        read_event(each.message_type, msgspec.json.decode(each.body))
+        for each in messages
+        if each.recipient_channel == EVENTS_CHANNEL
+    ]
+    return [event for event in events if isinstance(event, WillSent | WillDropped)]
+
+
 SENT = [(publication().id, "ann")]
 
 
@@ -68,6 +81,17 @@ def test_it_is_sent_when_its_bot_stays_away_and_once() -> None:
     worker.restart()
     pass_time(worker, 60)
     assert found(worker) == SENT
+
+
+def test_whoever_listens_to_the_worker_is_told_once() -> None:
+    worker = Worker(Settings(events=EventSettings(publish="always")))
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    leave(worker)
+    break_off(worker)
+    pass_time(worker, 60)
+    [event] = told(worker)
+    assert event == WillSent(at=event.at, bot="ann")
 
 
 def test_it_is_delivered_like_any_message() -> None:
@@ -228,7 +252,7 @@ def test_what_cannot_be_sent_is_refused(fields: dict[str, Any]) -> None:
 
 
 def test_it_is_sent_only_if_its_bot_may_send_it_then() -> None:
-    worker = RuledWorker("", {"ann": ()})
+    worker = RuledWorker("[events]\npublish = 'always'", {"ann": ()})
     pass_time(worker, 0.1)
     worker.hello("ann")
     assert leave(worker)["op"] == "ok"
@@ -238,3 +262,5 @@ def test_it_is_sent_only_if_its_bot_may_send_it_then() -> None:
     pass_time(worker, 3)
     assert found(worker) == []
     assert worker.log.keyed.wills() == []
+    [event] = told(worker)
+    assert event == WillDropped(at=event.at, bot="ann", code="forbidden")
