@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import anyio.lowlevel
 import msgspec
@@ -47,12 +47,18 @@ from ..wire.answers import (
 from ..wire.frames import Code, DelayedQuery, MailboxQuery, Refusal, SessionsQuery
 from .paging import AnswerPage
 
-__all__ = ["Looking", "backlogs", "raw_message"]
+__all__ = ["Looking", "backlogs", "in_turns", "raw_message"]
 
 _PORTION = 64
 """What is read at once: with the largest bodies some megabytes."""
 
+_TURN = 500
+"""How many mailboxes or messages are looked at in one turn of the loop: less than a millisecond."""
+
 _SETTLED = ("settled", "dead")
+
+
+T = TypeVar("T")
 
 
 class _Stored(NamedTuple):
@@ -94,10 +100,8 @@ class Looking:
         else:
             message = await self._log.find(asked)
         if isinstance(message, LogMessage) and sight.reads(message):
-            reached = self._reached(message)
-            if not sight.is_sender(message):
-                reached = [mailbox for mailbox in reached if sight.reads_mailbox(mailbox)]
-            fates = await self._fates(reached, message)
+            reached = await self._reached(message)
+            fates = await self._fates(reached, message, None if sight.is_sender(message) else sight)
             return MessageAnswer(raw_message(message), fates, expires_at=message.expires_at)
         if message is None or isinstance(message, LogMessage) or not sight.reads_early(message):
             raise Refusal(Code.NOT_FOUND, self._not_found(asked))
@@ -111,13 +115,14 @@ class Looking:
             return f"no message {asked} yet: the log ends at {self._core.last_seq}"
         return f"no message {asked} in the log any more"
 
-    def _reached(self, message: LogMessage) -> list[Mailbox]:
+    async def _reached(self, message: LogMessage) -> list[Mailbox]:
         """Return the mailboxes that a message is for, and those that hold it although they left its channel."""
-        reached = self._recipients(message)
-        holders = [box for box in self._core.directory.mailboxes.values() if box.leaving.holds({message.seq})]
+        reached, seqs = await self._recipients(message), {message.seq}
+        portions = in_turns(self._core.directory.mailboxes.values())
+        holders = [each async for portion in portions for each in portion if each.leaving.holds(seqs)]
         return list(dict.fromkeys([*reached, *holders]))
 
-    def _recipients(self, message: LogMessage) -> list[Mailbox]:
+    async def _recipients(self, message: LogMessage) -> list[Mailbox]:
         directory, channel = self._core.directory, message.recipient_channel
         if channel is None:
             mailbox = directory.mailboxes.get(message.recipient_bot_id or "")
@@ -125,16 +130,23 @@ class Looking:
         entry = directory.channels.get(channel)
         return [] if entry is None else [
             mailbox
-            for mailbox in entry.mailboxes.values()
+            async for portion in in_turns(entry.mailboxes.values())
+            for mailbox in portion
             if mailbox.sources.has_interest(message.seq, message.sender_bot_id, channel)
         ]  # fmt: skip
 
-    async def _fates(self, mailboxes: Sequence[Mailbox], message: LogMessage) -> list[Fate]:
+    async def _fates(self, mailboxes: Sequence[Mailbox], message: LogMessage, sight: Sight | None) -> list[Fate]:
+        """Return what became of a message in mailboxes: in all of them, or as far as they are seen."""
         dead: dict[str, DeadLetter] = {}
         if lost := [mailbox.id for mailbox in mailboxes if message.seq in mailbox.dead_letters]:
             dead = {each.mailbox_id: each for each in await self._log.given_up(message.seq, lost)}
         found, there = _Stored(message.seq, message.timestamp, message), self._core.directory.mailboxes
-        return [self._fate(each, found, dead.get(each.id)) for each in mailboxes if each.id in there]
+        return [
+            self._fate(each, found, dead.get(each.id))
+            async for portion in in_turns(mailboxes)
+            for each in portion
+            if each.id in there and (sight is None or sight.reads_mailbox(each))
+        ]
 
     def _fate(self, mailbox: Mailbox, found: _Stored, dead: DeadLetter | None) -> Fate:
         state = self._state(mailbox, found)
@@ -208,15 +220,16 @@ class Looking:
 
     async def _counts(self, mailbox: Mailbox) -> WaitingIn:
         total = (await backlogs(self._core, self._log, [mailbox]))[mailbox.id]
-        held = [(seq, item) for seq, item in mailbox.outstanding.items() if item.session is not None]
-        unsettled = len(mailbox.outstanding)
+        waiting = max(0, total - len(mailbox.outstanding) - mailbox.dead_letters.unstored)
+        resting, dead = mailbox.outstanding.resting, len(mailbox.dead_letters.dead)
+        held = parked = returned = 0
+        async for portion in in_turns(mailbox.outstanding.seqs):
+            items = [item for item in map(mailbox.outstanding.get, portion) if item is not None]
+            held += sum(item.session is not None for item in items)
+            returned += sum(item.session is None for item in items)
+            parked += sum(item.session is not None and item.deadline == math.inf for item in items)
         return WaitingIn(
-            waiting=max(0, total - unsettled - mailbox.dead_letters.unstored),
-            in_flight=len(held),
-            parked=sum(item.deadline == math.inf for _, item in held),
-            returned=unsettled - len(held),
-            delayed=mailbox.outstanding.resting,
-            dead=len(mailbox.dead_letters.dead),
+            waiting=waiting, in_flight=held, parked=parked, returned=returned, delayed=resting, dead=dead
         )
 
     async def _oldest_at(self, mailbox: Mailbox) -> str | None:
@@ -240,10 +253,9 @@ class Looking:
     async def _peek_at(self, mailbox: Mailbox, priority: int, after: int, most: int) -> AsyncIterator[_Stored]:
         """Do the same for one priority, in the order of seqs."""
         while True:
-            last_seq = self._core.last_seq
-            items = ((seq, item) for seq, item in mailbox.outstanding.items() if item.rank == priority)
-            seqs = heapq.nsmallest(most, (seq for seq, _ in items if seq > after))
-            sources = mailbox.sources.of_priority(priority, after)
+            # The sources as they are now: what is delivered from them meanwhile is read nevertheless.
+            last_seq, sources = self._core.last_seq, mailbox.sources.of_priority(priority, after)
+            seqs = await _first(mailbox, priority, after, most)
             if not seqs and not sources:
                 return
             request = PageRequest(
@@ -324,6 +336,25 @@ class Looking:
             address=self._peer(session.address) if whole else None,
             read_only=session.reads_only,
         )
+
+
+async def in_turns(items: Collection[T]) -> AsyncIterator[tuple[T, ...]]:
+    """Yield what there is now, in portions. Others have their turn between them: some may be gone by then."""
+    there = tuple(items)
+    for first in range(0, len(there), _TURN):
+        if first:
+            await anyio.lowlevel.checkpoint()
+        yield there[first : first + _TURN]
+
+
+async def _first(mailbox: Mailbox, priority: int, after: int, most: int) -> list[int]:
+    """Return the first unsettled seqs of a priority."""
+    found: list[int] = []
+    async for portion in in_turns(mailbox.outstanding.seqs):
+        items = ((seq, mailbox.outstanding.get(seq)) for seq in portion if seq > after)
+        found += [seq for seq, item in items if item is not None and item.rank == priority]
+        found = heapq.nsmallest(most, found)
+    return found
 
 
 def _at(moment: Moment, now: float) -> str:

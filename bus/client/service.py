@@ -376,8 +376,7 @@ async def _replied(handler: Handler, message: Message) -> Any:
             await message.reply(value.body, **value.options)
         elif value is not None:
             await message.reply(value)
-    except (
-        BudgetSpent
-    ) as error:  # it was handled, and nobody is to hear more: so two bots end that answer each other
+    except BudgetSpent as error:
+        # It was handled, and nobody is to hear more: so two bots end that answer each other.
         _logger.info("what the handler of %r returned was not sent: %s", message, error)
     return value

@@ -143,7 +143,7 @@ class Core:
         self.administering = Administering(
             access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
         )
-        self.administering.erasing.keyed = waking.keyed
+        self.administering.erasing.tell(waking.keyed, self.wills)
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)
         self._keeping = Keeping(
             settings, waking, self._batches, directory=self.directory, dispatch=self.dispatch, turn=self._turn

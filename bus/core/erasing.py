@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from ..mailbox.sessions import Session
 from ..model.repository import Delayed, Erase, Erased, FoundValue
 from ..model.rights import Action
+from ..model.wills import WILLS
 from ..wire.frames import Code, EraseFrame, Refusal
 from .access import Access
 from .batches import Batches, Job
 from .directory import Directory
 from .keyed_watching import KeyedWatching
 from .scheduling import Scheduling
+from .wills import Wills
 
 __all__ = ["Erasing"]
 
@@ -35,11 +37,15 @@ class Erasing:
         self._scheduling = scheduling
         self._dispatch = scheduling.dispatch
         self._turn = scheduling.turn
-        self.keyed: KeyedWatching | None = None
-        """Who is told that keyed values were erased."""
+        self._keyed: KeyedWatching | None = None
+        self._wills: Wills | None = None
 
     def __repr__(self) -> str:
         return f"<Erasing {self._batches}>"
+
+    def tell(self, keyed: KeyedWatching, wills: Wills) -> None:
+        """Set who is told that keyed values were erased: those who watch them, and who has last wills in memory."""
+        self._keyed, self._wills = keyed, wills
 
     def request(self, session: Session, request: EraseFrame) -> None:
         """Add an erasure to the next batch. Raise Refusal if it is not allowed, or its reference is not a line."""
@@ -72,8 +78,11 @@ class Erasing:
             counts = {"messages": len(erased.seqs), "delayed": len(erased.delayed), "runs": len(erased.runs)}
             counts["values"] = len(erased.values)
             self._turn.note("contents_erased", address=address, removal=change.id, **counts)
-            if self.keyed is not None:
-                self.keyed.changed(dict.fromkeys(value.store for value in erased.values))
+            if self._keyed is not None:
+                self._keyed.changed(dict.fromkeys(value.store for value in erased.values))
+            if self._wills is not None:
+                revisions = {value.revision for value in erased.values if value.store == WILLS}
+                self._wills.erased(value.key for value in change.values if value.revision in revisions)
         self._turn.answer(address, number, erased)
 
     def refused(self, address: bytes, number: int, code: Code, message: str) -> None:

@@ -152,6 +152,12 @@ class Wills:
         self._wills[bot_id] = will
         self.left(bot_id)
 
+    def erased(self, bot_ids: Iterable[str]) -> None:
+        """Forget wills that were erased on disk."""
+        for bot_id in bot_ids:
+            self._wills.pop(bot_id, None)
+            self._due.pop(bot_id, None)
+
     def not_changed(self, bot_id: str) -> None:
         """Note that what was to be on disk is not."""
         self._end_change(bot_id)

@@ -25,7 +25,7 @@ from .parcel import Parcel
 __all__ = ["Lane", "Lanes"]
 
 _SHARE = 4
-"""A lane may have this part of what a mailbox may have in memory, besides the others."""
+"""A lane may have a part in so many of what a mailbox may have in memory, in addition to that."""
 
 
 class Lane:

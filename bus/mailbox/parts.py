@@ -31,7 +31,8 @@ class Parts(NamedTuple):
 
     def early(self, seq: int) -> tuple[int, ...]:
         """Return what was delivered before its turn and lies above a seq."""
-        return tuple(early for early in {*self.outstanding.seqs, *self.sources.ahead} if early > seq)
+        early = {*self.outstanding.seqs, *self.sources.ahead, *self.sources.lanes.early}
+        return tuple(each for each in early if each > seq)
 
     def pass_over(self, seqs: Collection[int]) -> None:
         """Note that messages are settled or dead, so that they are not delivered when their turn comes, or again.

@@ -1,7 +1,8 @@
 """Erasing: which messages, runs and keyed values contain something, and what becomes of them.
 
 Owns what the broker and the log exchange about it. An erased message keeps its place in the log, with its seq, id,
-sender, recipient, type and time. Its body is empty, which no other message's is, and it has no headers.
+sender, recipient, type and time. Its body is empty, which no other message's is. Of its headers, only those of the
+budget of its thread are left.
 
 Pure.
 """
@@ -92,8 +93,8 @@ class Erase(msgspec.Struct, frozen=True):
 
     A message is left while the run of its id has not ended, because that may need it to go on. A keyed value is
     removed if it still has that revision. The last value of a channel goes with its message. What is not there, or
-    erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of
-    theirs. Repeating an id changes nothing, and is answered as it was the first time.
+    erased already, is passed over. The record of it has this `id`, who asked, and a `reference` of theirs.
+    Repeating an id changes nothing, and is answered as it was the first time.
     """
 
     id: str
@@ -120,8 +121,7 @@ class Erased(msgspec.Struct, frozen=True):
     """What an erasure did: the messages, delayed messages, runs and keyed values, and the runs that are left.
 
     Runs are left that have not ended, or that were started by one that may go on; also those for which a message is
-    left. `again` says that it was done
-    before.
+    left. `again` says that it was done before.
     """
 
     seqs: tuple[int, ...] = ()

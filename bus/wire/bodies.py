@@ -63,7 +63,7 @@ def body_fault(body: bytes, what: str = "the body") -> str | None:
     except RecursionError:
         return f"{what} is nested deeper than {BODY_DEPTH_MAX}"
     except msgspec.DecodeError as error:
-        if str(error).startswith("Number out of range"):
+        if "out of range" in str(error):
             return f"{what} has a number that is out of range"
         if str(error).startswith("Invalid UTF-8"):
             return f"{what} has bytes that are not UTF-8"

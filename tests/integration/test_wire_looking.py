@@ -139,6 +139,22 @@ def test_a_mailbox_is_read_page_by_page_oldest_first(shared: Worker, name: str) 
     assert mailbox(sender, bot=name, after_seq=found[-1]["message"]["seq"])["messages"] == []
 
 
+def test_a_mailbox_with_much_in_flight_is_counted_and_read_whole(shared: Worker, name: str) -> None:
+    sender, holder = shared.session(f"{name}-sender"), shared.session()
+    holder.hello(name, max_in_flight=1_000)
+    for first in range(0, 1_100, 100):
+        sender.publish(*(to_bot(name, number) for number in range(first, first + 100)))
+    taken = [each["seq"] for each in holder.take(1_000)]
+    holder.send(op="park", seqs=[taken[-1]])
+    holder.settle("nak", taken[-2], delay=3600)
+    holder.take(2)
+    value = mailbox(sender, bot=name)
+    assert [value["counts"][state] for state in STATES] == [98, 1_001, 1, 1, 1, 0]
+    assert [body for body, _ in states(value)] == list(range(len(value["messages"])))
+    last = mailbox(sender, bot=name, after_seq=taken[990], limit=20)
+    assert [body for body, _ in states(last)] == list(range(991, 1_011))
+
+
 def test_a_mailbox_whose_reply_came_early_is_seen_whole(shared: Worker, name: str) -> None:
     asker, other = shared.session(), shared.session(f"{name}-other")
     asker.hello(name, max_in_flight=0)

@@ -289,6 +289,13 @@ def test_what_waits_is_counted_with_every_priority() -> None:
     assert request.sources == (("^", 0, False), ("^low", 0, False))
 
 
+def test_what_came_early_is_not_counted_though_the_others_are_further() -> None:
+    world = World(position=10, floors={"^low": 1}, ahead=(3,))
+    world.mailbox.restore_lane(LOW, 5)
+    world.mailbox.save()  # forgets what lies below the position
+    assert world.mailbox.count(10)[0].seqs == (3,)
+
+
 def test_names_and_numbers_agree() -> None:
     assert {name: name_of(number) for name, number in PRIORITIES.items()} == {name: name for name in PRIORITIES}
     assert [source_of("news", 0), source_of(None, 0)] == ["news", None]

@@ -10,7 +10,20 @@ import pytest
 from bus.model.events import WillDropped, WillSent, read_event
 from bus.model.records import EVENTS_CHANNEL
 from bus.settings import EventSettings, Limits, Settings
-from bus.wire.frames import Ack, Code, Credit, Goodbye, Hello, Publication, Subscribe, ToBot, ToChannel, WillFrame
+from bus.wire.frames import (
+    Ack,
+    Code,
+    Credit,
+    EraseFrame,
+    Goodbye,
+    Hello,
+    Publication,
+    Subscribe,
+    ToBot,
+    ToChannel,
+    WillFrame,
+)
+from bus.wire.removing_frames import ValueToErase
 
 from .ruled import RuledWorker
 from .worker import ID, Worker, published
@@ -150,6 +163,21 @@ def test_a_bot_that_returns_in_time_keeps_it() -> None:
     break_off(worker)
     pass_time(worker, 3)
     assert found(worker) == SENT
+
+
+def test_what_was_erased_is_not_sent() -> None:
+    worker = with_will()
+    [row] = worker.log.keyed.rows.values()
+    erase = EraseFrame(
+        request=4, id=ID % 1, values=[ValueToErase(store=row.store, key=row.key, revision=row.revision)]
+    )
+    worker.hello("ben")
+    worker.say(b"ben", erase)
+    worker.commit()
+    assert worker.log.keyed.wills() == []
+    break_off(worker)
+    pass_time(worker, 5)
+    assert found(worker) == []
 
 
 def test_a_bot_with_another_session_is_there() -> None:

@@ -18,6 +18,7 @@ from bus.web.orders import BadOrder, as_place, only, read_order
         ('{"to":"ledger","body":NaN}', "the request is not JSON: NaN is no JSON value"),
         ('{"to":"ledger","body":[1e999]}', "'body' has a number that is out of range"),
         ('{"to":"ledger","body":' + "9" * 400 + "}", "'body' has a number that is out of range"),
+        ('{"to":"ledger","body":' + "9" * 5000 + "}", "'body' has a number that is out of range"),
         ('{"to":"ledger","body":1,"ttl":' + "9" * 5000 + "}", "Number out of range in 'ttl'"),
         (r'{"to":"ledger","body":{"\ud800":1}}', "the request has half a surrogate pair"),
         (r'{"to":"ledger","body":1,"headers":{"a":"\udc00"}}', "the request has half a surrogate pair"),

@@ -51,7 +51,7 @@ def a2a_app(
 
     `bot` is another bot, of the application alone: it sends what clients ask as direct messages of `message_type`,
     and takes the replies. The application's lifespan connects it, if it is not connected, and serves it. Several
-    processes may serve the same agent, each with a Bot of the same name.
+    processes may serve the same agent, each with a Bot of the same name; one alone takes replies in order.
 
     A `card` is served as it is, but for the address if it has none; otherwise one is made of the bot's name and the
     `description`. With `client_approves`, a client may answer the approvals of the run that its message began;
