@@ -39,6 +39,7 @@ from .client.sending import Sender
 from .client.service import StartPosition
 from .client.serving import Application
 from .client.settling import Settler
+from .client.subscribed import OwnSubscriptions
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .client.wills import LastWill
@@ -108,8 +109,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
             name = CONSOLE_NAME
         name = checked_name("bot", endpoint.name_of(name))
         self._read_only, self._wait = read_only, wait
-        self._has_context = context is not None
-        self._made_in = os.getpid()
+        self._has_context, self._made_in = context is not None, os.getpid()
         self._bot_id = None if bot_id is None else checked_id("bot_id", bot_id)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._connected_scope: anyio.CancelScope
@@ -130,6 +130,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         self._inbox = Inbox(name, caller, max_in_flight)
         self._replies = Replies(self, caller, self._sender, self._settler, self._inbox)
         self._will = LastWill(caller)
+        self._subscriptions = OwnSubscriptions(caller, self._inbox)
         self.keys = BotKeys(caller)
         """The keys of the worker's bots, for a bot that may manage them."""
         self.rights = BotRights(caller)
@@ -187,6 +188,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
             self._tasks.start_soon(self._keep_connected)
             self._tasks.start_soon(self._replies.run)
             self._tasks.start_soon(self._will.run)
+            self._tasks.start_soon(self._subscriptions.run)
             await self._wait_for_worker()
         except BaseException:
             await self._leave()
@@ -381,6 +383,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
             ),
             SubscriptionStart,
         )
+        self._subscriptions.add(channel, group)
         return answer.retained if retained else answer.start_seq
 
     async def unsubscribe(self, channel: str) -> bool:
@@ -389,6 +392,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         Messages in flight may still be settled. But those of a group go to its other members at once, so finish
         them first.
         """
+        self._subscriptions.discard(channel)
         answer = await self._caller.request(
             f"the end of the subscription to {channel!r}",
             lambda number: Unsubscribe(request=number, channel=channel),
@@ -399,7 +403,8 @@ class Bot(Asking, Removing, Requesting, Handlers):
     def messages(self) -> AsyncIterator[Message]:
         """Iterate over messages as they arrive: first deliveries in the order of the log, each in one iterator.
 
-        It does not end: leave it with `break`, or by leaving the bot's context, which raises ClosedError here.
+        It does not end: leave it with `break`, or by leaving the bot's context, which raises ClosedError here. It
+        raises SubscriptionRemoved as `receive`; iterate again to go on.
         """
         return _Messages(self._inbox)
 
@@ -407,12 +412,12 @@ class Bot(Asking, Removing, Requesting, Handlers):
         """Wait for the next message and return it.
 
         Raise TimeoutError if none comes within `timeout` seconds (None: wait forever), and ClosedError when the bot
-        is closed.
+        is closed. Raise SubscriptionRemoved, once, if something that this program subscribed to was removed.
         """
         return await (self._inbox.receive() if timeout is None else self._inbox.receive_within(timeout))
 
     def receive_nowait(self) -> Message | None:
-        """Return the next message that has arrived, or None."""
+        """Return the next message that has arrived, or None. Raise SubscriptionRemoved as `receive`."""
         return self._inbox.receive_nowait()
 
     def watch(self, channel: str, *, after: int | None = None, epoch: str | None = None) -> Watch:
@@ -432,6 +437,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         self._inbox.wake()
         self._replies.close()
         self._will.close()
+        self._subscriptions.close()
 
     def _deliver(self, delivered: Sequence[StoredMessage]) -> None:
         messages = [Message(stored, self._settler, self._sender) for stored in delivered]

@@ -141,7 +141,7 @@ class Queries:
             case Channels():
                 return await self._channels(query, sight)
             case Subscriptions():
-                return await self._subscriptions(ask.bot_id, query, sight)
+                return await self._subscriptions(ask, query, sight)
             case DelayedQuery():
                 sender = None if query.sender is None else self._sender_id(query.sender, sight)
                 return await self._looking.delayed(sender, query, sight)
@@ -302,10 +302,12 @@ class Queries:
                 break
         return ChannelList(page.rows, page.more)
 
-    async def _subscriptions(self, bot_id: str, query: Subscriptions, sight: Sight) -> SubscriptionList:
-        directory, patterns = self._core.directory, list[ListedPattern]()
-        if query.bot is not None and query.channel is not None:
-            raise Refusal(Code.BAD_REQUEST, "subscriptions takes bot or channel, not both")
+    async def _subscriptions(self, ask: Ask, query: Subscriptions, sight: Sight) -> SubscriptionList:
+        directory, patterns, bot_id = self._core.directory, list[ListedPattern](), ask.bot_id
+        if (query.bot is not None) + (query.channel is not None) + query.follow > 1:
+            raise Refusal(Code.BAD_REQUEST, "subscriptions takes one of bot, channel and follow")
+        if query.follow and (session := self._core.sessions.get(ask.address)) is not None:
+            session.follows = True  # before they are read: what ends in between is told
         if query.channel is not None:
             entry = self._channel(query.channel, sight)
             found = {directory.bots[bot_id].name: each for bot_id, each in entry.subscriptions.items()}

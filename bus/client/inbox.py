@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import anyio
 import anyio.lowlevel
 
-from ..errors import InvalidValue
+from ..errors import InvalidValue, SubscriptionRemoved
 from ..wire.frames import Credit, StoredMessage
 from ..wire.limits import CREDIT_MAX
 from .caller import Caller
@@ -41,6 +41,7 @@ class Inbox:
         self._arrived = anyio.Event()
         self._received = 0
         self._forgotten = Forgotten()
+        self._removed: dict[str, SubscriptionRemoved] = {}
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -71,18 +72,24 @@ class Inbox:
         """Wake waiting receivers: the connection may have ended."""
         self._arrived.set()
 
+    def tell(self, removed: SubscriptionRemoved) -> None:
+        """Raise an error once, before the next message."""
+        self._removed[removed.channel] = removed
+        self._arrived.set()
+
     async def receive_within(self, seconds: float) -> Message:
         """Wait for the next message, and raise TimeoutError if none comes in time."""
         with anyio.fail_after(seconds):
             return await self.receive()
 
     async def receive(self) -> Message:
-        """Wait for the next message. Raise what ended the connection if there is none."""
+        """Wait for the next message. Raise what ended the connection if there is none, and SubscriptionRemoved."""
         self._connection.home.check()
         self._received += 1
         if self._received % _RECEIVED_A_TURN == 0:
             await anyio.lowlevel.checkpoint()
-        while not self._messages:
+        while not self._messages or self._removed:
+            self._raise_removed()
             if self._connection.failure is not None:
                 raise self._connection.failure
             deliveries = self._connection.deliveries
@@ -94,9 +101,14 @@ class Inbox:
         return self._messages.popleft()
 
     def receive_nowait(self) -> Message | None:
-        """Return the next message that has arrived, or None."""
+        """Return the next message that has arrived, or None. Raise SubscriptionRemoved."""
         self._connection.home.check()
+        self._raise_removed()
         return self._messages.popleft() if self._messages else None
+
+    def _raise_removed(self) -> None:
+        if self._removed:
+            raise self._removed.pop(next(iter(self._removed)))
 
     def park(self, message: Message) -> bool:
         """Let a message wait outside the credit, as nobody is at work on it; return False if that cannot be."""

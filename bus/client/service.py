@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import anyio
 import anyio.abc
 
-from ..errors import ENDED, NOT_NOW, BudgetSpent
+from ..errors import ENDED, NOT_NOW, BudgetSpent, SubscriptionRemoved
 from ..wire.limits import CREDIT_MAX
 from .draft import Reply
 from .home import Event, Home
@@ -195,7 +195,11 @@ class Service:
     async def _take(self, handlers: anyio.abc.TaskGroup) -> None:
         try:
             while True:
-                message = await self._inbox.receive()
+                try:
+                    message = await self._inbox.receive()
+                except SubscriptionRemoved as removed:  # on purpose, perhaps: the others go on
+                    _logger.warning("bot %r: %s", self._bot.name, removed)
+                    continue
                 try:
                     await self._free.acquire()
                 except BaseException:

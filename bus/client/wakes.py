@@ -1,4 +1,4 @@
-"""What the worker says about runs, or keyed stores: that something happened to them.
+"""What the worker says about runs, keyed stores or the bot's subscriptions: that something happened to them.
 
 Owns the events that waiting tasks take before they look at the store. They are set as well when the connection is
 renewed, because nothing is said to a session that has ended.
@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from ..wire.frames import Hint, KeyedChanged, Wake
+from ..wire.frames import Hint, KeyedChanged, SubscriptionEnded, Wake
 
 __all__ = ["Wakes"]
 
@@ -22,6 +22,8 @@ class Wakes:
     def __init__(self) -> None:
         self._events: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
         self._stores: WeakValueDictionary[str, anyio.Event] = WeakValueDictionary()
+        self.subscriptions = anyio.Event()
+        """Set when the bot may have lost a subscription; who takes it sets another one."""
         self.listener: Callable[[Iterable[str] | None], None] | None = None
         """Called with the runs that are woken as well; None: perhaps any."""
 
@@ -44,6 +46,8 @@ class Wakes:
             for store in hint.stores:
                 if (event := self._stores.get(store)) is not None:
                     event.set()
+        elif isinstance(hint, SubscriptionEnded):
+            self.subscriptions.set()
 
     def wake(self, run_ids: Iterable[str]) -> None:
         """Wake who waits for these runs."""
@@ -59,7 +63,7 @@ class Wakes:
         """Wake everybody: what happened meanwhile is not known."""
         if self.listener is not None:
             self.listener(None)
-        for event in [*self._events.values(), *self._stores.values()]:
+        for event in [*self._events.values(), *self._stores.values(), self.subscriptions]:
             event.set()
 
 

@@ -24,6 +24,7 @@ from ..model.records import Channel
 from ..model.repository import AddSubscription, PatternSubscription, Subscribed, Subscription
 from ..settings import Limits
 from ..wire.codes import Code
+from ..wire.frames import SubscriptionEnded
 from .access import Access, wanted
 from .batches import Batches, Job
 from .directory import Directory
@@ -63,6 +64,13 @@ class Matching:
 
     def __repr__(self) -> str:
         return f"<Matching {self.directory.patterns}>"
+
+    def tell_ended(self, bot_id: str) -> None:
+        """Tell those sessions of a bot that asked for it that a subscription of the bot has ended, on disk."""
+        for session in self._sessions.of_bot(bot_id):
+            if session.follows:
+                session.follows = False
+                self._turn.send(session.address, SubscriptionEnded())
 
     # ── What comes by a pattern ──────────────────────────────────────────────────────────────────────────
 

@@ -115,6 +115,7 @@ class Passing:
     def enter(self, leave: _Leave) -> None:
         """Enter it, now that it is on disk."""
         self._matching.directory.patterns.remove(self._bot_id, self._pattern)
+        self._matching.tell_ended(self._bot_id)
         for channel, pattern in self.passed.items():
             self._matching.directory.pass_on(self._bot_id, channel, pattern)
         for each in self.ended:

@@ -271,6 +271,7 @@ class Subscribing:
     def leave(self, bot_id: str, channel: str) -> None:
         """Enter the end of a subscription that is on disk."""
         mailbox = self._directory.unsubscribe(bot_id, channel)
+        self.matching.tell_ended(bot_id)
         self.dispatch.touch(mailbox)  # its dropped messages must be saved
         if mailbox.group is not None:
             for session in self._sessions.of_bot(bot_id):

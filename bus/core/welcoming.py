@@ -72,6 +72,7 @@ class Welcoming:
                 wakes=session.wakes,
                 opens_runs=True,
                 joins_removals=True,
+                follows_subscriptions=True,
                 tap=self.tap,
                 max_parked=limits.parked_max,
                 max_parts_bytes=self._settings.whole_bytes_max,

@@ -27,6 +27,7 @@ __all__ = [
     "ReplyTimeout",
     "RequestError",
     "Revoked",
+    "SubscriptionRemoved",
     "UnfitBody",
     "UnknownBot",
     "UnknownChannel",
@@ -59,6 +60,23 @@ class BindError(BusError):
 
 class ClosedError(BusError):
     """The bot was closed while this call waited, or before it was made."""
+
+
+class SubscriptionRemoved(BusError):
+    """The bot has a subscription no more that its program made: it was ended by somebody else.
+
+    An operator removed it, its group, its channel or the bot; another program of the bot unsubscribed; or the
+    worker goes on from a backup that was made before it. `group` is None if it was individual.
+    """
+
+    def __init__(self, channel: str, group: str | None) -> None:
+        where = "" if group is None else f" in the group {group!r}"
+        super().__init__(
+            f"the subscription to {channel!r}{where} was removed, and its messages come no more: subscribe again if"
+            " they are still wanted, or receive on without them"
+        )
+        self.channel = channel
+        self.group = group
 
 
 class LogReplaced(BusError):

@@ -43,6 +43,7 @@ class Session:
         "doubted",
         "expecting",
         "express",
+        "follows",
         "held",
         "id",
         "in_flight",
@@ -106,6 +107,8 @@ class Session:
         """Whether it only asks, and takes part in nothing."""
         self.wakes = False
         """Whether its client is told of runs to which something happens."""
+        self.follows = False
+        """Whether it is told when its bot loses a subscription: once, until it asks again."""
 
     def __repr__(self) -> str:
         state = "opening" if self.opening else "open"

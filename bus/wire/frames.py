@@ -105,6 +105,7 @@ __all__ = [
     "Status",
     "StoredMessage",
     "Subscribe",
+    "SubscriptionEnded",
     "Subscriptions",
     "Term",
     "ToBot",
@@ -320,6 +321,8 @@ class Welcome(_WorkerFrame, frozen=True, tag="welcome", omit_defaults=True):
     """Whether the worker knows the call `open_run`."""
     joins_removals: bool = False
     """Whether the worker knows `part_of` of `erase` and `remove`."""
+    follows_subscriptions: bool = False
+    """Whether the worker knows `follow` of `subscriptions`."""
     tap: str | None = None
     """Where the tap is. If it listens at all addresses of its machine, the client takes the one that it uses."""
 
@@ -453,7 +456,14 @@ class KeyedChanged(Hint, frozen=True, tag="kv_changed"):
     stores: list[str] = msgspec.field(name="kv")
 
 
-WorkerFrame = Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | KeyedChanged | InParts
+class SubscriptionEnded(Hint, frozen=True, tag="subscription_ended"):
+    """The bot lost a subscription, and the session asked to be told: ask for them again."""
+
+
+WorkerFrame = (
+    Welcome | Pong | Published | Deliver | Ok | ErrorFrame | Closing | Gap | Wake | KeyedChanged | SubscriptionEnded
+    | InParts
+)  # fmt: skip
 
 
 def begins_a_wait(request: RequestFrame) -> bool:

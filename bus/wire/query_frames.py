@@ -85,6 +85,8 @@ class Subscriptions(ClientFrame, frozen=True, tag="subscriptions"):
     bot: str | None = None
     channel: Name | None = None
     after: Name | None = None
+    follow: bool = False
+    """Whether the session is told when its bot loses one: once, until it asks again. Only for its own."""
 
 
 class DeadLetters(ClientFrame, frozen=True, tag="dead_letters"):

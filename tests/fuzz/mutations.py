@@ -219,6 +219,7 @@ WORKER_FRAMES: list[dict[str, Any]] = [
     {"op": "gap", "from_seq": 1, "to_seq": 4, "reason": "retention"},
     {"op": "wake", "runs": ["run-1"]},
     {"op": "kv_changed", "kv": ["settings"]},
+    {"op": "subscription_ended"},
     {"op": "in_parts", "request": 4, "total": 2000000},
 ]  # fmt: skip
 """Frames of every op that a worker may send."""

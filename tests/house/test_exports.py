@@ -126,6 +126,7 @@ BUS = [
     "StorageBusy",
     "StorageFull",
     "StoredMessage",
+    "SubscriptionRemoved",
     "SuccessorDeleted",
     "TooLarge",
     "TooManyKeys",

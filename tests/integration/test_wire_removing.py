@@ -420,3 +420,19 @@ def test_a_removal_whose_worker_is_killed_is_carried_out_once(worker: Worker, ki
     for _ in check.run():
         pass
     assert (check.damage, check.warnings) == ([], [])
+
+
+# ── Who is told ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_session_that_asked_is_told_once_that_a_subscription_ended(shared: Worker, name: str) -> None:
+    operator, bot, other = shared.session(f"{name}-ops"), shared.session(name), shared.session(name)
+    bot.subscribe(name)
+    bot.subscribe(f"{name}-2")
+    assert len(bot.value("subscriptions", follow=True)["subscriptions"]) == 2
+    remove(operator, "subscription", bot=name, channel=name)
+    assert bot.receive() == {"op": "subscription_ended"}
+    assert [each["channel_name"] for each in other.value("subscriptions")["subscriptions"]] == [f"{name}-2"]
+    assert other.others == [], "it did not ask"
+    assert bot.code("subscriptions", follow=True, channel=name) == "bad_request"
+    assert bot.code("subscriptions", follow=True, bot=name) == "bad_request"

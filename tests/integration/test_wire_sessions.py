@@ -30,6 +30,7 @@ def test_welcome_states_the_terms(worker: Worker) -> None:
         "max_deliver": 5,
         "opens_runs": True,
         "joins_removals": True,
+        "follows_subscriptions": True,
         "max_output_bytes": 16_777_216,
         "max_parked": 20_000,
         "max_parts_bytes": 36_700_160,
