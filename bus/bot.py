@@ -417,7 +417,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         return await (self._inbox.receive() if timeout is None else self._inbox.receive_within(timeout))
 
     def receive_nowait(self) -> Message | None:
-        """Return the next message that has arrived, or None. Raise SubscriptionRemoved as `receive`."""
+        """Return the next message that has arrived, or None."""
         return self._inbox.receive_nowait()
 
     def watch(self, channel: str, *, after: int | None = None, epoch: str | None = None) -> Watch:

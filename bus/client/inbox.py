@@ -89,7 +89,8 @@ class Inbox:
         if self._received % _RECEIVED_A_TURN == 0:
             await anyio.lowlevel.checkpoint()
         while not self._messages or self._removed:
-            self._raise_removed()
+            if self._removed:
+                raise self._removed.pop(next(iter(self._removed)))
             if self._connection.failure is not None:
                 raise self._connection.failure
             deliveries = self._connection.deliveries
@@ -101,14 +102,9 @@ class Inbox:
         return self._messages.popleft()
 
     def receive_nowait(self) -> Message | None:
-        """Return the next message that has arrived, or None. Raise SubscriptionRemoved."""
+        """Return the next message that has arrived, or None."""
         self._connection.home.check()
-        self._raise_removed()
         return self._messages.popleft() if self._messages else None
-
-    def _raise_removed(self) -> None:
-        if self._removed:
-            raise self._removed.pop(next(iter(self._removed)))
 
     def park(self, message: Message) -> bool:
         """Let a message wait outside the credit, as nobody is at work on it; return False if that cannot be."""

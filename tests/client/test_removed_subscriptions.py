@@ -83,6 +83,22 @@ async def test_a_channel_of_a_pattern_is_no_loss_and_own_ends_are_not_told(worke
         assert await told(a) == ("last", None), "and of nothing before it"
 
 
+async def test_who_takes_what_has_arrived_loses_nothing_by_it(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="operator") as operator:
+        await a.subscribe("news")
+        for body in ("one", "two"):
+            await operator.send("a", body)
+        with anyio.fail_after(60):
+            taken = [await a.receive()]
+            await operator.remove_subscription("a", "news")
+            while not a._inbox._removed:
+                await anyio.sleep(0.01)
+        while (message := a.receive_nowait()) is not None:
+            taken.append(message)
+        assert [message.body for message in taken] == ["one", "two"]
+        assert await told(a) == ("news", None)
+
+
 async def test_another_program_of_the_bot_that_unsubscribes_is_told_of(worker: Worker) -> None:
     async with worker.connect(bot="a") as one, worker.connect(bot="a") as two:
         await one.subscribe("news")
