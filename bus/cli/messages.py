@@ -19,7 +19,7 @@ import rich_click as click
 from ..bot import Bot
 from ..client.draft import Draft
 from ..client.message import Message
-from ..errors import WorkerUnavailable
+from ..errors import SubscriptionRemoved, WorkerUnavailable
 from ..errors.words import amount
 from ..model.priorities import PRIORITIES, Priority
 from ..model.records import WORKER_ID, WORKER_NAME
@@ -152,7 +152,7 @@ def listen(link: Link, **options: Any) -> None:
     These are its direct messages and those on channels to which it is subscribed. `--channel` subscribes it
     permanently: the next `listen` prints what came in the meantime. Each message is acknowledged after it was
     printed. If another program is connected as this bot, a line on standard error says so: each message goes to
-    only one of them.
+    only one of them. Another says so if somebody ends a subscription of `--channel`.
 
     Exits with 0 after Ctrl-C; with `--count`, 130 means that fewer messages came.
     """
@@ -169,7 +169,11 @@ async def _listen(link: Link, listening: _Listening) -> None:
         for channel in listening.channels:
             await bot.subscribe(channel, start=listening.start, group=listening.group)
         while left is None or left > 0:
-            messages = await _receive(bot, left or _CREDIT)
+            try:
+                messages = await _receive(bot, left or _CREDIT)
+            except SubscriptionRemoved as removed:
+                note(f"the subscription to {removed.channel!r} was removed: nothing more comes of it")
+                continue
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
             # A slow reader must not keep the session from its heartbeats.
             await anyio.to_thread.run_sync(partial(say, text, end=""), abandon_on_cancel=True)

@@ -189,6 +189,11 @@ class Running:
             return self._process.wait(TIMEOUT_SECONDS)
         raise AssertionError(f"it did not end within {TIMEOUT_SECONDS} s")
 
+    def error_line(self) -> str:
+        """Wait for the next line on standard error."""
+        assert self._process.stderr is not None
+        return self._process.stderr.readline().decode()
+
     def errors(self) -> str:
         """Give what it said on standard error; it must have ended."""
         assert self._process.stderr is not None

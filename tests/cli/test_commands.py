@@ -136,6 +136,19 @@ def test_a_subscription_outlasts_the_listening(posthouse: Posthouse) -> None:
     assert (again["body"], again["recipient"]) == (1, {"type": "channel", "name": "night"})
 
 
+def test_a_subscription_that_is_removed_is_told_and_the_listening_goes_on(posthouse: Posthouse) -> None:
+    posthouse.answer("bots", "--as", "watchman")
+    with posthouse.start("listen", "--as", "watchman", "--channel", "dusk", "--channel", "dawn") as listening:
+        posthouse.answer("send", "watchman", "0", "--as", "waker")
+        assert listening.line().endswith("  0"), "it has subscribed"
+        posthouse.answer("remove", "subscription", "watchman", "dusk")
+        assert listening.error_line() == "the subscription to 'dusk' was removed: nothing more comes of it\n"
+        posthouse.answer("publish", "dawn", "1", "--as", "waker")
+        assert listening.line().endswith("  1")
+        listening.interrupt()
+        assert (listening.exit_code(), listening.errors()) == (0, "")
+
+
 def test_each_line_leaves_at_once_and_an_interrupt_is_the_end(posthouse: Posthouse) -> None:
     posthouse.answer("bots", "--as", "patient")
     with posthouse.start("listen", "--as", "patient") as listening:
