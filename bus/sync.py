@@ -367,10 +367,11 @@ class _Loop:
         self._connecting: anyio.CancelScope
         self._thread = threading.Thread(target=anyio.run, args=(self._run,), name="posthouse", daemon=True)
         self._thread.start()
-        self.portal = self._running.result()
         try:
+            self.portal = self._running.result()
             self._connected.result()
-        except BaseException:
+        except BaseException:  # Ctrl-C, perhaps before there was a portal
+            self.portal = self._running.result()
             self.stop()
             raise
 
