@@ -33,7 +33,7 @@ print("body", bot.receive().body, flush=True)
 
 CONNECTING = """
 import signal
-import bus
+import bus.sync  # before it is interrupted: who catches Ctrl-C during an import may end by the signal all the same
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
