@@ -50,7 +50,7 @@ class OwnSubscriptions:
         self._own.pop(channel, None)
 
     async def run(self) -> None:
-        """Look whenever something may have been removed, until closed."""
+        """Ask again whenever something may have been removed, until closed."""
         with anyio.CancelScope() as self._scope:
             while True:
                 await self._wakes.subscriptions.wait()

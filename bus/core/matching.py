@@ -66,7 +66,7 @@ class Matching:
         return f"<Matching {self.directory.patterns}>"
 
     def tell_ended(self, bot_id: str) -> None:
-        """Tell those sessions of a bot that asked for it that a subscription of the bot has ended, on disk."""
+        """Send a hint to those sessions of a bot that asked for it: a subscription of it has ended, on disk."""
         for session in self._sessions.of_bot(bot_id):
             if session.follows:
                 session.follows = False

@@ -24,7 +24,7 @@ class Brought:
         self._channels, self._last_seq = set(self._log.channels), self._log.last_seq
 
     def faults(self, written: Mapping[int, LogMessage]) -> Iterator[str]:
-        """Say which subscriptions of the last transaction are not what their patterns promise."""
+        """Yield which subscriptions of the last transaction are not what their patterns promise."""
         for key, each in self._log.subscriptions.items():
             pattern = self._log.patterns.get((each.bot_id, each.pattern or ""))
             if pattern is None or key in self._subscriptions:

@@ -78,7 +78,7 @@ class Presences:
         self._changes[bot].append(_Change(kind, session, len(self._there[bot]), moment.wall))
 
     def check(self, core: Core, *, all_told: bool = False) -> None:
-        """Look at what came of an event, or see that everything was told. Raise Violation."""
+        """Check what came of an event, or that everything was told. Raise Violation."""
         for fault in (*self._faults(core), *(self._missing(core) if all_told else ())):
             raise Violation(fault)
 
@@ -115,7 +115,7 @@ class Presences:
         self._unheard.discard(bot)
 
     def _missing(self, core: Core) -> Iterator[str]:
-        """Say whose last change was not told, though somebody listens and there was time."""
+        """Yield whose last change was not told, though somebody listens and there was time."""
         if core.audience.wants(PRESENCE_CHANNEL):
             for bot, changes in self._changes.items():
                 if bot not in self._unheard and self._last_told.get(bot) != len(changes):

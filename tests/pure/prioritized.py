@@ -16,7 +16,7 @@ __all__ = ["is_of", "overtaking_faults"]
 
 
 def is_of(message: LogMessage, request: PageRequest) -> bool:
-    """Tell whether a message is of the sources of a request, if those of prioritized ones are among them."""
+    """Return True if a message is of the sources of a request, if prioritized ones are among them."""
     sources = {source for source, _, _ in request.sources}
     if message.recipient_channel is not None:
         return message.recipient_channel in sources

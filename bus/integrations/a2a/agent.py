@@ -81,7 +81,7 @@ def add_agent(
 
 
 async def _follow(run: Run, remote: _Remote) -> Any:
-    """Give the agent what a run is about, and follow its task until there is an output."""
+    """Send the agent what a run is about, and follow its task until there is an output."""
     parts = [MessageToDict(part) for part in parts_of(run.input)]
     found = await run.step("send", remote.send, run.id, parts, input=run.input, retry=_SENDING)
     if "message" in found:

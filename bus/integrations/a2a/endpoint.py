@@ -343,7 +343,7 @@ class AgentEndpoint(RequestHandler):
     # ── What the bot does ────────────────────────────────────────────────────────────────────────────────
 
     async def _keep_looking(self, task_id: str) -> None:
-        """Look at what the bot does with a task, again and again, until it has ended or is cancelled."""
+        """Read what the bot has done with a task, again and again, until it has ended or is cancelled."""
         wait = _LOOK_SECONDS
         while True:
             woken: Any = anyio.Event()
