@@ -7,6 +7,7 @@ breaks a promise. One that no world finds would mean that the simulation does no
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.parts import Parts
 from bus.mailbox.sessions import Session, Sessions
 from bus.mailbox.sources import Sources
+from bus.model.budgeting import Answered
+from bus.model.budgets import Budget
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
 from bus.model.repository import AddSubscription, MailboxState, PatternSubscription, Released
@@ -416,6 +419,28 @@ def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(admission, "budgeted", lambda lot, budget: lot)
 
 
+def lets_others_end_a_thread(patch: pytest.MonkeyPatch) -> None:
+    """An answer that gets the least of what all messages with the id leave, whoever sent them."""
+    left = Answered.left
+
+    def broken(self: Answered, id: str, recipient_bot_id: str | None) -> Budget | None:
+        of_all = [budget for (known, _), budget in self._of.items() if known == id]
+        return left(self, id, None) and reduce(Budget.stricter, of_all)
+
+    patch.setattr(Answered, "left", broken)
+
+
+def lets_who_copies_an_id_have_a_say(patch: pytest.MonkeyPatch) -> None:
+    """An answer to somebody else that gets what the newest message with the id leaves."""
+    note = Answered.note
+
+    def broken(self: Answered, id: str, sender_bot_id: str, budget: Budget) -> None:
+        self._first.pop(id, None)
+        note(self, id, sender_bot_id, budget)
+
+    patch.setattr(Answered, "note", broken)
+
+
 def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
     """An answer that is not stored, and of which its sender is told nothing."""
     patch.setattr(publishing, "spent", lambda added, reply_to: None)
@@ -428,6 +453,8 @@ FAULTS: dict[Fault, int] = {
     gives_hops_as_it_likes: 20,
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
+    lets_others_end_a_thread: 11,
+    lets_who_copies_an_id_have_a_say: 11,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
