@@ -77,7 +77,7 @@ class BudgetPromises:
                     for message, added in zip(lot.messages(), each(lot, outcome), strict=True):
                         if added.seq is not None and not added.duplicate:
                             yield from self._stored(self._log.messages[added.seq])
-                        elif added.budget is not None and not added.duplicate:
+                        elif added.budget is not None and added.budget.is_spent and not added.duplicate:
                             yield from self._refused(message, known)
 
     def _stored(self, message: LogMessage) -> Iterator[str]:
