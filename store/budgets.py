@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import Any
 
 from bus.model.arriving import written
-from bus.model.budgeting import Answered, in_parts
+from bus.model.budgeting import AnsweredBudgets, in_parts
 from bus.model.budgets import budget_of
 from bus.model.repository import Change, Lot
 
@@ -59,7 +59,7 @@ class Budgets:
         if not self.noted:
             await run(_NOTE)
         parents = {reply_to for lot in lots for reply_to in lot.reply_tos or ()}
-        known = Answered()
+        known = AnsweredBudgets()
         for id, sender_bot_id, headers, *_ in await run(_FIND, [*parents]) if parents else ():
             known.note(id, sender_bot_id, budget_of(headers.encode()))
         counted = iter(in_parts(lots, known, at))

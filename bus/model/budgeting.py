@@ -16,12 +16,12 @@ from ..errors import BudgetSpent
 from .budgets import NO_BUDGET, Budget, write_budget
 from .lots import Added, Appended, Lot, NewMessage, Outcome
 
-__all__ = ["Answered", "budgeted", "first_spent", "in_parts", "spent"]
+__all__ = ["AnsweredBudgets", "budgeted", "first_spent", "in_parts", "spent"]
 
 _M = TypeVar("_M", NewMessage, Lot)
 
 
-class Answered:
+class AnsweredBudgets:
     """The budgets of messages that may be answered, noted in the order in which they are in the log.
 
     Several bots may have sent a message with one id. A reply to a bot answers that bot's message if there is one,
@@ -43,7 +43,7 @@ class Answered:
         return self._first.get(id) if own is None else own
 
 
-def in_parts(lots: Sequence[Lot], known: Answered, at: str) -> list[list[Lot]]:
+def in_parts(lots: Sequence[Lot], known: AnsweredBudgets, at: str) -> list[list[Lot]]:
     """Return each lot in parts, in the order of its messages, whose budgets are counted at a time of the log.
 
     `known` has what is answered, and gets what is sent here. A reply to what is not known begins a thread. A
@@ -56,7 +56,7 @@ def _ids(lot: Lot) -> zip[tuple[str, str | None]]:
     return zip(lot.ids, lot.replies(), strict=True)
 
 
-def _counted(lot: Lot, id: str, reply_to: str | None, answered: Answered, at: str) -> Budget | None:
+def _counted(lot: Lot, id: str, reply_to: str | None, answered: AnsweredBudgets, at: str) -> Budget | None:
     """Return the budget of a message, and note it for those that answer it."""
     budget = lot.budget or NO_BUDGET
     parent = None if reply_to is None or budget.kept else answered.left(reply_to, lot.recipient_bot_id)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bus.errors import BudgetSpent
-from bus.model.budgeting import Answered, first_spent, in_parts
+from bus.model.budgeting import AnsweredBudgets, first_spent, in_parts
 from bus.model.budgets import budget_of
 from bus.model.repository import Added, CommitWork, LogMessage, Lot, NewMessage, lots_of
 
@@ -57,7 +57,7 @@ def _counted(log: FakeLog, lots: Sequence[Lot], at: str) -> list[list[Lot]]:
     log.is_any_budget = log.is_any_budget or any(lot.budget is not None for lot in lots)
     if not log.is_any_budget:
         return [[lot] for lot in lots]
-    known = Answered()
+    known = AnsweredBudgets()
     for message in (message for lot in lots for message in lot.messages()):
         for each in answered(log, message):
             known.note(each.id, each.sender_bot_id, budget_of(each.headers))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bus.core.effects import Note
-from bus.model.budgeting import Answered, budgeted, in_parts
+from bus.model.budgeting import AnsweredBudgets, budgeted, in_parts
 from bus.model.budgets import NO_BUDGET, Budget, budget_of, write_budget
 from bus.model.repository import Lot
 from bus.settings import Limits, Settings
@@ -61,7 +61,7 @@ def test_what_no_worker_wrote_is_no_budget(headers: bytes) -> None:
 
 def test_lots_without_budgets_stay_as_they_are() -> None:
     lots = [Lot(["1", "2"], [b"1", b"2"], ["0", "9"], "ann", "ann", "bob", None, "message", b"{}")]
-    [[part]] = in_parts(lots, Answered(), "2026")
+    [[part]] = in_parts(lots, AnsweredBudgets(), "2026")
     assert part is lots[0]
 
 
@@ -93,7 +93,7 @@ def any_budget(chance: random.Random) -> Budget | None:
 
 
 def left_of(lots: list[Lot]) -> list[Lot]:
-    return [part for [part] in in_parts(lots, Answered(), "2026") if part.sender_bot_id != "eve"]
+    return [part for [part] in in_parts(lots, AnsweredBudgets(), "2026") if part.sender_bot_id != "eve"]
 
 
 @pytest.mark.parametrize("seed", range(100))

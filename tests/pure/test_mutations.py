@@ -7,13 +7,12 @@ breaks a promise. One that no world finds would mean that the simulation does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import msgspec
 import pytest
 
-from bus.core import admission, checking, events, pattern_requests, publishing
+from bus.core import checking, events, pattern_requests
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -34,13 +33,18 @@ from bus.mailbox.outstanding import Outstanding
 from bus.mailbox.parts import Parts
 from bus.mailbox.sessions import Session, Sessions
 from bus.mailbox.sources import Sources
-from bus.model.budgeting import Answered
-from bus.model.budgets import Budget
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
 from bus.model.repository import AddSubscription, MailboxState, PatternSubscription, Released
 from bus.wire.frames import Ok, Publication, Published
 
+from .budget_faults import (
+    delivers_what_was_left_before,
+    gives_hops_as_it_likes,
+    lets_others_end_a_thread,
+    lets_who_copies_an_id_have_a_say,
+    says_nothing_of_a_spent_answer,
+)
 from .promises import Violation
 from .simulation import play
 
@@ -404,48 +408,6 @@ def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lanes, "put_early", lambda self, priority, seqs: None)
 
 
-def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
-    """A lot whose threads have the hops of the first of its neighbours."""
-    are_alike = checking._are_alike
-
-    def broken(one: Publication, other: Publication) -> bool:
-        return are_alike(one, msgspec.structs.replace(other, hops=one.hops))
-
-    patch.setattr(checking, "_are_alike", broken)
-
-
-def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is delivered from memory with what its sender asked for, and not with what is left."""
-    patch.setattr(admission, "budgeted", lambda lot, budget: lot)
-
-
-def lets_others_end_a_thread(patch: pytest.MonkeyPatch) -> None:
-    """An answer that gets the least of what all messages with the id leave, whoever sent them."""
-    left = Answered.left
-
-    def broken(self: Answered, id: str, recipient_bot_id: str | None) -> Budget | None:
-        of_all = [budget for (known, _), budget in self._of.items() if known == id]
-        return left(self, id, None) and reduce(Budget.stricter, of_all)
-
-    patch.setattr(Answered, "left", broken)
-
-
-def lets_who_copies_an_id_have_a_say(patch: pytest.MonkeyPatch) -> None:
-    """An answer to somebody else that gets what the newest message with the id leaves."""
-    note = Answered.note
-
-    def broken(self: Answered, id: str, sender_bot_id: str, budget: Budget) -> None:
-        self._first.pop(id, None)
-        note(self, id, sender_bot_id, budget)
-
-    patch.setattr(Answered, "note", broken)
-
-
-def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is not stored, and of which its sender is told nothing."""
-    patch.setattr(publishing, "spent", lambda added, reply_to: None)
-
-
 FAULTS: dict[Fault, int] = {
     forgets_what_is_only_in_the_store: 3,
     forgets_where_a_priority_was: 3,
@@ -454,7 +416,7 @@ FAULTS: dict[Fault, int] = {
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
     lets_others_end_a_thread: 11,
-    lets_who_copies_an_id_have_a_say: 11,
+    lets_who_copies_an_id_have_a_say: 499,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
