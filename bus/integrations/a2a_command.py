@@ -15,7 +15,7 @@ from ..cli.console import show_json
 from ..cli.ending import open_bot, serve
 from ..cli.options import Link, linked
 from ..cli.streams import EXIT_CONFIG, say, show_error
-from .listening import Place, listens, origin_at, token_of
+from .listening import HttpPlace, listens, origin_at, token_of
 
 __all__ = ["a2a"]
 
@@ -35,7 +35,7 @@ def a2a(
     link: Link,
     *,
     agent: str,
-    place: Place,
+    place: HttpPlace,
     description: str,
     message_type: str,
     client_approves: bool,

@@ -20,7 +20,7 @@ from ..cli.options import Command
 from ..cli.streams import EXIT_CONFIG, say, show_error
 from ..secret_files import NotSecret, read_secret_file, write_secret_file
 
-__all__ = ["LOCAL", "Place", "listens", "origin_at", "token_of"]
+__all__ = ["LOCAL", "HttpPlace", "listens", "origin_at", "token_of"]
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """What this machine is called by itself."""
@@ -30,7 +30,7 @@ _TOKEN_BYTES_MIN = 16
 """Shorter ones could be guessed."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class HttpPlace(msgspec.Struct, frozen=True):
     """Where a command listens, whose token lets in, and what it is called behind a proxy."""
 
     host: str
@@ -93,7 +93,7 @@ def listens(port: int, *, origin: str, only: str = "") -> Callable[[Command], Co
         def listening(
             *, host: str, port: int, token_file: str | None, origins: tuple[str, ...], **rest: Any
         ) -> None:
-            command(place=Place(host, port, token_file, origins), **rest)
+            command(place=HttpPlace(host, port, token_file, origins), **rest)
 
         return listening
 

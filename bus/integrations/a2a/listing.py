@@ -18,7 +18,7 @@ from a2a.types import ListTasksRequest, Task
 from a2a.utils.errors import InvalidParamsError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["Entry", "PageToken", "entry_of", "owners_prefix", "time_in_key"]
+__all__ = ["ListEntry", "PageToken", "entry_of", "owners_prefix", "time_in_key"]
 
 _LATEST = 10**19
 """Nanoseconds: later than any timestamp, from which its own are subtracted, so that keys are in order."""
@@ -29,7 +29,7 @@ _PLACE = re.compile(rf"[0-9]{{{_DIGITS}}}/[0-9a-f-]{{36}}")
 """Where an entry is among those of its owner."""
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """The key of a task's entry, and its value: the task's context and state."""
 
     key: str
@@ -77,9 +77,9 @@ def owners_prefix(bot: str, owner: str) -> str:
     return f"listed/{bot}/{hashlib.sha256(owner.encode()).hexdigest()}/"
 
 
-def entry_of(prefix: str, task: Task) -> Entry:
+def entry_of(prefix: str, task: Task) -> ListEntry:
     """Return the entry of a task as it is now, among those of its owner."""
-    return Entry(f"{prefix}{time_in_key(task.status.timestamp)}/{task.id}", task.context_id, task.status.state)
+    return ListEntry(f"{prefix}{time_in_key(task.status.timestamp)}/{task.id}", task.context_id, task.status.state)
 
 
 def time_in_key(timestamp: Timestamp) -> str:

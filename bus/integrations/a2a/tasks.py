@@ -25,7 +25,7 @@ from ...client import message as client
 from ...client.draft import Draft
 from ...client.keyed import KeyedChange, KeyedValue, KeyedWatch
 from ...errors import RevisionConflict
-from .listing import Entry, PageToken, entry_of, owners_prefix, time_in_key
+from .listing import ListEntry, PageToken, entry_of, owners_prefix, time_in_key
 from .parts import ENDED, message_of
 
 __all__ = ["TaskPage", "TaskRecord", "Tasks", "set_status"]
@@ -48,7 +48,7 @@ class TaskRecord(msgspec.Struct):
     approval: str | None = None
     """The step of the run for which it waits, if that may be answered by the client."""
     revision: int = 0
-    listed: Entry | None = None
+    listed: ListEntry | None = None
     """The entry by which it is listed; None if there is none yet."""
 
     @property
@@ -57,7 +57,7 @@ class TaskRecord(msgspec.Struct):
         return unquote(self.key.split("/")[1])
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> ListEntry:
         """The entry by which it is to be listed, as it is now."""
         return entry_of(owners_prefix(self.key.split("/")[1], self.owner), self.task)
 
@@ -111,7 +111,7 @@ class Tasks:
         token = PageToken.read(request.page_token) if request.page_token else None
         since = request.status_timestamp_after if request.HasField("status_timestamp_after") else None
         last = prefix + ("~" if since is None else f"{time_in_key(since)}~")
-        shown, matching = list[Entry](), 0
+        shown, matching = list[ListEntry](), 0
         async with aclosing(self._entries(prefix, None if token is None else prefix + token.place)) as entries:
             async for entry in entries:
                 if entry.key > last or (token is not None and matching > size):
@@ -129,11 +129,11 @@ class Tasks:
             page.token = str(PageToken(shown[-1].key.removeprefix(prefix), page.total))
         return page
 
-    async def _entries(self, prefix: str, after: str | None) -> AsyncGenerator[Entry, None]:
+    async def _entries(self, prefix: str, after: str | None) -> AsyncGenerator[ListEntry, None]:
         while True:
             part = await self._kv.list(prefix, after=after, limit=_ENTRIES_AT_ONCE)
             for value in part:
-                yield Entry(value.key, *value.value)
+                yield ListEntry(value.key, *value.value)
             if len(part) < _ENTRIES_AT_ONCE:
                 return
             after = part[-1].key

@@ -16,7 +16,7 @@ from ...cli.console import show_json
 from ...cli.ending import open_bot, run, serve
 from ...cli.options import Link, linked
 from ...cli.streams import EXIT_CONFIG, say, show_error
-from ..listening import LOCAL, Place, listens, origin_at, token_of
+from ..listening import LOCAL, HttpPlace, listens, origin_at, token_of
 
 __all__ = ["mcp"]
 
@@ -27,7 +27,7 @@ _PORT = 7790
 @click.option("--http", is_flag=True, help="Serve streamable HTTP instead of standard input and output.")
 @listens(_PORT, origin="https://mcp.example.org; may be repeated.", only="--http")
 @linked()
-def mcp(link: Link, *, http: bool, place: Place) -> None:
+def mcp(link: Link, *, http: bool, place: HttpPlace) -> None:
     """Serve the Model Context Protocol: an assistant that starts this is a bot.
 
     Its tools send, publish, ask, receive, settle, subscribe, read history, list bots, and answer approvals. Each
@@ -61,7 +61,7 @@ def mcp(link: Link, *, http: bool, place: Place) -> None:
     run(served)
 
 
-async def _serve_http(link: Link, place: Place, token: str) -> None:
+async def _serve_http(link: Link, place: HttpPlace, token: str) -> None:
     from .server import PATH, serve_http, server_of
     from .tools import IN_FLIGHT_MAX
 
