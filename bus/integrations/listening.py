@@ -55,8 +55,8 @@ def listens(port: int, *, origin: str, only: str = "") -> Callable[[Command], Co
     with this option, and so checks the token's file itself.
     """
 
-    def words(text: str) -> str:
-        return f"With {only}: {text}" if only else f"{text[0].upper()}{text[1:]}"
+    def words(text: str, need: str = "") -> str:
+        return f"With {only}{need}: {text}" if only else f"{text[0].upper()}{text[1:]}"
 
     def decorate(command: Command) -> Command:
         @click.option(
@@ -79,7 +79,9 @@ def listens(port: int, *, origin: str, only: str = "") -> Callable[[Command], Co
             type=click.Path(dir_okay=False),
             metavar="FILE",
             required=not only,
-            help=words("the token that lets in. A file that does not exist is created with a new one."),
+            help=words(
+                "the token that lets in. A file that does not exist is created with a new one.", ", required"
+            ),
         )
         @click.option(
             "--origin",
