@@ -30,7 +30,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
 
     free_warning_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1024**3
-    """The free room of the disk below which the worker warns; 0 for never. What a busy one writes in an hour or two."""
+    """The free room of the disk below which the worker warns, 0 for never: what a busy one writes in some hours."""
 
     size_warning_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """The size of the database from which on the worker warns; 0 for never."""

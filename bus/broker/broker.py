@@ -118,7 +118,6 @@ class Broker:
         self._moment = moment
         self._report = report
         self._membership = membership
-        frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
         self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._room = RoomWatch(store.log, settings.store.room, self._noting.note)
@@ -126,7 +125,7 @@ class Broker:
             core,
             store.log,
             versions=versions,
-            frame_bytes_max=frame_bytes_max,
+            frame_bytes_max=settings.limits.frame_bytes_max,
             moment=moment,
             peer=sockets.watch.connections.peer,
             leads=None if membership is None else membership.leads,

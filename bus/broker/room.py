@@ -32,7 +32,9 @@ class RoomWatch:
 
     async def run(self) -> None:
         """Look until cancelled; only once if there is nothing to compare with a bound."""
-        while await self.look():
+        while True:
+            if not await self.look():
+                return
             await anyio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> bool:

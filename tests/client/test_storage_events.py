@@ -16,7 +16,8 @@ from bus.model.events import StorageDrained, StorageFilling
 from bus.model.records import EVENTS_CHANNEL
 from bus.model.repository import MessageLog
 from bus.model.room import Room, RoomLevel, RoomRule
-from bus.settings import Settings, StoreSettings
+from bus.settings import Settings
+from bus.settings_store import StoreSettings
 from bus.testing import Worker
 
 from .test_events import BOUND_SECONDS, next_events

@@ -442,8 +442,9 @@ def test_of_changes_of_the_room_that_follow_each_other_the_last_one_is_told() ->
     [first] = told(worker)
     live(worker, 10)
     [second] = told(worker)
-    assert (type(first), first.level, first.times) == (StorageFilling, RoomLevel.LOW, 1)
-    assert (type(second), second.level, second.times) == (StorageFilling, RoomLevel.VERY_LOW, 2)
+    assert isinstance(first, StorageFilling)
+    assert isinstance(second, StorageFilling)
+    assert (first.level, first.times, second.level, second.times) == (RoomLevel.LOW, 1, RoomLevel.VERY_LOW, 2)
 
 
 def test_what_happened_while_nothing_could_be_written_is_told_later() -> None:

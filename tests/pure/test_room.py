@@ -1,4 +1,4 @@
-"""When little room is left: the bounds, and what keeps a level that varies about its bound from being told again."""
+"""When little room is left: the bounds, and that a level which varies about its bound is not told again."""
 
 from __future__ import annotations
 

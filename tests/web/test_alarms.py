@@ -129,14 +129,14 @@ def test_full_storage_is_told_for_a_day() -> None:
 def test_little_room_is_told_as_long_as_the_worker_says_so() -> None:
     sizes = {"database_bytes": 2**30, "free_bytes": 5 * 2**20}
     low = msgspec.structs.replace(status(0), storage=RoomLevel.VERY_LOW, sizes=sizes)
-    room = {"level": RoomLevel.VERY_LOW, "database_bytes": 2**30, "free_bytes": 2**20}
+    room: dict[str, Any] = {"at": AT, "database_bytes": 2**30, "free_bytes": 2**20}
     heard, text = HeardEvents(), "Room is very low: the database has 1.0 GiB, and its disk 5.0 MiB free"
     now = Present(low, {}, [], 100, {})
     assert alarms(heard, now) == [Alarm(text, "/settings")]
-    heard.hear(message(1, StorageFilling(at=AT, **room)))
+    heard.hear(message(1, StorageFilling(level=RoomLevel.VERY_LOW, **room)))
     assert alarms(heard, now) == [Alarm(text, "/settings", AT)]
     assert alarms(heard, present()) == []
-    heard.hear(message(2, StorageDrained(at=AT, **room | {"level": RoomLevel.ENOUGH})))
+    heard.hear(message(2, StorageDrained(level=RoomLevel.ENOUGH, **room)))
     assert alarms(heard, now) == [Alarm(text, "/settings")]
     engine = msgspec.structs.replace(low, storage=RoomLevel.LOW, sizes={"database_bytes": 2**30})
     assert alarms(heard, Present(engine, {}, [], 100, {})) == [
