@@ -44,6 +44,7 @@ class RoomWatch:
             before, self.level = self.level, self._rule.level(room, self.level)
             if self.level is not before:
                 event = "storage_filling" if self.level.rank > before.rank else "storage_drained"
-                self._note(event, level=self.level, database_bytes=room.database_bytes, free_bytes=room.free_bytes)
+                sizes = {"database_bytes": room.database_bytes, "free_bytes": room.free_bytes}
+                self._note(event, storage=self.level, **sizes)
             return self._rule.can_tell(room)
         return True

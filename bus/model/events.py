@@ -205,7 +205,7 @@ class StorageFilled(Noticed, frozen=True, kw_only=True):
 
 
 class _Storage(Noticed, frozen=True, kw_only=True):
-    level: RoomLevel
+    storage: RoomLevel
     """How much room is left now."""
     database_bytes: int
     free_bytes: int | None
@@ -224,7 +224,7 @@ class StorageFilling(_Storage, frozen=True, kw_only=True):
 
 
 class StorageDrained(_Storage, frozen=True, kw_only=True):
-    """There is more room than before: enough, or only low, as the level says."""
+    """There is more room than before: enough, or only low."""
 
     message_type = "storage.drained"
 

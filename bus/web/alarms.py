@@ -131,7 +131,7 @@ class HeardEvents:
                 _put(self.full, None, told)
             case StorageFilling():
                 _put(self.low, None, told)
-            case StorageDrained(level=RoomLevel.ENOUGH):
+            case StorageDrained(storage=RoomLevel.ENOUGH):
                 self.low.clear()
 
     def forget(self, now: datetime) -> None:

@@ -59,11 +59,11 @@ async def test_a_disk_that_fills_is_told_before_it_is_full(tmp_path: Path, disk:
             await eve.subscribe(EVENTS_CHANNEL)
             disk.free_bytes = 500 * MEBIBYTE
             [filling] = await next_events(eve, StorageFilling)
-            assert (filling.level, filling.free_bytes, filling.times) == (RoomLevel.LOW, 500 * MEBIBYTE, 1)
+            assert (filling.storage, filling.free_bytes, filling.times) == (RoomLevel.LOW, 500 * MEBIBYTE, 1)
             assert (await eve.status()).storage is RoomLevel.LOW
             disk.free_bytes = 2**40
             [drained] = await next_events(eve, StorageDrained)
-            assert (drained.level, drained.free_bytes) == (RoomLevel.ENOUGH, 2**40)
+            assert (drained.storage, drained.free_bytes) == (RoomLevel.ENOUGH, 2**40)
             assert (await eve.status()).storage is RoomLevel.ENOUGH
             await eve.send("eve", "it served all the time")
             assert (await eve.receive()).body == "it served all the time"
@@ -99,8 +99,8 @@ def watched(log: Log, rule: RoomRule) -> tuple[room.RoomWatch, list[tuple[str, R
     """Return a watch of a log, and where its notes will be."""
     notes: list[tuple[str, RoomLevel]] = []
 
-    def note(event: str, *, level: RoomLevel, database_bytes: int, free_bytes: int | None) -> None:
-        notes.append((event, level))
+    def note(event: str, *, storage: RoomLevel, database_bytes: int, free_bytes: int | None) -> None:
+        notes.append((event, storage))
 
     return room.RoomWatch(cast(MessageLog, log), rule, note), notes
 

@@ -77,7 +77,7 @@ def test_a_worker_with_little_room_warns_and_stays_ready(tmp_path: Path) -> None
         eventually(lambda: worker.values()["posthouse_storage_level"] == 1)
         assert worker.values()["posthouse_disk_free_bytes"] > 0
         assert worker.ask("/readyz")[:2] == (200, "ready\n")
-        assert "storage_filling" in worker.log_tail()
+        assert '"storage": "low"' in worker.log_tail()
         posthouse = Posthouse(worker.command)
         assert "room is low, see 'posthouse doctor'" in posthouse.answer("status")
         found = {each["about"]: each for each in posthouse.json("doctor", "--database", str(worker.database))}

@@ -436,7 +436,7 @@ def test_full_storage_is_told_when_there_is_room_again() -> None:
 def test_of_changes_of_the_room_that_follow_each_other_the_last_one_is_told() -> None:
     worker = listening()
     for event, level in (("filling", "low"), ("drained", "enough"), ("filling", "very_low")):
-        fields = {"level": RoomLevel(level), "database_bytes": 5, "free_bytes": None}
+        fields = {"storage": RoomLevel(level), "database_bytes": 5, "free_bytes": None}
         worker.do(worker.core.note(Note(f"storage_{event}", fields), worker.moment))
         live(worker, 1)
     [first] = told(worker)
@@ -444,7 +444,7 @@ def test_of_changes_of_the_room_that_follow_each_other_the_last_one_is_told() ->
     [second] = told(worker)
     assert isinstance(first, StorageFilling)
     assert isinstance(second, StorageFilling)
-    assert (first.level, first.times, second.level, second.times) == (RoomLevel.LOW, 1, RoomLevel.VERY_LOW, 2)
+    assert (first.storage, first.times, second.storage, second.times) == (RoomLevel.LOW, 1, RoomLevel.VERY_LOW, 2)
 
 
 def test_what_happened_while_nothing_could_be_written_is_told_later() -> None:

@@ -133,10 +133,10 @@ def test_little_room_is_told_as_long_as_the_worker_says_so() -> None:
     heard, text = HeardEvents(), "Room is very low: the database has 1.0 GiB, and its disk 5.0 MiB free"
     now = Present(low, {}, [], 100, {})
     assert alarms(heard, now) == [Alarm(text, "/settings")]
-    heard.hear(message(1, StorageFilling(level=RoomLevel.VERY_LOW, **room)))
+    heard.hear(message(1, StorageFilling(storage=RoomLevel.VERY_LOW, **room)))
     assert alarms(heard, now) == [Alarm(text, "/settings", AT)]
     assert alarms(heard, present()) == []
-    heard.hear(message(2, StorageDrained(level=RoomLevel.ENOUGH, **room)))
+    heard.hear(message(2, StorageDrained(storage=RoomLevel.ENOUGH, **room)))
     assert alarms(heard, now) == [Alarm(text, "/settings")]
     engine = msgspec.structs.replace(low, storage=RoomLevel.LOW, sizes={"database_bytes": 2**30})
     assert alarms(heard, Present(engine, {}, [], 100, {})) == [
