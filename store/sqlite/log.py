@@ -70,6 +70,7 @@ from bus.model.repository import (
     lots_of,
     timestamp_of,
 )
+from bus.model.room import Room
 
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
@@ -80,7 +81,7 @@ from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
 from .file.statements import statements_on
-from .file.wal import file_bytes
+from .file.wal import file_bytes, free_bytes
 from .file.writer import Transaction, Whole
 from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals, is_any_scheduled, list_scheduled
@@ -457,6 +458,12 @@ class SqliteLog:
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._questions.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         [[sizes["kv_keys"]]] = await self._questions.execute_fetchall(KEYS_COUNT)
-        for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
-            sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
-        return sizes
+        room = await self.room()
+        sizes["database_bytes"] = room.database_bytes
+        sizes["wal_bytes"] = await file_bytes(Path(f"{self._database.path}-wal"))
+        return sizes if room.free_bytes is None else sizes | {"free_bytes": room.free_bytes}
+
+    async def room(self) -> Room:
+        """Return the bytes of the file, and those that its disk has free."""
+        path = Path(self._database.path)
+        return Room(await file_bytes(path), await free_bytes(path.parent))
