@@ -5,8 +5,8 @@ Owns which will is due when. Its rules:
 - A will is a bot's, and there is one. It is on disk before it is answered.
 - It is sent when the bot has had no session for as long as the will says, unless the last one said goodbye. Then it
   is deleted, before the goodbye is answered.
-- That it is sent, and that it is deleted, is one transaction. So it is sent once, and only if it is still there: not
-  if it was erased in the same batch before.
+- That it is sent, and that it is deleted, is one transaction. So it is sent once, and only if it is still there:
+  one that was erased in the same batch is not sent.
 - After a start of the worker, and after it stood still, every bot has had no chance to return: it gets one.
 - It is sent with the rights that its bot has then. What the bot may not send is dropped, and operators are told. If
   there is no room, it waits.
