@@ -180,6 +180,7 @@ class Simulation:
             (self._refuse_batch, 1),
             (self._crash, 1),
             (self.wills.act, 8 if self.wills.is_one else 0),
+            (self.wills.erase, 3 if self.wills.is_one else 0),
             (self.keyed.act, 25 if self.keyed.is_one else 0),
             (self.keyed.advance, 30 if self.keyed.is_one else 0),
             (self.keyed.read, 20 if self.keyed.is_one else 0),
@@ -408,6 +409,7 @@ class Simulation:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         self.keyed.note_changes(batch.changes, applied.answers)
+        self.wills.note_changes(batch.changes, applied.answers)
         for fault in self.budgets.faults(batch.changes, applied.answers):
             raise Violation(fault)
         return applied
