@@ -132,20 +132,29 @@ def erase(
     if message_id is not None and not found.count:
         show_error(f"nothing with the id {message_id} has contents: it was erased before, or never there")
         sys.exit(EXIT_REFUSED)
-    messages, delayed, runs, values = len(done.seqs), len(done.delayed), len(done.runs), len(done.values)
-    if link.as_json:
-        done_now = {"messages": messages, "delayed": delayed, "runs": runs, "values": values}
-        show_json(done_now | {"runs_left": done.runs_left, "dry_run": dry_run})
-    else:
-        for seq in done.seqs if dry_run else ():
-            say(plain(f"message {seq} with the id {found.messages[seq]}"))
-        for value in found.values if dry_run else ():
-            say(plain(_named(value)))
-        say(f"{_counted(done)} {'would be erased' if dry_run else 'erased'}")
+    _tell(link, found, done, dry_run=dry_run)
     for run in done.runs_left:
         note(f"run {run} is left: it has not ended, or one that started it may go on; end it, then repeat this")
     if done.runs_left:
         sys.exit(EXIT_REFUSED)
+
+
+def _tell(link: Link, found: _Found, done: Erased, *, dry_run: bool) -> None:
+    """Say what was erased, or would be."""
+    if link.as_json:
+        counts = {
+            "messages": len(done.seqs),
+            "delayed": len(done.delayed),
+            "runs": len(done.runs),
+            "values": len(done.values),
+        }
+        show_json({**counts, "runs_left": done.runs_left, "dry_run": dry_run})
+        return
+    for seq in done.seqs if dry_run else ():
+        say(plain(f"message {seq} with the id {found.messages[seq]}"))
+    for value in found.values if dry_run else ():
+        say(plain(_named(value)))
+    say(f"{_counted(done)} {'would be erased' if dry_run else 'erased'}")
 
 
 async def _find(bot: Bot, query: dict[str, Any]) -> _Found:

@@ -242,6 +242,34 @@ class SqliteLog:
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(SAVE_MAILBOX, mailbox_row(state))
+            case AddDeadLetters(dead_letters):
+                rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
+                await connection.executemany(ADD_DEAD_LETTER, rows)
+            case RemoveDeadLetters():
+                removed = await remove_dead_letters(connection, change)
+                await self._commits.retry_runs(transaction, change.mailbox_id, removed)
+                return removed
+            case AddKey():
+                await add_key(connection, change)
+            case RevokeKeys():
+                await revoke_keys(connection, change)
+            case NoteKeyUse():
+                await note_key_use(connection, change)
+            case AddSecurityEvents() | RemoveSecurityEvents():
+                return await change_events(connection, change)
+            case SweepKeyed():
+                return await self._keyed.sweep(transaction, change)
+            case _:
+                return await self._change_directory(transaction, change)
+        return None
+
+    async def _change_directory(
+        self,
+        transaction: Transaction,
+        change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription | AddPattern | RemovePattern,
+    ) -> Any:
+        connection = transaction.connection
+        match change:
             case AddBot(bot):
                 await connection.execute(
                     "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES (?, ?, ?, ?, ?)",
@@ -267,23 +295,6 @@ class SqliteLog:
                 return await add_pattern(statements_on(connection), change, last_seq=transaction.last_seq)
             case RemovePattern():
                 return await remove_pattern(statements_on(connection), change)
-            case AddDeadLetters(dead_letters):
-                rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
-                await connection.executemany(ADD_DEAD_LETTER, rows)
-            case RemoveDeadLetters():
-                removed = await remove_dead_letters(connection, change)
-                await self._commits.retry_runs(transaction, change.mailbox_id, removed)
-                return removed
-            case AddKey():
-                await add_key(connection, change)
-            case RevokeKeys():
-                await revoke_keys(connection, change)
-            case NoteKeyUse():
-                await note_key_use(connection, change)
-            case AddSecurityEvents() | RemoveSecurityEvents():
-                return await change_events(connection, change)
-            case SweepKeyed():
-                return await self._keyed.sweep(transaction, change)
             case _:
                 assert_never(change)
         return None
