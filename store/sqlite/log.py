@@ -75,6 +75,7 @@ from bus.model.room import Room
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
 from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, unsubscribe
+from ..taint import note_removal
 from .commits import Commits
 from .file.compacting import give_back, shorten
 from .file.connection import Statement
@@ -97,7 +98,6 @@ from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.searching import search
 from .messages.surveys import find_ids, locate, survey
-from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
 
@@ -320,7 +320,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-        await note_removal(transaction.connection, seqs)
+        await note_removal(statements_on(transaction.connection), seqs)
         return await remove(transaction.connection, seqs)
 
     async def read_page(self, request: PageRequest) -> Page:
