@@ -200,7 +200,7 @@ def test_the_test_of_the_guide_passes(tmp_path: Path) -> None:
     (tmp_path / "test_reader.py").write_text(PROVED, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_reader.py"]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=4 * TIMEOUT_SECONDS, check=False
     )
     assert "2 passed" in ended.stdout, ended.stdout
 
