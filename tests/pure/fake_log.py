@@ -18,6 +18,7 @@ from bus.model.repository import (
     AddChannel,
     AddDeadLetters,
     Added,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -155,6 +156,8 @@ class FakeLog:
                 added = [self._add_lot(lot, change.timestamp) for lot in change.lots]
                 self.keyed.retain(change.lots, added, change.timestamp)
                 return added
+            case AddFirstMessages():
+                return self._add_first(change)
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
@@ -256,6 +259,22 @@ class FakeLog:
 
     def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
         return outcome_of([self._add(self._decided(each, timestamp), timestamp) for each in lot.messages()])
+
+    def _add_first(self, change: AddFirstMessages) -> list[Outcome]:
+        added = [self._add_lot(lot, change.timestamp) for lot in change.lots]
+        self.keyed.retain(change.lots, added, change.timestamp)
+        stored = {
+            lot.recipient_channel
+            for lot, outcome in zip(change.lots, added, strict=True)
+            if any(not one.duplicate and (one.seq or one.scheduled) for one in each(lot, outcome))
+        }
+        for channel in change.channels:
+            if channel.name in stored:
+                self.channels.setdefault(channel.name, channel)
+        for subscription in change.subscriptions:
+            if subscription.channel in stored:
+                self._subscribe(subscription)
+        return added
 
     def _decided(self, message: NewMessage, timestamp: str) -> NewMessage:
         return counted(self, self._tainted(message), timestamp)
