@@ -140,10 +140,11 @@ class CommitWork(msgspec.Struct, frozen=True):
 
     Each step is a record as it is to be afterwards. Answered `Committed` or `NotCommitted`. Repeating an id with
     the same `digest` of its contents returns the first answer. With `known_only` it is only looked up for that, and
-    answered None if it is not known. `number` is assigned by the broker; `SaveMailbox` refers to it.
+    answered None if it is not known. One that nobody repeats has no id, and leaves no record. `number` is assigned
+    by the broker; `SaveMailbox` refers to it.
     """
 
-    id: str
+    id: str | None
     bot_id: str
     digest: str
     run_id: str | None
@@ -327,11 +328,13 @@ def timestamp_of(changes: Iterable[Change]) -> str:
 class Committed(msgspec.Struct, frozen=True):
     """A commit was carried out. `seqs` has the place of each message, None for one that waits until it is due.
 
-    `added` has the outcomes of the lots; None if the commit had been carried out before.
+    `added` has the outcomes of the lots, and `revisions` those of the keyed values, 0 for a deletion that found
+    nothing. If the commit had been carried out before, `added` is None and `revisions` is empty.
     """
 
     seqs: list[int | None]
     added: list[Outcome] | None = None
+    revisions: Sequence[int] = ()
 
 
 class NotCommitted(msgspec.Struct, frozen=True):

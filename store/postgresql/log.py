@@ -76,6 +76,7 @@ from bus.model.repository import (
     lots_of,
     timestamp_of,
 )
+from bus.model.room import Room
 
 from ..subscriptions import add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
 from .keyed import PostgresqlKeyed
@@ -462,6 +463,10 @@ class PostgresLog:
     async def sizes(self) -> dict[str, int]:
         """Return the number of messages and the bytes of the database."""
         return await questions.sizes(self._database.questions)
+
+    async def room(self) -> Room:
+        """Return the bytes of the database; PostgreSQL does not say what its disk has free."""
+        return await questions.room(self._database.questions)
 
 
 def _portions(changes: Sequence[Change]) -> Iterator[list[int]]:

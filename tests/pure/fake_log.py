@@ -314,7 +314,7 @@ class FakeLog:
 
     def _commit(self, work: CommitWork) -> Committed | NotCommitted | None:
         """Carry out a commit that has messages alone; what is done to runs is a store's."""
-        if work.id in self.commits:
+        if work.id is not None and work.id in self.commits:
             digest, seqs = self.commits[work.id]
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
         if work.known_only:
@@ -324,7 +324,7 @@ class FakeLog:
         if (error := spent(self, work)) is not None:
             return NotCommitted(error)
         try:
-            self.keyed.write_whole(work.values)
+            revisions = self.keyed.write_whole(work.values)
         except Refused as error:
             return NotCommitted(error)
         for channel in work.channels:
@@ -334,8 +334,9 @@ class FakeLog:
         added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
         self.keyed.retain(work.lots, added, work.timestamp)
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
-        self.commits[work.id] = (work.digest, seqs)
-        return Committed(self.commits[work.id][1], added)
+        if work.id is not None:
+            self.commits[work.id] = (work.digest, seqs)
+        return Committed(seqs, added, revisions)
 
     def _start(self, change: StartScheduled) -> Started:
         if not self.started:
