@@ -153,17 +153,18 @@ class SyncBot:
         return self.call(lambda bot: bot.unsubscribe(channel))
 
     def receive(self, *, timeout: float | None = None) -> SyncMessage:
-        """Wait for the next message. Raise TimeoutError if none comes within `timeout` seconds (None: forever)."""
+        """Wait for the next message. Raise TimeoutError if none comes within `timeout` seconds (None: forever).
+
+        Raise SubscriptionRemoved, once, if something that this program subscribed to was removed.
+        """
         return SyncMessage(self.call(lambda bot: bot.receive(timeout=timeout)), self)
 
     def messages(self, *, timeout: float | None = None) -> Iterator[SyncMessage]:
-        """Iterate over messages as they arrive; it ends if none comes for `timeout` seconds (None: never)."""
-        while True:
-            try:
-                message = self.receive(timeout=timeout)
-            except TimeoutError:
-                return
-            yield message
+        """Iterate over messages as they arrive; it ends if none comes for `timeout` seconds (None: never).
+
+        It raises SubscriptionRemoved as `receive`; iterate again to go on.
+        """
+        return _Messages(self, timeout)
 
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,6 +211,23 @@ class SyncBot:
     def kv(self, name: str) -> SyncKeyedStore:
         """Return a keyed store of the worker."""
         return SyncKeyedStore(name, self)
+
+
+class _Messages:
+    """An iterator that goes on after what it raised, unlike a generator."""
+
+    def __init__(self, bot: SyncBot, timeout: float | None) -> None:
+        self._bot = bot
+        self._timeout = timeout
+
+    def __iter__(self) -> _Messages:
+        return self
+
+    def __next__(self) -> SyncMessage:
+        try:
+            return self._bot.receive(timeout=self._timeout)
+        except TimeoutError:
+            raise StopIteration from None
 
 
 class SyncMessage:

@@ -172,7 +172,10 @@ async def _listen(link: Link, listening: _Listening) -> None:
             try:
                 messages = await _receive(bot, left or _CREDIT)
             except SubscriptionRemoved as removed:
-                note(f"the subscription to {removed.channel!r} was removed: nothing more comes of it")
+                note(
+                    f"the subscription to {removed.channel!r} was removed, and nothing more comes of it; to"
+                    " subscribe again, end this and start it anew"
+                )
                 continue
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
             # A slow reader must not keep the session from its heartbeats.

@@ -104,8 +104,8 @@ class ReplyTimeout(BusError):
 
     `state` is the state of the message: "waiting" (stored, not delivered to the bot), "in_flight" (delivered to the
     bot), "returned" (returned by the bot, to be redelivered), "settled" (settled by the bot, without a reply),
-    "dead" (given up), "nobody" (nobody was subscribed to the channel), or "unknown" if the worker could not be
-    asked. `bot` is who was asked: a bot, or a channel.
+    "dead" (given up), "nobody" (nobody was subscribed to the channel, or the bot was removed), or "unknown" if the
+    worker could not be asked. `bot` is who was asked: a bot, or a channel.
     """
 
     _WORDS: ClassVar[dict[str, str]] = {
@@ -114,7 +114,7 @@ class ReplyTimeout(BusError):
         "returned": "{bot} returned it, and it will be redelivered",
         "settled": "{bot} settled it without a reply",
         "dead": "{bot}'s mailbox gave up on it; see its dead letters",
-        "nobody": "nobody is subscribed to {bot}",
+        "nobody": "it is in no mailbox: nobody is subscribed to {bot}, or that bot was removed",
         "unknown": "its state is unknown, because the worker does not answer",
     }
 

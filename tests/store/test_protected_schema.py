@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,8 @@ from store.sqlite.file import schema
 from store.sqlite.file.schema import migrations
 
 DEFENSIVE = 1010
-CAN_CONFIGURE = hasattr(sqlite3.Connection, "setconfig")
-"""Whether this Python can tell SQLite to protect the schema, or not to: 3.12 and later."""
+CAN_CONFIGURE = sys.version_info >= (3, 12)
+"""Whether this Python can tell SQLite to protect the schema, or not to."""
 
 
 class Protected(sqlite3.Connection):
@@ -26,7 +27,7 @@ class Protected(sqlite3.Connection):
 
     def __init__(self, *where: Any, **options: Any) -> None:
         super().__init__(*where, **options)
-        if CAN_CONFIGURE:
+        if sys.version_info >= (3, 12):
             super().setconfig(DEFENSIVE, True)
 
 
