@@ -34,7 +34,7 @@ from .client.draft import Draft, PublishOptions, ReplyOptions, SendOptions
 from .client.keyed import KeyedValue
 from .client.message import Message
 from .client.requesting import Gathered, Inquiry
-from .client.service import StartPosition
+from .client.starts import StartPosition
 from .client.waiting import Receipt
 from .errors import ClosedError
 from .wire.answers import FoundMessage, KeptMessage, ListedBot, ListedChannel, ListedDeadLetter, WorkerStatus
@@ -139,10 +139,16 @@ class SyncBot:
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
     def subscribe(
-        self, channel: str, *, start: StartPosition = "new", echo: bool = False, group: str | None = None
+        self,
+        channel: str,
+        *,
+        start: StartPosition = "new",
+        epoch: str | None = None,
+        echo: bool = False,
+        group: str | None = None,
     ) -> int:
         """Subscribe to a channel permanently. See `bus.Bot.subscribe`."""
-        return self.call(lambda bot: bot.subscribe(channel, start=start, echo=echo, group=group))
+        return self.call(lambda bot: bot.subscribe(channel, start=start, epoch=epoch, echo=echo, group=group))
 
     def retained(self, channel: str) -> KeptMessage | None:
         """Return the last value of a channel, or None. See `bus.Bot.retained`."""

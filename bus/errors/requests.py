@@ -84,7 +84,8 @@ class LogReplaced(BusError):
 
     `before` is the epoch of the seq's log, `epoch` that of the worker's. Both have the same messages up to
     `after_seq`; what the other one had after that is not in the worker's log, which gives those seqs to other
-    messages. Read on after `after_seq`: it is less than `seq`, and 0 if the logs have nothing in common.
+    messages. Read on after `after_seq`, which is 0 if the logs have nothing in common. It is less than `seq`, but
+    where a conversation was read backwards from later messages.
     """
 
     def __init__(self, before: str | None, epoch: str, *, seq: int, after_seq: int) -> None:

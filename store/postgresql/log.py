@@ -14,11 +14,12 @@ import asyncpg
 from msgspec.structs import replace
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, settled, stored
+from bus.model.arriving import appended, founding, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -44,6 +45,7 @@ from bus.model.repository import (
     NewMessage,
     NotCommitted,
     NoteKeyUse,
+    Outcome,
     Page,
     PageRequest,
     Recovered,
@@ -76,7 +78,8 @@ from bus.model.repository import (
 )
 from bus.model.room import Room
 
-from ..subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
+from ..removals import look, note_scrub, read_removals, remove_what
+from ..subscriptions import add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
 from .keyed import PostgresqlKeyed
 from .messages import questions
 from .messages.arrivals import Arrivals, list_scheduled
@@ -85,8 +88,7 @@ from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
-from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removals import look, note_scrub, read_removals, remove_what
+from .messages.pages import count_senders, count_sources, count_waiting, read_page
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -125,6 +127,10 @@ _AS_ONE = one_statement(
     f"added AS ({append_sql(after_seq='$4', timestamp='$6', first=7, condition=_IF_MOVED)}),"
     f" saved AS ({save_sql(first=21, condition=_IF_MOVED)})"
 )
+
+
+class _UnusedError(Exception):
+    """A channel was created on which no message is stored."""
 
 
 class RunChanges(Protocol):
@@ -246,6 +252,8 @@ class PostgresLog:
                 await self._conversations.open(connection, stored(change, added), at)
                 await self._keyed.retain(transaction, lots, added, at)
                 return added
+            case AddFirstMessages():
+                return await self._add_first(transaction, change, at)
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change, at)
                 await self._conversations.open(connection, lots_of(released.messages), at)
@@ -282,6 +290,23 @@ class PostgresLog:
                 return await self._change_directory(transaction, change)
         return None
 
+    async def _add_first(self, transaction: Transaction, change: AddFirstMessages, at: str) -> list[Outcome]:
+        """Add messages and the channels that they need, without those on which nothing turns out to be stored."""
+        try:
+            async with transaction.savepoint():
+                for channel in change.channels:
+                    await self._change(transaction, AddChannel(channel), at)
+                run = statements_on(transaction.connection)
+                await subscribe_all(run, change.subscriptions, last_seq=transaction.last_seq)
+                added: list[Outcome] = await self._change(
+                    transaction, AddMessages(change.lots, change.timestamp), at
+                )
+                if (needed := founding(change, added)) is not change:
+                    raise _UnusedError
+                return added
+        except _UnusedError:
+            return await self._add_first(transaction, needed, at)
+
     async def _change_directory(
         self,
         transaction: Transaction,
@@ -315,7 +340,8 @@ class PostgresLog:
         return None
 
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
-        removed = await remove_what(transaction.connection, change)
+        connection = transaction.connection
+        removed = await remove_what(statements_on(connection), change, partial(count_waiting, connection))
         if removed.done and not removed.again and isinstance(change.what, CloseChannel):
             await self._keyed.forget(transaction, change.what.channel)
         return removed
@@ -375,7 +401,10 @@ class PostgresLog:
 
     async def look(self, change: Remove) -> Looked:
         """Return what a removal would do, or did before."""
-        return await look(self._database.read, change)
+        reader = self._database.read
+        return await look(
+            statements_on(reader), change, partial(count_sources, reader), partial(count_waiting, reader)
+        )
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
@@ -419,7 +448,7 @@ class PostgresLog:
 
     async def removals(self, after: int, limit: int) -> list[Removal]:
         """Return the records of removals, in their order."""
-        return await read_removals(self._database.questions, after, limit)
+        return await read_removals(statements_on(self._database.questions), after, limit)
 
     async def scrub(self, at: str) -> None:
         """Write anew the tables that had what was removed."""
@@ -427,7 +456,7 @@ class PostgresLog:
         await rewrite(self._database.open_reader)
 
         async def operation(transaction: Transaction) -> None:
-            await note_scrub(transaction.connection, last, at)
+            await note_scrub(statements_on(transaction.connection), last, at)
 
         await self._database.writer.run(operation)
 
