@@ -93,7 +93,6 @@ class Core:
     def __init__(self, state: LogState, settings: Settings, *, worker: str, new_id: Callable[[], str]) -> None:
         self.directory = Directory(state, settings)
         self.sessions = Sessions()
-        self.epoch, self.earlier = state.epoch, state.earlier
         self._settings = settings
         self._new_id = new_id
         self._turn = Turn(state.last_timestamp)

@@ -39,6 +39,7 @@ __all__ = [
     "AddBot",
     "AddChannel",
     "AddDeadLetters",
+    "AddFirstMessages",
     "AddKey",
     "AddMessages",
     "AddPattern",
@@ -98,6 +99,18 @@ class AddMessages(msgspec.Struct, frozen=True):
 
     lots: Sequence[Lot]
     timestamp: str
+
+
+class AddFirstMessages(msgspec.Struct, frozen=True):
+    """Add messages like `AddMessages`, and create those of these channels on which one of them is stored.
+
+    `subscriptions` are what patterns bring to the channels. Those to a channel that exists already change nothing.
+    """
+
+    lots: Sequence[Lot]
+    timestamp: str
+    channels: Sequence[Channel]
+    subscriptions: Sequence[AddSubscription] = ()
 
 
 class ReleaseDue(msgspec.Struct, frozen=True):
@@ -278,6 +291,7 @@ Change = (
     | AddPattern
     | RemovePattern
     | AddMessages
+    | AddFirstMessages
     | ReleaseDue
     | RemoveMessages
     | Erase
@@ -307,7 +321,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 def timestamp_of(changes: Iterable[Change]) -> str:
     """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
-    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
+    dated = AddMessages | AddFirstMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
     return next((change.timestamp for change in changes if isinstance(change, dated)), "")
 
 

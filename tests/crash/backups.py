@@ -25,7 +25,7 @@ from store.sqlite.check import Check
 from ..integration.wire_worker import Process, Worker
 from .bots import Shape
 from .finish import finish
-from .history import Event, Final
+from .history import Event, Final, Subscribe
 from .ledger import Ledger
 from .load import CONFIGURATION, RULES, Load
 from .log_checks import lost_from_log
@@ -166,17 +166,20 @@ def judge(before: Ledger, final: Final, after: Ledger) -> Counter[str]:
     """
     lost = [text for _, text in lost_from_log(before, final)]
     assert not lost, f"{len(lost)} of what the copy should hold: {lost[:5]}"
-    # The same message may come to a bot by itself and in a group, which is a mailbox of its own.
-    grouped = {channel for channel, _ in Shape().groups}
+    subscribed = {
+        action.bot: call.index for call in before.calls if isinstance(action := call.invoke.action, Subscribe)
+    }
     acked = {
-        place
+        place: max(each.call.index for each in settled if each.how == "ack" and each.confirmed)
         for place, settled in before.settled.items()
         if any(each.how == "ack" and each.confirmed for each in settled)
     }
     again = [
         handed.message
         for handed in after.handed
-        if (handed.mailbox, handed.message.seq) in acked and handed.message.channel not in grouped
+        if (ack := acked.get((handed.mailbox, handed.message.seq))) is not None
+        # Who subscribes anew may get all of a channel once more, by itself or in a group.
+        and (handed.message.channel is None or subscribed.get(handed.bot, 0) < ack)
     ]
     assert not again, f"{len(again)} of which the ack was confirmed came again: {again[:5]}"
     return Counter(

@@ -18,6 +18,7 @@ from bus.model.repository import (
     AddChannel,
     AddDeadLetters,
     Added,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -79,6 +80,7 @@ from bus.model.repository import (
 )
 
 from .fake_budgets import answered, counted, erased, spent
+from .fake_founding import add_first
 from .fake_keyed import FakeKeyed
 from .fake_priorities import last_of_each, wants
 from .fake_removals import look, remove
@@ -152,9 +154,11 @@ class FakeLog:
     def _apply(self, change: Change) -> Any:
         match change:
             case AddMessages():
-                added = [self._add_lot(lot, change.timestamp) for lot in change.lots]
+                added = [self.add_lot(lot, change.timestamp) for lot in change.lots]
                 self.keyed.retain(change.lots, added, change.timestamp)
                 return added
+            case AddFirstMessages():
+                return add_first(self, change)
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
@@ -196,7 +200,7 @@ class FakeLog:
             case AddChannel(channel):
                 self.channels.setdefault(channel.name, channel)
             case AddSubscription():
-                return self._subscribe(change)
+                return self.subscribe(change)
             case RemoveSubscription():
                 return self.unsubscribe(change)
             case AddPattern():
@@ -254,7 +258,7 @@ class FakeLog:
             return SecuritySpan()
         return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
-    def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
+    def add_lot(self, lot: Lot, timestamp: str) -> Outcome:
         return outcome_of([self._add(self._decided(each, timestamp), timestamp) for each in lot.messages()])
 
     def _decided(self, message: NewMessage, timestamp: str) -> NewMessage:
@@ -311,8 +315,8 @@ class FakeLog:
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
         for subscription in work.subscriptions:
-            self._subscribe(subscription)
-        added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
+            self.subscribe(subscription)
+        added = [self.add_lot(lot, work.timestamp) for lot in work.lots]
         self.keyed.retain(work.lots, added, work.timestamp)
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
         if work.id is not None:
@@ -338,7 +342,7 @@ class FakeLog:
     def _next_due_at(self) -> str | None:
         return min((message.due_at or "" for message in self.scheduled.values()), default=None)
 
-    def _subscribe(self, change: AddSubscription) -> Subscribed:
+    def subscribe(self, change: AddSubscription) -> Subscribed:
         assert change.channel in self.channels, "the channel is added in the same transaction"
         key = (change.bot_id, change.channel)
         known = self.subscriptions.get(key)

@@ -96,7 +96,7 @@ class Simulation:
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
         self.wills = WillsWorld(self, is_one=seed % 17 == 10)
         self.presences = Presences(self.log, self.promises.written)
-        self.budgets = BudgetPromises(self.log, self.promises.written)
+        self.budgets = BudgetPromises(self.log)
         self.core = self._start()
         self.keyed.start(self)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import admission, checking, events, pattern_requests, publishing, wills
+from bus.core import checking, events, pattern_requests, wills
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -40,6 +40,13 @@ from bus.model.repository import AddSubscription, MailboxState, PatternSubscript
 from bus.model.wills import will_write
 from bus.wire.frames import Ok, Publication, Published
 
+from .budget_faults import (
+    delivers_what_was_left_before,
+    gives_hops_as_it_likes,
+    lets_others_end_a_thread,
+    lets_who_copies_an_id_have_a_say,
+    says_nothing_of_a_spent_answer,
+)
 from .promises import Violation
 from .simulation import play
 
@@ -405,26 +412,6 @@ def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lanes, "put_early", lambda self, priority, seqs: None)
 
 
-def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
-    """A lot whose threads have the hops of the first of its neighbours."""
-    are_alike = checking._are_alike
-
-    def broken(one: Publication, other: Publication) -> bool:
-        return are_alike(one, msgspec.structs.replace(other, hops=one.hops))
-
-    patch.setattr(checking, "_are_alike", broken)
-
-
-def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is delivered from memory with what its sender asked for, and not with what is left."""
-    patch.setattr(admission, "budgeted", lambda lot, budget: lot)
-
-
-def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is not stored, and of which its sender is told nothing."""
-    patch.setattr(publishing, "spent", lambda added, reply_to: None)
-
-
 FAULTS: dict[Fault, int] = {
     forgets_what_is_only_in_the_store: 3,
     forgets_where_a_priority_was: 3,
@@ -432,6 +419,8 @@ FAULTS: dict[Fault, int] = {
     gives_hops_as_it_likes: 20,
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
+    lets_others_end_a_thread: 11,
+    lets_who_copies_an_id_have_a_say: 499,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
