@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from .model.engines import is_engine
+from .model.room import RoomRule
 
 __all__ = ["StoreSettings"]
 
@@ -28,6 +29,12 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     wal_warning_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2**63 - 1)] = 256 * 1024 * 1024
     """The size of the write-ahead log from which on the worker warns: several times what a busy one needs."""
 
+    free_warning_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1024**3
+    """The free room of the disk below which the worker warns, 0 for never: what a busy one writes in some hours."""
+
+    size_warning_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """The size of the database from which on the worker warns; 0 for never."""
+
     def __post_init__(self) -> None:
         """Refuse two databases, and one of the other kind. A URL is not repeated: it may have a password."""
         if self.engine and not is_engine(self.engine):
@@ -41,6 +48,11 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def url(self) -> str:
         """What to open: the file, or the engine."""
         return self.engine or self.database
+
+    @property
+    def room(self) -> RoomRule:
+        """When little room is left."""
+        return RoomRule(self.free_warning_bytes, self.size_warning_bytes)
 
     @property
     def setting(self) -> str:

@@ -50,6 +50,8 @@ async def told(event: events.WorkerEvent | None) -> str | None:
             return f"a run waits for a person: posthouse approve {run} {step}"
         case events.RunsCrashed(runs=count, listed=listed):
             return f"crashed runs: {count}, of {listed[0].workflow_name} first; posthouse runs --status crashed"
+        case events.StorageFilling(database_bytes=size):
+            return f"little room is left for a database of {size >> 20} MiB: posthouse doctor says what to do"
         case events.StorageFilled(since=since, at=at):
             return f"storage was full from {since} to {at}: make room before it is full again"
     return None

@@ -63,6 +63,7 @@ from .outgoing import Outgoing
 from .queries import Queries
 from .reloading import Reloading
 from .reporting import Report, report
+from .room import RoomWatch
 from .waking import RunWaking
 
 __all__ = ["Broker", "Held", "system_moment"]
@@ -117,21 +118,22 @@ class Broker:
         self._moment = moment
         self._report = report
         self._membership = membership
-        frame_bytes_max = settings.limits.frame_bytes_max
         self._outgoing = Outgoing(sockets.command, settings.limits)
+        self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
+        self._room = RoomWatch(store.log, settings.store.room, self._noting.note)
         self._queries = Queries(
             core,
             store.log,
             versions=versions,
-            frame_bytes_max=frame_bytes_max,
+            frame_bytes_max=settings.limits.frame_bytes_max,
             moment=moment,
             peer=sockets.watch.connections.peer,
             leads=None if membership is None else membership.leads,
+            room=self._room,
         )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
         )
-        self._noting = Noting(core, moment=moment, carry_out=self._carry_out)
         self._waking = RunWaking(core, store.workflows, store.log, moment=moment, carry_out=self._carry_out)
         workflows = WorkflowAnswers(
             store.workflows,
@@ -229,6 +231,7 @@ class Broker:
                 self._tasks.start_soon(self._read)
                 self._tasks.start_soon(self._tap.run, self._hear_tap)
                 self._tasks.start_soon(self._tick)
+                self._tasks.start_soon(self._room.run)
                 self._tasks.start_soon(self._answering.run, self._carry_out)
                 self._tasks.start_soon(self._answering.run_scrubs, self._carry_out)
                 await self._write()

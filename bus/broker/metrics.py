@@ -50,6 +50,7 @@ _SIZES = {
     "kv_keys": ("Keys of keyed stores.", "posthouse_kv_keys"),
     "database_bytes": ("Size of the database.", "posthouse_database_bytes"),
     "wal_bytes": ("Size of the write-ahead log beside the database.", "posthouse_wal_bytes"),
+    "free_bytes": ("Free room of the disk of the database.", "posthouse_disk_free_bytes"),
 }
 """The metric of each size of `status`; a store has not all of them."""
 
@@ -110,6 +111,8 @@ class _Families(Collector):
         for name, (text, metric) in _SIZES.items():
             if name in status.sizes:
                 yield _gauge(metric, text, status.sizes[name])
+        text = "Room for more: 0 is enough, 1 low, 2 very low, as the worker's log and doctor say."
+        yield _gauge("posthouse_storage_level", text, status.storage.rank)
         refused = CounterMetricFamily("posthouse_transactions_refused", "Transactions not stored.", labels=["code"])
         for code, times in measures.refused.items():
             refused.add_metric([code], times)

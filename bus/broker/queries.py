@@ -5,8 +5,8 @@ Answers come from the log and from the core's state; nothing here changes anythi
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, assert_never
 
 import anyio.lowlevel
@@ -20,6 +20,7 @@ from ..mailbox.mailbox import Mailbox
 from ..model.keys import Key
 from ..model.records import CONSOLE_ID, OWN_IDS, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog
+from ..model.room import RoomLevel
 from ..wire.answers import (
     BotList,
     ChannelList,
@@ -30,7 +31,6 @@ from ..wire.answers import (
     Leads,
     ListedBot,
     ListedChannel,
-    ListedGroup,
     ListedKey,
     ListedPattern,
     ListedSecurityEvent,
@@ -68,7 +68,8 @@ from .auditing import audit
 from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
 from .removing import compact, removals, search
-from .subscribers import listed_patterns, listed_subscription
+from .room import RoomWatch
+from .subscribers import listed_channel, listed_patterns, listed_subscription
 
 __all__ = ["Queries"]
 
@@ -97,12 +98,14 @@ class Queries:
         moment: Callable[[], Moment],
         peer: Callable[[bytes], str | None],
         leads: Callable[[], Awaitable[Leads | None]] | None = None,
+        room: RoomWatch | None = None,
     ) -> None:
         self._core = core
         self._looking = Looking(core, log, frame_bytes_max=frame_bytes_max, moment=moment, peer=peer)
         self._log = log
         self._versions = versions
         self._leads = leads
+        self._room = room
         self._frame_bytes_max = frame_bytes_max
         self._moment = moment
         now, self._started_at = moment()
@@ -298,7 +301,7 @@ class Queries:
                 if mailbox.group is not None and sight.sees_group(entry.channel.name, mailbox.group)
             ]
             waiting = await backlogs(self._core, self._log, groups)
-            if not page.add([_listed_channel(entry, counts, waiting, sight) for entry in entries]):
+            if not page.add([listed_channel(entry, counts, waiting, sight) for entry in entries]):
                 break
         return ChannelList(page.rows, page.more)
 
@@ -382,7 +385,7 @@ class Queries:
         return WorkerStatus(
             started_at=self._started_at,
             uptime_seconds=round(now - self._started, 3),
-            epoch=core.epoch,
+            epoch=core.directory.epoch,
             last_seq=core.last_seq,
             log_ahead_seconds=round(core.log_ahead(self._moment().wall), 3),
             sessions=len(core.sessions),
@@ -394,7 +397,8 @@ class Queries:
             sizes=await self._log.sizes(),
             versions=self._versions,
             leads=None if self._leads is None else await self._leads(),
-            earlier=core.earlier,
+            earlier=core.directory.earlier,
+            storage=RoomLevel.ENOUGH if self._room is None else self._room.level,
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:
@@ -467,30 +471,3 @@ def _after(names: Iterable[str], after: str | None) -> list[str]:
 def _portions(rows: Sequence[R]) -> Iterator[Sequence[R]]:
     for start in range(0, len(rows), _PORTION):
         yield rows[start : start + _PORTION]
-
-
-def _listed_channel(
-    entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int], sight: Sight
-) -> ListedChannel:
-    return ListedChannel(
-        name=entry.channel.name,
-        created_at=entry.channel.created_at,
-        created_by_bot_id=entry.channel.created_by_bot_id,
-        subscribers=len(entry.subscriptions),
-        messages=counts[entry.channel.name],
-        groups=_groups(entry, backlogs, sight),
-    )
-
-
-def _groups(entry: ChannelEntry, backlogs: Mapping[str, int], sight: Sight) -> list[ListedGroup]:
-    members = Counter(subscription.group for subscription in entry.subscriptions.values())
-    found: list[ListedGroup] = []
-    for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id):
-        if mailbox.group is None or mailbox.id not in backlogs:
-            continue
-        in_flight = dead = None
-        if sight.reads_mailbox(mailbox):
-            in_flight = sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions)
-            dead = len(mailbox.dead_letters.dead)
-        found.append(ListedGroup(mailbox.group, members[mailbox.group], backlogs[mailbox.id], in_flight, dead))
-    return found

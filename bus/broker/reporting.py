@@ -26,6 +26,7 @@ _WARNINGS = frozenset(
         "session_revoked",
         "session_taken",
         "session_vanished",
+        "storage_filling",
         "will_dropped",
     }
 )

@@ -1,4 +1,4 @@
-"""Subscriptions as they are listed.
+"""Subscriptions, and channels with their groups, as they are listed.
 
 Owns what an answer says about one.
 """
@@ -6,12 +6,14 @@ Owns what an answer says about one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
-from ..core.directory import Directory
+from ..core.directory import ChannelEntry, Directory
+from ..core.sight import Sight
 from ..model.repository import Subscription
-from ..wire.answers import ListedPattern, ListedSubscription
+from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription
 
-__all__ = ["listed_patterns", "listed_subscription"]
+__all__ = ["listed_channel", "listed_patterns", "listed_subscription"]
 
 
 def listed_subscription(directory: Directory, subscription: Subscription) -> ListedSubscription:
@@ -44,3 +46,31 @@ def listed_patterns(directory: Directory, bot_id: str) -> list[ListedPattern]:
         )
         for _, each in sorted(directory.patterns.of_bot(bot_id).items())
     ]
+
+
+def listed_channel(
+    entry: ChannelEntry, counts: Mapping[str, int], backlogs: Mapping[str, int], sight: Sight
+) -> ListedChannel:
+    """Return a channel with its groups, from the counts of messages and of what waits, as far as it may be seen."""
+    return ListedChannel(
+        name=entry.channel.name,
+        created_at=entry.channel.created_at,
+        created_by_bot_id=entry.channel.created_by_bot_id,
+        subscribers=len(entry.subscriptions),
+        messages=counts[entry.channel.name],
+        groups=_groups(entry, backlogs, sight),
+    )
+
+
+def _groups(entry: ChannelEntry, backlogs: Mapping[str, int], sight: Sight) -> list[ListedGroup]:
+    members = Counter(subscription.group for subscription in entry.subscriptions.values())
+    found: list[ListedGroup] = []
+    for mailbox in sorted(entry.mailboxes.values(), key=lambda mailbox: mailbox.id):
+        if mailbox.group is None or mailbox.id not in backlogs:
+            continue
+        in_flight = dead = None
+        if sight.reads_mailbox(mailbox):
+            in_flight = sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions)
+            dead = len(mailbox.dead_letters.dead)
+        found.append(ListedGroup(mailbox.group, members[mailbox.group], backlogs[mailbox.id], in_flight, dead))
+    return found

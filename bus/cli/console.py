@@ -26,6 +26,7 @@ from ..client.waiting import Receipt
 from ..errors.words import amount
 from ..model.budgets import Budget
 from ..model.records import parse_timestamp
+from ..model.room import RoomLevel
 from ..wire.answers import Leads, ListedDeadLetter, WorkerStatus
 from ..wire.frames import StoredMessage
 from .streams import note, plain, say
@@ -387,7 +388,7 @@ def show_status(status: WorkerStatus, url: str) -> None:
         "log": f"{amount(sizes['messages'], 'message')}, last seq {status.last_seq:,}, epoch {status.epoch}",
         "delayed": f"{amount(sizes['scheduled'], 'message')}, not due yet",
         **({"keyed": amount(sizes["kv_keys"], "value")} if sizes.get("kv_keys") else {}),
-        "disk": _disk(sizes),
+        "disk": _disk(status),
         "known": ", ".join(known),
         "versions": ", ".join(f"{name} {version}" for name, version in status.versions.items()),
     }
@@ -407,9 +408,16 @@ def show_status(status: WorkerStatus, url: str) -> None:
         show_rows(("too fast", "to", "refused", "last"), limited, nothing="")
 
 
-def _disk(sizes: Mapping[str, int]) -> str:
-    database = mebibytes(sizes["database_bytes"])
-    return f"{database}, and {mebibytes(sizes['wal_bytes'])} of WAL" if "wal_bytes" in sizes else database
+def _disk(status: WorkerStatus) -> str:
+    sizes = status.sizes
+    text = mebibytes(sizes["database_bytes"])
+    if "wal_bytes" in sizes:
+        text += f", and {mebibytes(sizes['wal_bytes'])} of WAL"
+    if "free_bytes" in sizes:
+        text += f"; {mebibytes(sizes['free_bytes'])} free"
+    if status.storage is not RoomLevel.ENOUGH:
+        text += f": room is {status.storage.in_words}, see 'posthouse doctor'"
+    return text
 
 
 def shortened(value: Any) -> str:

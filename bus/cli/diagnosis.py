@@ -19,16 +19,12 @@ from ..bot import Bot
 from ..errors import KeyFileUnusable, UnknownBot
 from ..errors.words import amount
 from ..model.records import RunStatus, parse_timestamp
+from ..model.room import Room, RoomLevel
 from ..settings import Settings
 from ..wire.addresses import is_local
 from ..worker_key import find_key_file, open_worker_key
 
 __all__ = ["Finding", "file_findings", "machine_findings", "worker_findings"]
-
-_ROOM_BYTES = 1024**3
-"""Less free room than this is worth a warning: what a busy worker writes in an hour or two."""
-
-_LITTLE_ROOM_BYTES = 64 * 1024**2
 
 _OTHER_DESCRIPTORS = 100
 """Descriptors for other things than bots' connections."""
@@ -45,6 +41,8 @@ _MAILBOXES_MAX = 1000
 """Of how many mailboxes the dead letters are asked for."""
 
 _NAMED_MAX = 3
+
+_MAKE_ROOM = "make room, or limit the log (posthouse prune, [retention]) and compact it (posthouse compact)"
 
 _TIMEX_BYTES = 512
 """More than the `struct timex` of any Linux."""
@@ -117,14 +115,14 @@ def _is_clock_kept() -> bool | None:
 
 def file_findings(database: Path, settings: Settings) -> Iterator[Finding]:
     """Yield what was found about the disk of a database, and the worker's key beside it."""
-    room = shutil.disk_usage(database.parent).free
+    free = shutil.disk_usage(database.parent).free
     size = database.stat().st_size if database.exists() else 0
-    shown = f"{room / 1024**3:,.1f} GiB free beside {database}"
-    if room < _LITTLE_ROOM_BYTES:
+    level = settings.store.room.level(Room(size, free))
+    shown = f"{free / 1024**3:,.1f} GiB free beside {database}"
+    if level is RoomLevel.VERY_LOW:
         yield _fault("disk", f"{shown}: bots get storage_full when it is used up; make room")
-    elif room < max(_ROOM_BYTES, size // 10):
-        limit = "limit the log (posthouse prune, [retention]) and compact it (posthouse compact)"
-        yield _warning("disk", f"{shown}: make room, or {limit}")
+    elif level is RoomLevel.LOW:
+        yield _warning("disk", f"{shown}, which has {size / 1024**3:,.1f} GiB: {_MAKE_ROOM}")
     else:
         yield _ok("disk", shown)
     if not settings.security.has_keys:
@@ -151,6 +149,12 @@ async def worker_findings(bot: Bot) -> AsyncIterator[Finding]:
     if status.log_ahead_seconds > _AHEAD_SECONDS:
         ahead = timedelta(seconds=round(status.log_ahead_seconds))
         yield _warning("clock", f"behind the log's last message by {ahead}: it is, or was, set wrong")
+    if status.storage is not RoomLevel.ENOUGH:
+        told = _fault if status.storage is RoomLevel.VERY_LOW else _warning
+        yield told("storage", f"the worker's room is {status.storage.in_words}: {_MAKE_ROOM}")
+    elif "postgresql" in status.versions:
+        unknown = "how much PostgreSQL's disks have free is not known here: watch them there"
+        yield _ok("storage", f"{unknown}, and set store.size_warning_bytes for the size of the database")
     yield await _backlogs(bot)
     yield await _dead_letters(bot)
     async for finding in _runs(bot):

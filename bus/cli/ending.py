@@ -56,6 +56,7 @@ __all__ = [
     "first",
     "open_bot",
     "run",
+    "serve",
     "until_signal",
 ]
 
@@ -159,6 +160,13 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> int | None:
         await work()
         tasks.cancel_scope.cancel()
     return received
+
+
+def serve(work: Callable[[], Awaitable[None]]) -> None:
+    """Run the work of a command that serves: SIGINT and SIGTERM are how it ends, and no failure."""
+    number = run(lambda: until_signal(work))
+    if number not in (None, signal.SIGINT, signal.SIGTERM):
+        sys.exit(EXIT_SIGNAL + number)
 
 
 def ask(link: Link, question: Callable[[Bot], Awaitable[T]]) -> T:

@@ -39,7 +39,9 @@ from ..model.events import (
     SessionEnded,
     SessionOpened,
     SessionVanished,
+    StorageDrained,
     StorageFilled,
+    StorageFilling,
     ThreadEnded,
     WillDropped,
     WillSent,
@@ -140,6 +142,10 @@ class Events:
                 return MailboxDrained(at=at, **fields)
             case "messages_removed":
                 return MessagesRemoved(at=at, **fields)
+            case "storage_filling":
+                return StorageFilling(at=at, **fields)
+            case "storage_drained":
+                return StorageDrained(at=at, **fields)
             case "thread_ended":
                 return ThreadEnded(at=at, **fields)
             case "will_sent":

@@ -7,17 +7,15 @@ SDK: without that, the command says how to get it.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 
 import rich_click as click
 
 from ..cli.console import show_json
-from ..cli.ending import open_bot, run, until_signal
-from ..cli.numbers import WholeNumber
+from ..cli.ending import open_bot, serve
 from ..cli.options import Link, linked
-from ..cli.streams import EXIT_CONFIG, EXIT_SIGNAL, say, show_error
-from .listening import LOCAL, checked_origins, listen_at, token_of
+from ..cli.streams import EXIT_CONFIG, say, show_error
+from .listening import HttpPlace, listens, origin_at, token_of
 
 __all__ = ["a2a"]
 
@@ -26,32 +24,7 @@ _PORT = 7791
 
 @click.command()
 @click.argument("agent", metavar="BOT")
-@click.option(
-    "--host",
-    type=click.Choice(LOCAL),
-    metavar="HOST",
-    default=LOCAL[0],
-    show_default=True,
-    help=f"Where it listens: {', '.join(LOCAL)}.",
-)
-@click.option(
-    "--port", type=WholeNumber(0, 65_535), default=_PORT, show_default=True, help="0 is any that is free."
-)
-@click.option(
-    "--token-file",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    required=True,
-    help="The token that lets in. A file that does not exist is created with a new one.",
-)
-@click.option(
-    "--origin",
-    "origins",
-    metavar="URL",
-    multiple=True,
-    callback=checked_origins,
-    help="What it is called behind a proxy with TLS, as https://agents.example.org: its card says this address.",
-)
+@listens(_PORT, origin="https://agents.example.org: its card says this address.")
 @click.option("--description", metavar="TEXT", default="", help="What the agent can do, for its card.")
 @click.option("--type", "message_type", default="message", show_default=True, help="The type of messages to BOT.")
 @click.option(
@@ -62,10 +35,7 @@ def a2a(
     link: Link,
     *,
     agent: str,
-    host: str,
-    port: int,
-    token_file: str,
-    origins: tuple[str, ...],
+    place: HttpPlace,
     description: str,
     message_type: str,
     client_approves: bool,
@@ -78,9 +48,10 @@ def a2a(
 
     It listens on this machine only. For others, put a proxy with TLS before it, and name that with --origin.
     """
-    if len(origins) > 1:
+    if len(place.origins) > 1:
         raise click.UsageError("--origin can be given once: the card has one address")
-    token = token_of(token_file, tell=not link.as_json)
+    assert place.token_file is not None, "the option is required"
+    token = token_of(place.token_file, tell=not link.as_json)
     try:
         from sse_starlette.sse import AppStatus
 
@@ -91,11 +62,14 @@ def a2a(
         sys.exit(EXIT_CONFIG)
     logging.getLogger("posthouse.client").propagate = False  # commands show its warnings
 
+    def end_streams() -> None:
+        AppStatus.should_exit = True  # of this process, which ends
+
     async def served() -> None:
         async with open_bot(link, max_in_flight=0) as bot:
-            listener = listen_at(host, port)
-            here = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-            url = origins[0] if origins else here
+            listener = place.listen()
+            here = origin_at(place.host, listener.getsockname()[1])
+            url = place.origins[0] if place.origins else here
             app = a2a_app(
                 bot,
                 agent,
@@ -109,10 +83,6 @@ def a2a(
                 show_json({"url": f"{here}/", "agent": agent, "bot": bot.name})
             else:
                 say(f"posthouse a2a serves {agent} at {here}, as bot {bot.name}")
-
-            def end_streams() -> None:
-                AppStatus.should_exit = True  # of this process, which ends
-
             await serve_http(
                 app,
                 listener,
@@ -122,6 +92,4 @@ def a2a(
                 end_streams=end_streams,
             )
 
-    number = run(lambda: until_signal(served))
-    if number not in (None, signal.SIGINT, signal.SIGTERM):
-        sys.exit(EXIT_SIGNAL + number)
+    serve(served)

@@ -15,6 +15,7 @@ import msgspec
 
 from .lots import DUE_AT_ONCE, Lot, NewMessage
 from .records import EVENTS_CHANNEL, PRESENCE_CHANNEL, WORKER_ID, WORKER_NAME, RecoveredRun, WorkflowStepLog
+from .room import RoomLevel
 
 __all__ = [
     "LISTED_MAX",
@@ -34,7 +35,9 @@ __all__ = [
     "SessionEnded",
     "SessionOpened",
     "SessionVanished",
+    "StorageDrained",
     "StorageFilled",
+    "StorageFilling",
     "ThreadEnded",
     "WillDropped",
     "WillSent",
@@ -201,6 +204,31 @@ class StorageFilled(Noticed, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, times=self.times + earlier.times, since=earlier.since)
 
 
+class _Storage(Noticed, frozen=True, kw_only=True):
+    storage: RoomLevel
+    """How much room is left now."""
+    database_bytes: int
+    free_bytes: int | None
+    """What the disk has free; None if that is not known, as of an engine."""
+
+    @property
+    def topic(self) -> str:
+        """Both kinds are one: of several changes, the last one is told."""
+        return "storage"
+
+
+class StorageFilling(_Storage, frozen=True, kw_only=True):
+    """Little room is left, or even less than before."""
+
+    message_type = "storage.filling"
+
+
+class StorageDrained(_Storage, frozen=True, kw_only=True):
+    """There is more room than before: enough, or only low."""
+
+    message_type = "storage.drained"
+
+
 class ThreadEnded(Noticed, frozen=True, kw_only=True):
     """An answer was refused, because nothing is left of the budget of its thread."""
 
@@ -303,6 +331,8 @@ WorkerEvent = (
     | MailboxDrained
     | MessagesRemoved
     | StorageFilled
+    | StorageFilling
+    | StorageDrained
     | ThreadEnded
     | WillSent
     | WillDropped

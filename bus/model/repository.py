@@ -18,6 +18,7 @@ from .changes import (
     AddBot,
     AddChannel,
     AddDeadLetters,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -99,6 +100,7 @@ from .removing import (
     Removed,
     What,
 )
+from .room import Room
 from .run_changes import Recovered, RecoverRuns, RemoveRuns, Started, StartScheduled
 from .security import AddSecurityEvents, RemoveSecurityEvents, SecurityEvent, SecurityRequest, SecuritySpan
 from .surveys import EndedRun, RunSurvey, Surveyed, SurveyedRuns, SurveyRequest
@@ -117,6 +119,7 @@ __all__ = [
     "AddBot",
     "AddChannel",
     "AddDeadLetters",
+    "AddFirstMessages",
     "AddKey",
     "AddMessages",
     "AddPattern",
@@ -371,8 +374,12 @@ class MessageLog(Protocol):
     async def sizes(self) -> dict[str, int]:
         """Return the numbers of `messages` in the log, `scheduled` and `kv_keys`, and the `database_bytes`.
 
-        A store that has a write-ahead log of its own adds its `wal_bytes`.
+        A store that has a write-ahead log of its own adds its `wal_bytes`, and one that knows its disk the
+        `free_bytes` of that.
         """
+
+    async def room(self) -> Room:
+        """Return how large the store is and what its disk has free, in a moment, however large it is."""
 
 
 class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):

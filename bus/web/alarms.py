@@ -21,11 +21,14 @@ from ..model.events import (
     RunsCrashed,
     SessionOpened,
     SessionVanished,
+    StorageDrained,
     StorageFilled,
+    StorageFilling,
     WorkerEvent,
     read_event,
 )
 from ..model.records import WORKER_ID, WorkflowStepLog, parse_timestamp
+from ..model.room import RoomLevel
 from ..wire.answers import WorkerStatus
 from ..wire.frames import StoredMessage
 from . import shown
@@ -95,6 +98,7 @@ class HeardEvents:
         self.dead: dict[str, _Told] = {}
         self.crashed: dict[str, _Told] = {}
         self.full: dict[str, _Told] = {}
+        self.low: dict[str, _Told] = {}
         self.last_seq = 0
 
     def __repr__(self) -> str:
@@ -125,10 +129,14 @@ class HeardEvents:
                 _put(self.crashed, None, told)
             case StorageFilled():
                 _put(self.full, None, told)
+            case StorageFilling():
+                _put(self.low, None, told)
+            case StorageDrained(storage=RoomLevel.ENOUGH):
+                self.low.clear()
 
     def forget(self, now: datetime) -> None:
         """Forget what is too long ago."""
-        for kind in (self.vanished, self.filling, self.dead, self.crashed, self.full):
+        for kind in (self.vanished, self.filling, self.dead, self.crashed, self.full, self.low):
             for subject, told in list(kind.items()):
                 if now - parse_timestamp(told.at) > KEPT:
                     del kind[subject]
@@ -161,12 +169,21 @@ def _of_storage(heard: HeardEvents, present: Present) -> list[Alarm]:
         assert isinstance(told.event, StorageFilled)
         since = shown.clock(told.event.since)
         found.append(Alarm(f"Storage was full from {since} on, and messages were refused", "/settings", told.at))
+    if present.status.storage is not RoomLevel.ENOUGH:
+        at = None if (told_low := heard.low.get("")) is None else told_low.at
+        found.append(Alarm(_of_room(present.status), "/settings", at))
     if present.status.counters.get("damaged"):
         found.append(Alarm("Messages with a wrong checksum are not delivered: run posthouse check", "/settings"))
     if present.status.log_ahead_seconds:
         behind = shown.span(present.status.log_ahead_seconds)
         found.append(Alarm(f"The worker's clock is {behind} behind the log", "/settings"))
     return found
+
+
+def _of_room(status: WorkerStatus) -> str:
+    text = f"Room is {status.storage.in_words}: the database has {shown.size(status.sizes['database_bytes'])}"
+    free = status.sizes.get("free_bytes")
+    return text if free is None else f"{text}, and its disk {shown.size(free)} free"
 
 
 def _of_vanished(heard: HeardEvents, present: Present) -> list[Alarm]:

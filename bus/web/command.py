@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,10 +20,10 @@ import rich_click as click
 
 from ..bot import Bot, connect
 from ..cli.console import show_json
-from ..cli.ending import open_bot, run, until_signal
+from ..cli.ending import open_bot, serve
 from ..cli.numbers import WholeNumber, seconds
 from ..cli.options import Link, address_of, linked, name_of
-from ..cli.streams import EXIT_CONFIG, EXIT_REFUSED, EXIT_SIGNAL, say, show_error
+from ..cli.streams import EXIT_CONFIG, EXIT_REFUSED, say, show_error
 from .folder import folder_option, issued, open_folder
 from .tickets import LoginLink, Tickets, Token
 from .token_commands import token
@@ -103,9 +102,7 @@ def web(
             _tell(link, tickets, names[0])
             await anyio.sleep_forever()
 
-    number = run(lambda: until_signal(served))
-    if number not in (None, signal.SIGINT, signal.SIGTERM):
-        sys.exit(EXIT_SIGNAL + number)
+    serve(served)
 
 
 def _bot_of(link: Link, tap: str | None, token: Token) -> Bot:

@@ -12,6 +12,7 @@ import msgspec
 
 from ..model.erasing import Removal
 from ..model.lineage import EarlierLog
+from ..model.room import RoomLevel
 from .message_answers import (
     AnswerValue,
     DeadLetterAnswer,
@@ -387,3 +388,5 @@ class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     """About this worker, if its house may have several."""
     earlier: tuple[EarlierLog, ...] = ()
     """The logs that this one goes on from, the earliest first."""
+    storage: RoomLevel = RoomLevel.ENOUGH
+    """How much room is left for more."""

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, are_plain, settled, stored
+from bus.model.arriving import appended, are_plain, founding, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -42,6 +43,7 @@ from bus.model.repository import (
     MailboxState,
     NewMessage,
     NoteKeyUse,
+    Outcome,
     Page,
     PageRequest,
     RecoverRuns,
@@ -70,17 +72,19 @@ from bus.model.repository import (
     lots_of,
     timestamp_of,
 )
+from bus.model.room import Room
 
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
-from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, unsubscribe
+from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
+from ..taint import note_removal
 from .commits import Commits
 from .file.compacting import give_back, shorten
 from .file.connection import Statement
 from .file.database import Database, starting
 from .file.scrubbing import scrub
 from .file.statements import statements_on
-from .file.wal import file_bytes
+from .file.wal import file_bytes, free_bytes
 from .file.writer import Transaction, Whole
 from .keyed import SqliteKeyed
 from .messages.arrivals import Arrivals, is_any_scheduled, list_scheduled
@@ -96,7 +100,6 @@ from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.searching import search
 from .messages.surveys import find_ids, locate, survey
-from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
 
@@ -125,6 +128,10 @@ _WHOLE = (
     "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
     " `posthouse compact --whole` does that, at a quiet hour"
 )
+
+
+class _UnusedError(Exception):
+    """A channel was created on which no message is stored."""
 
 
 class SqliteLog:
@@ -227,6 +234,8 @@ class SqliteLog:
                 await self._conversations.open(connection, stored(change, added), change.timestamp)
                 await self._keyed.retain(transaction, lots, added, change.timestamp)
                 return added
+            case AddFirstMessages():
+                return await self._add_first(transaction, change)
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
                 await self._conversations.open(connection, lots_of(released.messages), change.timestamp)
@@ -241,6 +250,34 @@ class SqliteLog:
                 return await self._change_runs(transaction, change)
             case SaveMailbox(state):
                 await connection.execute(SAVE_MAILBOX, mailbox_row(state))
+            case AddDeadLetters(dead_letters):
+                rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
+                await connection.executemany(ADD_DEAD_LETTER, rows)
+            case RemoveDeadLetters():
+                removed = await remove_dead_letters(connection, change)
+                await self._commits.retry_runs(transaction, change.mailbox_id, removed)
+                return removed
+            case AddKey():
+                await add_key(connection, change)
+            case RevokeKeys():
+                await revoke_keys(connection, change)
+            case NoteKeyUse():
+                await note_key_use(connection, change)
+            case AddSecurityEvents() | RemoveSecurityEvents():
+                return await change_events(connection, change)
+            case SweepKeyed():
+                return await self._keyed.sweep(transaction, change)
+            case _:
+                return await self._change_directory(transaction, change)
+        return None
+
+    async def _change_directory(
+        self,
+        transaction: Transaction,
+        change: AddBot | SeenBot | AddChannel | AddSubscription | RemoveSubscription | AddPattern | RemovePattern,
+    ) -> Any:
+        connection = transaction.connection
+        match change:
             case AddBot(bot):
                 await connection.execute(
                     "INSERT INTO bots (id, name, created_at, last_seen_at, public_key) VALUES (?, ?, ?, ?, ?)",
@@ -266,26 +303,24 @@ class SqliteLog:
                 return await add_pattern(statements_on(connection), change, last_seq=transaction.last_seq)
             case RemovePattern():
                 return await remove_pattern(statements_on(connection), change)
-            case AddDeadLetters(dead_letters):
-                rows = ((each.mailbox_id, each.seq, each.reason, each.attempts, each.at) for each in dead_letters)
-                await connection.executemany(ADD_DEAD_LETTER, rows)
-            case RemoveDeadLetters():
-                removed = await remove_dead_letters(connection, change)
-                await self._commits.retry_runs(transaction, change.mailbox_id, removed)
-                return removed
-            case AddKey():
-                await add_key(connection, change)
-            case RevokeKeys():
-                await revoke_keys(connection, change)
-            case NoteKeyUse():
-                await note_key_use(connection, change)
-            case AddSecurityEvents() | RemoveSecurityEvents():
-                return await change_events(connection, change)
-            case SweepKeyed():
-                return await self._keyed.sweep(transaction, change)
             case _:
                 assert_never(change)
         return None
+
+    async def _add_first(self, transaction: Transaction, change: AddFirstMessages) -> list[Outcome]:
+        """Add messages and the channels that they need, without those on which nothing turns out to be stored."""
+        try:
+            async with transaction.savepoint():
+                for channel in change.channels:
+                    await self._change(transaction, AddChannel(channel))
+                run = statements_on(transaction.connection)
+                await subscribe_all(run, change.subscriptions, last_seq=transaction.last_seq)
+                added: list[Outcome] = await self._change(transaction, AddMessages(change.lots, change.timestamp))
+                if (needed := founding(change, added)) is not change:
+                    raise _UnusedError
+                return added
+        except _UnusedError:
+            return await self._add_first(transaction, needed)
 
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
         removed = await remove_what(transaction.connection, change)
@@ -308,7 +343,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-        await note_removal(transaction.connection, seqs)
+        await note_removal(statements_on(transaction.connection), seqs)
         return await remove(transaction.connection, seqs)
 
     async def read_page(self, request: PageRequest) -> Page:
@@ -446,6 +481,12 @@ class SqliteLog:
         for name, table in (("messages", "bot_messages"), ("scheduled", "scheduled_messages")):
             [[sizes[name]]] = await self._questions.execute_fetchall(f"SELECT COUNT(*) FROM {table}")
         [[sizes["kv_keys"]]] = await self._questions.execute_fetchall(KEYS_COUNT)
-        for name, suffix in (("database_bytes", ""), ("wal_bytes", "-wal")):
-            sizes[name] = await file_bytes(Path(f"{self._database.path}{suffix}"))
-        return sizes
+        room = await self.room()
+        sizes["database_bytes"] = room.database_bytes
+        sizes["wal_bytes"] = await file_bytes(Path(f"{self._database.path}-wal"))
+        return sizes if room.free_bytes is None else sizes | {"free_bytes": room.free_bytes}
+
+    async def room(self) -> Room:
+        """Return the bytes of the file, and those that its disk has free."""
+        path = Path(self._database.path)
+        return Room(await file_bytes(path), await free_bytes(path.parent))

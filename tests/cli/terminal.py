@@ -109,9 +109,9 @@ class Posthouse:
         """Start a command that goes on."""
         return Running([*COMMAND, *map(str, arguments)], self.environment)
 
-    def example(self, name: str, **environment: str) -> Running:
+    def example(self, name: str, *arguments: str, **environment: str) -> Running:
         """Start a program of examples/."""
-        return Running([sys.executable, str(EXAMPLES / name)], self.environment | environment)
+        return Running([sys.executable, str(EXAMPLES / name), *arguments], self.environment | environment)
 
 
 class Running:

@@ -84,6 +84,8 @@ def test_little_room_on_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     for free, level in ((10 * 1024**3, "ok"), (500 * 1024**2, "warning"), (1024**2, "fault")):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
         assert of([*file_findings(tmp_path / "p.db", parse_settings(""))], "disk").level == level
+        never = parse_settings("[store]\nfree_warning_bytes = 0\n")
+        assert of([*file_findings(tmp_path / "p.db", never)], "disk").level == "ok", "as the worker is configured"
 
 
 def test_the_key_is_looked_at_and_not_made(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ..cli.terminal import Posthouse
 from .wire import TIMEOUT_SECONDS, to_bot
 from .wire_worker import REPOSITORY, Worker, free_endpoints
 
@@ -30,9 +31,9 @@ GRAFANA = REPOSITORY / "config" / "grafana" / "posthouse.json"
 class Measured(Worker):
     """A worker with metrics."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: str = "") -> None:
         (address,) = free_endpoints(1)
-        super().__init__(directory, f"[listen]\nmetrics = '{address}'\n")
+        super().__init__(directory, f"[listen]\nmetrics = '{address}'\n{configuration}")
         self.metrics = address.removeprefix("tcp://")
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
@@ -69,6 +70,18 @@ def test_probes_and_metrics_are_answered(measured: Measured) -> None:
     assert 0 < after["posthouse_commit_seconds_count"] <= after["posthouse_delivery_seconds_count"] + 1
     assert after["posthouse_commit_seconds_sum"] > 0 < after["process_resident_memory_bytes"]
     assert after["posthouse_commit_seconds_bucket +Inf"] == after["posthouse_commit_seconds_count"]
+
+
+def test_a_worker_with_little_room_warns_and_stays_ready(tmp_path: Path) -> None:
+    with Measured(tmp_path, f"[store]\nfree_warning_bytes = {2**62}\n") as worker:
+        eventually(lambda: worker.values()["posthouse_storage_level"] == 1)
+        assert worker.values()["posthouse_disk_free_bytes"] > 0
+        assert worker.ask("/readyz")[:2] == (200, "ready\n")
+        assert '"storage": "low"' in worker.log_tail()
+        posthouse = Posthouse(worker.command)
+        assert "room is low, see 'posthouse doctor'" in posthouse.answer("status")
+        found = {each["about"]: each for each in posthouse.json("doctor", "--database", str(worker.database))}
+        assert found["storage"]["level"] == "warning"
 
 
 def test_a_restarted_worker_counts_nothing_that_waits_for_nobody(measured: Measured) -> None:

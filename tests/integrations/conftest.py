@@ -10,6 +10,18 @@ import pytest
 import bus
 from bus.testing import Worker
 
+from ..crash.nursery import ForkedWorker
+from ..integration.forked_worker import forked_worker
+
+IMPATIENT = """
+[delivery]
+heartbeat_seconds = 0.4
+session_timeout_seconds = 2.0
+
+[workflows]
+sweep_seconds = 0.2
+"""
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
@@ -27,6 +39,20 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 def own_worker(tmp_path: Path) -> Iterator[Worker]:
     """A worker that a test may kill."""
     with Worker(tmp_path / "posthouse.db") as worker:
+        yield worker
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[ForkedWorker]:
+    """A worker in a process of its own, for programs and commands."""
+    with forked_worker(tmp_path) as worker:
+        yield worker
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[ForkedWorker]:
+    """The same, which soon notices that a program was killed."""
+    with forked_worker(tmp_path, IMPATIENT) as worker:
         yield worker
 
 

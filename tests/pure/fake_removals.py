@@ -103,55 +103,65 @@ def _find(log: FakeLog, what: What | None, nothing: Removed) -> tuple[Removed, _
             waiting = 0 if waits is None else _waiting(log, waits)
             found = replace(nothing, counts={"subscriptions": len(there), "waiting": waiting})
             return found, [(log.subscriptions, there)] if passes_to is None else []
-        case CloseGroup(channel, group, waits, in_flight):
-            mailbox_id = waits.unread.mailbox_id
-            members = [
-                key for key, each in log.subscriptions.items() if (each.channel, each.group) == (channel, group)
-            ]
-            dead = _dead(log, mailbox_id)
-            counts = {
-                "waiting": _waiting(log, waits),
-                "in_flight": in_flight,
-                "members": len(members),
-                "dead_letters": len(dead),
-            }
-            tables: _Gone = [(log.subscriptions, members), (log.dead_letters, dead), (log.mailboxes, [mailbox_id])]
-            return _in_use(nothing, counts), [*tables, (log.groups, [(channel, group)])]
-        case CloseChannel(channel, groups):
-            mailbox_ids = [each.unread.mailbox_id for each in groups]
-            subscriptions = [key for key in log.subscriptions if key[1] == channel]
-            named = [key for key in log.groups if key[0] == channel]
-            dead = _dead(log, *mailbox_ids)
-            counts = {
-                "waiting": _waiting(log, *groups),
-                "subscriptions": len(subscriptions),
-                "groups": len(named),
-                "dead_letters": len(dead),
-                "delayed": sum(each.recipient_channel == channel for each in log.scheduled.values()),
-            }
-            tables = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, mailbox_ids)]
-            return _in_use(nothing, counts), [*tables, (log.groups, named), (log.channels, [channel])]
-        case RemoveBot(bot_id, waits, sessions):
-            subscriptions = [key for key in log.subscriptions if key[0] == bot_id]
-            dead = _dead(log, bot_id)
-            patterns = [key for key in log.patterns if key[0] == bot_id]
-            keys = [name for name, key in log.keys.items() if key.bot_id == bot_id]
-            counts = {
-                "sessions": sessions,
-                "waiting": _waiting(log, waits),
-                "runs": 0,
-                "definitions": 0,
-                "delayed": sum(
-                    bot_id in (each.sender_bot_id, each.recipient_bot_id) for each in log.scheduled.values()
-                ),
-                "subscriptions": len(subscriptions),
-                "patterns": len(patterns),
-                "dead_letters": len(dead),
-                "keys": len(keys),
-            }
-            tables = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
-            found = replace(_in_use(nothing, counts), ids=(bot_id,))
-            return found, [*tables, (log.patterns, patterns), (log.keys, keys), (log.bots, [bot_id])]
+        case CloseGroup():
+            return _of_group(log, what, nothing)
+        case CloseChannel():
+            return _of_channel(log, what, nothing)
+        case RemoveBot():
+            return _of_bot(log, what, nothing)
+
+
+def _of_group(log: FakeLog, what: CloseGroup, nothing: Removed) -> tuple[Removed, _Gone]:
+    mailbox_id, place = what.waiting.unread.mailbox_id, (what.channel, what.group)
+    members = [key for key, each in log.subscriptions.items() if (each.channel, each.group) == place]
+    dead = _dead(log, mailbox_id)
+    counts = {
+        "waiting": _waiting(log, what.waiting),
+        "in_flight": what.in_flight,
+        "members": len(members),
+        "dead_letters": len(dead),
+    }
+    gone: _Gone = [(log.subscriptions, members), (log.dead_letters, dead), (log.mailboxes, [mailbox_id])]
+    return _in_use(nothing, counts), [*gone, (log.groups, [place])]
+
+
+def _of_channel(log: FakeLog, what: CloseChannel, nothing: Removed) -> tuple[Removed, _Gone]:
+    mailbox_ids = [each.unread.mailbox_id for each in what.groups]
+    subscriptions = [key for key in log.subscriptions if key[1] == what.channel]
+    groups = [key for key in log.groups if key[0] == what.channel]
+    dead = _dead(log, *mailbox_ids)
+    counts = {
+        "waiting": _waiting(log, *what.groups),
+        "subscriptions": len(subscriptions),
+        "groups": len(groups),
+        "dead_letters": len(dead),
+        "delayed": sum(each.recipient_channel == what.channel for each in log.scheduled.values()),
+    }
+    gone: _Gone = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, mailbox_ids)]
+    return _in_use(nothing, counts), [*gone, (log.groups, groups), (log.channels, [what.channel])]
+
+
+def _of_bot(log: FakeLog, what: RemoveBot, nothing: Removed) -> tuple[Removed, _Gone]:
+    bot_id = what.bot_id
+    subscriptions = [key for key in log.subscriptions if key[0] == bot_id]
+    patterns = [key for key in log.patterns if key[0] == bot_id]
+    keys = [name for name, key in log.keys.items() if key.bot_id == bot_id]
+    dead = _dead(log, bot_id)
+    delayed = [each for each in log.scheduled.values() if bot_id in (each.sender_bot_id, each.recipient_bot_id)]
+    counts = {
+        "sessions": what.sessions,
+        "waiting": _waiting(log, what.waiting),
+        "runs": 0,
+        "definitions": 0,
+        "delayed": len(delayed),
+        "subscriptions": len(subscriptions),
+        "patterns": len(patterns),
+        "dead_letters": len(dead),
+        "keys": len(keys),
+    }
+    gone: _Gone = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
+    found = replace(_in_use(nothing, counts), ids=(bot_id,))
+    return found, [*gone, (log.patterns, patterns), (log.keys, keys), (log.bots, [bot_id])]
 
 
 def _check_counted(log: FakeLog, unread: PageRequest, change: Remove) -> None:

@@ -302,6 +302,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "versions": {"posthouse": "0.1.0"},
             "leads": {"worker_id": "w", "fence": 3, "since": "t", "standing_by": 2, "url": "tcp://a:7710"},
             "earlier": [{"epoch": "d", "through_seq": 5}],
+            "storage": "low",
         },
     ),
 ]

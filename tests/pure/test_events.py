@@ -17,12 +17,14 @@ from bus.model.events import (
     SessionOpened,
     SessionVanished,
     StorageFilled,
+    StorageFilling,
     WorkerEvent,
     WorkerServing,
     read_event,
 )
 from bus.model.records import EVENTS_CHANNEL, RUNS_CHANNEL, WORKER_CHANNELS, WORKER_ID, WORKER_NAME, Channel
 from bus.model.repository import AddChannel, AddDeadLetters
+from bus.model.room import RoomLevel
 from bus.settings import Delivery, EventSettings, Limits, RetentionSettings, Settings
 from bus.wire.frames import (
     Ack,
@@ -429,6 +431,20 @@ def test_full_storage_is_told_when_there_is_room_again() -> None:
     live(worker, 10)
     [event] = [event for event in told(worker) if isinstance(event, StorageFilled)]
     assert (event.since, event.times) == (since, 3)
+
+
+def test_of_changes_of_the_room_that_follow_each_other_the_last_one_is_told() -> None:
+    worker = listening()
+    for event, level in (("filling", "low"), ("drained", "enough"), ("filling", "very_low")):
+        fields = {"storage": RoomLevel(level), "database_bytes": 5, "free_bytes": None}
+        worker.do(worker.core.note(Note(f"storage_{event}", fields), worker.moment))
+        live(worker, 1)
+    [first] = told(worker)
+    live(worker, 10)
+    [second] = told(worker)
+    assert isinstance(first, StorageFilling)
+    assert isinstance(second, StorageFilling)
+    assert (first.storage, first.times, second.storage, second.times) == (RoomLevel.LOW, 1, RoomLevel.VERY_LOW, 2)
 
 
 def test_what_happened_while_nothing_could_be_written_is_told_later() -> None:

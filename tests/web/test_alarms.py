@@ -19,9 +19,12 @@ from bus.model.events import (
     RunsCrashed,
     SessionOpened,
     SessionVanished,
+    StorageDrained,
     StorageFilled,
+    StorageFilling,
 )
 from bus.model.records import EVENTS_CHANNEL, WORKER_ID, WORKER_NAME, WorkflowStepLog, parse_timestamp
+from bus.model.room import RoomLevel
 from bus.web.alarms import KEPT, Alarm, Box, HeardEvents, Present, alarms
 from bus.wire.answers import RateLimited
 from bus.wire.frames import StoredMessage
@@ -121,6 +124,24 @@ def test_full_storage_is_told_for_a_day() -> None:
     assert alarms(heard, present()) == [alarm]
     heard.forget(parse_timestamp(AT) + KEPT + timedelta(seconds=1))
     assert alarms(heard, present()) == []
+
+
+def test_little_room_is_told_as_long_as_the_worker_says_so() -> None:
+    sizes = {"database_bytes": 2**30, "free_bytes": 5 * 2**20}
+    low = msgspec.structs.replace(status(0), storage=RoomLevel.VERY_LOW, sizes=sizes)
+    room: dict[str, Any] = {"at": AT, "database_bytes": 2**30, "free_bytes": 2**20}
+    heard, text = HeardEvents(), "Room is very low: the database has 1.0 GiB, and its disk 5.0 MiB free"
+    now = Present(low, {}, [], 100, {})
+    assert alarms(heard, now) == [Alarm(text, "/settings")]
+    heard.hear(message(1, StorageFilling(storage=RoomLevel.VERY_LOW, **room)))
+    assert alarms(heard, now) == [Alarm(text, "/settings", AT)]
+    assert alarms(heard, present()) == []
+    heard.hear(message(2, StorageDrained(storage=RoomLevel.ENOUGH, **room)))
+    assert alarms(heard, now) == [Alarm(text, "/settings")]
+    engine = msgspec.structs.replace(low, storage=RoomLevel.LOW, sizes={"database_bytes": 2**30})
+    assert alarms(heard, Present(engine, {}, [], 100, {})) == [
+        Alarm("Room is low: the database has 1.0 GiB", "/settings")
+    ]
 
 
 def test_what_is_not_the_workers_or_not_known_is_left_out() -> None:

@@ -20,24 +20,18 @@ import anyio
 from a2a.server.context import ServerCallContext
 from a2a.server.events import Event
 from a2a.server.request_handlers.request_handler import RequestHandler, validate_request_params
-from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import (
     AgentCard,
     Artifact,
     CancelTaskRequest,
-    DeleteTaskPushNotificationConfigRequest,
     GetExtendedAgentCardRequest,
-    GetTaskPushNotificationConfigRequest,
     GetTaskRequest,
-    ListTaskPushNotificationConfigsRequest,
-    ListTaskPushNotificationConfigsResponse,
     ListTasksRequest,
     ListTasksResponse,
     Message,
     SendMessageRequest,
     SubscribeToTaskRequest,
     Task,
-    TaskPushNotificationConfig,
     TaskState,
     TaskStatus,
 )
@@ -49,7 +43,7 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
-from a2a.utils.task import apply_history_length, validate_history_length
+from a2a.utils.task import apply_history_length, validate_history_length, validate_page_size
 
 from ...bot import Bot
 from ...client.draft import Draft
@@ -59,6 +53,7 @@ from ...model.records import RunStatus, WorkflowRun
 from ...runs.approvals import Answer, Unanswerable
 from .parts import ASKING, body_of, parts_of
 from .reading import decision_of, events_between
+from .replies import is_next
 from .tasks import TaskRecord, Tasks, set_status
 
 __all__ = ["AgentEndpoint"]
@@ -139,6 +134,9 @@ class AgentEndpoint(RequestHandler):
             record = None if message.reply_to is None else await self._tasks.of_question(message.reply_to)
             if record is None or message.sender != record.bot:
                 await message.term("it is not the reply of an agent to a task that is open")
+                return
+            if not await is_next(self._bot, record.task, message):
+                await message.release()
                 return
             question = record.question
             state = _STATES.get(message.message_type)
@@ -261,12 +259,17 @@ class AgentEndpoint(RequestHandler):
     @validate_request_params
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """List the client's tasks, as they were when they were last changed or looked at."""
-        tasks = InMemoryTaskStore(use_copying=False)  # it filters and pages as the protocol says
-        for record in await self._tasks.all(context.user.user_name):
+        validate_history_length(params)
+        if params.HasField("page_size"):
+            validate_page_size(params.page_size)
+        page = await self._tasks.page(context.user.user_name, params)
+        for record in page.records:
             if not params.include_artifacts:
                 record.task.ClearField("artifacts")
-            await tasks.save(apply_history_length(record.task, params), context)
-        return await tasks.list(params, context)
+        tasks = [apply_history_length(record.task, params) for record in page.records]
+        return ListTasksResponse(
+            tasks=tasks, next_page_token=page.token, page_size=page.size, total_size=page.total
+        )
 
     @_told
     @validate_request_params
@@ -402,8 +405,10 @@ class AgentEndpoint(RequestHandler):
             found = await self._bot.find(question)
         except RequestError:  # retention has removed it
             return None
-        fate = found.mailboxes[0] if found.mailboxes else None
-        if fate is None or fate.state == "waiting":
+        if not found.mailboxes:
+            return TaskState.TASK_STATE_FAILED, f"bot {record.bot} was removed, and its mailbox with it", id
+        fate = found.mailboxes[0]
+        if fate.state == "waiting":
             return None
         if fate.state == "dead":  # its reason is known when it is stored
             return None if fate.given_up_at is None else (TaskState.TASK_STATE_FAILED, fate.reason, id)
@@ -434,36 +439,16 @@ class AgentEndpoint(RequestHandler):
 
     # ── What it cannot do ────────────────────────────────────────────────────────────────────────────────
 
-    async def on_create_task_push_notification_config(
-        self, params: TaskPushNotificationConfig, context: ServerCallContext
-    ) -> TaskPushNotificationConfig:
-        """Refuse it."""
-        _refuse_push()
+    async def _refuse_push(self, params: object, context: ServerCallContext) -> NoReturn:
+        raise PushNotificationNotSupportedError("subscribe to the task, or get it again")
 
-    async def on_get_task_push_notification_config(
-        self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
-    ) -> TaskPushNotificationConfig:
-        """Refuse it."""
-        _refuse_push()
-
-    async def on_list_task_push_notification_configs(
-        self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
-    ) -> ListTaskPushNotificationConfigsResponse:
-        """Refuse it."""
-        _refuse_push()
-
-    async def on_delete_task_push_notification_config(
-        self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
-    ) -> None:
-        """Refuse it."""
-        _refuse_push()
+    on_create_task_push_notification_config = _refuse_push
+    on_get_task_push_notification_config = _refuse_push
+    on_list_task_push_notification_configs = _refuse_push
+    on_delete_task_push_notification_config = _refuse_push
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """Refuse it."""
         raise UnsupportedOperationError("this agent has one card, for everybody")
-
-
-def _refuse_push() -> NoReturn:
-    raise PushNotificationNotSupportedError("subscribe to the task, or get it again")

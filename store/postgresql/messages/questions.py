@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bus.model.repository import HistoryRequest, LogMessage, Surveyed, SurveyRequest
+from bus.model.room import Room
 
 from ...keyed_rows import KEYS_COUNT
 from ..server.reader import Reader
 from .rows import fetch
 
-__all__ = ["channel_counts", "find_ids", "history", "locate", "seq_before", "sizes", "survey"]
+__all__ = ["channel_counts", "find_ids", "history", "locate", "room", "seq_before", "sizes", "survey"]
 
 _SURVEY = """
     SELECT seq, sender_bot_id, recipient_bot_id, recipient_channel, timestamp,
@@ -52,9 +53,11 @@ _CHANNEL_COUNTS = """
     SELECT name, (SELECT COUNT(*) FROM bot_messages WHERE recipient_channel = name)
     FROM unnest($1::text[]) AS name"""
 
+_SIZE = "pg_database_size(current_database())"
+
 _SIZES = f"""
     SELECT (SELECT COUNT(*) FROM bot_messages), (SELECT COUNT(*) FROM scheduled_messages), ({KEYS_COUNT}),
-           pg_database_size(current_database())"""
+           {_SIZE}"""
 
 
 async def survey(reader: Reader, request: SurveyRequest) -> list[Surveyed]:
@@ -106,3 +109,9 @@ async def sizes(reader: Reader) -> dict[str, int]:
     """Return the number of messages, in the log and scheduled, and the bytes of the database."""
     [row] = await reader.fetch(_SIZES)
     return dict(zip(("messages", "scheduled", "kv_keys", "database_bytes"), row, strict=True))
+
+
+async def room(reader: Reader) -> Room:
+    """Return the bytes of the database."""
+    [[size]] = await reader.fetch(f"SELECT {_SIZE}")
+    return Room(size)

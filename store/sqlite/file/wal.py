@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,7 @@ __all__ = [
     "WalLength",
     "WalWatch",
     "file_bytes",
+    "free_bytes",
 ]
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -60,6 +62,14 @@ async def file_bytes(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return status.st_size
+
+
+async def free_bytes(folder: Path) -> int | None:
+    """Return how much the disk of a folder has free for this user, or None if it does not say."""
+    try:
+        return (await anyio.to_thread.run_sync(shutil.disk_usage, folder)).free
+    except OSError:
+        return None
 
 
 class WalLength(enum.Enum):

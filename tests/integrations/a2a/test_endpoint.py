@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -307,3 +308,61 @@ async def test_an_agent_whose_bot_never_came_says_so(worker: Worker, streaming: 
         async with serving(app, listener), Agent.at(url, streaming=streaming) as agent:
             with pytest.raises(InternalError, match="'nobody'"):
                 await agent.send("tea")
+
+
+async def test_a_task_of_a_bot_that_is_removed_fails(worker: Worker) -> None:
+    async with worker.connect(bot="sleeper"):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        app = a2a_app(worker.connect(bot="a2a-sleeper"), "sleeper", url=url)
+        async with (
+            worker.connect(bot="operator") as operator,
+            serving(app, listener),
+            Agent.at(url) as agent,
+        ):
+            task = await agent.send("wake up", at_once=True)
+            assert (await agent.get(task.id)).status.state == SUBMITTED
+            await operator.remove_bot("sleeper", force=True)
+            failed = await agent.until(task.id, FAILED)
+            assert Agent.outputs(failed) == []
+            assert failed.status.message.parts[0].text == "bot sleeper was removed, and its mailbox with it"
+            with pytest.raises(InternalError, match="sleeper"):
+                await agent.send("anybody there?")
+
+
+@asynccontextmanager
+async def orderly(worker: Worker) -> AsyncIterator[Agent]:
+    """An endpoint, of which there may be several."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        app = a2a_app(worker.connect(bot="a2a-orderly"), "orderly", url=url)
+        async with serving(app, listener), Agent.at(url) as agent:
+            yield agent
+
+
+async def test_replies_are_recorded_in_their_order_whoever_takes_them(worker: Worker) -> None:
+    let_go = anyio.Event()
+
+    async def hold_one(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with worker.connect(bot="a2a-orderly", max_in_flight=1) as another:
+            await another.receive(timeout=BOUND_SECONDS)
+            task_status.started()
+            await let_go.wait()
+
+    async with worker.connect(bot="orderly") as planner, anyio.create_task_group() as tasks:
+        async with orderly(worker) as agent:
+            task = await agent.send("tea", at_once=True)
+        question = await planner.receive(timeout=BOUND_SECONDS)
+        await question.reply("a leaf", message_type="a2a.artifact")
+        await tasks.start(hold_one)
+        last = await question.reply("a cup")
+        await question.ack(confirm=True)
+        async with orderly(worker) as agent:
+            with anyio.fail_after(BOUND_SECONDS):  # the endpoint gets the last reply first, and gives it back
+                while (await planner.find(last.id)).mailboxes[0].attempts < 2:
+                    await anyio.sleep(0.05)
+            assert (await agent.get(task.id)).status.state != COMPLETED
+            let_go.set()
+            assert Agent.outputs(await agent.until(task.id, COMPLETED)) == ["a leaf", "a cup"]
+        assert await planner.dead_letters(bot="a2a-orderly") == []

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from ...cli.terminal import EXAMPLES, Posthouse, Running
-from ...integration.forked_worker import forked_worker
+from ...cli.terminal import Posthouse, Running
+from ...crash.nursery import ForkedWorker
 from ..extras import needs
 
 needs("a2a.server.routes")
 
 BOUND_SECONDS = 90
 
-IMPATIENT = """
-[delivery]
-heartbeat_seconds = 0.4
-session_timeout_seconds = 2.0
-"""
-
 
 @pytest.fixture
-def posthouse(tmp_path: Path) -> Iterator[Posthouse]:
-    with forked_worker(tmp_path, IMPATIENT) as worker:
-        posthouse = Posthouse(worker.command)
-        posthouse.environment["PYTHONUNBUFFERED"] = "1"
-        yield posthouse
+def posthouse(impatient: ForkedWorker) -> Posthouse:
+    posthouse = Posthouse(impatient.command)
+    posthouse.environment["PYTHONUNBUFFERED"] = "1"
+    return posthouse
 
 
 def until(program: Running, beginning: str) -> str:
@@ -52,9 +43,8 @@ def test_a_trip_goes_on_for_its_traveller(posthouse: Posthouse, tmp_path: Path) 
         planner = stack.enter_context(posthouse.example("planner.py", LEASE_SECONDS="1"))
         posthouse.answer("bots", "--as", "planner")
         serving, url = endpoint("0")
-        environment = {**posthouse.environment, "AGENT_URL": url}
-        command = [sys.executable, str(EXAMPLES / "traveller.py"), "Lisbon", str(token_file)]
-        first = stack.enter_context(Running(command, environment))
+        posthouse.environment["AGENT_URL"] = url
+        first = stack.enter_context(posthouse.example("traveller.py", "Lisbon", str(token_file)))
         asked = until(first, "working {")
         assert "'approval': 'agree'" in asked
         first.kill()
@@ -63,7 +53,7 @@ def test_a_trip_goes_on_for_its_traveller(posthouse: Posthouse, tmp_path: Path) 
         [approval] = posthouse.json("approvals", "--as", "ann")
         posthouse.answer("approve", approval["run_id"], "agree", "--as", "ann")
         endpoint(url.rsplit(":", 1)[1].strip("/"))
-        second = stack.enter_context(Running(command, environment))
+        second = stack.enter_context(posthouse.example("traveller.py", "Lisbon", str(token_file)))
         stack.enter_context(posthouse.example("planner.py", LEASE_SECONDS="1"))
         assert "hotel of" in until(second, "completed")
         assert second.exit_code() == 0

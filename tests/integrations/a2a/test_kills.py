@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import bus
 
 from ...cli.terminal import Posthouse, Running
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 from ..extras import needs
 
 needs("a2a.server.routes")
@@ -27,12 +26,6 @@ from .clients import BOUND_SECONDS, Agent
 pytestmark = pytest.mark.anyio
 
 COMPLETED = TaskState.TASK_STATE_COMPLETED
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ForkedWorker]:
-    with forked_worker(tmp_path) as worker:
-        yield worker
 
 
 def endpoint(process: ForkedWorker, token_file: Path, port: int) -> tuple[Running, str]:

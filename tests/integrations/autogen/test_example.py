@@ -5,37 +5,18 @@ AutoGen is not among what `.ci/run` installs, as it takes protobuf 5.29 only: `m
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from ...cli.terminal import EXAMPLES, Posthouse, Running
+from ...cli.terminal import Posthouse, Running
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 
 pytest.importorskip("autogen_agentchat", reason="AutoGen is not installed: 'make autogen' runs this test")
 
 BOUND_SECONDS = 90
 
-IMPATIENT = """
-[delivery]
-heartbeat_seconds = 0.4
-session_timeout_seconds = 2.0
-"""
 
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ForkedWorker]:
-    with forked_worker(tmp_path, IMPATIENT) as worker:
-        yield worker
-
-
-def editors(process: ForkedWorker, pause_seconds: float) -> Running:
-    environment = {**os.environ, "POSTHOUSE_URL": process.command, "PAUSE_SECONDS": str(pause_seconds)}
-    return Running([sys.executable, str(EXAMPLES / "editors.py")], environment)
+def editors(posthouse: Posthouse, pause_seconds: float) -> Running:
+    return posthouse.example("editors.py", PAUSE_SECONDS=str(pause_seconds))
 
 
 def turns(posthouse: Posthouse, run: str) -> list[str]:
@@ -45,17 +26,17 @@ def turns(posthouse: Posthouse, run: str) -> list[str]:
     ]
 
 
-def test_a_team_goes_on_after_its_last_turn(process: ForkedWorker) -> None:
-    posthouse = Posthouse(process.command)
+def test_a_team_goes_on_after_its_last_turn(impatient: ForkedWorker) -> None:
+    posthouse = Posthouse(impatient.command)
     posthouse.answer("bots", "--as", "editors")
     sent = posthouse.json("send", "editors", '"moths"', "--type", "article", "--as", "ada")
-    with editors(process, 1) as first:
+    with editors(posthouse, 1) as first:
         assert first.line(BOUND_SECONDS) == "writer: Draft 1 about moths."
         posthouse.wait_until(lambda: turns(posthouse, sent["id"]) == ["Draft 1 about moths."])
         first.kill()
-    process.kill()
-    process.start()
-    with editors(process, 0) as second:
+    impatient.kill()
+    impatient.start()
+    with editors(posthouse, 0) as second:
         said = [second.line(BOUND_SECONDS) for _ in range(4)]
         assert said == [
             "critic: Shorter, please.",

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import anyio
-import pytest
 
 import bus
 
-from ...cli.terminal import EXAMPLES, Running
+from ...cli.terminal import Posthouse, Running
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 from ..extras import needs
 
 needs("langgraph.graph")
@@ -24,15 +17,9 @@ from bus.integrations.langgraph import LangGraphStore
 BOUND_SECONDS = 90
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ForkedWorker]:
-    with forked_worker(tmp_path) as worker:
-        yield worker
-
-
 def researcher(process: ForkedWorker, *arguments: str, pause_seconds: float = 0) -> Running:
-    environment = {**os.environ, "POSTHOUSE_URL": process.command, "PAUSE_SECONDS": str(pause_seconds)}
-    return Running([sys.executable, str(EXAMPLES / "researcher.py"), *arguments], environment)
+    posthouse = Posthouse(process.command)
+    return posthouse.example("researcher.py", *arguments, PAUSE_SECONDS=str(pause_seconds))
 
 
 async def until_one_has_written(url: str) -> None:

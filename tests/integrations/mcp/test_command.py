@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from ...cli.terminal import COMMAND, Posthouse, Running
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 from ..extras import needs
 
 needs("mcp")
@@ -25,12 +23,6 @@ from mcp.client.streamable_http import streamable_http_client
 pytestmark = pytest.mark.anyio
 
 BOUND_SECONDS = 60
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ForkedWorker]:
-    with forked_worker(tmp_path) as worker:
-        yield worker
 
 
 def assistant(process: ForkedWorker, name: str) -> Client:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,7 +14,6 @@ from bus.testing import Worker
 
 from ...cli.terminal import Posthouse
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 from ..extras import needs
 
 needs("agents")
@@ -57,12 +55,6 @@ class Traveller:
         other.model = ScriptedModel([[assistant_message("All is done.")]])
         other.agent.model = other.model
         return other
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[ForkedWorker]:
-    with forked_worker(tmp_path) as worker:
-        yield worker
 
 
 @asynccontextmanager

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import anyio
 import pytest
 
@@ -12,21 +9,11 @@ import bus
 
 from ...cli.terminal import COMMAND, EXAMPLES, Posthouse, Running
 from ...crash.nursery import ForkedWorker
-from ...integration.forked_worker import forked_worker
 from ..extras import needs
 
 needs("langgraph.graph", "pydantic_ai")
 
 BOUND_SECONDS = 90
-
-IMPATIENT = """
-[delivery]
-heartbeat_seconds = 0.4
-session_timeout_seconds = 2.0
-
-[workflows]
-sweep_seconds = 0.2
-"""
 
 TEXT = "moths: where they live, as found; moths: what they eat, as found. (in one sentence)"
 
@@ -91,9 +78,8 @@ class Team:
 
 
 @pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
-    with forked_worker(tmp_path, IMPATIENT) as worker:
-        yield Team(worker)
+def team(impatient: ForkedWorker) -> Team:
+    return Team(impatient)
 
 
 def until(agent: Running, beginning: str) -> str:

@@ -1,0 +1,78 @@
+"""How much room a store has left, and from when on that is little: one rule for the worker and `posthouse doctor`.
+
+Owns the bounds that nobody configures.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+__all__ = ["Room", "RoomLevel", "RoomRule"]
+
+_VERY_LOW_BYTES = 64 * 1024**2
+"""Of free room: what erasing, compacting and a busy WAL need to go on."""
+
+_PART = 10
+"""Room is low as well if less than one part in so many of the database's size is free: a large one grows faster."""
+
+_ENOUGH_AGAIN = 1.25
+"""Room that was low is so until there is this much more, and a database that was too large until it is as much
+smaller: what varies about a bound would be told again and again."""
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How large a store is, and how much its disk has free; None if that is not known."""
+
+    database_bytes: int
+    free_bytes: int | None = None
+
+
+class RoomLevel(enum.StrEnum):
+    """How much room is left, the most first."""
+
+    ENOUGH = "enough"
+    LOW = "low"
+    VERY_LOW = "very_low"
+
+    @property
+    def in_words(self) -> str:
+        """For people."""
+        return self.replace("_", " ")
+
+    @property
+    def rank(self) -> int:
+        """How bad that is: 0 is good."""
+        return list(RoomLevel).index(self)
+
+
+class RoomRule(msgspec.Struct, frozen=True):
+    """What is configured: how much should be free, and how large the database may become; 0 for no such bound."""
+
+    free_bytes: int
+    size_bytes: int
+
+    def level(self, room: Room, before: RoomLevel = RoomLevel.ENOUGH) -> RoomLevel:
+        """Return how much room is left, if it was as it was `before`."""
+
+        def factor(level: RoomLevel) -> float:
+            return _ENOUGH_AGAIN if before.rank >= level.rank else 1.0
+
+        bounds = {
+            RoomLevel.VERY_LOW: min(self.free_bytes, _VERY_LOW_BYTES),
+            RoomLevel.LOW: max(self.free_bytes, room.database_bytes // _PART),
+        }
+        if self.free_bytes and room.free_bytes is not None:
+            for level, bound in bounds.items():
+                if room.free_bytes < bound * factor(level):
+                    return level
+        if self.size_bytes and room.database_bytes * factor(RoomLevel.LOW) >= self.size_bytes:
+            return RoomLevel.LOW
+        return RoomLevel.ENOUGH
+
+    def can_tell(self, room: Room) -> bool:
+        """Return whether anything of this can be compared with a bound."""
+        return bool(self.size_bytes or (self.free_bytes and room.free_bytes is not None))
