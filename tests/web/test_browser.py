@@ -6,7 +6,6 @@ import re
 
 import anyio
 import anyio.to_thread
-import pytest
 
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
 
