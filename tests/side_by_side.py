@@ -110,14 +110,14 @@ class _House:
         if status == 0:
             return
         ended = f"the process that ran it ended with {os.waitstatus_to_exitcode(status)}"
-        nodeid, location = (
-            f"tests::process {process.number}",
-            ("tests", None, f"the end of process {process.number}"),
-        )
         if process.places:
             item = self._session.items[process.places.popleft()]
-            nodeid, location = item.nodeid, item.location
-        self._report(pytest.TestReport(nodeid, location, {}, "failed", ended, "call"))
+            self._report(pytest.TestReport(item.nodeid, item.location, {}, "failed", ended, "call"))
+        else:  # what belonged to its session could not be given back
+            name = f"process {process.number}"
+            self._report(
+                pytest.TestReport(f"tests::{name}", ("tests", None, name), {}, "failed", ended, "teardown")
+            )
         if process.places:
             self._waiting.appendleft(list(process.places))
 
