@@ -39,7 +39,7 @@ class Reading:
         """Return the page to read now; None while one is being read, or if nobody could take it."""
         if self._parts.is_reading or not sessions:
             return None
-        missing = self._parts.outstanding.missing()
+        missing = self._parts.outstanding.missing(_RECALLED_MAX)
         # A bot that never takes anything, but has its replies early, would keep them all in mind.
         eager = len(self._parts.sources.ahead) > _AHEAD_MAX or any(session.free > 0 for session in sessions)
         lane = self._next_lane() if eager and self._parts.sources.lanes else None
@@ -49,7 +49,7 @@ class Reading:
         return intake.read(
             PageRequest(
                 mailbox_id=self._mailbox_id,
-                seqs=tuple(missing[:_RECALLED_MAX]),
+                seqs=tuple(missing),
                 sources=() if intake.level else self.remaining() if lane is None else _rest(lane),
                 through_seq=last_seq,
                 messages_max=max(1, self._limits.ready_messages_max // 2),
