@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
@@ -36,21 +35,21 @@ from .client.removing import Removing
 from .client.replies import Replies
 from .client.requesting import Requesting
 from .client.sending import Sender
-from .client.service import StartPosition
 from .client.serving import Application
 from .client.settling import Settler
+from .client.starts import StartPosition, start_of, telling_of_logs
 from .client.subscribed import OwnSubscriptions
 from .client.waiting import Receipt
 from .client.watch import Watch
 from .client.wills import LastWill
 from .errors import BusError, ClosedError, WorkerUnavailable
-from .model.records import CONSOLE_NAME, timestamp
+from .model.records import CONSOLE_NAME
 from .runs.approvals import APPROVE, REJECT, take_answer
 from .runs.executing import RunFunctions
 from .runs.handlers import Handlers
 from .runs.repository import RemoteWorkflows
 from .wire.answers import KeptMessage, SubscriptionEnd, SubscriptionStart
-from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StartAt, StoredMessage, Subscribe, Unsubscribe
+from .wire.frames import PROTOCOL_VERSION, Gap, Hello, StoredMessage, Subscribe, Unsubscribe
 
 __all__ = ["DEFAULT_TAP_URL", "DEFAULT_URL", "Bot", "connect"]
 
@@ -331,7 +330,13 @@ class Bot(Asking, Removing, Requesting, Handlers):
 
     @overload
     async def subscribe(
-        self, channel: str, *, start: StartPosition = ..., echo: bool = ..., group: str | None = ...
+        self,
+        channel: str,
+        *,
+        start: StartPosition = ...,
+        epoch: str | None = ...,
+        echo: bool = ...,
+        group: str | None = ...,
     ) -> int: ...
 
     @overload
@@ -340,6 +345,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         channel: str,
         *,
         start: StartPosition = ...,
+        epoch: str | None = ...,
         echo: bool = ...,
         group: str | None = ...,
         retained: Literal[True],
@@ -350,6 +356,7 @@ class Bot(Asking, Removing, Requesting, Handlers):
         channel: str,
         *,
         start: StartPosition = "new",
+        epoch: str | None = None,
         echo: bool = False,
         group: str | None = None,
         retained: bool = False,
@@ -359,6 +366,10 @@ class Bot(Asking, Removing, Requesting, Handlers):
         Returns the seq after which its messages are delivered. `start` is "new", "all", the first seq, or a time
         with a zone. `echo` delivers this bot's own messages too. Subscribing again changes nothing.
 
+        Whoever keeps a seq as a start should keep `bot.epoch` with it, and give it as `epoch`: if the worker's log
+        is another one by now, which is not the same before that seq, nothing is subscribed to, and LogReplaced is
+        raised. Start then at its `after_seq` + 1, with its `epoch`.
+
         With a `group`, each message goes to one of the bots that subscribed in the group of that name; unprocessed
         messages wait for all of them, even while none of them is connected. The first subscription opens the group
         at its `start`. Raises Conflict if the bot is subscribed in another way: individually, or in another group.
@@ -367,22 +378,17 @@ class Bot(Asking, Removing, Requesting, Handlers):
         `retain` last, or None without one: as it was when the subscription was made, so that all later ones are
         delivered. If the bot was subscribed before, it is the present one, which may be delivered as well.
         """
-        place: Literal["new", "all"] | StartAt
-        if isinstance(start, datetime):
-            if start.tzinfo is None:
-                raise ValueError("start needs a time zone, for instance datetime.now(UTC)")
-            place = StartAt(time=timestamp(start))
-        else:
-            place = StartAt(seq=start) if isinstance(start, int) else start
+        place = start_of(start, epoch)
         if place != "new":
             self._connection.deliveries.want_again()
-        answer = await self._caller.request(
-            f"the subscription to {channel!r}",
-            lambda number: Subscribe(
-                request=number, channel=channel, start=place, echo=echo, group=group, retained=retained
-            ),
-            SubscriptionStart,
-        )
+        with telling_of_logs():
+            answer = await self._caller.request(
+                f"the subscription to {channel!r}",
+                lambda number: Subscribe(
+                    request=number, channel=channel, start=place, echo=echo, group=group, retained=retained
+                ),
+                SubscriptionStart,
+            )
         self._subscriptions.add(channel, group)
         return answer.retained if retained else answer.start_seq
 

@@ -34,7 +34,7 @@ from .client.draft import Draft, PublishOptions, ReplyOptions, SendOptions
 from .client.keyed import KeyedValue
 from .client.message import Message
 from .client.requesting import Gathered, Inquiry
-from .client.service import StartPosition
+from .client.starts import StartPosition
 from .client.waiting import Receipt
 from .errors import ClosedError
 from .wire.answers import FoundMessage, KeptMessage, ListedBot, ListedChannel, ListedDeadLetter, WorkerStatus
@@ -139,10 +139,16 @@ class SyncBot:
     # ── Receiving ────────────────────────────────────────────────────────────────────────────────────────
 
     def subscribe(
-        self, channel: str, *, start: StartPosition = "new", echo: bool = False, group: str | None = None
+        self,
+        channel: str,
+        *,
+        start: StartPosition = "new",
+        epoch: str | None = None,
+        echo: bool = False,
+        group: str | None = None,
     ) -> int:
         """Subscribe to a channel permanently. See `bus.Bot.subscribe`."""
-        return self.call(lambda bot: bot.subscribe(channel, start=start, echo=echo, group=group))
+        return self.call(lambda bot: bot.subscribe(channel, start=start, epoch=epoch, echo=echo, group=group))
 
     def retained(self, channel: str) -> KeptMessage | None:
         """Return the last value of a channel, or None. See `bus.Bot.retained`."""
@@ -153,17 +159,18 @@ class SyncBot:
         return self.call(lambda bot: bot.unsubscribe(channel))
 
     def receive(self, *, timeout: float | None = None) -> SyncMessage:
-        """Wait for the next message. Raise TimeoutError if none comes within `timeout` seconds (None: forever)."""
+        """Wait for the next message. Raise TimeoutError if none comes within `timeout` seconds (None: forever).
+
+        Raise SubscriptionRemoved, once, if something that this program subscribed to was removed.
+        """
         return SyncMessage(self.call(lambda bot: bot.receive(timeout=timeout)), self)
 
     def messages(self, *, timeout: float | None = None) -> Iterator[SyncMessage]:
-        """Iterate over messages as they arrive; it ends if none comes for `timeout` seconds (None: never)."""
-        while True:
-            try:
-                message = self.receive(timeout=timeout)
-            except TimeoutError:
-                return
-            yield message
+        """Iterate over messages as they arrive; it ends if none comes for `timeout` seconds (None: never).
+
+        It raises SubscriptionRemoved as `receive`; iterate again to go on.
+        """
+        return _Messages(self, timeout)
 
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,6 +217,23 @@ class SyncBot:
     def kv(self, name: str) -> SyncKeyedStore:
         """Return a keyed store of the worker."""
         return SyncKeyedStore(name, self)
+
+
+class _Messages:
+    """An iterator that goes on after what it raised, unlike a generator."""
+
+    def __init__(self, bot: SyncBot, timeout: float | None) -> None:
+        self._bot = bot
+        self._timeout = timeout
+
+    def __iter__(self) -> _Messages:
+        return self
+
+    def __next__(self) -> SyncMessage:
+        try:
+            return self._bot.receive(timeout=self._timeout)
+        except TimeoutError:
+            raise StopIteration from None
 
 
 class SyncMessage:

@@ -1,7 +1,8 @@
 """Statements that are the same in every backend.
 
-Owns how they are written: in SQL that all backends know, with the parameters `?1`, `?2` and so on. They are for
-what happens rarely; what happens with every message has statements of its own in each backend.
+Owns how they are written: in SQL that all backends know, with the parameters `?1`, `?2` and so on. `IN [?1]` takes
+a list, and booleans are compared with TRUE or FALSE, so that their indexes are found. They are for what happens
+rarely; what happens with every message has statements of its own in each backend.
 """
 
 from __future__ import annotations

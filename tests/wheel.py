@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bus.cli.configuring import _EXAMPLES
 from tests.integration.wire_worker import free_endpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,7 +119,7 @@ def check_contents(wheel: Path) -> int:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     about = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    wanted = {"worker.py", "bus/posthouse.toml"} | {
+    wanted = {"worker.py", *(f"bus/config/{path}" for path in _EXAMPLES.values())} | {
         path.relative_to(ROOT).as_posix()
         for package in ("bus", "store")
         for path in (ROOT / package).rglob("*")
@@ -195,9 +196,11 @@ def check_wheel(folder: Path) -> None:
     if not Path(place).resolve().is_relative_to((folder / "environment").resolve()):
         raise Failed(f"import bus takes {place}, which is not in the environment")
     say(f"{told}; import bus works", began)
-    if environment.run("posthouse", "config", "--example") != (ROOT / "config" / "posthouse.toml").read_text():
-        raise Failed("posthouse config --example does not print config/posthouse.toml")
-    say("it has the configuration with every key", began)
+    for name in ("settings", "unit"):
+        path = ROOT / "config" / _EXAMPLES[name]
+        if environment.run("posthouse", "config", "--example", name) != path.read_text():
+            raise Failed(f"posthouse config --example {name} does not print {path}")
+    say("it has the configuration with every key, and the unit", began)
 
     command, tap = free_endpoints(2)
     with serving(environment, "--bind", command, "--tap", tap, "--database", "wheel.db") as worker:

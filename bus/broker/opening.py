@@ -9,7 +9,7 @@ from ..core.core import Core
 from ..core.keyring import Keyring
 from ..model.keyed import KeyedRepository, StoredValue
 from ..model.repository import Store
-from ..model.wills import WILLS, Will, will_of
+from ..model.wills import WILLS, StoredWill, stored_will
 from ..settings import Settings
 from ..wire.addresses import tap_address
 from .broker import Broker, system_moment
@@ -50,7 +50,7 @@ async def open_broker(
     return Broker(core, store, settings, sockets=sockets, versions=versions, report=report, membership=membership)
 
 
-async def _wills(keyed: KeyedRepository) -> list[Will]:
+async def _wills(keyed: KeyedRepository) -> list[StoredWill]:
     """Return the last wills of all bots."""
     found: list[StoredValue] = []
     more = True
@@ -58,7 +58,7 @@ async def _wills(keyed: KeyedRepository) -> list[Will]:
         after = found[-1].key if found else None
         page = await keyed.list_values(WILLS, "", after=after, limit=_PAGE, bytes_max=_PAGE_BYTES)
         found, more = [*found, *page.values], page.more
-    return [will_of(bytes(value.value)) for value in found]
+    return list(map(stored_will, found))
 
 
 def keyed(secret: bytes | None, keyring: Keyring | None) -> Keyed | None:

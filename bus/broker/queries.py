@@ -385,7 +385,7 @@ class Queries:
         return WorkerStatus(
             started_at=self._started_at,
             uptime_seconds=round(now - self._started, 3),
-            epoch=core.epoch,
+            epoch=core.directory.epoch,
             last_seq=core.last_seq,
             log_ahead_seconds=round(core.log_ahead(self._moment().wall), 3),
             sessions=len(core.sessions),
@@ -397,7 +397,7 @@ class Queries:
             sizes=await self._log.sizes(),
             versions=self._versions,
             leads=None if self._leads is None else await self._leads(),
-            earlier=core.earlier,
+            earlier=core.directory.earlier,
             storage=RoomLevel.ENOUGH if self._room is None else self._room.level,
         )
 

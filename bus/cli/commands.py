@@ -64,7 +64,7 @@ GROUPS = {
         "purge": "bus.cli.removing:purge",
         "erase": "bus.cli.erasing:erase",
         "scrub": "bus.cli.erasing:scrub",
-        "removals": "bus.cli.erasing:removals",
+        "removals": "bus.cli.removals:removals",
     },
     "The database": {
         "backup": "bus.cli.databases:backup",

@@ -1,6 +1,6 @@
-"""The command `posthouse config`: what a worker is configured to do, and the configuration with every key.
+"""The command `posthouse config`: what a worker is configured to do, and files to begin with.
 
-Owns where the documented configuration is: in this package, if that was installed, or in config/ of the code.
+Owns where these are: in this package, if that was installed, or in config/ of the code.
 """
 
 from __future__ import annotations
@@ -19,18 +19,31 @@ from .streams import say
 
 __all__ = ["config"]
 
-_EXAMPLES = (
-    Path(__file__).parents[1] / "posthouse.toml",
-    Path(__file__).parents[2] / "config" / "posthouse.toml",
-)
+_EXAMPLES = {
+    "settings": "posthouse.toml",
+    "unit": "posthouse.service",
+    "web-unit": "posthouse-web.service",
+    "alerts": "prometheus/posthouse.rules.yml",
+    "dashboard": "grafana/posthouse.json",
+}
+
+_FOLDERS = (Path(__file__).parents[1] / "config", Path(__file__).parents[2] / "config")
 
 
 @click.command()
-@click.option("--example", is_flag=True, help="Print the configuration with every key, its default and its reason.")
+@click.option(
+    "--example",
+    type=click.Choice([*_EXAMPLES]),
+    is_flag=False,
+    flag_value="settings",
+    metavar="[WHAT]",
+    help="Without WHAT, print every setting with its default and its reason. WHAT is unit or web-unit for systemd,"
+    " alerts for Prometheus, or dashboard for Grafana.",
+)
 @click.option("--changed", is_flag=True, help="Only what is not a default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @configured
-def config(given: Given, *, example: bool, changed: bool, as_json: bool) -> None:
+def config(given: Given, *, example: str | None, changed: bool, as_json: bool) -> None:
     """Show the settings of a worker, and where each comes from: default, file, environment or option.
 
     They are those with which `posthouse serve` would start here, with the same options. An option overrides the
@@ -39,8 +52,9 @@ def config(given: Given, *, example: bool, changed: bool, as_json: bool) -> None
 
     To begin a file: posthouse config --example > posthouse.toml
     """
-    if example:
-        say(next(path for path in _EXAMPLES if path.exists()).read_text(encoding="utf-8"), end="")
+    if example is not None:
+        folder = next(each for each in _FOLDERS if each.exists())
+        say((folder / _EXAMPLES[example]).read_text(encoding="utf-8"), end="")
         return
     with exit_codes():
         settings, origins = given.read(), given.origins()

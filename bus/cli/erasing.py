@@ -1,4 +1,4 @@
-"""The commands `erase`, `scrub` and `removals`: erasing messages, runs and keyed values, and the records of it.
+"""The commands `erase` and `scrub`: erasing messages, runs and keyed values.
 
 Owns the order: everything is found first, then erased in portions, and then the database is written anew. A command
 that is interrupted has erased some of it, and can be repeated: what is erased is not found again.
@@ -7,7 +7,6 @@ that is interrupted has erased some of it, and can be repeated: what is erased i
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
 from typing import Any
 
 import msgspec
@@ -17,20 +16,19 @@ from ..bot import Bot
 from ..client.ids import chosen_id
 from ..errors import NotFound
 from ..errors.words import amount
-from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue, joined
+from ..model.erasing import Delayed, Erased, ErasedValue, FoundRun, FoundValue
 from ..model.retaining import RETAINED
 from ..model.wills import WILLS
 from .checking import progress
 from .completing import complete_bots
 from .confirming import EXAMPLES_MAX, asks_first, confirm, yes
-from .console import Time, local_time, shortened, show_json, show_rows
+from .console import local_time, shortened, show_json
 from .ending import ask
-from .numbers import WholeNumber
-from .options import Link, asking, id_of, limited, linked, name_of, not_empty
-from .removing import in_words
+from .options import Link, id_of, linked, name_of, not_empty
+from .removals import erased_in_words
 from .streams import EXIT_REFUSED, note, plain, say, show_error
 
-__all__ = ["erase", "removals", "scrub"]
+__all__ = ["erase", "scrub"]
 
 _PORTION = 250
 """What is erased in one transaction: some milliseconds."""
@@ -127,7 +125,7 @@ def erase(
 
     found, examples = ask(link, find)
     done = _would_erase(found)
-    if asks and (what := _some(done)):
+    if asks and (what := erased_in_words(done)):
         confirm(f"Erase {what} for good?", examples, count=found.count)
     if not dry_run:
         done = ask(link, erased)
@@ -218,20 +216,22 @@ async def _erase(bot: Bot, found: _Found, reference: str | None) -> Erased:
     seqs, delayed, runs, values = list(found.messages), found.delayed, list(found.runs), found.values
     total = max(len(seqs), len(delayed), len(runs), len(values))
     command = chosen_id(None)
-    done = Erased()
+    done: list[Erased] = []
     with progress() as tell:
         for start in range(0, total, _PORTION):
             part = slice(start, start + _PORTION)
-            done += await bot.erase(
-                seqs=seqs[part],
-                delayed=delayed[part],
-                runs=runs[part],
-                values=values[part],
-                reference=reference,
-                part_of=command,
+            done.append(
+                await bot.erase(
+                    seqs=seqs[part],
+                    delayed=delayed[part],
+                    runs=runs[part],
+                    values=values[part],
+                    reference=reference,
+                    part_of=command,
+                )
             )
             tell(("erasing", min(start + _PORTION, total), total))
-    return done
+    return Erased.of(done)
 
 
 async def _scrub(bot: Bot) -> None:
@@ -254,48 +254,7 @@ def scrub(link: Link) -> None:
         say("the database was written anew")
 
 
-@click.command()
-@click.option("--after", type=WholeNumber(0), metavar="N", default=0, help="Only those after a number.")
-@limited
-@asking
-def removals(link: Link, after: int, limit: int) -> None:
-    """Show who erased or removed what, and when, oldest first: one row for each command.
-
-    SCRUBBED is since when nothing of it is left in the files of the database. `--json` also names the messages and
-    runs.
-    """
-    records = ask(link, lambda bot: bot.removals(limit=sys.maxsize))
-    found = [each for each in joined(records) if each.number > after][:limit]
-    if link.as_json:
-        show_json([msgspec.to_builtins(each) for each in found])
-        return
-    rows = [
-        (
-            each.number,
-            Time(each.at),
-            f"{each.bot_name} (damaged)" if each.damaged else each.bot_name,
-            f"{_some(each.erased) or 'nothing'} erased" if each.removed is None else in_words(each.removed),
-            each.reference or "",
-            Time(each.scrubbed_at) if each.scrubbed_at else "",
-        )
-        for each in found
-    ]
-    columns = ("number", "time", "bot", "removed", "reference", "scrubbed")
-    show_rows(columns, rows, nothing="nothing was removed", minor=("scrubbed", "reference"))
-
-
 def _counted(erased: Erased) -> str:
     messages, delayed = amount(len(erased.seqs), "message"), amount(len(erased.delayed), "delayed message")
     runs, values = amount(len(erased.runs), "run"), amount(len(erased.values), "keyed value")
     return f"{messages}, {delayed}, {runs} and {values}"
-
-
-def _some(erased: Erased) -> str:
-    """Return what is or was erased, without what there is none of; an empty text for nothing."""
-    counts: tuple[tuple[str, Sized], ...] = (
-        ("message", erased.seqs),
-        ("delayed message", erased.delayed),
-        ("run", erased.runs),
-        ("keyed value", erased.values),
-    )
-    return ", ".join(amount(len(found), thing) for thing, found in counts if found)

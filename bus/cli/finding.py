@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import anyio
+
 from ..bot import Bot
 from ..errors import NotFound
 from ..model.filters import RunFilter
@@ -15,6 +17,7 @@ from ..model.repository import WorkflowRepository
 from .ending import Impossible
 
 __all__ = [
+    "asking_of",
     "bot_names",
     "find_run",
     "find_summary",
@@ -25,6 +28,9 @@ __all__ = [
 
 _RUNS_A_LIST = 1000
 """Runs in one answer."""
+
+_LOOKS_AT_ONCE = 100
+"""Runs of each of which something is asked."""
 
 _NAMED_MAX = 5
 
@@ -79,6 +85,22 @@ async def newest_runs(workflows: WorkflowRepository, where: RunFilter, limit: in
         found += page
         if len(page) < wanted:
             break
+    return found
+
+
+async def asking_of(workflows: WorkflowRepository, runs: Sequence[RunSummary]) -> set[str]:
+    """Return the ids of those of these runs that wait for a person. Nothing is read of other runs."""
+    found: set[str] = set()
+
+    async def look(run_id: str) -> None:
+        if await workflows.list_waiting_approvals(run_id, limit=1):
+            found.add(run_id)
+
+    going_on = [run.id for run in runs if run.completed_at is None]
+    for start in range(0, len(going_on), _LOOKS_AT_ONCE):
+        async with anyio.create_task_group() as tasks:
+            for run_id in going_on[start : start + _LOOKS_AT_ONCE]:
+                tasks.start_soon(look, run_id)
     return found
 
 

@@ -24,8 +24,6 @@ from ..errors.words import amount
 from ..model.priorities import PRIORITIES, Priority
 from ..model.records import WORKER_ID, WORKER_NAME
 from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
-from ..wire.frames import StoredMessage
-from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_bots, complete_channels
 from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
 from .ending import ask, open_bot, run, until_signal
@@ -172,7 +170,10 @@ async def _listen(link: Link, listening: _Listening) -> None:
             try:
                 messages = await _receive(bot, left or _CREDIT)
             except SubscriptionRemoved as removed:
-                note(f"the subscription to {removed.channel!r} was removed: nothing more comes of it")
+                note(
+                    f"the subscription to {removed.channel!r} was removed, and nothing more comes of it; to"
+                    " subscribe again, end this and start it anew"
+                )
                 continue
             text = "".join(_line(message, lines, as_json=link.as_json) for message in messages)
             # A slow reader must not keep the session from its heartbeats.
@@ -242,7 +243,7 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
         raise click.UsageError("give exactly one of --between, --channel and --thread")
     if query["sender"] is not None and query["thread"] is None:
         raise click.UsageError("--sender is the sender of the message that --thread names")
-    messages = ask(link, lambda bot: _history(bot, limit, before, query))
+    messages = ask(link, lambda bot: bot.history(before_seq=before, limit=limit, **query))[::-1]
     if link.as_json:
         show_json([message_value(message, delivered=False) for message in messages])
         return
@@ -253,18 +254,6 @@ def history(link: Link, limit: int, before: int | None, details: bool, **query: 
         note(f"for earlier messages: --before {messages[0].seq}")
     elif not messages:
         note("no messages")
-
-
-async def _history(bot: Bot, limit: int, before: int | None, query: dict[str, Any]) -> list[StoredMessage]:
-    messages: list[StoredMessage] = []
-    while len(messages) < limit:
-        wanted = min(limit - len(messages), ANSWER_ITEMS_MAX)
-        page = await bot.history(before_seq=before, limit=wanted, **query)
-        messages += page
-        if len(page) < wanted:
-            break
-        before = page[-1].seq
-    return messages[::-1]
 
 
 @click.command()

@@ -20,7 +20,7 @@ from ..model.records import RunStatus, RunSummary, WorkflowRun
 from .completing import complete_runs, complete_workflows
 from .console import show_json, show_rows
 from .ending import Impossible, ask, run, until_signal
-from .finding import bot_names, find_run, newest_runs
+from .finding import asking_of, bot_names, find_run, newest_runs
 from .following import follow, read_view
 from .numbers import WholeNumber
 from .options import Link, WithText, address_of, asking, linked, shown
@@ -114,9 +114,8 @@ def runs(
 
     async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str], set[str]]:
         found = await newest_runs(bot.workflows, where, limit)
-        may_ask = not link.as_json and any(run.completed_at is None for run in found)
-        waiting = await bot.workflows.list_waiting_approvals(limit=None) if may_ask else []
-        return found, await bot_names(bot), {step.run_id for step in waiting}
+        asking = set() if link.as_json else await asking_of(bot.workflows, found)
+        return found, await bot_names(bot), asking
 
     found, names, asking = ask(link, listed)
     if link.as_json:

@@ -98,13 +98,15 @@ class Asking:
 
         Whoever keeps a seq for longer than the bot is connected should keep `bot.epoch` with it, and name it here:
         if the worker's log is another one by now, which has other messages up to that seq, LogReplaced is raised
-        and says where to go on. Between the pages of one answer this is noticed without it.
+        and says where to go on. With `before_seq` it is raised whenever the log is another one, because what comes
+        before that seq was read later than what comes after it. Within one answer this is noticed without an epoch:
+        an answer that begins with the newest message begins anew.
         """
         found: list[StoredMessage] = []
-        more = True
+        more, named = True, epoch is not None
+        first = before_seq if after_seq is None else after_seq
         while more and len(found) < limit:
-            if found:
-                epoch = epoch or self.epoch
+            epoch = epoch or self.epoch
             if found and after_seq is None:
                 before_seq = found[-1].seq
             elif found:
@@ -122,13 +124,20 @@ class Asking:
             page = await self._caller.request(
                 "the history", partial(_numbered, history), HistoryPage[StoredMessage]
             )
-            if epoch is not None and epoch != self.epoch:
-                seq = before_seq if after_seq is None else after_seq
-                if (fault := await replaced(self, epoch, seq or 0)) is not None:
-                    raise fault
-                epoch = self.epoch
-            found += page.messages
-            more = page.more
+            if epoch in (None, self.epoch):
+                found += page.messages
+                more = page.more
+                continue
+            read = first if named else None
+            if found:
+                read = found[0].seq if after_seq is None else after_seq
+            beyond = named and after_seq is None
+            fault = None if read is None else await replaced(self, epoch, read, beyond=beyond)
+            if fault is not None and first is not None:
+                raise fault
+            if fault is not None:  # nothing was returned yet
+                found, before_seq = [], None
+            epoch = None
         return found
 
     async def find(self, message_id: str | int, *, sender: str | None = None) -> FoundMessage:
@@ -337,11 +346,16 @@ class Asking:
         return await self._caller.request("the status", lambda number: Status(request=number), WorkerStatus)
 
 
-async def replaced(asking: Asking, epoch: str, seq: int) -> LogReplaced | None:
-    """Return where to go on if the worker's log differs up to a seq from the log of an epoch; otherwise None."""
+async def replaced(asking: Asking, epoch: str, seq: int, *, beyond: bool = False) -> LogReplaced | None:
+    """Return where to go on if the worker's log differs up to a seq from the log of an epoch; otherwise None.
+
+    Whoever has also read `beyond` the seq is told of any other log.
+    """
     status = await asking.status()
-    after_seq = seq if status.epoch == epoch else min(seq, agreed_seq(status.earlier, epoch))
-    return None if after_seq == seq else LogReplaced(epoch, status.epoch, seq=seq, after_seq=after_seq)
+    after_seq = agreed_seq(status.earlier, epoch)
+    if status.epoch == epoch or (after_seq >= seq and not beyond):
+        return None
+    return LogReplaced(epoch, status.epoch, seq=seq, after_seq=after_seq)
 
 
 def _wanted(limit: int | None, found: Sequence[object]) -> int | None:

@@ -24,10 +24,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
-from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import anyio.abc
@@ -40,12 +39,11 @@ from .inbox import Inbox
 from .lending import Slot, slot
 from .message import Message, never_fits, was_cancelled
 from .middleware import Middlewares
+from .starts import StartPosition
 
-__all__ = ["Handler", "OwnWork", "Served", "Service", "Serving", "StartPosition", "WantedSubscription"]
+__all__ = ["Handler", "OwnWork", "Served", "Service", "Serving", "WantedSubscription"]
 
 Handler = Callable[[Message], Awaitable[Any]]
-
-StartPosition = Literal["new", "all"] | int | datetime
 
 _logger = logging.getLogger("posthouse.client")
 

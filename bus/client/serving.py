@@ -21,7 +21,8 @@ from .ids import checked_channels, checked_name
 from .inbox import Inbox
 from .message import Message
 from .middleware import Middlewares
-from .service import Handler, OwnWork, Served, Service, StartPosition, WantedSubscription
+from .service import Handler, OwnWork, Served, Service, WantedSubscription
+from .starts import StartPosition
 from .typed import check_readable
 
 __all__ = ["CONCURRENCY", "STOP_SECONDS", "Application", "HandlerKey", "Handling"]

@@ -101,7 +101,7 @@ class Watch:
             if self._after is not None and self._epoch not in (None, here):
                 self._last, self._session = self._after, 0
             else:
-                self._last = self._wanted if self._after is None else min(self._after, self._wanted)
+                self._last = self._wanted if self._after is None else await self._reached(self._after)
                 self._epoch = here
         except BaseException:
             self._close()
@@ -164,7 +164,9 @@ class Watch:
             message = msgspec.json.decode(parts[1], type=StoredMessage)
             if message.seq <= self._last:
                 continue
-            if message.prev_seq is None or message.prev_seq > self._last:
+            before = message.prev_seq
+            # Before the first message of a channel that was created again there is one that was removed.
+            if before is None or before > self._last or (before == 0 and self._last > 0):
                 self._wanted = message.seq
                 break
             self._ready.append(message)
@@ -200,6 +202,13 @@ class Watch:
 
     # ── The history ──────────────────────────────────────────────────────────────────────────────────────
 
+    async def _reached(self, after: int) -> int:
+        """Return a seq, or the last one of the log if that is less: whatever comes is after it.
+
+        The channel's own head is not enough: it is not known of one that was removed, and may be created again.
+        """
+        return after if after <= self._wanted else min(after, (await self._asking.status()).last_seq)
+
     async def _head(self) -> int:
         try:
             newest = await self._asking.history(channel=self._channel, limit=1)
@@ -215,6 +224,9 @@ class Watch:
             )
         except LogReplaced:
             self._session = 0
+            return
+        except UnknownChannel:  # it was removed; if it is created again, its next message says what is missing
+            self._wanted = self._last
             return
         self._ready.extend(page)
         if page:

@@ -21,6 +21,7 @@ from ..model.records import Channel
 from ..model.repository import (
     AddChannel,
     AddDeadLetters,
+    AddFirstMessages,
     AddMessages,
     Change,
     CommitWork,
@@ -36,7 +37,7 @@ from ..model.repository import (
 from ..settings import Limits
 from ..wire.frames import Code
 
-__all__ = ["Answered", "Batch", "Batches", "Job"]
+__all__ = ["Answered", "Batch", "Batches", "Job", "Meet"]
 
 _Answer = TypeVar("_Answer")
 
@@ -250,6 +251,6 @@ def _sender(job: Job[Any]) -> str:
 
 def _at(change: Change, timestamp: str) -> Change:
     """Set the batch's time on changes that add messages to the log: timestamps never go back."""
-    if isinstance(change, ReleaseDue | CommitWork | RecoverRuns | StartScheduled):
+    if isinstance(change, AddFirstMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled):
         return msgspec.structs.replace(change, timestamp=timestamp)
     return change

@@ -93,7 +93,6 @@ class Core:
     def __init__(self, state: LogState, settings: Settings, *, worker: str, new_id: Callable[[], str]) -> None:
         self.directory = Directory(state, settings)
         self.sessions = Sessions()
-        self.epoch, self.earlier = state.epoch, state.earlier
         self._settings = settings
         self._new_id = new_id
         self._turn = Turn(state.last_timestamp)
@@ -121,7 +120,7 @@ class Core:
         self._publishing = Publishing(admission, self._batches, self.dispatch, self._turn, settings.limits)
         self.waking = waking = Waking(self.sessions, self._turn, settings.workflows.sweep_seconds)
         self._committing = Committing(self.directory, admission, self._batches, self.dispatch, waking, self._turn)
-        self.wills = Wills(self.sessions, self._committing, self.keyring, settings.delivery, new_id)
+        self.wills = Wills(self.sessions, self._committing, self.keyring, settings.delivery)
         self.recovering = Recovering(settings.workflows, self._batches, self.dispatch, waking, self._turn)
         self._pausing = Pausing(access, self.directory, self.sessions, dispatch=self.dispatch, turn=self._turn)
         self._subscribing = subscribing = Subscribing(

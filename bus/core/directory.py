@@ -73,6 +73,8 @@ class Directory:
 
     def __init__(self, state: LogState, settings: Settings) -> None:
         self._settings = settings
+        self.epoch, self.earlier = state.epoch, state.earlier
+        """The log in which seqs have their meaning, and those that it goes on from."""
         self.worker_channels = frozenset(WORKER_CHANNELS) - {
             channel.name
             for channel, _ in state.channels

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 from ..mailbox.sessions import Session
+from ..model.arriving import founding
 from ..model.budgeting import spent
-from ..model.repository import Appended, Lot, Outcome, each
+from ..model.records import Channel
+from ..model.repository import AddFirstMessages, AddSubscription, Appended, Lot, Outcome, each
 from ..settings import Limits
 from ..wire.frames import Code, ItemError, Publish, Published, Refusal
 from .admission import Admission
-from .batches import Batches, Job
+from .batches import Batches, Job, Meet
 from .dispatch import Dispatch
 from .effects import Turn, denied
 
@@ -65,8 +68,8 @@ class Publishing:
         if not job.lots:
             job.done((), "")
             return
-        job.channels = self._admission.new_channels(session, job.lots)
-        self._batches.add(job)
+        channels = self._admission.new_channels(session, job.lots)
+        self._batches.add(_FoundingJob(job, channels, self._admission, self._batches.meet) if channels else job)
 
 
 class _PublishJob(Job[Outcome]):
@@ -164,6 +167,51 @@ class _PublishJob(Job[Outcome]):
         for lot, lack in zip(self.lots, self._lacks, strict=True):
             if lack is None:
                 self._admission.leave(lot)
+
+
+class _FoundingJob(Job[Sequence[Outcome]]):
+    """A publish frame that names new channels first: a channel is created if a message on it is stored.
+
+    What the log alone knows may refuse a message, so that is found in the transaction. `meet` says which
+    subscriptions come with a channel.
+    """
+
+    __slots__ = ("_admission", "_channels", "_joining", "_meet", "_publish")
+
+    def __init__(self, publish: _PublishJob, channels: Sequence[Channel], admission: Admission, meet: Meet) -> None:
+        super().__init__(size_bytes=sum(lot.size_bytes for lot in publish.lots))
+        self.messages = sum(map(len, publish.lots))
+        self._publish = publish
+        self._channels = channels
+        self._admission = admission
+        self._meet = meet
+        self._joining: dict[str, list[Job[Any]]] = {}
+
+    def begin(self) -> None:
+        """Subscribe those to the channels whose patterns match."""
+        self._joining = {channel.name: list(self._meet([channel])) for channel in self._channels}
+        changes = [change for jobs in self._joining.values() for job in jobs for change in job.changes]
+        brought = [change for change in changes if isinstance(change, AddSubscription)]
+        self.changes = [AddFirstMessages(self._publish.lots, "", self._channels, brought)]
+
+    def done(self, answers: Sequence[Sequence[Outcome]], at: str) -> None:
+        """Enter the channels that were created, and then the messages; answer as for any frame."""
+        [change], [outcomes] = self.changes, answers
+        assert isinstance(change, AddFirstMessages)
+        created = founding(change, outcomes).channels
+        self._admission.add_channels(created)
+        self._admission.founded(self._channels)
+        for channel in created:
+            for job in self._joining[channel.name]:
+                job.done((), at)
+        self._publish.done(outcomes, at)
+        for lot, outcome in zip(change.lots, outcomes, strict=True):
+            self._admission.enter(lot, outcome, at)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Refuse the messages: nothing was stored, and no channel was created."""
+        self._admission.founded(self._channels)
+        self._publish.failed(code, message)
 
 
 def _error(index: int, refusal: Refusal) -> ItemError:

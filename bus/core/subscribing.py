@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import LogReplaced
 from ..errors.words import amount
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session, Sessions
+from ..model.lineage import agreed_seq
 from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..model.records import BotRecord, Channel, parse_timestamp, timestamp
 from ..model.repository import AddSubscription, RemoveSubscription, Subscribed, Subscription
@@ -106,14 +108,30 @@ class Subscribing:
             return
         if (start.seq is None) == (start.time is None):
             raise Refusal(Code.BAD_REQUEST, "'start' has either 'seq' or 'time'")
+        if start.epoch is not None and start.seq is None:
+            raise Refusal(Code.BAD_REQUEST, "the 'epoch' of 'start' is that of a 'seq'")
         if start.time is None:
-            self.subscribe(session, subscribe, max(0, (start.seq or 0) - 1))
+            after_seq = max(0, (start.seq or 0) - 1)
+            if start.epoch is not None:
+                self._check_log(session.bot_id, channel, start.epoch, after_seq)
+            self.subscribe(session, subscribe, after_seq)
             return
         try:
             time = timestamp(parse_timestamp(start.time))
         except (ValueError, OverflowError) as error:
             raise Refusal(Code.BAD_REQUEST, f"'time' of 'start': {error}") from None
         self._turn.add(FindStart(session.address, session.bot_id, session.id, subscribe, time))
+
+    def _check_log(self, bot_id: str, channel: str, epoch: str, seq: int) -> None:
+        """Raise Refusal if a subscription would start after a seq that is not the same in the log of an epoch."""
+        directory = self._directory
+        agreed = seq if epoch == directory.epoch else agreed_seq(directory.earlier, epoch)
+        have = channel in directory.subscriptions_of(bot_id) or channel in directory.patterns.of_bot(bot_id)
+        if agreed < seq and not have:
+            where = {"seq": seq, "after_seq": agreed}
+            text = str(LogReplaced(epoch, directory.epoch, **where))
+            details = {"error": "log_replaced", "before": epoch, "epoch": directory.epoch, **where}
+            raise Refusal(Code.CONFLICT, text, details=details)
 
     def subscribe(self, session: Session, subscribe: Subscribe, start_seq: int | None) -> None:
         """Write a subscription that starts after a seq; None means at the end of the log."""

@@ -5,7 +5,8 @@ Owns which will is due when. Its rules:
 - A will is a bot's, and there is one. It is on disk before it is answered.
 - It is sent when the bot has had no session for as long as the will says, unless the last one said goodbye. Then it
   is deleted, before the goodbye is answered.
-- That it is sent, and that it is deleted, is one transaction. So it is sent once.
+- That it is sent, and that it is deleted, is one transaction. So it is sent once, and only if it is still there:
+  one that was erased in the same batch is not sent.
 - After a start of the worker, and after it stood still, every bot has had no chance to return: it gets one.
 - It is sent with the rights that its bot has then. What the bot may not send is dropped, and operators are told. If
   there is no room, it waits.
@@ -15,28 +16,33 @@ Pure: time is the turn's.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
 
+from ..errors import RevisionConflict
 from ..mailbox.sessions import Session, Sessions
+from ..model.keyed import KeyedWrite
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted
-from ..model.wills import Will, will_write
+from ..model.wills import StoredWill, Will, will_write
 from ..settings import Delivery
 from ..wire.codec import encode
 from ..wire.frames import Code, Goodbye, Ok, Publication, Refusal, WillFrame
 from .committing import Committing
+from .due_times import DueTimes
 from .keyring import Keyring
 from .works import WorkJob
 
 __all__ = ["Wills"]
 
 _RETRY_SECONDS = 1.0
-"""How soon a will is tried again for which there was no room."""
+"""How soon a will is tried again that could not be sent."""
+
+_SENT_AT_ONCE = 500
+"""How many wills are sent in one turn of the loop: some milliseconds."""
 
 
 class _Asked(NamedTuple):
@@ -58,7 +64,6 @@ class Wills:
         committing: Committing,
         keyring: Keyring | None,
         delivery: Delivery,
-        new_id: Callable[[], str],
     ) -> None:
         self._keyring = keyring
         self._sessions = sessions
@@ -67,26 +72,23 @@ class Wills:
         self._admission = committing.admission
         self.turn = committing.turn
         self._timeout_seconds = delivery.session_timeout_seconds
-        self._new_id = new_id
-        self._wills: dict[str, Will] = {}
+        self._wills: dict[str, StoredWill] = {}
         """By the ids of their bots, those on disk."""
-        self._due: dict[str, float] = {}
+        self._due = DueTimes()
         """When the wills of bots that are away are sent."""
         self._changing: Counter[str] = Counter()
         """How many changes of a bot's will are on their way to the disk, its sending among them."""
 
     def __repr__(self) -> str:
-        return f"<Wills {len(self._wills)} due={len(self._due)}>"
+        return f"<Wills {len(self._wills)} {self._due}>"
 
     def __contains__(self, bot_id: object) -> bool:
         return bot_id in self._wills
 
-    def load(self, wills: Iterable[Will], now: float) -> None:
+    def load(self, wills: Iterable[StoredWill], now: float) -> None:
         """Enter the wills that are on disk at the start. Nobody is connected yet."""
-        for will in wills:
-            self._wills[will.bot_id] = will
-            self._due[will.bot_id] = now
-        self.wait_anew(now)
+        self._wills = {stored.will.bot_id: stored for stored in wills}
+        self._wait(self._wills, now)
 
     # ── Bots ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,53 +112,57 @@ class Wills:
                 raise refusal
         return checked.lots
 
-    def _change(self, bot_id: str, will: Will | None, asked: _Asked | None) -> None:
-        work = self._work(bot_id, will_write(bot_id, will).value or "", will)
+    def _change(self, bot_id: str, will: Will | None, asked: _Asked | None, *, expected: int | None = None) -> None:
+        work = self._work(will_write(bot_id, will, expected))
         self._changing[bot_id] += 1
         self.batches.add(_ChangeJob(self, self._committing, work, will, asked))
 
-    def _work(
-        self, bot_id: str, contents: str, will: Will | None, lots: Sequence[Lot] = (), sender: Session | None = None
-    ) -> CommitWork:
+    def _work(self, write: KeyedWrite, lots: Sequence[Lot] = (), sender: Session | None = None) -> CommitWork:
+        """Return a commit without an id: the worker repeats none, and a will that is left again is the same one."""
         channels = [] if sender is None else self._admission.new_channels(sender, lots)
         return CommitWork(
-            self._new_id(), bot_id, hashlib.sha256(contents.encode()).hexdigest(), None, None, (), None, None, None,
-            lots, channels, known_only=False, timestamp="", number=0, values=[will_write(bot_id, will)],
+            None, write.key, "", None, None, (), None, None, None,
+            lots, channels, known_only=False, timestamp="", number=0, values=[write],
         )  # fmt: skip
 
     def came(self, bot_id: str) -> None:
         """Note that a bot has a session."""
-        self._due.pop(bot_id, None)
+        self._due.discard(bot_id)
 
     def left(self, bot_id: str) -> None:
         """Note that a session has ended without a goodbye."""
-        if bot_id in self._wills and not self._sessions.of_bot(bot_id):
-            self._due.setdefault(bot_id, self.turn.moment.now + self._wills[bot_id].delay_ms / 1000)
+        stored = self._wills.get(bot_id)
+        if stored is not None and self._due.get(bot_id) is None and not self.is_there(bot_id):
+            self._due.set(bot_id, self.turn.moment.now + stored.will.delay_ms / 1000)
+
+    def is_there(self, bot_id: str) -> bool:
+        """Return True if a bot has a session."""
+        return bool(self._sessions.of_bot(bot_id))
 
     def goodbye(self, session: Session, request: Goodbye) -> None:
         """Answer a goodbye that has ended a session: if it was the last one, its bot's will is deleted first."""
         bot_id = session.bot_id
-        if (bot_id in self._wills or bot_id in self._changing) and not self._sessions.of_bot(bot_id):
-            self._due.pop(bot_id, None)
+        if (bot_id in self._wills or bot_id in self._changing) and not self.is_there(bot_id):
+            self._due.discard(bot_id)
             self._change(bot_id, None, _Asked(session, request))
         else:
             self.turn.send(session.address, Ok(request=request.request))
 
-    def changed(self, bot_id: str, will: Will | None) -> None:
+    def changed(self, bot_id: str, stored: StoredWill | None) -> None:
         """Enter what is on disk. Its bot may be gone already."""
         self._end_change(bot_id)
-        self._due.pop(bot_id, None)
-        if will is None:
+        self._due.discard(bot_id)
+        if stored is None:
             self._wills.pop(bot_id, None)
             return
-        self._wills[bot_id] = will
+        self._wills[bot_id] = stored
         self.left(bot_id)
 
     def erased(self, bot_ids: Iterable[str]) -> None:
         """Forget wills that were erased on disk."""
         for bot_id in bot_ids:
             self._wills.pop(bot_id, None)
-            self._due.pop(bot_id, None)
+            self._due.discard(bot_id)
 
     def not_changed(self, bot_id: str) -> None:
         """Note that what was to be on disk is not."""
@@ -171,17 +177,27 @@ class Wills:
     # ── Sending ──────────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self, now: float) -> None:
-        """Send the wills that are due."""
-        for bot_id, due in list(self._due.items()):
-            if due <= now and bot_id not in self._changing:
-                self._send(self._wills[bot_id])
+        """Send the wills that are due, some at a time."""
+        for bot_id in islice(self._due.take(now), _SENT_AT_ONCE):
+            if bot_id in self._changing or self._is_leaving(bot_id):
+                self._due.set(bot_id, now + _RETRY_SECONDS)
+            else:
+                self._send(*self._wills[bot_id])
 
     def wait_anew(self, now: float) -> None:
         """Let every bot return first: it could not until now."""
-        for bot_id in self._due:
-            self._due[bot_id] = now + max(self._timeout_seconds, self._wills[bot_id].delay_ms / 1000)
+        self._wait(self._due, now)
 
-    def _send(self, will: Will) -> None:
+    def _wait(self, bot_ids: Iterable[str], now: float) -> None:
+        delays = {bot_id: self._wills[bot_id].will.delay_ms / 1000 for bot_id in bot_ids}
+        self._due.replace({bot_id: now + max(self._timeout_seconds, delay) for bot_id, delay in delays.items()})
+
+    def _is_leaving(self, bot_id: str) -> bool:
+        """Return True if a bot is being removed; it may stay."""
+        bot = self._committing.directory.bots.get(bot_id)
+        return bot is not None and bot.name in self._committing.directory.leaving
+
+    def _send(self, will: Will, revision: int) -> None:
         try:
             sender = self._sender(will.bot_id)
             lots = self._check(sender, _decode(bytes(will.message)))
@@ -193,10 +209,10 @@ class Wills:
             for part, lack in parts:
                 if lack is None:
                     self._admission.leave(part)
-            self._due[will.bot_id] = self.turn.moment.now + _RETRY_SECONDS
+            self._due.set(will.bot_id, self.turn.moment.now + _RETRY_SECONDS)
             return
         self._changing[will.bot_id] += 1
-        work = self._work(will.bot_id, bytes(will.message).decode(), None, [part for part, _ in parts], sender)
+        work = self._work(will_write(will.bot_id, None, revision), [part for part, _ in parts], sender)
         self.batches.add(_SendJob(self, self._committing, work))
 
     def _sender(self, bot_id: str) -> Session:
@@ -216,8 +232,8 @@ class Wills:
         """Delete a will that its bot may not send, and tell operators."""
         bot = self._committing.directory.bots.get(bot_id)
         self.turn.note("will_dropped", bot=bot_id if bot is None else bot.name, code=code)
-        self._due.pop(bot_id, None)
-        self._change(bot_id, None, None)
+        self._due.discard(bot_id)
+        self._change(bot_id, None, None, expected=self._wills[bot_id].revision)
 
     def sent(self, bot_id: str, name: str) -> None:
         """Enter that a will is in the log."""
@@ -225,10 +241,10 @@ class Wills:
         self.changed(bot_id, None)
 
     def again(self, bot_id: str) -> None:
-        """Try to send a will again, unless its bot has returned."""
+        """Try to send a will again, unless its bot has returned, or it was erased."""
         self._end_change(bot_id)
-        if bot_id in self._due:
-            self._due[bot_id] = self.turn.moment.now + _RETRY_SECONDS
+        if bot_id in self._wills and not self.is_there(bot_id):
+            self._due.set(bot_id, self.turn.moment.now + _RETRY_SECONDS)
 
 
 class _ChangeJob(WorkJob):
@@ -244,8 +260,12 @@ class _ChangeJob(WorkJob):
         self._asked = asked
 
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
-        """Enter it, and answer."""
-        self._wills.changed(self.work.bot_id, self._will)
+        """Enter it, and answer. One that was to be dropped may have been erased or replaced before."""
+        bot_id, answer = self.work.bot_id, answers[0]
+        if not isinstance(answer, Committed):
+            self._wills.not_changed(bot_id)
+            return
+        self._wills.changed(bot_id, None if self._will is None else StoredWill(self._will, answer.revisions[0]))
         if self._asked is not None:
             self._wills.turn.send(self._asked.session.address, Ok(request=self._asked.request.request))
 
@@ -266,14 +286,23 @@ class _SendJob(WorkJob):
         super().__init__(work, committing.admission, committing.meet, size_bytes=size_bytes)
         self._wills = wills
 
+    def begin(self) -> None:
+        """Send nothing if its bot is back."""
+        if self._wills.is_there(self.work.bot_id):
+            self.changes = []
+        else:
+            super().begin()
+
     def done(self, answers: Sequence[Committed | NotCommitted | None], at: str) -> None:
         """Enter its message."""
         self.leave_room()
-        match answers[0]:
-            case Committed(_, added) if added is not None:
+        match answers:
+            case [Committed(_, added)] if added is not None:
                 self.enter(added, at)
                 self._wills.sent(self.work.bot_id, self.work.lots[0].sender_bot_name)
-            case NotCommitted(error):
+            case [] | [NotCommitted(RevisionConflict())]:
+                self._wills.again(self.work.bot_id)
+            case [NotCommitted(error)]:
                 self._wills.again(self.work.bot_id)
                 self._wills.drop(self.work.bot_id, getattr(error, "code", Code.FORBIDDEN))
         self.admission.founded(self.work.channels)

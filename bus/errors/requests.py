@@ -84,7 +84,8 @@ class LogReplaced(BusError):
 
     `before` is the epoch of the seq's log, `epoch` that of the worker's. Both have the same messages up to
     `after_seq`; what the other one had after that is not in the worker's log, which gives those seqs to other
-    messages. Read on after `after_seq`: it is less than `seq`, and 0 if the logs have nothing in common.
+    messages. Read on after `after_seq`, which is 0 if the logs have nothing in common. It is less than `seq`, but
+    where a conversation was read backwards from later messages.
     """
 
     def __init__(self, before: str | None, epoch: str, *, seq: int, after_seq: int) -> None:
@@ -104,8 +105,8 @@ class ReplyTimeout(BusError):
 
     `state` is the state of the message: "waiting" (stored, not delivered to the bot), "in_flight" (delivered to the
     bot), "returned" (returned by the bot, to be redelivered), "settled" (settled by the bot, without a reply),
-    "dead" (given up), "nobody" (nobody was subscribed to the channel), or "unknown" if the worker could not be
-    asked. `bot` is who was asked: a bot, or a channel.
+    "dead" (given up), "nobody" (nobody was subscribed to the channel, or the bot was removed), or "unknown" if the
+    worker could not be asked. `bot` is who was asked: a bot, or a channel.
     """
 
     _WORDS: ClassVar[dict[str, str]] = {
@@ -114,7 +115,7 @@ class ReplyTimeout(BusError):
         "returned": "{bot} returned it, and it will be redelivered",
         "settled": "{bot} settled it without a reply",
         "dead": "{bot}'s mailbox gave up on it; see its dead letters",
-        "nobody": "nobody is subscribed to {bot}",
+        "nobody": "it is in no mailbox: nobody is subscribed to {bot}, or that bot was removed",
         "unknown": "its state is unknown, because the worker does not answer",
     }
 

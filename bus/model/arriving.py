@@ -9,11 +9,24 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from .changes import AddMessages, Change, Committed, CommitWork, ReleaseDue, SaveMailbox
+from msgspec.structs import replace
+
+from .changes import AddFirstMessages, AddMessages, Change, Committed, CommitWork, ReleaseDue, SaveMailbox
 from .lots import Appended, Lot, Outcome, each, lots_of, outcome_of
 from .run_changes import RecoverRuns, StartScheduled
 
-__all__ = ["appended", "are_due", "are_plain", "fitting", "settled", "stored", "waits", "whole", "written"]
+__all__ = [
+    "appended",
+    "are_due",
+    "are_plain",
+    "fitting",
+    "founding",
+    "settled",
+    "stored",
+    "waits",
+    "whole",
+    "written",
+]
 
 
 def are_due(lots: Iterable[Lot]) -> bool:
@@ -69,13 +82,13 @@ def written(change: Change, answer: Any) -> Sequence[Lot]:
     """Return the lots of a client that were added by this change, or found to be there."""
     if isinstance(change, CommitWork):
         return change.lots if isinstance(answer, Committed) and answer.added is not None else ()
-    return change.lots if isinstance(change, AddMessages) else ()
+    return change.lots if isinstance(change, AddMessages | AddFirstMessages) else ()
 
 
 def stored(change: Change, answer: Any) -> Sequence[Lot]:
     """Return the lots of which this change added something to the log."""
     match change:
-        case AddMessages(lots):
+        case AddMessages(lots) | AddFirstMessages(lots):
             return [lot for lot, outcome in zip(lots, answer, strict=True) if _is_any_new(outcome)]
         case ReleaseDue() | RecoverRuns() | StartScheduled():
             return lots_of(answer.messages)
@@ -83,6 +96,24 @@ def stored(change: Change, answer: Any) -> Sequence[Lot]:
             return stored(AddMessages(change.lots, change.timestamp), answer.added)
         case _:
             return ()
+
+
+def founding(change: AddFirstMessages, outcomes: Sequence[Outcome]) -> AddFirstMessages:
+    """Return a change with those channels alone on which a message was stored, and with all its messages."""
+    names = {
+        lot.recipient_channel for lot, outcome in zip(change.lots, outcomes, strict=True) if _is_any_kept(outcome)
+    }
+    channels = [channel for channel in change.channels if channel.name in names]
+    if len(channels) == len(change.channels):
+        return change
+    subscriptions = [each for each in change.subscriptions if each.channel in names]
+    return replace(change, channels=channels, subscriptions=subscriptions)
+
+
+def _is_any_kept(outcome: Outcome) -> bool:
+    return isinstance(outcome, Appended) or any(
+        not added.duplicate and (added.seq is not None or added.scheduled) for added in outcome
+    )
 
 
 def _is_any_new(outcome: Outcome) -> bool:

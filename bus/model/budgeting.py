@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TypeVar
@@ -16,38 +16,57 @@ from ..errors import BudgetSpent
 from .budgets import NO_BUDGET, Budget, write_budget
 from .lots import Added, Appended, Lot, NewMessage, Outcome
 
-__all__ = ["budgeted", "first_spent", "in_parts", "spent"]
+__all__ = ["AnsweredBudgets", "budgeted", "first_spent", "in_parts", "spent"]
 
 _M = TypeVar("_M", NewMessage, Lot)
 
 
-def in_parts(lots: Sequence[Lot], known: Mapping[str, Budget], at: str) -> list[list[Lot]]:
+class AnsweredBudgets:
+    """The budgets of messages that may be answered, noted in the order in which they are in the log.
+
+    Several bots may have sent a message with one id. A reply to a bot answers that bot's message if there is one,
+    so nobody else has a say in it; any other reply answers the first, which was there before its id was seen.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, Budget] = {}
+        self._of: dict[tuple[str, str], Budget] = {}
+
+    def note(self, id: str, sender_bot_id: str, budget: Budget) -> None:
+        """Note what a message leaves. The first one of its sender with its id counts."""
+        self._first.setdefault(id, budget)
+        self._of.setdefault((id, sender_bot_id), budget)
+
+    def left(self, id: str, recipient_bot_id: str | None) -> Budget | None:
+        """Return what the message leaves that a reply to a bot, or on a channel, answers; None if it is unknown."""
+        own = None if recipient_bot_id is None else self._of.get((id, recipient_bot_id))
+        return self._first.get(id) if own is None else own
+
+
+def in_parts(lots: Sequence[Lot], known: AnsweredBudgets, at: str) -> list[list[Lot]]:
     """Return each lot in parts, in the order of its messages, whose budgets are counted at a time of the log.
 
-    `known` has the budgets of messages that are answered. A reply to one that is not known begins a thread. A
+    `known` has what is answered, and gets what is sent here. A reply to what is not known begins a thread. A
     message for which nothing is left is only looked up: its sender may have sent it when there was.
     """
-    answered = dict(known)
-    return [_parts(lot, [_counted(lot, *ids, answered, at) for ids in _ids(lot)]) for lot in lots]
+    return [_parts(lot, [_counted(lot, *ids, known, at) for ids in _ids(lot)]) for lot in lots]
 
 
 def _ids(lot: Lot) -> zip[tuple[str, str | None]]:
     return zip(lot.ids, lot.replies(), strict=True)
 
 
-def _counted(lot: Lot, id: str, reply_to: str | None, answered: dict[str, Budget], at: str) -> Budget | None:
+def _counted(lot: Lot, id: str, reply_to: str | None, answered: AnsweredBudgets, at: str) -> Budget | None:
     """Return the budget of a message, and note it for those that answer it."""
-    budget = lot.budget
-    parent = None if reply_to is None or (budget is not None and budget.kept) else answered.get(reply_to)
+    budget = lot.budget or NO_BUDGET
+    parent = None if reply_to is None or budget.kept else answered.left(reply_to, lot.recipient_bot_id)
     if parent is not None:
-        budget = parent.of_reply().stricter(budget or NO_BUDGET)
+        budget = parent.of_reply().stricter(budget)
         if parent.deadline is not None and max(at, lot.due_at or "") >= parent.deadline:
             budget = msgspec.structs.replace(budget, late=True)
-    if budget is None or not budget.is_limited:
-        return None
-    if not budget.is_spent:
-        answered[id] = answered.get(id, NO_BUDGET).stricter(budget)
-    return budget
+    if not lot.known_only and not budget.is_spent:
+        answered.note(id, lot.sender_bot_id, budget)
+    return budget if budget.is_limited else None
 
 
 def _parts(lot: Lot, budgets: Sequence[Budget | None]) -> list[Lot]:

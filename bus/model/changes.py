@@ -39,6 +39,7 @@ __all__ = [
     "AddBot",
     "AddChannel",
     "AddDeadLetters",
+    "AddFirstMessages",
     "AddKey",
     "AddMessages",
     "AddPattern",
@@ -100,6 +101,18 @@ class AddMessages(msgspec.Struct, frozen=True):
     timestamp: str
 
 
+class AddFirstMessages(msgspec.Struct, frozen=True):
+    """Add messages like `AddMessages`, and create those of these channels on which one of them is stored.
+
+    `subscriptions` are what patterns bring to the channels. Those to a channel that exists already change nothing.
+    """
+
+    lots: Sequence[Lot]
+    timestamp: str
+    channels: Sequence[Channel]
+    subscriptions: Sequence[AddSubscription] = ()
+
+
 class ReleaseDue(msgspec.Struct, frozen=True):
     """Append the scheduled messages that are due, the earliest first. Answered `Released`.
 
@@ -127,10 +140,11 @@ class CommitWork(msgspec.Struct, frozen=True):
 
     Each step is a record as it is to be afterwards. Answered `Committed` or `NotCommitted`. Repeating an id with
     the same `digest` of its contents returns the first answer. With `known_only` it is only looked up for that, and
-    answered None if it is not known. `number` is assigned by the broker; `SaveMailbox` refers to it.
+    answered None if it is not known. One that nobody repeats has no id, and leaves no record. `number` is assigned
+    by the broker; `SaveMailbox` refers to it.
     """
 
-    id: str
+    id: str | None
     bot_id: str
     digest: str
     run_id: str | None
@@ -277,6 +291,7 @@ Change = (
     | AddPattern
     | RemovePattern
     | AddMessages
+    | AddFirstMessages
     | ReleaseDue
     | RemoveMessages
     | Erase
@@ -306,18 +321,20 @@ class Applied(msgspec.Struct, frozen=True):
 
 def timestamp_of(changes: Iterable[Change]) -> str:
     """Return the timestamp that changes ask for; all that add messages ask for the same. "" if none does."""
-    dated = AddMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
+    dated = AddMessages | AddFirstMessages | ReleaseDue | CommitWork | RecoverRuns | StartScheduled
     return next((change.timestamp for change in changes if isinstance(change, dated)), "")
 
 
 class Committed(msgspec.Struct, frozen=True):
     """A commit was carried out. `seqs` has the place of each message, None for one that waits until it is due.
 
-    `added` has the outcomes of the lots; None if the commit had been carried out before.
+    `added` has the outcomes of the lots, and `revisions` those of the keyed values, 0 for a deletion that found
+    nothing. If the commit had been carried out before, `added` is None and `revisions` is empty.
     """
 
     seqs: list[int | None]
     added: list[Outcome] | None = None
+    revisions: Sequence[int] = ()
 
 
 class NotCommitted(msgspec.Struct, frozen=True):

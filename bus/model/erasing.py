@@ -9,7 +9,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -131,15 +132,16 @@ class Erased(msgspec.Struct, frozen=True):
     again: bool = False
     values: tuple[ErasedValue, ...] = ()
 
-    def __add__(self, other: Erased) -> Erased:
-        """Return what both did."""
-        return Erased(
-            self.seqs + other.seqs,
-            self.delayed + other.delayed,
-            self.runs + other.runs,
-            tuple(dict.fromkeys(self.runs_left + other.runs_left)),
-            self.again and other.again,
-            self.values + other.values,
+    @classmethod
+    def of(cls, parts: Sequence[Erased]) -> Erased:
+        """Return what all parts of a command did."""
+        return cls(
+            tuple(chain.from_iterable(each.seqs for each in parts)),
+            tuple(chain.from_iterable(each.delayed for each in parts)),
+            tuple(chain.from_iterable(each.runs for each in parts)),
+            tuple(dict.fromkeys(chain.from_iterable(each.runs_left for each in parts))),
+            bool(parts) and all(each.again for each in parts),
+            tuple(chain.from_iterable(each.values for each in parts)),
         )
 
 
@@ -164,28 +166,29 @@ class Removal(msgspec.Struct, frozen=True):
     part_of: str | None = None
     """The command of which this is a part: those with the same one, of the same bot, are one removal to people."""
 
+    @property
+    def command(self) -> tuple[str, str]:
+        """What is the same for all parts of a command, and for nothing else."""
+        return self.bot_id, self.part_of or self.id
+
 
 def joined(records: Iterable[Removal]) -> list[Removal]:
     """Return one record for each command, with all that its parts did; it has the number and time of the first."""
-    commands: dict[tuple[str, str], Removal] = {}
+    commands: dict[tuple[str, str], list[Removal]] = {}
     for each in records:
-        command = (each.bot_id, each.part_of or each.id)
-        before = commands.get(command)
-        commands[command] = each if before is None else _joined(before, each)
-    return list(commands.values())
+        commands.setdefault(each.command, []).append(each)
+    return [parts[0] if len(parts) == 1 else _joined(parts) for parts in commands.values()]
 
 
-def _joined(before: Removal, part: Removal) -> Removal:
-    scrubs = (before.scrubbed_at, part.scrubbed_at)
-    removed = part.removed if before.removed is None else before.removed
-    if before.removed is not None and part.removed is not None:
-        removed = before.removed + part.removed
+def _joined(parts: Sequence[Removal]) -> Removal:
+    scrubs = [each.scrubbed_at for each in parts]
+    removed = [each.removed for each in parts if each.removed is not None]
     return msgspec.structs.replace(
-        before,
-        erased=before.erased + part.erased,
-        removed=removed,
+        parts[0],
+        erased=Erased.of([each.erased for each in parts]),
+        removed=Removed.of(removed) if removed else None,
         scrubbed_at=None if None in scrubs else max(scrubs, key=str),
-        damaged=before.damaged or part.damaged,
+        damaged=any(each.damaged for each in parts),
     )
 
 

@@ -177,12 +177,11 @@ class KeyedUnit:
                 outcomes.append(error)
         return outcomes
 
-    def write_whole(self, writes: Iterable[KeyedWrite]) -> None:
-        """Carry out writes, all or none of them; raise as `write` does."""
+    def write_whole(self, writes: Iterable[KeyedWrite]) -> list[int]:
+        """Carry out writes, all or none of them, and return their revisions; raise as `write` does."""
         before = dict(self._current), dict(self._written), dict(self._changed), self._last
         try:
-            for write in writes:
-                self.write(write)
+            return [self.write(write) for write in writes]
         except Refused:
             self._current, self._written, self._changed, self._last = before
             raise

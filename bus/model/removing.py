@@ -8,7 +8,9 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -210,12 +212,19 @@ class Removed(msgspec.Struct, frozen=True):
     done: bool = False
     again: bool = False
 
-    def __add__(self, other: Removed) -> Removed:
-        """Return what both did, as parts of one command."""
-        names = dict.fromkeys((*self.name.split(", "), other.name))
-        counts = {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in self.counts | other.counts}
-        return Removed(
-            self.kind, ", ".join(names), counts, self.seqs + other.seqs, self.ids + other.ids, done=self.done
+    @classmethod
+    def of(cls, parts: Sequence[Removed]) -> Removed:
+        """Return what the parts of a command did, of which there is one."""
+        counts: Counter[str] = Counter()
+        for each in parts:
+            counts.update(each.counts)
+        return cls(
+            parts[0].kind,
+            ", ".join(dict.fromkeys(each.name for each in parts)),
+            dict(counts),
+            tuple(chain.from_iterable(each.seqs for each in parts)),
+            tuple(chain.from_iterable(each.ids for each in parts)),
+            done=parts[0].done,
         )
 
     def is_refused(self, *, force: bool) -> bool:

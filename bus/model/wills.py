@@ -9,12 +9,13 @@ Pure.
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
 
 import msgspec
 
-from .keyed import KeyedWrite, ValueState
+from .keyed import KeyedWrite, StoredValue, ValueState
 
-__all__ = ["WILLS", "Will", "will_of", "will_write"]
+__all__ = ["WILLS", "StoredWill", "Will", "stored_will", "will_write"]
 
 WILLS = "$wills"
 
@@ -27,20 +28,37 @@ class Will(msgspec.Struct, frozen=True):
     delay_ms: int
 
 
+class StoredWill(NamedTuple):
+    """A will on disk, and the revision of its value, by which it differs from every other one of its bot."""
+
+    will: Will
+    revision: int
+
+
 _decode = msgspec.json.Decoder(Will).decode
 
 
-def will_of(value: bytes | str) -> Will:
-    """Return a will that was stored, from its value."""
-    return _decode(value)
+def stored_will(value: StoredValue) -> StoredWill:
+    """Return a will from its value."""
+    return StoredWill(_decode(bytes(value.value)), value.revision)
 
 
-def will_write(bot_id: str, will: Will | None) -> KeyedWrite:
-    """Return the write that stores a bot's will instead of its earlier one, or deletes it."""
+def will_write(bot_id: str, will: Will | None, expected: int | None = None) -> KeyedWrite:
+    """Return the write that stores a bot's will instead of its earlier one, or deletes it.
+
+    With `expected`, it fails unless the earlier one has this revision.
+    """
     state, value = ValueState.DELETED, None
     if will is not None:
         state, value = ValueState.JSON, msgspec.json.encode(will).decode()
     # Nobody can have more of them than there are bots, whose number is limited.
     return KeyedWrite(
-        store=WILLS, key=bot_id, state=state, value=value, id=None, bot_id=bot_id, keys_max=sys.maxsize
+        store=WILLS,
+        key=bot_id,
+        state=state,
+        value=value,
+        id=None,
+        bot_id=bot_id,
+        expected=expected,
+        keys_max=sys.maxsize,
     )

@@ -14,8 +14,9 @@ from msgspec import UNSET
 
 from ..client.message import Message
 from ..client.middleware import Middleware, Middlewares
-from ..client.service import Handler, StartPosition
+from ..client.service import Handler
 from ..client.serving import CONCURRENCY, STOP_SECONDS, Application, HandlerKey, Handling
+from ..client.starts import StartPosition
 from ..model.records import WorkflowDefinition
 from .decorating import StepDecorator, step_decorator, with_input
 from .executing import RunFunction, RunFunctions

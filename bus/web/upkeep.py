@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import anyio
 from starlette.routing import Route
 
-from ..cli.removing import in_words
+from ..cli.removals import newest_removals, removal_in_words
 from ..errors import NotFound
-from ..errors.words import amount
-from ..model.erasing import Erased, joined
 from .forms import Form
 from .site import Done, Look, Shown, Visit, action, page
 from .tickets import Login, Token
@@ -16,7 +16,7 @@ from .tickets import Login, Token
 __all__ = ["ROUTES"]
 
 _REMOVALS = 100
-"""Records of removals that are shown at once."""
+"""Removals that are shown at once."""
 
 
 async def _settings(look: Look) -> Shown:
@@ -35,21 +35,11 @@ async def _settings(look: Look) -> Shown:
 
 
 async def _removals(look: Look) -> Shown:
-    after = look.asked_number("after") or 0
-    found = await look.bot.removals(after=after, limit=_REMOVALS)
-    rows = [(each, in_words(each.removed) if each.removed else _erased(each.erased)) for each in joined(found)]
-    more = found[-1].number if len(found) == _REMOVALS else None
-    return Shown("removals.html", {"removals": rows, "after": after, "more": more})
-
-
-def _erased(erased: Erased) -> str:
-    counts = (
-        (len(erased.seqs), "message"),
-        (len(erased.delayed), "delayed message"),
-        (len(erased.runs), "run"),
-        (len(erased.values), "keyed value"),
-    )
-    return f"{', '.join(amount(count, thing) for count, thing in counts if count) or 'nothing'} erased"
+    before = look.asked_number("before")
+    found = await newest_removals(look.bot, _REMOVALS + 1, before=before or sys.maxsize)
+    rows = [(each, removal_in_words(each)) for each in reversed(found[-_REMOVALS:])]
+    earlier = rows[-1][0].number if len(found) > _REMOVALS else None
+    return Shown("removals.html", {"removals": rows, "before": before, "earlier": earlier})
 
 
 async def _reload(visit: Visit, form: Form) -> Done:

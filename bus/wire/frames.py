@@ -174,10 +174,11 @@ class Goodbye(ClientFrame, frozen=True, tag="goodbye"):
 
 
 class StartAt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where a subscription starts: at a seq, or at a time."""
+    """Where a subscription starts: at a seq, perhaps of the log with an epoch, or at a time."""
 
     seq: Seq | None = None
     time: str | None = None
+    epoch: str | None = None
 
 
 class Subscribe(ClientFrame, frozen=True, tag="subscribe"):

@@ -126,36 +126,36 @@ class Commits:
             return NotCommitted(spent)
 
     async def _carry_out(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[CommitOutcome]:
-        ids = [work.id for work in works]
-        known = {row[0]: row[1:] for row in await transaction.connection.fetch(_FIND, ids)}
-        answers: dict[str, CommitOutcome] = {}
-        new = [work for work in works if work.id not in known and not work.known_only]
-        for work in works:
-            if work.id in known:
-                answers[work.id] = _repeated(work, *known[work.id])
-        if new:
+        ids = [work.id for work in works if work.id is not None]
+        known = {row[0]: row[1:] for row in await transaction.connection.fetch(_FIND, ids)} if ids else {}
+        answers: list[CommitOutcome] = [
+            _repeated(work, *known[work.id]) if work.id in known else None for work in works
+        ]
+        places = [at for at, work in enumerate(works) if work.id not in known and not work.known_only]
+        if places:
+            new = [works[at] for at in places]
             unit = self._workflows.unit(transaction)
             await unit.load(map(_needs, new))
             values = [value for work in new for value in work.values]
             keyed = await self._keyed.unit(transaction, values) if values else None
-            accepted: list[CommitWork] = []
-            for work in new:
+            accepted: dict[int, Sequence[int]] = {}
+            for at, work in zip(places, new, strict=True):
                 if work.status is RunStatus.CANCELLED:  # its children are cancelled, too
                     await self._workflows.flush(unit)
                 mark = unit.mark()
                 try:
                     await self._change_runs(unit, work)
-                    if keyed is not None:
-                        keyed.write_whole(work.values)
-                    accepted.append(work)
+                    accepted[at] = () if keyed is None else keyed.write_whole(work.values)
                 except (Refused, RecordDamaged) as error:
                     unit.back(mark)
-                    answers[work.id] = NotCommitted(error)
+                    answers[at] = NotCommitted(error)
             await self._workflows.flush(unit)
             if keyed is not None:
                 await flush(transaction.connection, keyed)
-            answers |= await self._send_all(transaction, accepted)
-        return [answers.get(work.id) for work in works]
+            sent = await self._send_all(transaction, [works[at] for at in accepted])
+            for (at, revisions), one in zip(accepted.items(), sent, strict=True):
+                answers[at] = msgspec.structs.replace(one, revisions=revisions) if revisions else one
+        return answers
 
     async def _change_runs(self, unit: Unit, work: CommitWork) -> None:
         check_texts((work.id, work.bot_id, work.run_id, work.digest), f"commit {work.id!r}")
@@ -169,10 +169,10 @@ class Commits:
         for signal in work.signals:
             await self._signal(unit, signal, work)
 
-    async def _send_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> dict[str, Committed]:
+    async def _send_all(self, transaction: Transaction, works: Sequence[CommitWork]) -> list[Committed]:
         """Store what commits send, and that they were carried out. Raise _TaintedError or BudgetSpent."""
         if not works:
-            return {}
+            return []
         connection, timestamp = transaction.connection, works[0].timestamp
         channels = [(one.name, one.created_at, one.created_by_bot_id) for work in works for one in work.channels]
         if channels:
@@ -189,15 +189,17 @@ class Commits:
             await self._conversations.open(connection, lots, timestamp)
             await self._keyed.retain(transaction, lots, added, timestamp)
         outcomes = iter(added)
-        answers: dict[str, Committed] = {}
+        answers: list[Committed] = []
         rows: list[tuple[str | None, ...]] = []
         for work in works:
             mine = [next(outcomes) for _ in work.lots]
             seqs = [one.seq for lot, outcome in zip(work.lots, mine, strict=True) for one in each(lot, outcome)]
-            answers[work.id] = Committed(seqs, mine)
-            written = msgspec.json.encode(seqs).decode()
-            rows.append((work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp))
-        await connection.execute(_INSERT, *map(list, zip(*rows, strict=True)))
+            answers.append(Committed(seqs, mine))
+            if work.id is not None:
+                written = msgspec.json.encode(seqs).decode()
+                rows.append((work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp))
+        if rows:
+            await connection.execute(_INSERT, *map(list, zip(*rows, strict=True)))
         return answers
 
     async def _record(self, unit: Unit, step: WorkflowStepLog, work: CommitWork) -> None:
@@ -329,10 +331,13 @@ def _repeated(work: CommitWork, bot_id: str, digest: str, seqs: str) -> CommitOu
 
 def _portions(works: Sequence[CommitWork]) -> Iterable[list[CommitWork]]:
     """Yield commits that are carried out together: none is another one's repetition, and their time is the same."""
-    portion: dict[str, CommitWork] = {}
+    portion: list[CommitWork] = []
+    ids: set[str] = set()
     for work in works:
-        if portion and (work.id in portion or work.timestamp != next(iter(portion.values())).timestamp):
-            yield list(portion.values())
-            portion = {}
-        portion[work.id] = work
-    yield list(portion.values())
+        if portion and (work.id in ids or work.timestamp != portion[0].timestamp):
+            yield portion
+            portion, ids = [], set()
+        portion.append(work)
+        if work.id is not None:
+            ids.add(work.id)
+    yield portion

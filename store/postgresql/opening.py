@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from ..budgets import Budgets, is_any_budget
+from ..taint import Taint, is_any_tainted
 from .keyed import PostgresqlKeyed
 from .log import PostgresLog, RunChanges
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import PostgresMessages
-from .messages.budgets import Budgets, is_any_budget
 from .messages.conversations import Conversations
-from .messages.taint import Taint, is_any_tainted
 from .server.database import Database
+from .server.statements import statements_on
 
 __all__ = ["Messages"]
 
@@ -29,8 +30,8 @@ class Messages:
     @classmethod
     async def read(cls, database: Database) -> Messages:
         """Return it for a database that was opened."""
-        taint = Taint(present=await is_any_tainted(database.read))
-        budgets = Budgets(noted=await is_any_budget(database.read))
+        run = statements_on(database.read)
+        taint, budgets = Taint(present=await is_any_tainted(run)), Budgets(noted=await is_any_budget(run))
         return cls(database, Arrivals(taint, budgets, waiting=await next_due_at(database.read) is not None))
 
     def log(self, runs: RunChanges, keyed: PostgresqlKeyed) -> PostgresLog:

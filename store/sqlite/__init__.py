@@ -21,16 +21,17 @@ from bus.model.repository import (
     WorkflowStore,
 )
 
+from ..budgets import Budgets, is_any_budget
+from ..taint import Taint, is_any_tainted
 from .commits import Commits
 from .file.database import WAL_RESET_FIXED, Database, open_database, starting
 from .file.place import check_place, find_place, place_warnings
+from .file.statements import statements_on
 from .keyed import SqliteKeyed
 from .log import SqliteLog
 from .messages.arrivals import Arrivals, next_due_at
 from .messages.audit import SqliteMessages
-from .messages.budgets import Budgets, is_any_budget
 from .messages.conversations import Conversations, table_columns
-from .messages.taint import Taint, is_any_tainted
 from .workflows.schedules import cron_warning
 from .workflows.workflows import SqliteWorkflows
 
@@ -74,8 +75,8 @@ async def open_sqlite_store(
     """Open a store; see `store.open_store`."""
     async with open_database(Path(path), watch) as database:
         with starting(database.path):
-            taint = Taint(present=await is_any_tainted(database.read))
-            budgets = Budgets(noted=await is_any_budget(database.read))
+            run = statements_on(database.read)
+            taint, budgets = Taint(present=await is_any_tainted(run)), Budgets(noted=await is_any_budget(run))
             arrivals = Arrivals(taint, budgets, waiting=await next_due_at(database.read) is not None)
             conversations = Conversations(await table_columns(database.read))
             unread = await cron_warning(database.read)

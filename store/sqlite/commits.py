@@ -86,7 +86,7 @@ class Commits:
     async def carry_out(self, transaction: Transaction, work: CommitWork) -> Committed | NotCommitted | None:
         """Carry out a commit, or return its earlier answer; None if it is unknown and was only to be looked up."""
         connection = transaction.connection
-        for bot_id, digest, seqs in await connection.execute_fetchall(_FIND, (work.id,)):
+        for bot_id, digest, seqs in () if work.id is None else await connection.execute_fetchall(_FIND, (work.id,)):
             if (bot_id, digest) != (work.bot_id, work.digest):
                 return NotCommitted(Conflict(f"commit {work.id!r} was carried out before with other contents"))
             return Committed(msgspec.json.decode(seqs, type=list[int | None]))
@@ -111,8 +111,9 @@ class Commits:
             await self._start(connection, run, work, hold)
         for signal in work.signals:
             await self._signal(connection, signal, work)
+        revisions: Sequence[int] = ()
         if work.values:
-            await connection.run(partial(self._keyed.write_whole, work.values))
+            revisions = await connection.run(partial(self._keyed.write_whole, work.values))
         for channel in work.channels:
             await connection.execute(
                 "INSERT OR IGNORE INTO bot_channels (name, created_at, created_by_bot_id) VALUES (?, ?, ?)",
@@ -128,10 +129,11 @@ class Commits:
         seqs = [one.seq for one in outcomes]
         await self._conversations.open(connection, work.lots, work.timestamp)
         await self._keyed.retain(transaction, work.lots, added, work.timestamp)
-        written = msgspec.json.encode(seqs).decode()
-        row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)
-        await connection.execute(_INSERT, row)
-        return Committed(seqs, added)
+        if work.id is not None:
+            written = msgspec.json.encode(seqs).decode()
+            row = (work.id, work.bot_id, work.run_id, work.digest, written, work.timestamp)
+            await connection.execute(_INSERT, row)
+        return Committed(seqs, added, revisions)
 
     async def _record(self, transaction: Transaction, step: WorkflowStepLog, work: CommitWork) -> None:
         """Write a step log as given: create it if it does not exist, otherwise move it to its status."""

@@ -146,11 +146,12 @@ class SqliteKeyed:
             connection.commit()
         return outcomes
 
-    def write_whole(self, writes: Sequence[KeyedWrite], connection: sqlite3.Connection) -> None:
-        """Carry out the writes of a commit, or raise. Runs on the database's thread."""
+    def write_whole(self, writes: Sequence[KeyedWrite], connection: sqlite3.Connection) -> list[int]:
+        """Carry out the writes of a commit and return their revisions, or raise. Runs on the database's thread."""
         unit = self._unit(connection, writes)
-        unit.write_whole(writes)
+        revisions = unit.write_whole(writes)
         _flush(connection, unit)
+        return revisions
 
     def _unit(self, connection: sqlite3.Connection, writes: Sequence[KeyedWrite]) -> KeyedUnit:
         """Return what some writes have to know. Runs on the database's thread."""

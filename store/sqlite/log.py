@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, are_plain, settled, stored
+from bus.model.arriving import appended, are_plain, founding, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
     AddDeadLetters,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -42,6 +43,7 @@ from bus.model.repository import (
     MailboxState,
     NewMessage,
     NoteKeyUse,
+    Outcome,
     Page,
     PageRequest,
     RecoverRuns,
@@ -74,7 +76,8 @@ from bus.model.room import Room
 
 from ..keyed_rows import KEYS_COUNT
 from ..seals import mailbox_row
-from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, unsubscribe
+from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
+from ..taint import note_removal
 from .commits import Commits
 from .file.compacting import give_back, shorten
 from .file.connection import Statement
@@ -97,7 +100,6 @@ from .messages.removals import look, note_scrub, read_removals, remove_what
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.searching import search
 from .messages.surveys import find_ids, locate, survey
-from .messages.taint import note_removal
 from .security import addition, change_events, read_events
 from .workflows.keeping import remove_runs, survey_runs
 
@@ -126,6 +128,10 @@ _WHOLE = (
     "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
     " `posthouse compact --whole` does that, at a quiet hour"
 )
+
+
+class _UnusedError(Exception):
+    """A channel was created on which no message is stored."""
 
 
 class SqliteLog:
@@ -228,6 +234,8 @@ class SqliteLog:
                 await self._conversations.open(connection, stored(change, added), change.timestamp)
                 await self._keyed.retain(transaction, lots, added, change.timestamp)
                 return added
+            case AddFirstMessages():
+                return await self._add_first(transaction, change)
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
                 await self._conversations.open(connection, lots_of(released.messages), change.timestamp)
@@ -299,6 +307,21 @@ class SqliteLog:
                 assert_never(change)
         return None
 
+    async def _add_first(self, transaction: Transaction, change: AddFirstMessages) -> list[Outcome]:
+        """Add messages and the channels that they need, without those on which nothing turns out to be stored."""
+        try:
+            async with transaction.savepoint():
+                for channel in change.channels:
+                    await self._change(transaction, AddChannel(channel))
+                run = statements_on(transaction.connection)
+                await subscribe_all(run, change.subscriptions, last_seq=transaction.last_seq)
+                added: list[Outcome] = await self._change(transaction, AddMessages(change.lots, change.timestamp))
+                if (needed := founding(change, added)) is not change:
+                    raise _UnusedError
+                return added
+        except _UnusedError:
+            return await self._add_first(transaction, needed)
+
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
         removed = await remove_what(transaction.connection, change)
         if removed.done and not removed.again and isinstance(change.what, CloseChannel):
@@ -320,7 +343,7 @@ class SqliteLog:
 
     async def _remove(self, transaction: Transaction, change: RemoveMessages) -> int:
         seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-        await note_removal(transaction.connection, seqs)
+        await note_removal(statements_on(transaction.connection), seqs)
         return await remove(transaction.connection, seqs)
 
     async def read_page(self, request: PageRequest) -> Page:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import signal
 import sqlite3
 import subprocess
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -16,7 +14,6 @@ import anyio.to_thread
 import pytest
 from click.testing import CliRunner
 
-import bus
 from bus.cli.program import main
 from bus.errors import DatabaseDamaged, DatabaseUnusable, Fenced
 from bus.model.records import GlobalOwner, RunStatus, WorkflowDefinition, WorkflowRun
@@ -24,12 +21,8 @@ from store import open_store
 from store.sqlite import backup as backups
 from store.sqlite.backup import back_up, restore
 
-from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
+from .terminal import Posthouse
 from .test_check import BODY, NOW, change, checked, fill, lock_path, replace
-
-ROUNDS = 6
-PAUSE_SECONDS = 0.02
-"""Of a publisher between two messages. At its full rate the log would grow faster than a busy machine checks it."""
 
 
 @pytest.fixture
@@ -91,44 +84,6 @@ def test_the_database_is_found_as_serve_finds_it(path: Path, copy: Path, tmp_pat
     found = Posthouse()
     found.environment["POSTHOUSE_STORE_DATABASE"] = str(path)
     assert found.json("backup", copy)["database"] == str(path)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_backup_under_load_has_what_was_acknowledged_and_survives_kills(
-    posthouse: Posthouse, copy: Path
-) -> None:
-    rounds = random.Random(17)
-    command = [*COMMAND, "backup", str(copy), "--database", str(posthouse.database)]
-    acknowledged: set[str] = set()
-
-    async def publish() -> None:
-        while True:
-            acknowledged.add((await bot.publish("news", BODY * 20)).id)
-            await anyio.sleep(PAUSE_SECONDS)
-
-    async with (
-        bus.connect(posthouse.url, bot="busy", timeout=TIMEOUT_SECONDS) as bot,
-        anyio.create_task_group() as tasks,
-    ):
-        for _ in range(4):
-            tasks.start_soon(publish)
-        have: set[str] = set()
-        for number in range(ROUNDS):
-            before = set(acknowledged)
-            process = await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=None)
-            if number % 2:
-                await anyio.sleep(rounds.uniform(0.3, 1.5))
-                with suppress(ProcessLookupError):  # it has ended
-                    process.kill()
-            with anyio.fail_after(TIMEOUT_SECONDS):
-                assert await process.wait() in (0, -signal.SIGKILL)
-            if process.returncode == 0:
-                have = before
-            assert ids(copy) >= have
-            assert await anyio.to_thread.run_sync(lambda: checked(copy).damage) == []
-        tasks.cancel_scope.cancel()
-    assert have, "messages were published beside the backups"
 
 
 def test_a_damaged_database_leaves_the_earlier_backup(path: Path, copy: Path) -> None:

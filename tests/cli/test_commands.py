@@ -142,7 +142,8 @@ def test_a_subscription_that_is_removed_is_told_and_the_listening_goes_on(postho
         posthouse.answer("send", "watchman", "0", "--as", "waker")
         assert listening.line().endswith("  0"), "it has subscribed"
         posthouse.answer("remove", "subscription", "watchman", "dusk")
-        assert listening.error_line() == "the subscription to 'dusk' was removed: nothing more comes of it\n"
+        removed = "the subscription to 'dusk' was removed, and nothing more comes of it; to subscribe again,"
+        assert listening.error_line() == f"{removed} end this and start it anew\n"
         posthouse.answer("publish", "dawn", "1", "--as", "waker")
         assert listening.line().endswith("  1")
         listening.interrupt()

@@ -1,4 +1,4 @@
-"""`posthouse config`: the settings, where each comes from, and the configuration with every key."""
+"""`posthouse config`: the settings, where each comes from, and files to begin with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bus.cli import configuring
 from bus.cli.program import main
 from bus.settings import Settings
 
@@ -86,4 +87,10 @@ def test_the_example_has_every_key_and_is_part_of_the_package() -> None:
     assert {*tomllib.loads(example)} == {*Settings.__struct_fields__}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {EXAMPLE: "bus/posthouse.toml"}, "where `posthouse config` looks for it"
+    included = wheel["force-include"]
+    assert all(there == f"bus/{here}" for here, there in included.items()), (
+        "where `posthouse config` looks for them"
+    )
+    for name, path in configuring._EXAMPLES.items():
+        assert run("--example", name).stdout == (ROOT / "config" / path).read_text(encoding="utf-8")
+        assert f"config/{path}" in included

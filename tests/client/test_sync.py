@@ -228,3 +228,15 @@ def test_a_message_says_what_is_left_of_its_thread(connect: Connects) -> None:
             assert (answer.hops, answer.deadline) == (0, question.deadline)
             with pytest.raises(bus.BudgetSpent):
                 answer.reply(3)
+
+
+def test_a_subscription_that_is_removed_is_raised_and_the_iteration_goes_on(connect: Connects) -> None:
+    with connect("ada") as ada, connect("operator") as operator:
+        ada.subscribe("news")
+        messages = ada.messages(timeout=BOUND_SECONDS)
+        operator.call(lambda bot: bot.remove_subscription("ada", "news"))
+        with pytest.raises(bus.SubscriptionRemoved, match="'news' was removed"):
+            next(messages)
+        operator.send("ada", "still there")
+        with next(messages) as message:
+            assert message.body == "still there"

@@ -363,3 +363,26 @@ async def test_what_a_program_says_of_the_tap_counts(told: str | None, given: st
                 tasks.start_soon(serve)
                 async with bus.connect(url, bot="b", tap_url=given) as bot:
                     assert bot.tap_url == used
+
+
+async def test_a_channel_that_is_removed_meanwhile_goes_on_when_it_is_created_again(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="operator") as operator:
+        await publish(a, range(3))
+        async with a.watch("news", after=1) as watch:
+            assert await take(watch, 2) == [1, 2]
+            await operator.remove_channel("news", force=True)
+            async with a.watch("news", after=2) as later:
+                await publish(a, range(3, 5))
+                assert await take(watch, 2) == [3, 4]
+                assert await take(later, 3) == [2, 3, 4]
+
+
+async def test_what_is_missing_of_a_channel_that_is_removed_is_waited_for(worker: Worker) -> None:
+    async with worker.connect(bot="a") as a, worker.connect(bot="operator") as operator:
+        await publish(a, range(2))
+        async with a.watch("news", after=1) as watch:
+            await operator.remove_channel("news", force=True)
+            with anyio.move_on_after(0.05):
+                await anext(watch)
+            await publish(a, range(2, 3))
+            assert await take(watch, 2) == [1, 2]

@@ -96,6 +96,9 @@ class Keeper:
     async def _subscribe(self, bot: str, channel: str) -> None:
         await (await self._bot(bot)).subscribe(channel)
 
+    async def _remove_subscription(self, bot: str, whose: str, channel: str) -> None:
+        await (await self._bot(bot)).remove_subscription(whose, channel)
+
     async def _receive(self, bot: str) -> dict[str, Any]:
         message = await (await self._bot(bot)).receive()
         await message.ack(confirm=True)
@@ -121,7 +124,8 @@ class Keeper:
 
     _deeds: ClassVar[dict[str, Callable[..., Awaitable[Any]]]] = {
         "kill": _kill, "start": _start, "key": _key, "revoke": _revoke, "send": _send, "request": _request,
-        "subscribe": _subscribe, "receive": _receive, "echo": _echo, "put": _put, "get": _get,
+        "subscribe": _subscribe, "remove_subscription": _remove_subscription, "receive": _receive, "echo": _echo,
+        "put": _put, "get": _get,
     }  # fmt: skip
 
 

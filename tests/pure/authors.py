@@ -43,6 +43,10 @@ def any_publication(world: Simulation) -> Publication:
         hops, deadline = chance.choice([None, None, 0, 1, 3]), chance.choice([None, None, None, 2.0, 30.0])
         deadline = None if world.keyed.is_one else deadline  # last values end with it
         publication = msgspec.structs.replace(publication, hops=hops, deadline=deadline)
+        if reply_to is not None and chance.random() < 0.3:  # it is passed on, to whoever it may be
+            bot, channel = ToBot(bot=chance.choice(known)), ToChannel(chance.choice(world.channels))
+            recipient = bot if chance.random() < 0.5 else channel
+            publication = msgspec.structs.replace(publication, recipient=recipient)
     if world.is_prioritized and isinstance(recipient, ToBot):
         priorities: list[Priority] = ["normal", "normal", "high", "low", "low"]
         publication = msgspec.structs.replace(publication, priority=chance.choice(priorities))

@@ -44,9 +44,10 @@ def _least(*values: Any) -> Any:
 class BudgetPromises:
     """See the module."""
 
-    def __init__(self, log: FakeLog, written: dict[int, LogMessage]) -> None:
+    def __init__(self, log: FakeLog) -> None:
         self._log = log
-        self._written = written
+        self._known = 0
+        """The seq up to which the log was before this transaction."""
         self._asked: defaultdict[tuple[str, str], list[Publication]] = defaultdict(list)
         """What a bot sent with an id, each time: the first that was stored counts."""
         self.refused = 0
@@ -62,33 +63,30 @@ class BudgetPromises:
         for index, (message, seq) in enumerate(zip(messages, published.seqs, strict=True)):
             if (seq is None) != (index in codes or index in published.scheduled):
                 yield f"{message.id} was neither stored nor refused"
-            if codes.get(index) == "budget_spent":
-                self.refused += 1
-                answered = [one for one in self._of(message.reply_to) if _hops(one) == 0 or _deadline(one)]
-                if not answered:
-                    yield f"{message.id} was refused, and what it answers has something left"
+            self.refused += codes.get(index) == "budget_spent"
 
     def faults(self, changes: Sequence[Change], answers: Sequence[Any]) -> Iterator[str]:
         """Yield what is wrong with messages of a transaction that was carried out."""
+        known, self._known = self._known, self._log.last_seq
         if any(isinstance(change, RemoveMessages) for change in changes):
             return  # it is unknown which came first
         for change, answer in zip(changes, answers, strict=True):
             outcomes = answer.added if isinstance(answer, Committed) else answer
             if isinstance(change, AddMessages | CommitWork) and isinstance(outcomes, list):
                 for lot, outcome in zip(change.lots, outcomes, strict=True):
-                    for added in each(lot, outcome):
+                    for message, added in zip(lot.messages(), each(lot, outcome), strict=True):
                         if added.seq is not None and not added.duplicate:
                             yield from self._stored(self._log.messages[added.seq])
+                        elif added.budget is not None and added.budget.is_spent and not added.duplicate:
+                            yield from self._refused(message, known)
 
     def _stored(self, message: LogMessage) -> Iterator[str]:
         asked = self._asked.get((message.id, message.sender_bot_id), [])
         if not asked:
             return  # the worker's own
-        known = [*self._log.messages.values(), *self._log.scheduled.values()]
-        answered = [one for one in known if one.id == message.reply_to and one is not message]
-        answered = [one for one in answered if not isinstance(one, LogMessage) or one.seq < message.seq]
-        left = _least(*(hops - 1 for hops in map(_hops, answered) if hops is not None))
-        ends = _least(*map(_deadline, answered))
+        answered = self._answered(message, message.seq - 1)
+        hops, ends = (None, None) if answered is None else (_hops(answered), _deadline(answered))
+        left = None if hops is None else hops - 1
         if (left is not None and left < 0) or (ends is not None and message.timestamp >= ends):
             yield f"{message.seq} answers what has nothing left"
         if _hops(message) not in {_least(left, one.hops) for one in asked}:
@@ -101,5 +99,16 @@ class BudgetPromises:
         if deadline is not None and (message.expires_at is None or message.expires_at > deadline):
             yield f"{message.seq} outlives its thread"
 
-    def _of(self, id: str | None) -> list[NewMessage]:
-        return [one for one in [*self._written.values(), *self._log.scheduled.values()] if one.id == id]
+    def _refused(self, message: NewMessage, known: int) -> Iterator[str]:
+        if self._answered(message, known) is not self._answered(message, self._log.last_seq):
+            return  # it is unknown which came first
+        answered = self._answered(message, known)
+        if answered is None or (_hops(answered) != 0 and _deadline(answered) is None):
+            yield f"{message.id} was refused, and what it answers has something left"
+
+    def _answered(self, message: NewMessage, through_seq: int) -> NewMessage | None:
+        """Return what a message answers: what the bot sent that it is sent to, or else the first with the id."""
+        stored = [one for one in self._log.messages.values() if one.seq <= through_seq]
+        known = [one for one in [*stored, *self._log.scheduled.values()] if one.id == message.reply_to]
+        own = [one for one in known if one.sender_bot_id == message.recipient_bot_id]
+        return next(iter([*own, *known]), None)

@@ -24,7 +24,7 @@ from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp
 from bus.model.repository import LogMessage, Lot, Outcome
 from bus.model.retaining import RETAINED, forgotten, retained, retained_message
-from bus.model.wills import WILLS, Will, will_of
+from bus.model.wills import WILLS, StoredWill, stored_will
 
 __all__ = ["FakeKeyed"]
 
@@ -75,10 +75,10 @@ class FakeKeyed:
         for row in [*unit.replaced, *unit.added]:
             self.rows[row.revision] = row
 
-    def wills(self) -> list[Will]:
+    def wills(self) -> list[StoredWill]:
         """Return the last wills of all bots."""
-        theirs = [row for row in self.rows.values() if row.store == WILLS and row.is_current]
-        return [will_of(row.value) for row in theirs if row.value is not None]
+        theirs = [row for row in self.rows.values() if row.store == WILLS and row.value is not None]
+        return [stored_will(row.stored_value()) for row in theirs]
 
     # ── Within a transaction ─────────────────────────────────────────────────────────────────────────────
 
@@ -91,12 +91,12 @@ class FakeKeyed:
             self.note(write, outcome)
         return outcomes
 
-    def write_whole(self, writes: Sequence[KeyedWrite]) -> None:
-        """Carry out writes, all or none of them."""
+    def write_whole(self, writes: Sequence[KeyedWrite]) -> list[int]:
+        """Carry out writes, all or none of them, and return their revisions."""
         before = self.last
         unit = self._unit(writes)
         try:
-            unit.write_whole(writes)
+            revisions = unit.write_whole(writes)
         except StoreError as error:
             if isinstance(error, RevisionConflict):
                 refused = next(each for each in writes if (each.store, each.key) == (error.store, error.key))
@@ -108,6 +108,7 @@ class FakeKeyed:
         for write in writes:
             revision = found.get((write.store, write.key), 0)
             self.note(write, revision if revision > before else 0)
+        return revisions
 
     def retain(self, lots: Iterable[Lot], outcomes: Iterable[Outcome], timestamp: str) -> None:
         """Write the last values of channels."""

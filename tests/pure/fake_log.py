@@ -18,6 +18,7 @@ from bus.model.repository import (
     AddChannel,
     AddDeadLetters,
     Added,
+    AddFirstMessages,
     AddKey,
     AddMessages,
     AddPattern,
@@ -79,6 +80,7 @@ from bus.model.repository import (
 )
 
 from .fake_budgets import answered, counted, erased, spent
+from .fake_founding import add_first
 from .fake_keyed import FakeKeyed
 from .fake_priorities import last_of_each, wants
 from .fake_removals import look, remove
@@ -152,9 +154,11 @@ class FakeLog:
     def _apply(self, change: Change) -> Any:
         match change:
             case AddMessages():
-                added = [self._add_lot(lot, change.timestamp) for lot in change.lots]
+                added = [self.add_lot(lot, change.timestamp) for lot in change.lots]
                 self.keyed.retain(change.lots, added, change.timestamp)
                 return added
+            case AddFirstMessages():
+                return add_first(self, change)
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
@@ -196,7 +200,7 @@ class FakeLog:
             case AddChannel(channel):
                 self.channels.setdefault(channel.name, channel)
             case AddSubscription():
-                return self._subscribe(change)
+                return self.subscribe(change)
             case RemoveSubscription():
                 return self.unsubscribe(change)
             case AddPattern():
@@ -254,7 +258,7 @@ class FakeLog:
             return SecuritySpan()
         return SecuritySpan(min(self.events), min(event.at for event in self.events.values()), max(self.events))
 
-    def _add_lot(self, lot: Lot, timestamp: str) -> Outcome:
+    def add_lot(self, lot: Lot, timestamp: str) -> Outcome:
         return outcome_of([self._add(self._decided(each, timestamp), timestamp) for each in lot.messages()])
 
     def _decided(self, message: NewMessage, timestamp: str) -> NewMessage:
@@ -295,7 +299,7 @@ class FakeLog:
 
     def _commit(self, work: CommitWork) -> Committed | NotCommitted | None:
         """Carry out a commit that has messages alone; what is done to runs is a store's."""
-        if work.id in self.commits:
+        if work.id is not None and work.id in self.commits:
             digest, seqs = self.commits[work.id]
             return Committed(seqs) if digest == work.digest else NotCommitted(Conflict("other contents"))
         if work.known_only:
@@ -305,18 +309,19 @@ class FakeLog:
         if (error := spent(self, work)) is not None:
             return NotCommitted(error)
         try:
-            self.keyed.write_whole(work.values)
+            revisions = self.keyed.write_whole(work.values)
         except Refused as error:
             return NotCommitted(error)
         for channel in work.channels:
             self.channels.setdefault(channel.name, channel)
         for subscription in work.subscriptions:
-            self._subscribe(subscription)
-        added = [self._add_lot(lot, work.timestamp) for lot in work.lots]
+            self.subscribe(subscription)
+        added = [self.add_lot(lot, work.timestamp) for lot in work.lots]
         self.keyed.retain(work.lots, added, work.timestamp)
         seqs = [one.seq for lot, outcome in zip(work.lots, added, strict=True) for one in each(lot, outcome)]
-        self.commits[work.id] = (work.digest, seqs)
-        return Committed(self.commits[work.id][1], added)
+        if work.id is not None:
+            self.commits[work.id] = (work.digest, seqs)
+        return Committed(seqs, added, revisions)
 
     def _start(self, change: StartScheduled) -> Started:
         if not self.started:
@@ -337,7 +342,7 @@ class FakeLog:
     def _next_due_at(self) -> str | None:
         return min((message.due_at or "" for message in self.scheduled.values()), default=None)
 
-    def _subscribe(self, change: AddSubscription) -> Subscribed:
+    def subscribe(self, change: AddSubscription) -> Subscribed:
         assert change.channel in self.channels, "the channel is added in the same transaction"
         key = (change.bot_id, change.channel)
         known = self.subscriptions.get(key)

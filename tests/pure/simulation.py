@@ -96,7 +96,7 @@ class Simulation:
         self.keyed = KeyedWorld(self, is_one=seed % 11 == 9)
         self.wills = WillsWorld(self, is_one=seed % 17 == 10)
         self.presences = Presences(self.log, self.promises.written)
-        self.budgets = BudgetPromises(self.log, self.promises.written)
+        self.budgets = BudgetPromises(self.log)
         self.core = self._start()
         self.keyed.start(self)
 
@@ -180,6 +180,7 @@ class Simulation:
             (self._refuse_batch, 1),
             (self._crash, 1),
             (self.wills.act, 8 if self.wills.is_one else 0),
+            (self.wills.erase, 3 if self.wills.is_one else 0),
             (self.keyed.act, 25 if self.keyed.is_one else 0),
             (self.keyed.advance, 30 if self.keyed.is_one else 0),
             (self.keyed.read, 20 if self.keyed.is_one else 0),
@@ -408,6 +409,7 @@ class Simulation:
         applied = self.log.apply(batch.changes)
         self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
         self.keyed.note_changes(batch.changes, applied.answers)
+        self.wills.note_changes(batch.changes, applied.answers)
         for fault in self.budgets.faults(batch.changes, applied.answers):
             raise Violation(fault)
         return applied

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from bus.core.effects import Note
-from bus.model.budgeting import in_parts
+from bus.model.budgeting import AnsweredBudgets, budgeted, in_parts
 from bus.model.budgets import NO_BUDGET, Budget, budget_of, write_budget
 from bus.model.repository import Lot
 from bus.settings import Limits, Settings
@@ -60,8 +61,66 @@ def test_what_no_worker_wrote_is_no_budget(headers: bytes) -> None:
 
 def test_lots_without_budgets_stay_as_they_are() -> None:
     lots = [Lot(["1", "2"], [b"1", b"2"], ["0", "9"], "ann", "ann", "bob", None, "message", b"{}")]
-    [[part]] = in_parts(lots, {}, "2026")
+    [[part]] = in_parts(lots, AnsweredBudgets(), "2026")
     assert part is lots[0]
+
+
+# ── Whose budget counts ──────────────────────────────────────────────────────────────────────────────────
+
+
+def conversation(chance: random.Random, *, replies_to_authors: bool) -> list[Lot]:
+    """Return messages of two bots that answer each other, some with a budget of their own."""
+    lots: list[Lot] = []
+    for number in range(10):
+        stored = [lot for lot in left_of(lots) if not lot.known_only]
+        answered = chance.choice([None, *stored])
+        recipient = chance.choice(["ann", "bob", "third", None])
+        if replies_to_authors and answered is not None:
+            recipient = answered.sender_bot_id
+        lots.append(single(f"{number}", chance.choice(["ann", "bob"]), recipient, answered, any_budget(chance)))
+    return lots
+
+
+def single(id: str, sender: str, recipient: str | None, answered: Lot | None, budget: Budget | None) -> Lot:
+    channel, reply_tos = None if recipient else "news", None if answered is None else answered.ids
+    lot = Lot([id], [b"1"], reply_tos, sender, sender, recipient, channel, "message", b"{}")
+    return budgeted(lot, budget)
+
+
+def any_budget(chance: random.Random) -> Budget | None:
+    hops, deadline = chance.choice([None, 0, 1, 2, 3]), chance.choice([None, "2025", "2027", "2028"])
+    return chance.choice([None, Budget(hops, deadline)])
+
+
+def left_of(lots: list[Lot]) -> list[Lot]:
+    return [part for [part] in in_parts(lots, AnsweredBudgets(), "2026") if part.sender_bot_id != "eve"]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_nobody_else_has_a_say_in_what_answers_to_a_bot_get(seed: int) -> None:
+    chance = random.Random(seed)
+    lots = conversation(chance, replies_to_authors=True)
+    mixed = list(lots)
+    for _ in range(10):
+        recipient = chance.choice(["ann", "bob", None])
+        copy = single(
+            chance.choice(lots).ids[0], "eve", recipient, chance.choice([None, *lots]), any_budget(chance)
+        )
+        mixed.insert(chance.randrange(len(mixed) + 1), copy)
+    assert left_of(mixed) == left_of(lots)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_who_copies_an_id_that_is_there_has_no_say_in_any_answer(seed: int) -> None:
+    chance = random.Random(seed)
+    lots = conversation(chance, replies_to_authors=False)
+    mixed: list[Lot] = []
+    for lot in lots:
+        mixed.append(lot)
+        stored = [each for each in left_of(mixed) if not each.known_only]
+        if stored:
+            mixed.append(single(chance.choice(stored).ids[0], "eve", None, None, any_budget(chance)))
+    assert left_of(mixed) == left_of(lots)
 
 
 # ── What is counted ──────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import admission, checking, events, pattern_requests, publishing
+from bus.core import checking, events, pattern_requests, wills
 from bus.core.batches import Batches, Job
 from bus.core.directory import Directory
 from bus.core.dispatch import Dispatch
@@ -23,6 +23,7 @@ from bus.core.matching import Matching
 from bus.core.publishing import Publishing
 from bus.core.scheduling import Scheduling
 from bus.core.wills import Wills
+from bus.core.works import WorkJob
 from bus.mailbox.backlog import Backlog
 from bus.mailbox.intake import Intake
 from bus.mailbox.lanes import Lane, Lanes
@@ -36,8 +37,16 @@ from bus.mailbox.sources import Sources
 from bus.model.keyed import ValueState
 from bus.model.keyed_unit import KeyedRow, KeyedUnit
 from bus.model.repository import AddSubscription, MailboxState, PatternSubscription, Released
+from bus.model.wills import will_write
 from bus.wire.frames import Ok, Publication, Published
 
+from .budget_faults import (
+    delivers_what_was_left_before,
+    gives_hops_as_it_likes,
+    lets_others_end_a_thread,
+    lets_who_copies_an_id_have_a_say,
+    says_nothing_of_a_spent_answer,
+)
 from .promises import Violation
 from .simulation import play
 
@@ -324,11 +333,17 @@ def sends_a_will_after_a_goodbye(patch: pytest.MonkeyPatch) -> None:
 def sends_a_will_though_its_bot_returned(patch: pytest.MonkeyPatch) -> None:
     """A bot that returns in time, and whose will is sent."""
     patch.setattr(Wills, "came", lambda self, bot_id: None)
+    patch.setattr(wills._SendJob, "begin", WorkJob.begin)
 
 
 def forgets_wills_at_a_start(patch: pytest.MonkeyPatch) -> None:
     """A worker that is started, and waits for nobody."""
     patch.setattr(Wills, "load", lambda self, wills, now: None)
+
+
+def sends_what_was_erased(patch: pytest.MonkeyPatch) -> None:
+    """A will that is erased in the batch in which it is sent, and sent all the same."""
+    patch.setattr(wills, "will_write", lambda bot_id, will, expected=None: will_write(bot_id, will))
 
 
 def tells_nobody_of_changed_values(patch: pytest.MonkeyPatch) -> None:
@@ -363,11 +378,7 @@ def forgets_writes_that_were_replaced(patch: pytest.MonkeyPatch) -> None:
 def keeps_a_part_of_a_refused_commit(patch: pytest.MonkeyPatch) -> None:
     """A commit of several values of which one conflicts, and the ones before it are written."""
 
-    def broken(self: KeyedUnit, writes: Any) -> None:
-        for write in writes:
-            self.write(write)
-
-    patch.setattr(KeyedUnit, "write_whole", broken)
+    patch.setattr(KeyedUnit, "write_whole", lambda self, writes: [self.write(write) for write in writes])
 
 
 def retains_what_it_likes(patch: pytest.MonkeyPatch) -> None:
@@ -401,26 +412,6 @@ def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lanes, "put_early", lambda self, priority, seqs: None)
 
 
-def gives_hops_as_it_likes(patch: pytest.MonkeyPatch) -> None:
-    """A lot whose threads have the hops of the first of its neighbours."""
-    are_alike = checking._are_alike
-
-    def broken(one: Publication, other: Publication) -> bool:
-        return are_alike(one, msgspec.structs.replace(other, hops=one.hops))
-
-    patch.setattr(checking, "_are_alike", broken)
-
-
-def delivers_what_was_left_before(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is delivered from memory with what its sender asked for, and not with what is left."""
-    patch.setattr(admission, "budgeted", lambda lot, budget: lot)
-
-
-def says_nothing_of_a_spent_answer(patch: pytest.MonkeyPatch) -> None:
-    """An answer that is not stored, and of which its sender is told nothing."""
-    patch.setattr(publishing, "spent", lambda added, reply_to: None)
-
-
 FAULTS: dict[Fault, int] = {
     forgets_what_is_only_in_the_store: 3,
     forgets_where_a_priority_was: 3,
@@ -428,6 +419,8 @@ FAULTS: dict[Fault, int] = {
     gives_hops_as_it_likes: 20,
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
+    lets_others_end_a_thread: 11,
+    lets_who_copies_an_id_have_a_say: 499,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
@@ -463,9 +456,10 @@ FAULTS: dict[Fault, int] = {
     misses_a_new_channel: 19,
     begins_a_pattern_at_the_end: 9,
     brings_channels_outside_of_the_group: 49,
-    sends_a_will_after_a_goodbye: 44,
-    sends_a_will_though_its_bot_returned: 129,
-    forgets_wills_at_a_start: 44,
+    sends_a_will_after_a_goodbye: 10,
+    sends_a_will_though_its_bot_returned: 333,
+    forgets_wills_at_a_start: 10,
+    sends_what_was_erased: 282,
     tells_nobody_who_vanished: 7,
     tells_the_first_of_many_changes: 7,
     tells_what_was_told: 24,

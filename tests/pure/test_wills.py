@@ -7,8 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from bus.core import wills
+from bus.errors import Conflict
 from bus.model.events import WillDropped, WillSent, read_event
 from bus.model.records import EVENTS_CHANNEL
+from bus.model.repository import Applied, CommitWork, NotCommitted
 from bus.settings import EventSettings, Limits, Settings
 from bus.wire.frames import (
     Ack,
@@ -18,12 +21,13 @@ from bus.wire.frames import (
     Goodbye,
     Hello,
     Publication,
+    RemoveFrame,
     Subscribe,
     ToBot,
     ToChannel,
     WillFrame,
 )
-from bus.wire.removing_frames import ValueToErase
+from bus.wire.removing_frames import BotOf, ValueToErase
 
 from .ruled import RuledWorker
 from .worker import ID, Worker, published
@@ -178,6 +182,101 @@ def test_what_was_erased_is_not_sent() -> None:
     break_off(worker)
     pass_time(worker, 5)
     assert found(worker) == []
+
+
+def test_what_is_erased_in_the_batch_of_its_sending_is_not_sent() -> None:
+    worker = with_will(delay=0.0)
+    [row] = worker.log.keyed.rows.values()
+    worker.hello("ben")
+    value = ValueToErase(store=row.store, key=row.key, revision=row.revision)
+    worker.say(b"ben", EraseFrame(request=4, id=ID % 1, values=[value]))
+    break_off(worker)
+    pass_time(worker, 0.1)
+    pass_time(worker, 5)
+    assert found(worker) == []
+    assert "ann" not in worker.core.wills
+
+
+def test_the_will_of_a_bot_that_is_being_removed_is_not_sent() -> None:
+    worker = with_will(delay=0.0)
+    break_off(worker)
+    worker.hello("ben")
+    worker.say(b"ben", RemoveFrame(request=4, id=ID % 1, what=BotOf("ann"), force=True))
+    worker.found(worker.look())
+    pass_time(worker, 5)
+    assert found(worker) == []
+    assert worker.log.keyed.wills() == []
+
+
+def test_a_bot_whose_removal_fails_keeps_it() -> None:
+    worker = with_will(delay=0.0)
+    break_off(worker)
+    worker.hello("ben")
+    worker.say(b"ben", RemoveFrame(request=4, id=ID % 1, what=BotOf("ann"), force=True))
+    worker.found(worker.look())
+    worker.now += 0.1
+    worker.do(worker.core.tick(worker.moment))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    pass_time(worker, 5)
+    assert found(worker) == SENT
+
+
+def test_a_bot_that_is_back_before_it_is_written_keeps_it() -> None:
+    worker = with_will(delay=0.0)
+    break_off(worker)
+    worker.now += 0.1
+    worker.do(worker.core.tick(worker.moment))
+    worker.hello("ann")
+    worker.say(b"ann", WillFrame(request=8, message=None))
+    worker.commit()
+    pass_time(worker, 5)
+    assert found(worker) == []
+    break_off(worker)
+    pass_time(worker, 5)
+    assert found(worker) == []
+
+
+def test_one_that_is_dropped_does_not_take_a_later_one_along() -> None:
+    worker = with_will(delay=0.0)
+    break_off(worker)
+    worker.now += 0.1
+    worker.do(worker.core.tick(worker.moment))
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    worker.hello("ann")
+    worker.say(b"ann", WillFrame(request=8, message=publication(number=2)))
+    answers = [NotCommitted(Conflict("no")) if isinstance(each, CommitWork) else None for each in batch.changes]
+    worker.do(worker.core.applied(batch, Applied(answers, ""), worker.moment))
+    worker.commit()
+    [stored] = worker.log.keyed.wills()
+    assert publication(number=2).id in bytes(stored.will.message).decode()
+
+
+def test_many_that_are_due_are_sent_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wills, "_SENT_AT_ONCE", 2)
+    worker = Worker()
+    pass_time(worker, 0.1)
+    for number, name in enumerate(("ann", "bob", "eve")):
+        worker.hello(name)
+        leave(worker, name, publication(number=number), delay=0.0)
+        break_off(worker, name)
+    for sent in (2, 3):
+        worker.now += 0.1
+        worker.do(worker.core.tick(worker.moment))
+        worker.commit()
+        assert len(found(worker)) == sent
+
+
+def test_a_thousand_sessions_leave_no_records() -> None:
+    worker = Worker()
+    for number in range(1000):
+        worker.hello("ann")
+        leave(worker, message=publication(number=number))
+        break_off(worker)
+    assert worker.log.commits == {}
+    assert len(worker.log.keyed.wills()) == 1
 
 
 def test_a_bot_with_another_session_is_there() -> None:

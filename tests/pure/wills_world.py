@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from bus.wire.frames import Publication, ToChannel, WillFrame
+from bus.model.repository import Change, Committed, CommitWork, Erase, Remove, RemoveBot
+from bus.model.wills import WILLS
+from bus.wire.frames import EraseFrame, Publication, ToChannel, WillFrame
+from bus.wire.removing_frames import ValueToErase
 
 from .connection import Connection
 from .promises import Violation
@@ -49,7 +52,11 @@ class WillsWorld:
         """By its id, the will of each bot that was acknowledged last, and that nothing since may have ended."""
         self._wishes: Counter[str] = Counter()
         self._over: set[str] = set()
-        """Wills that were acknowledged as ended: they are never sent from then on."""
+        """Wills that were acknowledged as ended, or erased: they are never sent from then on."""
+        self._written: set[str] = set()
+        """Wills whose sending is on disk."""
+        self._revisions: dict[int, str] = {}
+        """Wills that were stored, by the revisions of their values."""
         self._away_since: dict[str, float] = {}
         self._longest: dict[str, float] = {}
         """For how long its bot was away at most since a will was left."""
@@ -86,6 +93,35 @@ class WillsWorld:
         connection.answers[number] = answered
         delay = 0.0 if will is None else will.delay
         world.send(connection, WillFrame(request=number, message=message, delay=delay))
+
+    def erase(self) -> None:
+        """Let an operator erase a will, if there is one, of a bot that is away: it is about to be sent."""
+        connection, stored = self._world.pick(), self._world.log.keyed.wills()
+        there = {session.bot_id for session in self._world.core.sessions}
+        stored = [each for each in stored if each.will.bot_id not in there] or stored
+        if connection is None or not stored:
+            return
+        will, revision = self._world.random.choice(stored)
+        value = ValueToErase(store=WILLS, key=will.bot_id, revision=revision)
+        frame = EraseFrame(request=self._world.number(), id=self._world._new_id(), values=[value])
+        self._world.send(connection, frame)
+
+    def note_changes(self, changes: Sequence[Change], answers: Sequence[Any]) -> None:
+        """Note what became of wills on disk: of what ends one and what sends it, the first is carried out alone."""
+        for change, answer in zip(changes, answers, strict=True):
+            match change:
+                case CommitWork() if isinstance(answer, Committed):
+                    self._written.update(id for lot in change.lots for id in lot.ids)
+                    for write, revision in zip(change.values, answer.revisions, strict=bool(answer.revisions)):
+                        if write.store == WILLS and write.value is not None:
+                            self._revisions[revision] = msgspec.json.decode(write.value)["message"]["id"]
+                case Erase():
+                    self._over.update(self._revisions[value.revision] for value in answer.values)
+                case Remove(what=RemoveBot(bot_id=bot_id)) if answer.done:
+                    theirs = {each.id for each in self._left.values() if each.bot_id == bot_id}
+                    self._over.update(theirs - self._written)
+                case _:
+                    pass
 
     def said_goodbye(self, connection: Connection, request: int) -> None:
         """A bot is about to say goodbye: if it is answered, and it has no other session, its will is over."""
@@ -149,7 +185,8 @@ class WillsWorld:
             drain_disk()
             self.look()
         for bot_id, id in self._stands.items():
-            if id is not None and not self._is_sent(id) and bot_id in self._world.log.bots:
+            due = id is not None and id not in self._over and bot_id in self._world.log.bots
+            if id is not None and due and not self._is_sent(id):
                 raise Violation(f"{self._left[id]} was acknowledged, and never sent")
         if self._world.log.keyed.wills():
             raise Violation(f"{self._world.log.keyed.wills()} are left, and nobody is there")

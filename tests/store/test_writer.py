@@ -16,14 +16,14 @@ from bus.model.repository import (
     NewMessage,
     lots_of,
 )
+from store.budgets import Budgets
 from store.sqlite.file.connection import StoreConnection
 from store.sqlite.file.database import Database, open_database
 from store.sqlite.file.lockfile import read_mark
 from store.sqlite.file.writer import OPERATIONS_GROUP_MAX, OPERATIONS_QUEUED_MAX, Transaction, Whole, Writer
 from store.sqlite.messages.arrivals import Arrivals
-from store.sqlite.messages.budgets import Budgets
 from store.sqlite.messages.rows import insertions
-from store.sqlite.messages.taint import Taint
+from store.taint import Taint
 
 from ..contract.store.samples import added, at, direct
 from .conftest import on_both_loops

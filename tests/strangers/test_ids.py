@@ -93,6 +93,18 @@ def test_a_copied_question_takes_no_reply() -> None:
         assert reply["recipient"]["bot_id"] == worker.core.directory.names[asker].id
 
 
+def test_a_copied_id_with_no_hops_ends_no_thread(worker: Worker) -> None:
+    ann, bob, eve = worker.session("ann"), worker.session("bob"), worker.session("eve")
+    worker.session("cid")
+    id = new_id()
+    ann.publish(to_bot("bob", "question", id=id, hops=1))
+    outcome(eve, to_bot("bob", "eve's", id=id, hops=0), to_bot("eve", "eve's", id=id, hops=0, delay=3600))
+    for recipient in (to_bot("ann", "reply"), to_bot("cid", "passed on"), to_channel("news", "told")):
+        assert outcome(bob, recipient | {"id": new_id(), "reply_to": id}) == {}
+    assert ann.take_one()["headers"] == {"posthouse-hops": "0"}
+    assert outcome(bob, to_bot("eve", "reply", reply_to=id))["errors"]
+
+
 @pytest.mark.parametrize("op", ["message", "history"])
 def test_the_sender_of_a_message_is_a_bot_or_the_worker(worker: Worker, op: str) -> None:
     session = worker.session("ann")

@@ -43,7 +43,7 @@ MOST = {
     "/runs": 2,
     "/approvals": 1,
     "/settings": 1,
-    "/removals": 1,
+    "/removals": 2,
 }
 """How often the worker is asked for a page that many people load at the same time."""
 

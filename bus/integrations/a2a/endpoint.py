@@ -405,8 +405,10 @@ class AgentEndpoint(RequestHandler):
             found = await self._bot.find(question)
         except RequestError:  # retention has removed it
             return None
-        fate = found.mailboxes[0] if found.mailboxes else None
-        if fate is None or fate.state == "waiting":
+        if not found.mailboxes:
+            return TaskState.TASK_STATE_FAILED, f"bot {record.bot} was removed, and its mailbox with it", id
+        fate = found.mailboxes[0]
+        if fate.state == "waiting":
             return None
         if fate.state == "dead":  # its reason is known when it is stored
             return None if fate.given_up_at is None else (TaskState.TASK_STATE_FAILED, fate.reason, id)

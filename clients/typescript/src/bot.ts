@@ -5,17 +5,19 @@ import { Caller } from "./caller.js";
 import { Connection, type Owner } from "./connection.js";
 import type { Credentials } from "./credentials.js";
 import { Endpoint } from "./endpoint.js";
-import { ClosedError, WorkerUnavailable, type BusError } from "./errors.js";
+import { ClosedError, NoMessage, SubscriptionRemoved, WorkerUnavailable, type BusError } from "./errors.js";
 import type { Json } from "./frames.js";
-import { Inbox } from "./inbox.js";
+import { Inbox, type ReceiveOptions } from "./inbox.js";
 import { KeyedCaller, KeyedStore } from "./kv.js";
 import type { Message } from "./message.js";
 import type { Receipt } from "./publishing.js";
 import { Replies } from "./replies.js";
 import { draft, Sender, type PublishOptions, type Recipient, type SendOptions } from "./sending.js";
-import { pause, within, type CallOptions } from "./waiting.js";
+import { OwnSubscriptions } from "./subscribed.js";
+import { Deferred, pause, within, type CallOptions } from "./waiting.js";
 import { warn } from "./warnings.js";
-import type { Answers, Calls, ClientFrame, Gap } from "./wire.js";
+import { LastWill, type WillOptions } from "./wills.js";
+import type { Answers, Calls, ClientFrame, Gap, KeptMessage } from "./wire.js";
 
 const GOODBYE_SECONDS = 2;
 
@@ -25,6 +27,7 @@ const SILENT_SECONDS = 2;
 const TIMEOUT_SECONDS = 60;
 const REPLY_SECONDS = 30;
 const MAX_IN_FLIGHT = 100;
+const CONCURRENCY = 10;
 
 const PACKAGE = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string };
 
@@ -60,6 +63,16 @@ export interface SubscribeOptions extends CallOptions {
   readonly group?: string;
 }
 
+/** How a bot serves. */
+export interface ServeOptions {
+  /** How many messages are handled at a time; by default 10. */
+  readonly concurrency?: number;
+  /** Ends serving: no more messages are taken, and those that are being handled are finished. */
+  readonly signal?: AbortSignal;
+  /** Called with the error of a handler, whose message was returned; by default it is a warning. */
+  readonly onError?: (error: unknown, message: Message) => void;
+}
+
 /** What a bot may ask its worker, by the op of the frame. Settling is the business of its messages. */
 export type Question = Exclude<keyof Answers, "ack" | "commit" | "extend" | "nak" | "term">;
 
@@ -83,6 +96,9 @@ export class Bot {
   readonly #inbox = new Inbox();
   readonly #replies: Replies;
   readonly #keyed: KeyedCaller;
+  readonly #will: LastWill;
+  readonly #subscriptions: OwnSubscriptions;
+  readonly #closed = new Deferred<BusError | undefined>();
   #maxInFlight: number;
   #running: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
@@ -98,6 +114,8 @@ export class Bot {
     this.#sender = new Sender(this.#caller);
     this.#replies = new Replies(this.#caller, this.#sender, this.#inbox);
     this.#keyed = new KeyedCaller(this.#caller);
+    this.#will = new LastWill(this.#caller);
+    this.#subscriptions = new OwnSubscriptions(this.#caller, (removed) => this.#inbox.tell(removed));
   }
 
   /** @internal Connect, and return when there is a session. */
@@ -124,6 +142,16 @@ export class Bot {
   /** The address of the worker that the bot is, or is being, connected to. */
   get url(): string {
     return this.#connection.endpoint.url;
+  }
+
+  /** Whether it has a session now. Without one, calls wait for the next. */
+  get isConnected(): boolean {
+    return this.#connection.isOpen;
+  }
+
+  /** Resolved when there will be no more sessions: after `close`, or with the reason, such as KeyRefused. */
+  get closed(): Promise<BusError | undefined> {
+    return this.#closed.promise;
   }
 
   // ── Sending ───────────────────────────────────────────────────────────────────────────────────────────
@@ -156,52 +184,120 @@ export class Bot {
     return reply as Message<unknown> as Message<Body>;
   }
 
+  /**
+   * Leave a message that the worker sends in the bot's name if it vanishes; return when that is on disk.
+   *
+   * The worker sends it, once, when the bot has had no session for `delaySeconds`, unless the last session said
+   * goodbye, as `close` does: then it is deleted. That holds if the worker is killed as well. A bot has one will,
+   * whichever of its programs left it, and another one takes its place. It is left again, with a new id, in each
+   * session that this client has to open later. Raises what `send` raises.
+   */
+  will(to: Recipient, body: unknown, options: WillOptions = {}): Promise<void> {
+    return this.#will.leave(to, body, options);
+  }
+
+  /** Take the will back; return when that is on disk. */
+  withdrawWill(options: CallOptions = {}): Promise<void> {
+    return this.#will.withdraw(options);
+  }
+
   // ── Receiving ─────────────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Subscribe to a channel permanently, or to all that match a pattern, as `orders.*` or `orders.**`: the subscription
    * survives this session and the worker's restarts.
    *
-   * Returns the seq after which its messages are delivered. Subscribing again changes nothing. Raises Conflict if the
-   * bot is subscribed in another way: individually, or in another group.
+   * Returns the seq after which its messages are delivered; with `retained`, instead, the last value of the channel,
+   * as it was when the subscription was made, so that all later ones are delivered. Subscribing again changes nothing.
+   * Raises Conflict if the bot is subscribed in another way: individually, or in another group.
    */
-  async subscribe(channel: string, options: SubscribeOptions = {}): Promise<number> {
+  subscribe(channel: string, options: SubscribeOptions & { retained: true }): Promise<KeptMessage | undefined>;
+  subscribe(channel: string, options?: SubscribeOptions): Promise<number>;
+  async subscribe(
+    channel: string,
+    options: SubscribeOptions & { retained?: boolean } = {},
+  ): Promise<number | KeptMessage | undefined> {
     const { start = "new", echo = false, group = null } = options;
+    const retained = options.retained ? { retained: true } : {}; // a field that older workers do not know
     const place =
       typeof start === "string" ? start : typeof start === "number" ? { seq: start } : { time: start.toISOString() };
     if (place !== "new") this.#connection.deliveries.wantAgain();
-    return (await this.ask("subscribe", { channel, start: place, echo, group }, options)).start_seq;
+    const answer = await this.ask("subscribe", { channel, start: place, echo, group, ...retained }, options);
+    this.#subscriptions.add(channel, group);
+    return options.retained ? (answer.retained ?? undefined) : answer.start_seq;
+  }
+
+  /** Return the last value of a channel: what was published with `retain` last; undefined without one. */
+  async retained(channel: string, options: CallOptions = {}): Promise<KeptMessage | undefined> {
+    return (await this.call("retained", { channel }, options)) ?? undefined;
   }
 
   /** End a subscription; return false if there was none. Messages in flight may still be settled. */
   async unsubscribe(channel: string, options: CallOptions = {}): Promise<boolean> {
+    this.#subscriptions.discard(channel);
     return (await this.ask("unsubscribe", { channel }, options)).removed;
   }
 
-  /** Wait for the next message. Raises ClosedError when the bot is closed, and the reason of the signal. */
-  async receive<Body = Json>(options: { readonly signal?: AbortSignal } = {}): Promise<Message<Body>> {
-    return (await this.#inbox.receive(options.signal)) as Message<unknown> as Message<Body>;
+  /**
+   * Wait for the next message. Raises NoMessage if none comes within `timeoutSeconds`, ClosedError when the bot is
+   * closed, and the reason of the signal.
+   *
+   * Raises SubscriptionRemoved, once, if somebody else ended what this program subscribed to: receive again to go on.
+   */
+  async receive<Body = Json>(options: ReceiveOptions = {}): Promise<Message<Body>> {
+    return (await this.#inbox.receive(options)) as Message<unknown> as Message<Body>;
   }
 
   /**
    * Iterate over messages as they arrive, each in one iterator: `for await (const message of bot.messages())`.
    *
    * First deliveries come in the order of the log. Settle each message; while it is held, the worker is told that it
-   * is being worked on. The iteration ends by the signal, or when the bot is closed, and may be left at any point.
+   * is being worked on. The iteration ends by the signal, when the bot is closed, or when no message comes for
+   * `timeoutSeconds`, and may be left at any point. It raises SubscriptionRemoved as `receive`; iterate anew to go on.
    */
-  async *messages<Body = Json>(
-    options: { readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<Message<Body>, void, undefined> {
+  async *messages<Body = Json>(options: ReceiveOptions = {}): AsyncGenerator<Message<Body>, void, undefined> {
     for (;;) {
       let message: Message<Body>;
       try {
         message = await this.receive<Body>(options);
       } catch (error) {
-        if (error instanceof ClosedError || options.signal?.aborted) return;
+        if (error instanceof ClosedError || error instanceof NoMessage || options.signal?.aborted) return;
         throw error;
       }
       yield message;
     }
+  }
+
+  /**
+   * Handle messages as they arrive, several at a time; return when the signal has ended that, or the bot is closed,
+   * and all handlers have returned.
+   *
+   * Each message is settled as by `message.handle`: ack, or nak if its handler fails. If a subscription is removed,
+   * that is a warning, and the others go on.
+   */
+  async serve<Body = Json>(
+    handler: (message: Message<Body>) => unknown,
+    { concurrency = CONCURRENCY, signal, onError = warnOf }: ServeOptions = {},
+  ): Promise<void> {
+    const handle = async (message: Message) => {
+      try {
+        await message.handle(() => handler(message as Message<unknown> as Message<Body>));
+      } catch (error) {
+        onError(error, message);
+      }
+    };
+    const take = async () => {
+      for (;;) {
+        try {
+          for await (const message of this.messages({ signal })) await handle(message);
+          return;
+        } catch (error) {
+          if (!(error instanceof SubscriptionRemoved)) throw error;
+          warn(`bot '${this.name}': ${error.message}`);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: concurrency }, take));
   }
 
   /** Change how many messages may be unsettled; 0 pauses. It also applies to later sessions. */
@@ -278,18 +374,26 @@ export class Bot {
         else warn(text);
       },
       changed: (stores) => this.#keyed.changed(stores),
+      subscriptionEnded: () => this.#subscriptions.look(),
       opened: () => {
         this.#sender.publisher.flush();
         this.#replies.opened();
+        this.#will.opened();
+        this.#subscriptions.look();
       },
       closed: (failure: BusError) => {
         this.#sender.publisher.close(failure);
         this.#replies.close(failure);
         this.#inbox.close(failure);
         this.#keyed.changed(undefined);
+        this.#closed.resolve(failure instanceof ClosedError ? undefined : failure);
       },
     };
   }
+}
+
+function warnOf(error: unknown, message: Message): void {
+  warn(`the handler of message ${message.seq} failed: ${error instanceof Error ? (error.stack ?? error) : String(error)}`);
 }
 
 /**

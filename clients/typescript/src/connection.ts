@@ -39,6 +39,8 @@ export interface Owner {
   gap(gap: Gap): void;
   /** Keyed stores were changed; undefined: perhaps any. */
   changed(stores: readonly string[] | undefined): void;
+  /** The bot may have lost a subscription. */
+  subscriptionEnded(): void;
   /** A session was opened. */
   opened(): void;
   /** There will be no more sessions. */
@@ -276,6 +278,8 @@ export class Connection {
         return this.owner.gap(frame);
       case "kv_changed":
         return this.owner.changed(frame.kv);
+      case "subscription_ended":
+        return this.owner.subscriptionEnded();
       case "closing":
         this.endpoint.sentOn("it was stopped", frame);
         return session.end();

@@ -30,8 +30,34 @@ export class ClosedError extends BusError {}
 /** No worker answered in time. Whether what was sent is stored is unknown: send it again with the same id. */
 export class WorkerUnavailable extends BusError {}
 
+/** No message came in time. */
+export class NoMessage extends BusError {
+  constructor(timeoutSeconds: number) {
+    super(`no message came within ${timeoutSeconds} s`);
+  }
+}
+
+/**
+ * The bot has a subscription no more that this program made: an operator removed it, its group, its channel or the
+ * bot; another program of the bot unsubscribed; or the worker goes on from a backup that was made before it.
+ */
+export class SubscriptionRemoved extends BusError {
+  constructor(
+    /** The channel, or the pattern. */
+    readonly channel: string,
+    /** The group; undefined if the subscription was the bot's alone. */
+    readonly group: string | undefined,
+  ) {
+    const where = group === undefined ? "" : ` in the group '${group}'`;
+    super(
+      `the subscription to '${channel}'${where} was removed, and its messages come no more: subscribe again if they` +
+        " are still wanted, or receive on without them",
+    );
+  }
+}
+
 /** How far a question got that was not answered in time: its state in the mailbox of the bot that was asked. */
-export type QuestionState = "waiting" | "in_flight" | "returned" | "settled" | "dead" | "expired" | "unknown";
+export type QuestionState = "waiting" | "in_flight" | "returned" | "settled" | "dead" | "expired" | "nobody" | "unknown";
 
 const STATES: Record<QuestionState, string> = {
   waiting: "it is stored, but not delivered yet: is the bot running, and has it credit?",
@@ -40,6 +66,7 @@ const STATES: Record<QuestionState, string> = {
   settled: "the bot settled it without a reply",
   dead: "the bot's mailbox gave up on it; see its dead letters",
   expired: "it expired before it was settled",
+  nobody: "it is in no mailbox: nobody is subscribed to that channel, or the bot was removed",
   unknown: "its state is unknown, because the worker does not answer",
 };
 

@@ -1,6 +1,18 @@
-/** Messages that were delivered to a bot and that its program has not received yet, and those who wait for one. */
-import type { BusError } from "./errors.js";
+/**
+ * Messages that were delivered to a bot and that its program has not received yet, those who wait for one, and the
+ * removals of subscriptions, which are told once.
+ */
+import { NoMessage, type BusError, type SubscriptionRemoved } from "./errors.js";
 import type { Message } from "./message.js";
+import { after } from "./waiting.js";
+
+/** How a bot receives. */
+export interface ReceiveOptions {
+  /** How many seconds to wait for a message, 0 for one that has arrived; by default for ever. */
+  readonly timeoutSeconds?: number | undefined;
+  /** Gives up waiting, with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
 
 interface Receiver {
   give(message: Message): void;
@@ -10,6 +22,7 @@ interface Receiver {
 export class Inbox {
   readonly #messages: Message[] = [];
   readonly #receivers = new Set<Receiver>();
+  readonly #removed: SubscriptionRemoved[] = [];
   #failure: BusError | undefined;
 
   /** Add delivered messages. */
@@ -27,15 +40,25 @@ export class Inbox {
     return at < 0 ? undefined : this.#messages.splice(at, 1)[0];
   }
 
-  /** Wait for the next message. Raise what ended the connection, or the reason of the signal. */
-  receive(signal?: AbortSignal): Promise<Message> {
+  /** Tell one who waits, or the next one who would, that a subscription was removed. */
+  tell(removed: SubscriptionRemoved): void {
+    const [receiver] = this.#receivers;
+    if (receiver === undefined) this.#removed.push(removed);
+    else receiver.fail(removed);
+  }
+
+  /** Wait for the next message. Raise what was told, what ended the connection, NoMessage, or the reason of the signal. */
+  receive({ timeoutSeconds = Infinity, signal }: ReceiveOptions): Promise<Message> {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
+      const removed = this.#removed.shift();
+      if (removed !== undefined) return reject(removed);
       const message = this.#messages.shift();
       if (message !== undefined) return resolve(message);
       if (this.#failure !== undefined) return reject(this.#failure);
       const leave = () => {
         this.#receivers.delete(receiver);
+        clearTimeout(timer);
         signal?.removeEventListener("abort", abort);
       };
       const receiver: Receiver = {
@@ -50,6 +73,7 @@ export class Inbox {
       };
       const abort = () => receiver.fail(signal?.reason);
       signal?.addEventListener("abort", abort);
+      const timer = after(timeoutSeconds, () => receiver.fail(new NoMessage(timeoutSeconds)));
       this.#receivers.add(receiver);
     });
   }

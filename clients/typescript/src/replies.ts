@@ -158,7 +158,7 @@ export class Replies {
     try {
       const make = (request: number) => ({ op: "message", request, id }) as const;
       const found = await this.caller.ask<Answers["message"]>("the message", make, { timeoutSeconds: FATE_SECONDS });
-      return (found.mailboxes[0]?.state ?? "unknown") as QuestionState;
+      return (found.mailboxes[0]?.state ?? "nobody") as QuestionState;
     } catch {
       return "unknown";
     }

@@ -91,7 +91,8 @@ export function draft(to: Recipient, body: unknown, options: SendOptions & Publi
   return { ...options, to, body, id: options.id ?? newId() };
 }
 
-function write(draft: Draft): string {
+/** Return a message as it is in a publish frame. Raise InvalidBody, or RangeError for a number that cannot be. */
+export function write(draft: Draft): string {
   const { to, body, id, messageType, replyTo, headers, expectsReply } = draft;
   const message: Omit<Publication, "body"> = {
     id,
@@ -123,7 +124,7 @@ function hops(count: number): number {
 }
 
 /** Return a time. Raise RangeError for one that JSON would write as null, which means no time at all. */
-function time(name: string, seconds: number): number {
+export function time(name: string, seconds: number): number {
   if (!(seconds >= 0 && seconds <= Limits.WAIT_SECONDS_MAX)) {
     throw new RangeError(`${name} must be a number of seconds up to ${Limits.WAIT_SECONDS_MAX}, not ${seconds}`);
   }

@@ -1,6 +1,9 @@
 /** Bots on a worker that is a process, beside bots of the Python client. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import {
   BadRequest,
   BudgetSpent,
@@ -8,14 +11,17 @@ import {
   connect,
   InvalidBody,
   newId,
+  NoMessage,
   ReplyTimeout,
   RequestError,
+  SubscriptionRemoved,
   TooLarge,
   UnknownBot,
   WorkerUnavailable,
   type Bot,
   type ConnectOptions,
   type Message,
+  type Receipt,
 } from "posthouse";
 import { Keeper } from "./keeper.js";
 
@@ -32,6 +38,14 @@ async function bot(name: string, options: ConnectOptions = {}): Promise<Bot> {
   const connected = await connect({ bot: name, url: keeper.url, ...options });
   bots.push(connected);
   return connected;
+}
+
+function deferred(): { promise: Promise<void>; resolve: () => void } {
+  let resolve!: () => void;
+  const promise = new Promise<void>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
 }
 
 /** A test whose bots are closed at its end. */
@@ -129,11 +143,13 @@ scene("the last value of a channel is there for who comes later", async () => {
   await writer.publish("temperature", 20, { retain: true });
   const { seq } = await writer.publish("temperature", 21, { retain: true });
   await writer.publish("temperature", 22);
-  const { retained, start_seq: start } = await late.ask("subscribe", { channel: "temperature", retained: true });
+  const retained = await late.subscribe("temperature", { retained: true });
   assert.deepEqual([retained?.body, retained?.seq], [21, seq]);
-  assert.equal(start, (seq ?? 0) + 1);
+  assert.equal(await late.subscribe("temperature"), (seq ?? 0) + 1);
+  assert.deepEqual(await late.retained("temperature"), retained);
   await writer.publish("temperature", null, { retain: true });
-  assert.equal(await late.call("retained", { channel: "temperature" }), null);
+  assert.equal(await late.retained("temperature"), undefined);
+  assert.equal(await late.subscribe("temperature", { retained: true }), undefined);
 });
 
 scene("a pattern brings all channels that match, also those that come later", async () => {
@@ -225,6 +241,8 @@ scene("a request that is not answered says how far it got", async () => {
   const late = await asker.request("silent", 1, { timeoutSeconds: 0.5 }).catch((error: unknown) => error);
   assert.ok(late instanceof ReplyTimeout);
   assert.deepEqual([late.state, late.to], ["in_flight", "'silent'"]);
+  const unheard = await asker.request({ channel: "void" }, 1, { timeoutSeconds: 0.1 }).catch((error: unknown) => error);
+  assert.ok(unheard instanceof ReplyTimeout && unheard.state === "nobody");
   const controller = new AbortController();
   const aborted = asker.request("silent", 2, { signal: controller.signal });
   controller.abort(new Error("of the caller"));
@@ -291,6 +309,108 @@ scene("waiting ends by a signal, and by closing", async () => {
   await Promise.all([receiving, iterating]);
   await assert.rejects(waiter.publish("x", 1), ClosedError);
   await assert.rejects(waiter.ask("status", {}), ClosedError);
+});
+
+scene("waiting ends after some time", async () => {
+  const waiter = await bot("timekeeper");
+  await assert.rejects(waiter.receive({ timeoutSeconds: 0 }), NoMessage);
+  await assert.rejects(waiter.receive({ timeoutSeconds: 0.05 }), /no message came within 0.05 s/);
+  await waiter.send("timekeeper", 1);
+  const received: unknown[] = [];
+  for await (const message of waiter.messages({ timeoutSeconds: 1 })) {
+    received.push(message.body);
+    await message.ack();
+  }
+  assert.deepEqual(received, [1]);
+});
+
+scene("a bot serves several messages at a time, and finishes what it has begun", async () => {
+  const [boss, server] = [await bot("the-boss"), await bot("server")];
+  await server.subscribe("gone");
+  const stop = new AbortController();
+  const [met, warned, released] = [deferred(), deferred(), deferred()];
+  const onWarning = ({ message }: Error) => {
+    if (message.includes("'gone' was removed")) warned.resolve();
+  };
+  process.on("warning", onWarning);
+  const [bad, ...good] = await Promise.all(["bad", "good", "better"].map((body) => boss.send("server", body)));
+  const failures: unknown[] = [];
+  let running = 0;
+  const serving = server.serve<string>(
+    async ({ body }) => {
+      if (body === "bad") throw new Error("of the handler");
+      if (++running === 2) met.resolve();
+      await released.promise;
+      running--;
+    },
+    { concurrency: 3, signal: stop.signal, onError: (error, message) => failures.push([String(error), message.body]) },
+  );
+  await met.promise;
+  await keeper.removeSubscription("py", "server", "gone");
+  await warned.promise;
+  process.off("warning", onWarning);
+  stop.abort();
+  released.resolve();
+  await serving;
+  assert.equal(running, 0);
+  assert.deepEqual(failures[0], ["Error: of the handler", "bad"]);
+  const late = await boss.send("server", "late");
+  await server.close();
+  const stateOf = async ({ id }: Receipt) => (await boss.ask("message", { id })).mailboxes[0]?.state;
+  assert.deepEqual(await Promise.all(good.map(stateOf)), ["settled", "settled"]);
+  assert.notEqual(bad && (await stateOf(bad)), "settled");
+  assert.notEqual(await stateOf(late), "settled");
+});
+
+scene("who connects and leaves can be seen", async () => {
+  const seen = await bot("seen");
+  assert.equal(seen.isConnected, true);
+  await seen.close();
+  assert.deepEqual([seen.isConnected, await seen.closed], [false, undefined]);
+});
+
+scene("what somebody else removes is told, once", async () => {
+  const reader = await bot("subscriber");
+  await reader.subscribe("removed");
+  await reader.subscribe("all.*", { group: "team" });
+  await keeper.removeSubscription("py", "subscriber", "removed");
+  const iterate = async () => {
+    for await (const message of reader.messages()) assert.fail(message.id);
+  };
+  await assert.rejects(iterate(), (error) => error instanceof SubscriptionRemoved && error.channel === "removed");
+  await keeper.kill();
+  await keeper.start();
+  await keeper.removeSubscription("py", "subscriber", "all.*");
+  await assert.rejects(reader.receive(), (error) => error instanceof SubscriptionRemoved && error.group === "team");
+  await reader.subscribe("removed");
+  await reader.unsubscribe("removed");
+  await keeper.send("py", "subscriber", "after that");
+  const message = await reader.receive();
+  assert.equal(message.body, "after that");
+  await message.ack();
+});
+
+scene("the last will of a bot that is killed reaches bots of both clients", async () => {
+  const heir = await bot("heir");
+  await heir.subscribe("deaths");
+  await keeper.subscribe("py", "deaths");
+  for (const times of [1, 2]) {
+    const child = spawn(process.execPath, [fileURLToPath(new URL("./mortal.js", import.meta.url)), keeper.url]);
+    await once(child.stdout, "data"); // it has left its will
+    child.kill("SIGKILL");
+    const message = await heir.receive();
+    assert.deepEqual([message.sender, message.body, message.messageType], ["mortal", "gone", "death"]);
+    await message.ack();
+    const { id, sender, body } = await keeper.receive("py");
+    assert.deepEqual([id, sender, body], [message.id, "mortal", "gone"]);
+    assert.equal((await heir.ask("history", { channel: "deaths" })).messages.length, times);
+  }
+  const mortal = await bot("mortal");
+  await mortal.will({ channel: "deaths" }, "in vain", { delaySeconds: 0 });
+  await mortal.close(); // a goodbye deletes it
+  await heir.publish("deaths", "of the heir");
+  assert.equal((await keeper.receive("py")).body, "of the heir");
+  await assert.rejects(heir.will("nobody-at-all", 1), UnknownBot);
 });
 
 scene("what is not settled goes back when the bot is closed, without a failure", async () => {

@@ -99,6 +99,11 @@ export class Keeper {
     return this.#ask("subscribe", { bot, channel });
   }
 
+  /** Let a bot of the Python client remove a subscription of a bot. */
+  removeSubscription(bot: string, whose: string, channel: string): Promise<unknown> {
+    return this.#ask("remove_subscription", { bot, whose, channel });
+  }
+
   /** Let it receive a message, and ack it. */
   receive(bot: string): Promise<Received> {
     return this.#ask("receive", { bot }) as Promise<Received>;

@@ -1,7 +1,7 @@
 /** What a client does when its session is lost, on a worker that does what a test says. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, newId, type wire } from "posthouse";
+import { connect, Forbidden, InvalidBody, newId, SubscriptionRemoved, type Bot, type wire } from "posthouse";
 import { Router } from "zeromq";
 
 type Frame = wire.ClientFrame;
@@ -165,6 +165,128 @@ void test("a reply that was stored meanwhile is found in the log, and given once
   assert.deepEqual((await worker.take("ack")).seqs, [2]);
   await goodbye(worker, bot);
 });
+
+void test("a last will is left again in every session, until it is taken back", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker);
+  const leaving = bot.will({ channel: "alarms" }, "gone", { delaySeconds: 5, messageType: "alarm" });
+  const first = await worker.take("will");
+  const { id, ...message } = first.message ?? assert.fail();
+  const expected = { recipient: { type: "channel", name: "alarms" }, message_type: "alarm", body: "gone" };
+  assert.deepEqual([message, first.delay], [expected, 5]);
+  await worker.send({ op: "ok", request: first.request, value: {} });
+  await leaving;
+
+  for (const options of [{ delaySeconds: NaN }, { delaySeconds: -1 }, { hops: 0.5 }]) {
+    await assert.rejects(bot.will("a", 1, options), RangeError);
+  }
+  await assert.rejects(bot.will("a", undefined), InvalidBody);
+  const refused = bot.will("a", "not to be sent");
+  const { request } = await worker.take("will");
+  await worker.send({ op: "error", request, code: "forbidden", message: "no" });
+  await assert.rejects(refused, Forbidden);
+
+  const ids = new Set([id]);
+  for (const _ of [1, 2]) {
+    await worker.send(LOST);
+    await worker.welcome();
+    const again = await worker.take("will"); // the second time, the first of these was not answered
+    const { id: other, ...same } = again.message ?? assert.fail();
+    assert.deepEqual([same, again.delay], [expected, 5]);
+    ids.add(other);
+  }
+  assert.equal(ids.size, 3);
+  const withdrawing = bot.withdrawWill();
+  const last = await worker.take("will");
+  assert.equal(last.message, null);
+  await worker.send({ op: "ok", request: last.request, value: {} });
+  await withdrawing;
+  await worker.send(LOST);
+  await worker.welcome();
+  await goodbye(worker, bot);
+});
+
+void test("a program is told of what it has no more, by a hint, and in a later session", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker, { follows_subscriptions: true });
+  await subscribed(worker, bot, "news");
+  await listed(worker, { news: null }); // asked after the first one
+  await subscribed(worker, bot, "logs");
+  await subscribed(worker, bot, "work", "team");
+  await subscribed(worker, bot, "eu.*");
+
+  const receiving = bot.receive();
+  await worker.send({ op: "subscription_ended" });
+  await listed(worker, { logs: null, work: "team", "eu.*": null });
+  await assert.rejects(receiving, removal("news", undefined));
+
+  // What waits is not lost by it. Another group's subscription is not this one.
+  await worker.send({ op: "deliver", messages: [message(1)] });
+  await worker.send(LOST);
+  await worker.welcome({ follows_subscriptions: true });
+  await listed(worker, { logs: null, work: "other", "eu.*": null });
+  await worker.send({ op: "subscription_ended" });
+  await listed(worker, { logs: null, work: "other" });
+  const asking = bot.ask("status", {}); // answered after that
+  await worker.send({ op: "ok", request: (await worker.take("status")).request, value: {} });
+  await asking;
+  await assert.rejects(bot.receive(), removal("work", "team"));
+  await assert.rejects(bot.receive({ timeoutSeconds: 30 }), removal("eu.*", undefined));
+  assert.equal((await bot.receive()).seq, 1);
+  const ending = bot.unsubscribe("logs");
+  const { request } = await worker.take("unsubscribe");
+  await worker.send({ op: "subscription_ended" }); // nothing is left to ask for
+  await worker.send({ op: "ok", request, value: { removed: true } });
+  await ending;
+  await goodbye(worker, bot);
+});
+
+void test("a worker that does not know how to tell is not asked", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker);
+  await subscribed(worker, bot, "news");
+  await worker.send(LOST);
+  await worker.welcome();
+  await goodbye(worker, bot);
+});
+
+/** Return a bot that this worker has welcomed. */
+async function opened(worker: FakeWorker, fields: Partial<wire.Welcome> = {}): Promise<Bot> {
+  const connecting = connect({ bot: "b", url: worker.url });
+  await worker.welcome(fields);
+  return connecting;
+}
+
+async function subscribed(worker: FakeWorker, bot: Bot, channel: string, group?: string): Promise<void> {
+  const subscribing = bot.subscribe(channel, group === undefined ? {} : { group });
+  const { request, retained } = await worker.take("subscribe");
+  assert.equal(retained, undefined);
+  await worker.send({ op: "ok", request, value: { channel, start_seq: 0, created: true, group: group ?? null } });
+  await subscribing;
+}
+
+/** Answer what a bot asks for its subscriptions: patterns, and channels, one in each answer, with their groups. */
+async function listed(worker: FakeWorker, groups: Record<string, string | null>): Promise<void> {
+  const names = Object.keys(groups).filter((name) => !name.includes("*"));
+  const patterns = Object.keys(groups).filter((name) => name.includes("*"));
+  for (let at = 0, more = true; more; at++) {
+    const { request, follow, after, bot, channel } = await worker.take("subscriptions");
+    assert.deepEqual([follow, after, bot, channel], [true, names[at - 1] ?? null, undefined, undefined]);
+    more = at + 1 < names.length;
+    const subscriptions = names.slice(at, at + 1).map((name) => ({ channel_name: name, group: groups[name] }));
+    const first = at > 0 ? {} : { patterns: patterns.map((pattern) => ({ pattern, group: groups[pattern] })) };
+    await worker.send({ op: "ok", request, value: { subscriptions, more, ...first } });
+  }
+}
+
+/** Return a check of the error that tells of a removal. */
+function removal(channel: string, group: string | undefined): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof SubscriptionRemoved);
+    assert.deepEqual([error.channel, error.group], [channel, group]);
+    return true;
+  };
+}
 
 async function goodbye(worker: FakeWorker, bot: { close(): Promise<void> }): Promise<void> {
   const closing = bot.close();

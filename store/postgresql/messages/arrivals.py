@@ -16,13 +16,14 @@ from bus.errors import RecordDamaged
 from bus.model.arriving import appended, are_due, are_plain, fitting, waits, whole
 from bus.model.repository import Added, DelayedRequest, Lot, NewMessage, Outcome, Released, ReleaseDue, outcome_of
 
+from ...budgets import Budgets
 from ...message_rows import checksum, in_log, marked
+from ...taint import Taint
 from ..server.reader import Reader
+from ..server.statements import statements_on
 from ..server.writer import Transaction
-from .budgets import Budgets
 from .ids import append_known, find_senders
 from .rows import append, escaped, unescaped
-from .taint import Taint
 
 __all__ = [
     "SCHEDULED",
@@ -92,8 +93,8 @@ class Arrivals:
         The fast way assumes that no sender used an id before, as is the rule. If one did, the whole transaction is
         rolled back and carried out again, and then everything is looked up first.
         """
-        parts = await self.taint.decide(transaction.connection, lots)
-        parts = await self.budgets.count(transaction.connection, parts, timestamp)
+        run = statements_on(transaction.connection)
+        parts = await self.budgets.count(run, await self.taint.decide(run, lots), timestamp)
         outcomes = iter(await self._add(transaction, list(chain.from_iterable(parts)), timestamp))
         return [whole(each, list(islice(outcomes, len(each)))) for each in parts]
 

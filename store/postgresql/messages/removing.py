@@ -9,11 +9,12 @@ import asyncpg
 
 from bus.model.repository import AddDeadLetters, DeadLetter, RemoveDeadLetters, RemoveMessages
 
+from ...taint import note_removal
 from ..server.reader import Reader
+from ..server.statements import statements_on
 from ..server.writer import Transaction
 from .ids import remove
 from .rows import escaped, unescaped
-from .taint import note_removal
 
 __all__ = [
     "add_dead_letters",
@@ -72,5 +73,5 @@ def _dead_letters(rows: Iterable[Sequence[Any]]) -> list[DeadLetter]:
 async def remove_messages(transaction: Transaction, change: RemoveMessages) -> int:
     """Remove messages from the log, but for the last one, and return how many there were."""
     seqs = [seq for seq in change.seqs if seq < transaction.last_seq]
-    await note_removal(transaction.connection, seqs)
+    await note_removal(statements_on(transaction.connection), seqs)
     return await remove(transaction.connection, seqs)

@@ -1,8 +1,10 @@
-"""The statements of all backends, in SQLite: it knows their parameters as they are written."""
+"""The statements of all backends, in SQLite: it knows their parameters as they are written, but for lists."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import aiosqlite
@@ -17,6 +19,14 @@ def statements_on(connection: Reader | aiosqlite.Connection) -> Statements:
     """Return what runs them on a connection."""
 
     async def run(sql: str, *values: Any) -> Sequence[Sequence[Any]]:
-        return list(await connection.execute_fetchall(sql, values))
+        parameters = [json.dumps(value) if isinstance(value, list | tuple) else value for value in values]
+        return list(await connection.execute_fetchall(_in_sqlite(sql), parameters))
 
     return run
+
+
+@cache
+def _in_sqlite(sql: str) -> str:
+    # A condition of a partial index is 0 or 1, and is not recognized under another name.
+    sql = sql.replace("[", "(SELECT value FROM json_each(").replace("]", "))")
+    return sql.replace("TRUE", "1").replace("FALSE", "0")

@@ -27,14 +27,15 @@ from bus.model.repository import (
     outcome_of,
 )
 
+from ...budgets import Budgets
 from ...message_rows import checksum, in_log, marked
+from ...taint import Taint
 from ..file.connection import Statement
 from ..file.reader import Reader
+from ..file.statements import statements_on
 from ..file.writer import Transaction
-from .budgets import Budgets
 from .ids import append, find_senders
 from .rows import insertions
-from .taint import Taint
 
 __all__ = [
     "SCHEDULED",
@@ -104,8 +105,8 @@ class Arrivals:
         stays. (It deletes rather than use a savepoint: that would cost every batch two turns of the database's
         thread.)
         """
-        parts = await self.taint.decide(transaction.connection, lots)
-        parts = await self.budgets.count(transaction.connection, parts, timestamp)
+        run = statements_on(transaction.connection)
+        parts = await self.budgets.count(run, await self.taint.decide(run, lots), timestamp)
         if all(len(each) == 1 for each in parts):
             return await self._add(transaction, [part for [part] in parts], timestamp)
         outcomes = iter(await self._add(transaction, [part for each in parts for part in each], timestamp))

@@ -26,7 +26,7 @@ from bus.model.repository import (
 )
 
 from .conftest import LogPlace
-from .samples import add, at, direct, page, read_page, work
+from .samples import add, at, direct, page, read_page, to_channel, work
 
 pytestmark = pytest.mark.anyio
 
@@ -145,11 +145,49 @@ async def test_what_answers_an_unknown_message_begins_a_thread(log: MessageLog) 
     assert own.budget == Budget(3)
 
 
-async def test_of_several_messages_with_one_id_the_strictest_counts(log: MessageLog) -> None:
-    await add(log, budgeted(direct("one", "ann", "bob"), Budget(5)))
-    await add(log, budgeted(direct("one", "bob", "ann"), Budget(2, at(50))))
-    [added] = await add(log, reply("answer", "one"))
-    assert added.budget == Budget(1, at(50))
+@pytest.mark.parametrize("due_at", [None, at(1000)])
+@pytest.mark.parametrize("in_one_batch", [False, True])
+async def test_an_answer_to_a_bot_gets_what_that_bots_message_left(
+    log: MessageLog, in_one_batch: bool, due_at: str | None
+) -> None:
+    before, mine = (
+        budgeted(direct("one", "eve", "ann"), Budget(0)),
+        budgeted(direct("one", "bob", "ann"), Budget(5)),
+    )
+    after = budgeted(direct("one", "dan", "ann"), Budget(0, at(2)))
+    messages = [before, msgspec.structs.replace(mine, due_at=due_at), after, reply("answer", "one")]
+    groups = [messages] if in_one_batch else [[message] for message in messages]
+    *_, added = [each for group in groups for each in await sent(log, *group)]
+    assert added.budget == Budget(4)
+
+
+@pytest.mark.parametrize("in_one_batch", [False, True])
+async def test_an_answer_to_anybody_else_gets_what_the_first_with_the_id_left(
+    log: MessageLog, in_one_batch: bool
+) -> None:
+    waits = budgeted(direct("one", "zoe", "ann", due_at=at(1000)), Budget(7))
+    first, copy = budgeted(direct("one", "bob", "ann"), Budget(5)), budgeted(direct("one", "eve", "ann"), Budget(0))
+    answers = [
+        direct("to a third", "ann", "dan", reply_to="one"),
+        to_channel("told", "ann", "news", reply_to="one"),
+    ]
+    messages = [*([] if in_one_batch else [waits]), first, copy, *answers]
+    groups = [messages] if in_one_batch else [[message] for message in messages]
+    found = [each for group in groups for each in await sent(log, *group)]
+    assert [added.budget for added in found[-2:]] == [Budget(4), Budget(4)]
+
+
+async def test_of_what_waits_the_first_that_is_due_counts(log: MessageLog) -> None:
+    late, soon = direct("one", "bob", "ann", due_at=at(20)), direct("one", "eve", "ann", due_at=at(10))
+    await sent(log, budgeted(late, Budget(0)), budgeted(soon, Budget(3)))
+    [added] = await sent(log, direct("to a third", "ann", "dan", reply_to="one"))
+    assert added.budget == Budget(2)
+
+
+async def test_a_message_that_is_refused_is_not_answered(log: MessageLog) -> None:
+    refused = msgspec.structs.replace(root("full", 0), known_only=True)
+    *_, added = await add(log, root("first", 1), refused, reply("answer", "full"))
+    assert (added.seq, added.budget) == (2, None)
 
 
 async def test_a_delayed_message_has_the_budget_that_was_left_when_it_was_sent(log: MessageLog) -> None:

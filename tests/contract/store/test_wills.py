@@ -7,9 +7,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.model.repository import AddBot, Committed, CommitWork, NotCommitted, Store, lots_of
-from bus.model.wills import WILLS, Will, will_of, will_write
+from bus.errors import RevisionConflict
+from bus.model.repository import (
+    AddBot,
+    Committed,
+    CommitWork,
+    Erase,
+    FoundValue,
+    NotCommitted,
+    Store,
+    SweepKeyed,
+    lots_of,
+)
+from bus.model.wills import WILLS, StoredWill, Will, stored_will, will_write
+from store import site_of
 
+from ..conftest import StorePlace
 from .samples import bot, direct, work
 from .test_erasing import erase, found
 
@@ -18,43 +31,72 @@ pytestmark = pytest.mark.anyio
 WILL = Will("ann", msgspec.Raw(b'{"id":"w","body":"gone"}'), 2000)
 
 
-def setting(id: str, will: Will | None, **fields: Any) -> CommitWork:
-    values = [will_write("ann", will)]
-    return work(id, **{"lots": [], "values": values, **fields})
+def setting(will: Will | None, *, expected: int | None = None, **fields: Any) -> CommitWork:
+    values = [will_write("ann", will, expected)]
+    return msgspec.structs.replace(work("", **{"lots": [], "values": values, **fields}), id=None)
+
+
+async def stored(store: Store) -> list[StoredWill]:
+    page = await store.keyed.list_values(WILLS, "", after=None, limit=10, bytes_max=1000)
+    return list(map(stored_will, page.values))
 
 
 async def left(store: Store) -> list[Will]:
-    page = await store.keyed.list_values(WILLS, "", after=None, limit=10, bytes_max=1000)
-    return [will_of(bytes(value.value)) for value in page.values]
+    return [each.will for each in await stored(store)]
 
 
 async def test_a_will_is_left_and_replaced_and_sent_with_its_end(store: Store) -> None:
     await store.log.apply([AddBot(bot("ann")), AddBot(bot("bob"))])
     later = msgspec.structs.replace(WILL, delay_ms=0)
-    await store.log.apply([setting("a", WILL), setting("b", later)])
-    assert await left(store) == [later]
+    one, other = (await store.log.apply([setting(WILL), setting(later)])).answers
+    [found] = await stored(store)
+    assert found.will == later
+    assert list(one.revisions) < list(other.revisions) == [found.revision]
     assert await store.keyed.list_stores("", 10) == [], "no client can name it"
-    sending = setting("c", None, lots=lots_of([direct("w", "ann", "bob")]))
-    [sent] = (await store.log.apply([sending])).answers
+    [sent] = (await store.log.apply([sending(found.revision)])).answers
     assert isinstance(sent, Committed)
     assert sent.seqs == [1]
     assert await left(store) == []
-    [again] = (await store.log.apply([sending])).answers
-    assert isinstance(again, Committed)
-    assert (again.seqs, again.added) == ([1], None)
 
 
-async def test_a_will_that_is_not_sent_is_kept(store: Store) -> None:
+def sending(expected: int) -> CommitWork:
+    return setting(None, expected=expected, lots=lots_of([direct("w", "ann", "bob")]))
+
+
+async def test_of_sending_and_what_ends_it_before_only_one_is_carried_out(store: Store) -> None:
     await store.log.apply([AddBot(bot("ann")), AddBot(bot("bob"))])
-    await store.log.apply([setting("a", WILL)])
-    other = msgspec.structs.replace(setting("a", None, lots=lots_of([direct("w", "ann", "bob")])), digest="x")
-    [refused] = (await store.log.apply([other])).answers
-    assert isinstance(refused, NotCommitted)
-    assert await left(store) == [WILL]
+    for ending in (setting(None), setting(WILL), erasing):
+        await store.log.apply([setting(WILL)])
+        [found] = await stored(store)
+        change = ending if isinstance(ending, CommitWork) else ending(found)
+        [_, refused] = (await store.log.apply([change, sending(found.revision)])).answers
+        assert isinstance(refused, NotCommitted)
+        assert isinstance(refused.error, RevisionConflict)
+    await store.log.apply([setting(WILL)])
+    [found] = await stored(store)
+    [sent, erased] = (await store.log.apply([sending(found.revision), erasing(found)])).answers
+    assert isinstance(sent, Committed)
+    assert erased.values == ()
+    assert [message.id for message in await store.log.messages([1, 2])] == ["w"], "and it is in the log once"
+
+
+def erasing(found: StoredWill) -> Erase:
+    value = FoundValue(store=WILLS, key="ann", revision=found.revision)
+    return Erase(f"erasure {found.revision}", "eve", "eve", "2026-01-01T00:00:00.000000Z", values=(value,))
+
+
+async def test_wills_leave_no_rows(store_place: StorePlace) -> None:
+    async with store_place.open() as store:
+        await store.log.apply([AddBot(bot("ann"))])
+        for _ in range(100):
+            await store.log.apply([setting(WILL) for _ in range(10)])
+        await store.log.apply([SweepKeyed(rows_max=10_000, repeat_seconds=-1.0, marker_seconds=-1.0)])
+    counts = (await site_of(store_place.url).look()).counts
+    assert (counts["workflow_commits"], counts["keyed_values"]) == (0, 1)
 
 
 async def test_a_will_is_found_by_its_text_and_erased(store: Store) -> None:
-    await store.log.apply([AddBot(bot("ann")), setting("a", WILL)])
+    await store.log.apply([AddBot(bot("ann")), setting(WILL)])
     values = (await found(store.log, text="GONE")).values
     assert [(value.store, value.key) for value in values] == [(WILLS, "ann")]
     await erase(store.log, values=tuple(values))

@@ -310,6 +310,27 @@ async def test_an_agent_whose_bot_never_came_says_so(worker: Worker, streaming: 
                 await agent.send("tea")
 
 
+async def test_a_task_of_a_bot_that_is_removed_fails(worker: Worker) -> None:
+    async with worker.connect(bot="sleeper"):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        app = a2a_app(worker.connect(bot="a2a-sleeper"), "sleeper", url=url)
+        async with (
+            worker.connect(bot="operator") as operator,
+            serving(app, listener),
+            Agent.at(url) as agent,
+        ):
+            task = await agent.send("wake up", at_once=True)
+            assert (await agent.get(task.id)).status.state == SUBMITTED
+            await operator.remove_bot("sleeper", force=True)
+            failed = await agent.until(task.id, FAILED)
+            assert Agent.outputs(failed) == []
+            assert failed.status.message.parts[0].text == "bot sleeper was removed, and its mailbox with it"
+            with pytest.raises(InternalError, match="sleeper"):
+                await agent.send("anybody there?")
+
+
 @asynccontextmanager
 async def orderly(worker: Worker) -> AsyncIterator[Agent]:
     """An endpoint, of which there may be several."""

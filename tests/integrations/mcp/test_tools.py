@@ -218,3 +218,18 @@ async def test_approvals_are_listed_and_answered(alice: Assistant, own_worker: W
         assert answered == {"run_id": "trip-1", "step": "agree", "status": "completed"}
     assert outcome[0]["by"] == "alice"
     assert (await alice.call("list_approvals"))["approvals"] == []
+
+
+async def test_a_subscription_that_is_removed_is_told_with_the_way_out(
+    own_worker: Worker, alice: Assistant
+) -> None:
+    await alice.call("subscribe", channel="news")
+    async with own_worker.connect(bot="operator") as operator:
+        await operator.remove_channel("news", force=True)
+        told = await alice.fault("receive_messages", wait_seconds=BOUND_SECONDS)
+        assert "the subscription to 'news' was removed" in told
+        assert "subscribe again" in told
+        await alice.call("subscribe", channel="news")
+        await operator.publish("news", "again")
+    found = await alice.call("receive_messages", wait_seconds=BOUND_SECONDS)
+    assert [message["body"] for message in found["messages"]] == ["again"]
