@@ -52,8 +52,9 @@ __all__ = ["Looking", "backlogs", "in_turns", "raw_message"]
 _PORTION = 64
 """What is read at once: with the largest bodies some megabytes."""
 
-_TURN = 500
-"""How many mailboxes or messages are looked at in one turn of the loop: less than a millisecond."""
+_TURN, _SEQS_A_TURN = 500, 4000
+"""How many mailboxes, or seqs, are looked at in one turn of the loop: less than a millisecond. A busy loop is slow
+to come round again, so that who asks would wait for long if they were far fewer."""
 
 _SETTLED = ("settled", "dead")
 
@@ -223,7 +224,7 @@ class Looking:
         waiting = max(0, total - len(mailbox.outstanding) - mailbox.dead_letters.unstored)
         resting, dead = mailbox.outstanding.resting, len(mailbox.dead_letters.dead)
         held = parked = returned = 0
-        async for portion in in_turns(mailbox.outstanding.seqs):
+        async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
             items = [item for item in map(mailbox.outstanding.get, portion) if item is not None]
             held += sum(item.session is not None for item in items)
             returned += sum(item.session is None for item in items)
@@ -338,19 +339,19 @@ class Looking:
         )
 
 
-async def in_turns(items: Collection[T]) -> AsyncIterator[tuple[T, ...]]:
+async def in_turns(items: Collection[T], most: int = _TURN) -> AsyncIterator[tuple[T, ...]]:
     """Yield what there is now, in portions. Others have their turn between them: some may be gone by then."""
     there = tuple(items)
-    for first in range(0, len(there), _TURN):
+    for first in range(0, len(there), most):
         if first:
             await anyio.lowlevel.checkpoint()
-        yield there[first : first + _TURN]
+        yield there[first : first + most]
 
 
 async def _first(mailbox: Mailbox, priority: int, after: int, most: int) -> list[int]:
     """Return the first unsettled seqs of a priority."""
     found: list[int] = []
-    async for portion in in_turns(mailbox.outstanding.seqs):
+    async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
         items = ((seq, mailbox.outstanding.get(seq)) for seq in portion if seq > after)
         found += [seq for seq, item in items if item is not None and item.rank == priority]
         found = heapq.nsmallest(most, found)
