@@ -54,6 +54,10 @@ __all__ = ["Looking", "backlogs", "raw_message"]
 _PORTION = 64
 """What is read at once: with the largest bodies some megabytes."""
 
+_SEQS_A_TURN = 4000
+"""How many seqs are looked at in one turn of the loop: less than a millisecond. A busy loop is slow to come round
+again, so that who asks would wait for long if they were far fewer."""
+
 _SETTLED = ("settled", "dead")
 
 
@@ -222,7 +226,7 @@ class Looking:
         waiting = max(0, total - len(mailbox.outstanding) - mailbox.dead_letters.unstored)
         resting, dead = mailbox.outstanding.resting, len(mailbox.dead_letters.dead)
         held = parked = returned = 0
-        async for portion in in_turns(mailbox.outstanding.seqs):
+        async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
             items = [item for item in map(mailbox.outstanding.get, portion) if item is not None]
             held += sum(item.session is not None for item in items)
             returned += sum(item.session is None for item in items)
@@ -340,7 +344,7 @@ class Looking:
 async def _first(mailbox: Mailbox, priority: int, after: int, most: int) -> list[int]:
     """Return the first unsettled seqs of a priority."""
     found: list[int] = []
-    async for portion in in_turns(mailbox.outstanding.seqs):
+    async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
         items = ((seq, mailbox.outstanding.get(seq)) for seq in portion if seq > after)
         found += [seq for seq, item in items if item is not None and item.rank == priority]
         found = heapq.nsmallest(most, found)

@@ -10,15 +10,15 @@ import anyio.lowlevel
 __all__ = ["in_turns"]
 
 _TURN = 500
-"""How many mailboxes or messages are looked at in one turn of the loop: less than a millisecond."""
+"""How many mailboxes or wills are looked at in one turn of the loop: less than a millisecond."""
 
 T = TypeVar("T")
 
 
-async def in_turns(items: Collection[T]) -> AsyncIterator[tuple[T, ...]]:
+async def in_turns(items: Collection[T], most: int = _TURN) -> AsyncIterator[tuple[T, ...]]:
     """Yield what there is now, in portions. Others have their turn between them: some may be gone by then."""
     there = tuple(items)
-    for first in range(0, len(there), _TURN):
+    for first in range(0, len(there), most):
         if first:
             await anyio.lowlevel.checkpoint()
-        yield there[first : first + _TURN]
+        yield there[first : first + most]

@@ -310,7 +310,9 @@ def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
     async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
-        return await bot.channels(), {WORKER_ID: WORKER_NAME} | await bot_names(bot)
+        found = await bot.channels()
+        creators = [] if link.as_json else [each.created_by_bot_id for each in found]
+        return found, {WORKER_ID: WORKER_NAME} | await bot_names(bot, creators)
 
     found, names = ask(link, listed)
     if link.as_json:

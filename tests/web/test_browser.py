@@ -6,7 +6,6 @@ import re
 
 import anyio
 import anyio.to_thread
-import pytest
 
 import bus
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
@@ -198,10 +197,13 @@ def test_keys_reach_everything(browser: Browser, site: Site) -> None:
     assert "Find" in seen
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_pages_fit_a_phone(browser: Browser, site: Site, path: str) -> None:
-    browser.size(360, 740).open(site.origin + path).one("main")
-    assert browser.script("return document.documentElement.scrollWidth") <= 360
+def test_pages_fit_a_phone(browser: Browser, site: Site) -> None:
+    browser.size(360, 740)
+    widths = {}
+    for path in PAGES:
+        browser.open(site.origin + path).one("main")
+        widths[path] = browser.script("return document.documentElement.scrollWidth")
+    assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
 def test_dark_and_light(browser: Browser) -> None:
