@@ -219,6 +219,14 @@ export class RevisionConflict extends Conflict {
   }
 }
 
+/** A seq is of another log than the worker's, such as one that an earlier backup has replaced. */
+export class LogReplaced extends Conflict {
+  /** Both logs have the same messages up to here, 0 if they have none in common: go on after it. */
+  get afterSeq(): number {
+    return this.number("after_seq");
+  }
+}
+
 /** The changes of a keyed store after a revision are not known any more: watch it from the beginning. */
 export class ChangesForgotten extends Conflict {}
 
@@ -277,6 +285,7 @@ type Kind = new (refusal: Refusal) => RequestError;
 const BY_NAME = new Map<unknown, Kind>([
   ["revision_conflict", RevisionConflict],
   ["changes_forgotten", ChangesForgotten],
+  ["log_replaced", LogReplaced],
   ["too_many_keys", TooManyKeys],
 ]);
 

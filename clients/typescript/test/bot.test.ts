@@ -10,6 +10,7 @@ import {
   ClosedError,
   connect,
   InvalidBody,
+  LogReplaced,
   newId,
   NoMessage,
   ReplyTimeout,
@@ -130,6 +131,11 @@ scene("subscriptions begin in the past, echo, and are shared by a group", async 
     await message.ack({ confirm: true });
     await past.unsubscribe("old");
   }
+  await past.subscribe("old", { start: 1, epoch: past.epoch });
+  await past.unsubscribe("old");
+  const replaced = await past.subscribe("old", { start: 2, epoch: newId() }).catch((error: unknown) => error);
+  assert.ok(replaced instanceof LogReplaced);
+  assert.deepEqual([replaced.afterSeq, replaced.details["epoch"]], [0, past.epoch]);
   await one.subscribe("work", { group: "team" });
   await two.subscribe("work", { group: "team" });
   await past.publish("work", 1);
