@@ -35,7 +35,10 @@ const PACKAGE = JSON.parse(readFileSync(new URL("../package.json", import.meta.u
 export interface ConnectOptions {
   /** The bot's name. A new name is registered, unless the worker has keys: then its credentials say who it is. */
   readonly bot?: string;
-  /** The worker's address, or those of all workers of its house. Default: that of the credentials, or loopback. */
+  /**
+   * The worker's address, or those of all workers of its house. Default: that of POSTHOUSE_URL, unless there are
+   * credentials here; that of the credentials; or loopback.
+   */
   readonly url?: string | readonly string[];
   /** Credentials, or a file of them; by default the one that POSTHOUSE_CREDENTIALS names. */
   readonly credentials?: string | Credentials;

@@ -169,6 +169,7 @@ scene("refusals have the worker's code, and their own class", async () => {
   const refused = await sender.send("nobody-at-all", 1).catch((error: unknown) => error);
   assert.ok(refused instanceof UnknownBot && refused instanceof RequestError);
   assert.deepEqual([refused.code, refused.retry, refused.name], ["unknown_bot", false, "UnknownBot"]);
+  assert.match(refused.message, /'nobody-at-all'.* \[unknown_bot\]: a bot is known once it has connected/);
   await assert.rejects(sender.publish("refused", "x".repeat(300_000)), TooLarge);
   await assert.rejects(sender.publish("refused", "x".repeat(2_000_000)), TooLarge);
   await assert.rejects(sender.publish("not a name", 1), BadRequest);
@@ -362,8 +363,11 @@ scene("a bot serves several messages at a time, and finishes what it has begun",
   assert.notEqual(await stateOf(late), "settled");
 });
 
-scene("who connects and leaves can be seen", async () => {
-  const seen = await bot("seen");
+scene("a program may leave it to its environment where it connects, and can see whether it is", async () => {
+  process.env["POSTHOUSE_URL"] = ` tcp://127.0.0.1:1 ${keeper.url}`;
+  const seen = await connect({ bot: "seen" });
+  delete process.env["POSTHOUSE_URL"];
+  assert.equal(seen.url, keeper.url);
   assert.equal(seen.isConnected, true);
   await seen.close();
   assert.deepEqual([seen.isConnected, await seen.closed], [false, undefined]);
