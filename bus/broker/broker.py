@@ -130,6 +130,8 @@ class Broker:
             peer=sockets.watch.connections.peer,
             leads=None if membership is None else membership.leads,
             room=self._room,
+            fault=lambda: self.measures.fault,
+            backlog_messages_max=settings.limits.backlog_messages_max,
         )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment
