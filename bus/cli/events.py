@@ -52,9 +52,7 @@ def events(link: Link, everything: bool, limit: int, follow: bool) -> None:
     if link.as_json:
         show_json(chosen)
         return
-    rows = [
-        (Time(each.at), words_of(each.message_type, each.body), each.times, each.message_type) for each in chosen
-    ]
+    rows = [(Time(each.at), _words(each), each.times, each.message_type) for each in chosen]
     columns, since = ("time", "what happened", "times", "event"), f"since the worker's start at {found.since}"
     show_rows(columns, rows, nothing=f"nothing happened {since}", minor=("event", "times"))
     if len(shown) > limit:
@@ -95,4 +93,8 @@ async def _follow(link: Link, *, everything: bool) -> None:
 
 def _line(each: ListedEvent) -> str:
     times = "" if each.times == 1 else f" (for the {each.times:,}th time)"
-    return plain(f"{each.at}  {words_of(each.message_type, each.body)}{times}")
+    return plain(f"{each.at}  {_words(each)}{times}")
+
+
+def _words(each: ListedEvent) -> str:
+    return words_of(each.message_type, each.body)

@@ -14,6 +14,7 @@ import anyio
 from ..bot import Bot
 from ..errors import BusError, RequestError, UnknownChannel
 from ..model.records import EVENTS_CHANNEL
+from ..wire.answers import ListedEvent
 from ..wire.codes import Code
 from ..wire.frames import StoredMessage
 from .alarms import HeardEvents
@@ -73,15 +74,17 @@ class Feed:
     async def _before(self, bot: Bot) -> HeardEvents:
         """Return what happened before: what is in the log, and what the worker remembers."""
         heard = HeardEvents()
-        past = [(each.timestamp, each) for each in await _past(bot)]
+        happened: list[tuple[str, StoredMessage | ListedEvent]] = [
+            (each.timestamp, each) for each in await _past(bot)
+        ]
         try:
-            remembered = (await bot.recent_events()).events
+            happened += [(each.at, each) for each in (await bot.recent_events()).events]
             self.remembers = True
         except RequestError as error:
             if error.code != Code.BAD_REQUEST:
                 raise
-            remembered, self.remembers = [], False  # a worker of an earlier version
-        for _, event in sorted([*past, *((each.at, each) for each in remembered)], key=itemgetter(0)):
+            self.remembers = False  # a worker of an earlier version
+        for _, event in sorted(happened, key=itemgetter(0)):
             if isinstance(event, StoredMessage):
                 heard.hear(event)
             else:
