@@ -233,10 +233,11 @@ class Events:
         published = events if self._audience.wants(EVENTS_CHANNEL) else ()
         return [_DeadLettersJob(self, events, self._lots(published), self._channels(published, timestamp))]
 
-    def buried(self, events: Iterable[DeadLettersAdded], at: str) -> None:
+    def buried(self, events: Iterable[DeadLettersAdded]) -> None:
         """Keep what was told of dead letters, which are on disk."""
+        now, at = self._turn.moment
         for event in events:
-            self._recent.keep(event, event.mailbox, at=at, now=self._turn.moment.now)
+            self._recent.keep(event, event.mailbox, at=at, now=now)
 
     def _of_mailbox(self, mailbox: Mailbox, letters: Sequence[DeadLetter]) -> DeadLettersAdded:
         listed = [
@@ -291,7 +292,7 @@ class _DeadLettersJob(Job[Outcome]):
 
     def done(self, answers: Sequence[Outcome], at: str) -> None:
         """Remember them."""
-        self._events.buried(self._told, at)
+        self._events.buried(self._told)
 
     def failed(self, code: Code, message: str) -> None:
         """Do nothing: they are told with the batch that stores them."""

@@ -75,7 +75,7 @@ class Feed:
         """Return what happened before: what is in the log, and what the worker remembers."""
         heard = HeardEvents()
         happened: list[tuple[str, StoredMessage | ListedEvent]] = [
-            (each.timestamp, each) for each in await _past(bot)
+            (each.timestamp, each) for each in reversed(await _past(bot))
         ]
         try:
             happened += [(each.at, each) for each in (await bot.recent_events()).events]

@@ -71,6 +71,13 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
     browser.see("Dead letters of critic", "h1")
 
 
+def test_what_happened_before_the_page_was_started_is_shown(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/").see("What happened", "h2:nth-of-type(1)")
+    rows = browser.text("table")
+    assert "Before this page was started" in rows
+    assert "dead letter" in rows[rows.index("Before this page was started") :]
+
+
 def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Browser, site: Site) -> None:
     def vanishes() -> bool:
         site.worker.session("ghost").close()
