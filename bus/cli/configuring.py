@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 
 from ..configuration import Given
+from ..settings import Settings
 from .configured import configured
 from .console import show_json, show_rows
 from .exit_codes import exit_codes
@@ -40,7 +41,7 @@ _FOLDERS = (Path(__file__).parents[1] / "config", Path(__file__).parents[2] / "c
     help="Without WHAT, print every setting with its default and its reason. WHAT is unit or web-unit for systemd,"
     " alerts for Prometheus, or dashboard for Grafana.",
 )
-@click.option("--changed", is_flag=True, help="Only what is not a default.")
+@click.option("--changed", is_flag=True, help="Only what differs from the defaults.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @configured
 def config(given: Given, *, example: str | None, changed: bool, as_json: bool) -> None:
@@ -58,14 +59,14 @@ def config(given: Given, *, example: str | None, changed: bool, as_json: bool) -
         return
     with exit_codes():
         settings, origins = given.read(), given.origins()
-        known = msgspec.to_builtins(settings)
+        known, defaults = msgspec.to_builtins(settings), msgspec.to_builtins(Settings())
         if settings.store.engine:
             known["store"]["engine"] = databases().described(settings.store.engine)
         rows = [
             (f"{section}.{key}", origins.get(f"{section}.{key}", "default"), value)
             for section, keys in known.items()
             for key, value in keys.items()
-            if not changed or f"{section}.{key}" in origins
+            if not changed or value != defaults[section][key]
         ]
     if as_json:
         show_json({name: {"value": value, "from": origin} for name, origin, value in rows})

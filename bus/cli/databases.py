@@ -33,27 +33,10 @@ def _given(config: Path | None, database: str | None, engine: str | None) -> Giv
     return Given(config, {"store": {"database": database, "engine": engine}})
 
 
-def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if is_engine(value):
+def _file_or_engine(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or is_engine(value):
         return value
     return str(click.Path(exists=True, dir_okay=False, readable=False).convert(value, parameter, context))
-
-
-@click.command()
-@click.argument("database", metavar="FILE", callback=_file_or_engine)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-def check(database: str, as_json: bool) -> None:
-    """Read a whole database, a FILE or postgresql://…: schema, checksums, references, last seq.
-
-    Exits with 65 if something is damaged. The database may be in use; it is only read.
-    """
-    with exit_codes():
-        try:
-            found = databases().check_of(database)
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-        if not show_check(found, as_json=as_json):
-            sys.exit(EXIT_DATA)
 
 
 def of_a_store(
@@ -70,6 +53,26 @@ def of_a_store(
     return command
 
 
+@click.command()
+@click.argument("file", metavar="[FILE]", required=False, callback=_file_or_engine)
+@of_a_store
+def check(file: str | None, config: Path | None, database: str | None, engine: str | None, as_json: bool) -> None:
+    """Read a whole database: schema, checksums, references, last seq.
+
+    It is FILE, such as a backup, or postgresql://…; without it, the configured one, as for `posthouse serve`. Exits
+    with 65 if something is damaged. The database may be in use; it is only read.
+    """
+    if file is not None and (config or database or engine):
+        raise click.UsageError("name the database once: by FILE, or by an option")
+    with exit_codes():
+        try:
+            found = databases().check_of(file or _configured(_given(config, database, engine)))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if not show_check(found, as_json=as_json):
+            sys.exit(EXIT_DATA)
+
+
 _of_a_database = partial(of_a_store, engine="A database of PostgreSQL: says which of its tools to use.")
 
 
@@ -84,6 +87,15 @@ def _database(given: Given) -> Path:
         return Path(databases().database_path(settings.database)).absolute()
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _configured(given: Given) -> str:
+    """Return the database that a configuration names: the URL of an engine, or a file that exists."""
+    if engine := given.read().store.engine:
+        return engine
+    path = _database(given)
+    _check_database(path, given)
+    return str(path)
 
 
 def _check_database(path: Path, given: Given) -> None:
@@ -108,13 +120,18 @@ def _check_database(path: Path, given: Given) -> None:
 def backup(file: Path, config: Path | None, database: str | None, engine: str | None, as_json: bool) -> None:
     """Copy the database to FILE while the worker goes on, and check the copy.
 
-    FILE has everything that was acknowledged before this began. It replaces an earlier backup there once it was
-    read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the earlier one stays.
+    FILE has everything that was acknowledged before this began. It replaces an earlier backup there, and nothing
+    else, once it was read as by `posthouse check`, and is on the disk; if anything fails, or this is killed, the
+    earlier one stays.
 
     The database is the configured one, as for `posthouse serve`; the answer names it. Run this as the worker's
     user, on the worker's machine. It reads one snapshot: while it does, the write-ahead log beside the database
     grows by what is written.
     """
+    if str(file) == "-":
+        raise click.UsageError(
+            "a backup is a file, which is checked: name one; 'posthouse export -' writes messages"
+        )
     with exit_codes():
         given = _given(config, database, engine)
         source = _database(given)

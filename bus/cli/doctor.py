@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import rich_click as click
 
-from ..configuration import read_settings
+from ..configuration import Given
 from ..errors import DatabaseUnusable, StoreFailure, WorkerUnavailable
 from ..settings import Settings, SettingsError
+from ..wire.addresses import nearest
 from .console import show_json, show_rows
 from .diagnosis import Finding, file_findings, machine_findings, worker_findings
 from .ending import first, open_bot, run
@@ -30,12 +33,14 @@ def doctor(link: Link, config: Path | None, database: str | None, engine: str | 
     """Check what may go wrong, and show what to do about it.
 
     Looks at the configuration, the database's place and disk, the worker's key, the machine's limits and clock, and
-    at a running worker: its backlogs, dead letters, and runs that nobody executes. Changes nothing.
+    at a running worker: its backlogs, dead letters, and runs that nobody executes. Changes nothing. The worker is
+    asked where --config says that it listens, unless --url names another one.
 
     Run it as the worker's user, on the worker's machine. Exits with 1 if something keeps a worker from serving;
     warnings alone exit with 0. `posthouse check` reads the database itself.
     """
-    findings = [*_of_the_machine(config, database, engine), *_of_the_worker(link)]
+    given = Given(config, {"store": {"database": database, "engine": engine}})
+    findings = [*_of_the_machine(given), *_of_the_worker(_configured(link, given))]
     if link.as_json:
         show_json(findings)
     else:
@@ -44,13 +49,21 @@ def doctor(link: Link, config: Path | None, database: str | None, engine: str | 
         sys.exit(EXIT_REFUSED)
 
 
-def _of_the_machine(config: Path | None, database: str | None, engine: str | None) -> Iterator[Finding]:
+def _configured(link: Link, given: Given) -> Link:
+    """Return a link to the worker of a configuration that says where it listens, unless the command names one."""
+    with suppress(SettingsError):
+        if not link.urls and "listen.command" in given.origins():
+            return msgspec.structs.replace(link, urls=(nearest(given.read().listen.command),))
+    return link
+
+
+def _of_the_machine(given: Given) -> Iterator[Finding]:
     try:
-        settings = read_settings(config, store={"database": database, "engine": engine})
+        settings = given.read()
     except SettingsError as error:
         yield Finding("fault", "settings", str(error))
         return
-    yield Finding("ok", "settings", "the defaults" if config is None else str(config.absolute()))
+    yield Finding("ok", "settings", "the defaults" if given.config is None else str(given.config.absolute()))
     yield from _of_the_database(settings)
     yield from machine_findings(settings)
 

@@ -34,7 +34,9 @@ async def newest_removals(bot: Bot, limit: int, *, after: int = 0, before: int =
     none of these commands has a part in the last one.
     """
     commands: dict[tuple[str, str], list[Removal]] = {}  # the parts of each, the newest first
-    end = await (_end(bot) if before == sys.maxsize else _end_of_those_before(bot, before))
+    end = await _end(bot)
+    if before <= end:
+        end = await _end_of_those_before(bot, before)
     found: list[list[Removal]] = []
     while end > 0:
         begin = max(end - _PORTION, 0)

@@ -69,6 +69,11 @@ class Intake:
         """Whether a page is worth reading: there is more in the store, and room for it here."""
         return not self.level and len(self) < self._limits.ready_messages_max // 2
 
+    @property
+    def page_max(self) -> tuple[int, int]:
+        """How many messages a page may have that is read for it, and how many bytes: half of what may wait here."""
+        return max(1, self._limits.ready_messages_max // 2), max(1, self._limits.ready_bytes_max // 2)
+
     def arrive(self, parcel: Parcel) -> bool:
         """Add newly committed messages, in seq order; return False if all are left for the next page.
 

@@ -81,7 +81,7 @@ class Mailbox:
         self.claims = Claims(parts)
         self.leaving = Leaving(parts)
         self.purging = Purging(self.id, parts)
-        self.reading = Reading(self.id, parts, limits)
+        self.reading = Reading(self.id, parts)
         self._delivering = Delivering(
             parts,
             ack_wait_seconds=delivery.ack_wait_seconds,

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from ..model.priorities import NORMAL
 from ..model.repository import PageRequest
-from ..settings import Limits
 from .lanes import Lane
 from .parcel import Parcel
 from .parts import Parts
@@ -27,10 +26,9 @@ _RECALLED_MAX = 32
 class Reading:
     """Reads for one mailbox, with whose parts it works."""
 
-    def __init__(self, mailbox_id: str, parts: Parts, limits: Limits) -> None:
+    def __init__(self, mailbox_id: str, parts: Parts) -> None:
         self._mailbox_id = mailbox_id
         self._parts = parts
-        self._limits = limits
 
     def __repr__(self) -> str:
         return f"<Reading {self._mailbox_id}>"
@@ -46,16 +44,9 @@ class Reading:
         intake = self._parts.intake if lane is None else lane.intake
         if not missing and not (intake.hungry and eager):
             return None
-        return intake.read(
-            PageRequest(
-                mailbox_id=self._mailbox_id,
-                seqs=tuple(missing[:_RECALLED_MAX]),
-                sources=() if intake.level else self.remaining() if lane is None else _rest(lane),
-                through_seq=last_seq,
-                messages_max=max(1, self._limits.ready_messages_max // 2),
-                bytes_max=self._limits.ready_bytes_max // 2,
-            )
-        )
+        sources = () if intake.level else self.remaining() if lane is None else _rest(lane)
+        recalled = tuple(missing[:_RECALLED_MAX])
+        return intake.read(PageRequest(self._mailbox_id, recalled, sources, last_seq, *intake.page_max))
 
     def _next_lane(self) -> Lane | None:
         """Return the lane to be read next; None if none is behind, or what is not prioritized comes first."""

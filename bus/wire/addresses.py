@@ -155,10 +155,10 @@ def nearest(address: str) -> str:
     """Return where bots of the same machine connect to a worker that listens at an address, perhaps at all."""
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
-    found = _ip(host) if scheme == "tcp" else None
-    if found is None or not found.is_unspecified:
+    if scheme != "tcp" or not _is_any(host):
         return address
-    return f"tcp://127.0.0.1:{port}" if found.version == 4 else f"tcp://[::1]:{port}"
+    found = _ip(host)
+    return f"tcp://[::1]:{port}" if found is not None and found.version == 6 else f"tcp://127.0.0.1:{port}"
 
 
 def advertisable(address: str) -> str | None:
@@ -168,9 +168,7 @@ def advertisable(address: str) -> str | None:
     """
     scheme, _, rest = address.partition("://")
     if scheme == "tcp":
-        host = rest.rpartition(":")[0]
-        found = _ip(host)
-        return None if host == "*" or (found is not None and found.is_unspecified) else address
+        return None if _is_any(rest.rpartition(":")[0]) else address
     return address if rest.startswith("/") else None
 
 
@@ -188,8 +186,7 @@ def reached_by(address: str, url: str) -> str:
     scheme, _, rest = address.partition("://")
     url_scheme, _, target = url.partition("://")
     host, _, port = rest.rpartition(":")
-    found = _ip(host) if scheme == "tcp" else None
-    if found is None or not found.is_unspecified or url_scheme != "tcp":
+    if scheme != "tcp" or not _is_any(host) or url_scheme != "tcp":
         return nearest(address)
     return f"tcp://{target.rpartition(';')[2].rpartition(':')[0]}:{port}"
 
@@ -207,6 +204,12 @@ def canonical(address: str) -> str:
     host, _, port = rest.rpartition(":")
     found = _ip("127.0.0.1" if host == "localhost" else host)
     return f"tcp://{found or host}:{port.lstrip('0')}"
+
+
+def _is_any(host: str) -> bool:
+    """Return True if a host stands for all addresses of its machine."""
+    found = _ip(host)
+    return host == "*" or (found is not None and found.is_unspecified)
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -26,7 +26,7 @@ from ..findings import Progress
 from .check import Check
 from .file.lockfile import LockFile, Mark, read_mark
 from .file.place import Place, check_place, find_place, opening_failure
-from .file.read_only import open_read_only
+from .file.read_only import is_posthouses, open_read_only
 
 __all__ = ["back_up", "restore"]
 
@@ -41,15 +41,15 @@ def back_up(source: Path, target: Path, tell: Tell) -> Check:
     """Copy a database as it is at one moment, and return the check of the copy, in which no damage was found.
 
     It has everything that was acknowledged before the call. The worker goes on; while this reads, its WAL cannot be
-    reset, and grows. Replaces an earlier backup at `target`.
+    reset, and grows. Replaces an earlier backup at `target`, and nothing else.
 
     Raise DatabaseDamaged if the copy is damaged, or lacks what was acknowledged. Raise DatabaseUnusable if the
-    source is no database that can be read, or the target belongs to one that a worker serves; StoreFailed if the
-    target cannot be written; and what `open_read_only` raises.
+    source is no database that can be read, or the target is something else than an earlier backup; StoreFailed if
+    the target cannot be written; and what `open_read_only` raises.
     """
     with _readable(source, target):
         place = find_place(target)
-        _refuse_served(find_place(source), place)
+        _check_target(find_place(source), place)
         with _copied(source, place.database, tell) as (part, check):
             _rename(part, place.database)
     check.path = target
@@ -92,7 +92,7 @@ def _readable(*paths: Path) -> Iterator[None]:
         raise opening_failure(Path(error.filename or paths[0]), error) from error
 
 
-def _refuse_served(source: Place, target: Place) -> None:
+def _check_target(source: Place, target: Place) -> None:
     if not source.named.is_file():
         raise DatabaseUnusable(f"{source.named} is not a file; name the database itself")
     if target.named.exists() and not target.named.is_file():
@@ -102,6 +102,19 @@ def _refuse_served(source: Place, target: Place) -> None:
             f"{target.named} is a database that a worker serves, or has served: name another file for the backup;"
             " `posthouse restore` replaces a database"
         )
+    if target.named.exists() and not _may_be_replaced(target.named):
+        raise DatabaseUnusable(f"{target.named} exists, and is not a backup: name another file, or remove it")
+
+
+def _may_be_replaced(file: Path) -> bool:
+    """Return True for an earlier backup, also a damaged one, and for an empty file."""
+    if not file.stat().st_size:
+        return True
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            return is_posthouses(connection)
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 @contextmanager

@@ -151,6 +151,34 @@ def test_what_is_no_place_for_a_backup_is_refused(path: Path, name: str) -> None
     assert (ids(path), ids(path.with_name("other.db"))) == before
 
 
+def test_a_backup_replaces_a_backup_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "cookies.db")) as somebodys:
+        somebodys.execute("CREATE TABLE cookies (name)")
+    (tmp_path / "posthouse.toml").write_text("[listen]\n")
+    for name in ("cookies.db", "posthouse.toml"):
+        file = tmp_path / name
+        before = file.read_bytes()
+        code, line = Posthouse().refusal("backup", file, "--database", path)
+        assert (code, "is not a backup: name another file, or remove it" in line) == (78, True)
+        assert (file.read_bytes(), parts(file)) == (before, [])
+    (tmp_path / "empty").touch()
+    back_up(path, tmp_path / "damaged", quiet)
+    with (tmp_path / "damaged").open("r+b") as damaged:
+        damaged.truncate(5000)
+    for name in ("empty", "damaged"):
+        back_up(path, tmp_path / name, quiet)
+        assert ids(tmp_path / name) == ids(path)
+
+
+def test_standard_output_is_no_place_for_a_backup(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(main, ["backup", "-", "--database", str(path)])
+    assert (ended.exit_code, "posthouse export -" in ended.stderr) == (2, True)
+    assert not (tmp_path / "-").exists()
+
+
 def test_a_database_that_is_not_there_is_not_made(path: Path, copy: Path) -> None:
     code, line = Posthouse().refusal("backup", copy, "--database", path.with_name("none.db"))
     assert (code, "there is no database" in line) == (78, True)

@@ -14,7 +14,9 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from bus.cli.program import main
 from bus.errors import DatabaseDamaged, DatabaseNewer
 from bus.model.records import WORKER_ID, BotRecord, Channel
 from bus.model.repository import AddBot, AddChannel, AddMessages, AddSubscription, NewMessage, lots_of
@@ -391,6 +393,17 @@ def test_a_file_that_cannot_be_checked_is_refused(
 
 
 # ── The command ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_name_the_configured_database_is_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    config = path.with_name("house.toml")
+    config.write_text(f"[store]\ndatabase = '{path.name}'\n")
+    for options in (["--config", str(config)], ["--database", path.name]):
+        found = json.loads(CliRunner().invoke(main, ["check", *options, "--json"]).stdout)
+        assert (found["file"], found["ok"]) == (str(path), True)
+    for wrong, code in ((["--database", "none.db"], 78), ([path.name, "--config", str(config)], 2)):
+        assert CliRunner().invoke(main, ["check", *wrong]).exit_code == code
 
 
 def test_damage_is_told_line_by_line_with_exit_code_65(path: Path) -> None:

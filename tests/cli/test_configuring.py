@@ -63,6 +63,13 @@ def test_each_setting_says_where_it_comes_from(file: str) -> None:
     assert "secret" not in run("--config", file).stdout
 
 
+def test_what_a_file_says_as_the_defaults_do_is_not_changed(file: str) -> None:
+    Path(file).write_text(run("--example").stdout)
+    assert changed("--config", file) == {}
+    Path(file).write_text("[limits]\nsessions_max = 7\n[log]\nlevel = 'info'\n")
+    assert changed("--config", file) == {"limits.sessions_max": (7, "file")}
+
+
 def test_who_names_a_database_replaces_an_engine(file: str) -> None:
     found = changed("--config", file, POSTHOUSE_STORE_DATABASE="house.db")
     assert found["store.database"] == ("house.db", "environment")

@@ -62,6 +62,19 @@ def test_what_needs_a_person_is_said_with_what_to_do(posthouse: Posthouse) -> No
     assert (level, "1 run of digest" in text) == ("warning", True)
 
 
+def test_the_worker_is_asked_where_its_configuration_says_that_it_listens(
+    posthouse: Posthouse, tmp_path: Path
+) -> None:
+    config = tmp_path / "posthouse.toml"
+    config.write_text(f"[listen]\ncommand = '{posthouse.url}'\n")
+    anywhere = Posthouse(database=posthouse.database)
+    nowhere = anywhere.environment.pop("POSTHOUSE_URL")
+    [(level, text)] = examined(anywhere, "--config", str(config))["worker"]
+    assert (level, posthouse.url in text) == ("ok", True)
+    [(level, text)] = examined(anywhere, "--config", str(config), "--url", nowhere, "--timeout", "0.2")["worker"]
+    assert (level, nowhere in text) == ("warning", True)
+
+
 def test_a_worker_that_does_not_answer_is_no_fault(tmp_path: Path) -> None:
     nowhere = Posthouse(database=tmp_path / "posthouse.db")
     found = examined(nowhere, "--timeout", "0.2")

@@ -49,6 +49,8 @@ async def test_of_many_removals_only_the_newest_are_read() -> None:
     assert [each.number for each in await bot.newest(50)] == [*range(9951, 10_001)]
     assert bot.read < 2 * _PORTION
     assert bot.asked < 20
+    assert [each.number for each in await bot.newest(2, before=10**15)] == [9999, 10_000]
+    assert bot.asked < 40
 
 
 @pytest.mark.parametrize("step", [1, 7])

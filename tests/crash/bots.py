@@ -85,6 +85,9 @@ class Shape(msgspec.Struct, frozen=True):
     pause_seconds: float = 0.02
 
 
+_HOPS_MAX = 3
+"""The most messages that may follow in a thread that ends."""
+
 _COPIED = 0.05
 """How many messages have an id that another bot used before."""
 
@@ -116,6 +119,8 @@ class Letters:
         if chance.random() < 0.6:
             recipient = {"type": "channel", "name": chance.choice(self._shape.channels)}
         message: Frame = {"id": self._id(), "recipient": recipient, "body": body}
+        if (copied := self._copied()) is not None:  # nobody may answer it, which is nobody else's matter
+            message |= {"id": copied, "hops": 0}
         if recipient["type"] == "direct" and chance.random() < 0.5:
             message["priority"] = chance.choice(["high", "low"])
         if chance.random() < 0.05:
@@ -127,29 +132,40 @@ class Letters:
         return message
 
     def _id(self) -> str:
-        """Make an id, or take one that another bot used."""
-        if self._chance.random() < _COPIED:
-            with suppress(IndexError):
-                id, sender = _used.popleft()
-                if sender != self._sender:
-                    return id
         id = new_id()
         _used.append((id, self._sender))
         return id
+
+    def _copied(self) -> str | None:
+        """Take an id that another bot used, now and then."""
+        if self._chance.random() < _COPIED:
+            with suppress(IndexError):
+                id, sender = _used.popleft()
+                return None if sender == self._sender else id
+        return None
 
     def question(self, answering: tuple[str, ...]) -> Frame:
         """Make a direct message that wants a reply."""
         self._number += 1
         recipient = {"type": "direct", "bot": self._chance.choice(answering)}
         body = {"from": self._sender, "number": self._number, "asks": True}
-        return {"id": new_id(), "recipient": recipient, "body": body, "expects_reply": True}
+        question = {"id": self._id(), "recipient": recipient, "body": body, "expects_reply": True}
+        if self._chance.random() < 0.5:  # whoever gets a message of the thread answers it, as long as it may
+            body["answered"] = True
+            question["hops"] = self._chance.randrange(_HOPS_MAX + 1)
+        return question
 
     def reply(self, question: Frame) -> Frame:
         """Make the reply to one that was delivered."""
         self._number += 1
         recipient = {"type": "direct", "bot": question["sender_bot_name"]}
         body = {"from": self._sender, "number": self._number, "answers": True}
-        return {"id": new_id(), "recipient": recipient, "body": body, "reply_to": question["id"]}
+        reply = {"id": self._id(), "recipient": recipient, "body": body, "reply_to": question["id"]}
+        if question["body"].get("answered"):
+            body["answered"] = True
+            if self._chance.random() < 0.2:
+                reply["hops"] = self._chance.randrange(_HOPS_MAX + 1)
+        return reply
 
 
 def sent(messages: list[Frame]) -> tuple[Sent, ...]:
@@ -165,6 +181,7 @@ def sent(messages: list[Frame]) -> tuple[Sent, ...]:
             delay=message.get("delay", 0.0),
             ttl=message.get("ttl"),
             priority=message.get("priority", "normal"),
+            hops=message.get("hops"),
         )
         for message in messages
     )
@@ -197,7 +214,8 @@ def nothing(_: Any) -> dict[str, Any]:
 
 def _seqs(answer: Frame) -> dict[str, Any]:
     lists = {name: tuple(answer.get(name, ())) for name in ("duplicates", "scheduled")}
-    return {"seqs": tuple(answer["seqs"]), **lists}
+    spent = tuple(each["index"] for each in answer.get("errors", ()) if each["code"] == "budget_spent")
+    return {"seqs": tuple(answer["seqs"]), "spent": spent, **lists}
 
 
 class Bot:
@@ -351,7 +369,7 @@ class Subscriber(Bot):
         count = self.chance.randint(1, len(self.link.mail))
         taken = []
         for frame, message in [self.link.mail.popleft() for _ in range(count)]:
-            if "asks" in frame["body"]:
+            if frame["body"].keys() & {"asks", "answered"}:
                 self._confirming.append(publish(self.link, [self.letters.reply(frame)]))
             if message.attempt <= frame["body"].get("fails", 0):
                 self._fail([message])

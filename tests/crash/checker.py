@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from .budget_checks import budgets
 from .dead_checks import dead_letters, failures
 from .gap_checks import gaps, removals
 from .history import Event, Final, Hello, Retry, Unsubscribe
@@ -71,6 +72,7 @@ def _faults(ledger: Ledger, final: Final) -> Iterator[Fault]:
     yield from early(ledger)
     yield from late(ledger)
     yield from replies(ledger, final)
+    yield from budgets(ledger, final)
     yield from starts(ledger, final)
     yield from outside(ledger)
     yield from subscriptions(ledger, final)
@@ -107,6 +109,7 @@ def _counts(ledger: Ledger, final: Final) -> dict[str, int]:
         "dead": sum(len(dead) for dead in final.dead_letters.values()),
         "retried": sum(call.ok.retried or 0 for call in ledger.of(Retry) if call.ok is not None),
         "same_ids": len(ledger.letters) - len({id for id, _ in ledger.letters}),
+        "spent": sum(letter.spent for letter in letters),
         "replied": sum(letter.sent.reply_to is not None for letter in letters),
         "gaps_told": len(ledger.gaps),
         "presence_told": len(ledger.presence),

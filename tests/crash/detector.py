@@ -27,6 +27,7 @@ EVERY_TIME = frozenset({
     "nak_delay_ignored",
     "ttl_ignored",
     "replies_in_their_turn",
+    "budgets_of_this_start_alone",
     "gap_not_told",
     "pauses_expel",
     "signals_taken_twice",

@@ -85,13 +85,15 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     delay: float = 0.0
     ttl: float | None = None
     priority: str = "normal"
+    hops: int | None = None
+    """How many messages may follow at most, whatever is left of the thread."""
 
 
 class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
     """Send messages in one frame.
 
-    `Ok` has a seq each, None for one that was refused or waits until it is due, and the `duplicates` and those
-    that are `scheduled` as the worker named them.
+    `Ok` has a seq each, None for one that was refused or waits until it is due, and the `duplicates`, those that
+    are `scheduled`, and those that are `spent`, as nothing was left of their threads, as the worker named them.
     """
 
     bot: str
@@ -200,6 +202,7 @@ class Ok(_Event, frozen=True, tag="ok"):
     seqs: tuple[int | None, ...] = ()
     duplicates: tuple[int, ...] = ()
     scheduled: tuple[int, ...] = ()
+    spent: tuple[int, ...] = ()
     session: str = ""
     last_seq: int | None = None
     start_seq: int | None = None
@@ -240,6 +243,8 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     group: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
+    hops: int | None = None
+    """How many messages may follow."""
 
 
 class Deliver(_Event, frozen=True, tag="deliver"):

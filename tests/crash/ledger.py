@@ -57,7 +57,7 @@ def key_of(message: Delivery | Stored) -> tuple[str, str]:
 class Letter:
     """One message as its sender knows it."""
 
-    __slots__ = ("acked_at", "acked_in", "call", "first", "known", "outcomes", "sender", "sent", "seq")
+    __slots__ = ("acked_at", "acked_in", "call", "first", "known", "outcomes", "sender", "sent", "seq", "spent")
 
     def __init__(self, sent: Sent, sender: str, call: Call) -> None:
         self.sent = sent
@@ -75,6 +75,8 @@ class Letter:
         """Whether the first acknowledgement said that it had been stored before."""
         self.outcomes: set[str] = set()
         """What came of the calls that sent it: ok, fail, unknown."""
+        self.spent = False
+        """Whether it was refused because nothing is left of its thread."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -281,6 +283,7 @@ class Ledger:
             letter.outcomes.add("unknown")
         elif position >= len(ok.seqs) or (ok.seqs[position] is None and position not in ok.scheduled):
             letter.outcomes.add("fail")
+            letter.spent = letter.spent or position in ok.spent
         else:
             letter.outcomes.add("ok")
             letter.seq = letter.seq or ok.seqs[position]

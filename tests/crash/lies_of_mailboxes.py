@@ -23,9 +23,12 @@ from bus.mailbox.sessions import Session
 from bus.model.priorities import PRIORITIZED
 from bus.model.repository import AddDeadLetters, MailboxState, ReleaseDue, Subscribed, UnsettledState
 from bus.wire.frames import Ack
+from store import budgets
+from store.budgets import Budgets
 from store.sqlite import log as sqlite_log
 from store.sqlite.file.writer import Transaction
 from store.sqlite.log import SqliteLog
+from store.statements import Statements
 
 __all__ = ["LIES_OF_MAILBOXES", "TELLERS", "changed_state", "replace"]
 
@@ -48,6 +51,7 @@ LIES_OF_MAILBOXES: dict[str, set[str]] = {
     "newest_of_a_priority_first": {"out_of_order"},
     "priorities_forgotten": {"lost", "redelivered"},
     "members_take_it_with_them": {"lost"},
+    "budgets_of_this_start_alone": {"budgets"},
 }
 """Each with the kinds of violations of which one has to be found."""
 
@@ -197,6 +201,24 @@ def _start_one_message_late() -> None:
     replace(sqlite_log, "subscribe", make)
 
 
+# ── Budgets ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _budgets_of_this_start_alone() -> None:
+    find = budgets._FIND
+
+    def make(honest: Any) -> Any:
+        async def count(counting: Budgets, run: Statements, *parts: Any) -> Any:
+            if find is budgets._FIND:
+                [[last_seq]] = await run("SELECT COALESCE(MAX(seq), 0) FROM bot_messages")
+                budgets._FIND = find.replace("AND copied", f"AND seq > {last_seq} AND copied")
+            return await honest(counting, run, *parts)
+
+        return count
+
+    replace(Budgets, "count", make)
+
+
 # ── Priorities ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -300,5 +322,6 @@ TELLERS: dict[str, Callable[[], None]] = {
     "goodbye_settles": _goodbye_settles,
     "newest_of_a_priority_first": _newest_of_a_priority_first,
     "priorities_forgotten": _priorities_forgotten,
+    "budgets_of_this_start_alone": _budgets_of_this_start_alone,
     "members_take_it_with_them": _members_take_it_with_them,
 }

@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 
 from bus.client.route import Route
+from bus.model.budgets import budget_in
 from bus.model.records import PRESENCE_CHANNEL
 
 from ..integration.wire import new_id
@@ -386,4 +387,5 @@ def _delivery(message: Frame) -> Delivery:
         message.get("group"),
         message["reply_to"],
         message.get("priority", "normal"),
+        budget_in(message.get("headers", {})).hops,
     )

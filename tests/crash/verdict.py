@@ -26,6 +26,7 @@ KINDS = (
     "early",
     "late",
     "misdirected",
+    "budgets",
     "gaps",
     "expelled",
     "not_subscribed",

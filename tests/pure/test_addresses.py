@@ -6,7 +6,7 @@ import pytest
 
 from bus.configuration import parse_settings
 from bus.settings import SettingsError
-from bus.wire.addresses import address_fault, listening_fault, without_password
+from bus.wire.addresses import address_fault, advertisable, listening_fault, nearest, reached_by, without_password
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,11 @@ def test_a_password_is_not_shown() -> None:
     assert without_password("tcp://ann:sec@ret@127.0.0.1:7710") == "tcp://…@127.0.0.1:7710"
     assert without_password("tcp://127.0.0.1:7710") == "tcp://127.0.0.1:7710"
     assert without_password("ipc://@abstract") == "ipc://@abstract"
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "[::]"])
+def test_an_address_of_all_a_machine_has_is_none_to_connect_to(host: str) -> None:
+    here = "[::1]" if host == "[::]" else "127.0.0.1"
+    assert nearest(f"tcp://{host}:7710") == f"tcp://{here}:7710"
+    assert advertisable(f"tcp://{host}:7710") is None
+    assert reached_by(f"tcp://{host}:7711", "tcp://bus.example.org:7710") == "tcp://bus.example.org:7711"

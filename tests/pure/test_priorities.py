@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from bus.mailbox.mailbox import Mailbox
@@ -12,7 +13,7 @@ from bus.mailbox.parcel import Envelope, Parcel
 from bus.mailbox.sessions import Session
 from bus.mailbox.sources import Interest
 from bus.model.priorities import PRIORITIES, name_of, priority_of_source, source_of
-from bus.model.repository import MailboxState, UnsettledState
+from bus.model.repository import MailboxState, PageRequest, UnsettledState
 from bus.settings import Delivery, Limits
 
 DELIVERY = Delivery(ack_wait_seconds=10, max_deliver=2, backoff_seconds=(1, 5))
@@ -89,6 +90,16 @@ class World:
         return world
 
 
+def page_of(mailbox: Mailbox, priority: int) -> PageRequest:
+    """Read until a page of a lane is to be read, and return that."""
+    while True:
+        request = mailbox.next_read(10_000)
+        assert request is not None
+        if priority_of_source(request.sources[0][0]) == priority:
+            return request
+        mailbox.page_read((), (), complete=True, damaged=())
+
+
 def connected(credit: int = 100) -> World:
     world = World(credit)
     world.connect()
@@ -151,6 +162,28 @@ def test_memory_is_bounded_whatever_waits() -> None:
         world.arrive(letters(start, priority=HIGH), letters(start + 1), letters(start + 2, priority=LOW))
     lanes = world.mailbox.sources.lanes
     assert len(world.mailbox.intake) + sum(len(lane.intake) for lane in lanes) <= 1.5 * LIMITS.ready_messages_max
+
+
+@pytest.mark.parametrize("priority", [HIGH, LOW])
+def test_a_page_of_a_lane_is_as_large_as_its_share(priority: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, ready_bytes_max=4)
+    mailbox = Mailbox(MailboxState("me", 0), DELIVERY, limits)
+    mailbox.arrive(letters(*range(1, 1_000), priority=priority))
+    mailbox.attach(Session(b"address", "id", 0.0, credit=1, in_flight_bytes_max=1_000_000))
+    request = page_of(mailbox, priority)
+    assert (request.messages_max, request.bytes_max) == (LIMITS.ready_messages_max // 4 // 2, 1)
+
+
+def test_an_urgent_one_waits_for_one_page_at_most_of_what_is_low() -> None:
+    world = World(credit=1)
+    world.arrive(letters(*range(1, 10_000), priority=LOW))
+    world.connect()
+    page_of(world.mailbox, LOW)
+    world.arrive(letters(10_000, priority=HIGH))
+    [handed] = world.mailbox.hand_out(0.0)
+    assert [json.loads(wire + group.ending)["seq"] for group in handed.deliveries for wire in group.wires] == [
+        10_000
+    ]
 
 
 def test_what_is_returned_comes_before_what_is_new_of_its_priority_alone() -> None:

@@ -116,7 +116,8 @@ class WillsWorld:
                         if write.store == WILLS and write.value is not None:
                             self._revisions[revision] = msgspec.json.decode(write.value)["message"]["id"]
                 case Erase():
-                    self._over.update(self._revisions[value.revision] for value in answer.values)
+                    wills = [value.revision for value in answer.values if value.store == WILLS]
+                    self._over.update(self._revisions[revision] for revision in wills)
                 case Remove(what=RemoveBot(bot_id=bot_id)) if answer.done:
                     theirs = {each.id for each in self._left.values() if each.bot_id == bot_id}
                     self._over.update(theirs - self._written)

@@ -14,7 +14,7 @@ from .header import check_header
 from .reader import lenient_text
 from .schema import TRUST_NOTHING, migrations
 
-__all__ = ["UNREADABLE", "open_read_only", "unreadable"]
+__all__ = ["UNREADABLE", "is_posthouses", "open_read_only", "unreadable"]
 
 _MIGRATED = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'"
 
@@ -63,14 +63,22 @@ def unreadable(path: Path, error: Exception) -> StoreFailure:
     return DatabaseDamaged(f"{path} cannot be read: {reason}")
 
 
+def is_posthouses(connection: sqlite3.Connection) -> bool:
+    """Return True if posthouse made the schema of a database, of whichever version."""
+    return bool(connection.execute(_MIGRATED).fetchall())
+
+
 def _check_migrations(path: Path, connection: sqlite3.Connection) -> None:
-    if not connection.execute(_MIGRATED).fetchall():
+    if not is_posthouses(connection):
         raise DatabaseDamaged(f"{path} is a SQLite database, but not posthouse's")
     applied = dict(connection.execute("SELECT name, checksum FROM schema_migrations ORDER BY name"))
     for migration in migrations():
         checksum = applied.pop(migration.name, None)
         if checksum is None:
-            raise DatabaseDamaged(f"{path} is older than this posthouse: serve it once to migrate it")
+            raise DatabaseDamaged(
+                f"{path} is older than this posthouse: use the version that serves it, or serve it once with this"
+                " one, which migrates it"
+            )
         if checksum != migration.checksum:
             raise DatabaseNewer(f"{path} was made with another version of {migration.name}")
     if applied:

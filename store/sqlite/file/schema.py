@@ -91,10 +91,13 @@ def inspect(path: Path) -> Identity | None:
     """Check whether a file is a database that can be served, without changing it. Return None if it has no log yet.
 
     Raises DatabaseDamaged if it is not a readable database, DatabaseNewer if it has migrations that are unknown or
-    differ from ours, DatabaseLocked if another program prevents reading it, and StoreFailed if the disk reports an
-    error.
+    differ from ours, DatabaseLocked if another program prevents reading it, DatabaseUnusable if this SQLite cannot
+    make or migrate one, and StoreFailed if the disk reports an error.
     """
     if not path.exists() or path.stat().st_size == 0:
+        _texts_of(
+            frozenset(migration.name for migration in migrations())
+        )  # a library that cannot make one is refused
         return None
     # Even for reading, SQLite creates a WAL and its index beside the file, unless `immutable` says that there is no
     # writer. After a worker was killed they exist already, and the end of the log is in them.
