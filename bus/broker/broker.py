@@ -112,9 +112,7 @@ class Broker:
         self._settings = settings
         self.measures = Measures()
         self._sockets = sockets
-        self._command = sockets.command
-        self._tap = sockets.tap
-        self._watch = sockets.watch
+        self._command, self._tap, self._watch = sockets.command, sockets.tap, sockets.watch
         self._moment = moment
         self._report = report
         self._membership = membership

@@ -88,12 +88,12 @@ def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Brow
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", alarm.text)
     browser.click(".alarm a[href='/bot?name=ghost']")
     browser.see("Bot ghost", "h1")
-    browser.open(f"{site.origin}/").see("ghost vanished")
+    browser.open(f"{site.origin}/").see("ghost vanished", "section")
     browser.live()
 
     async def comes_back(connect: Connect) -> None:
         async with connect("ghost"):
-            await anyio.to_thread.run_sync(browser.wait, lambda: "ghost vanished" not in browser.text())
+            await anyio.to_thread.run_sync(browser.wait, lambda: "ghost vanished" not in browser.text("section"))
 
     site.play(comes_back)
 
