@@ -78,6 +78,7 @@ BUS = [
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
+    "ListedWill",
     "LogReplaced",
     "MailboxContents",
     "MalformedAnswer",
