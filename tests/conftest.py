@@ -21,6 +21,7 @@ from .engines import (
     store_url,
     without_repetitions,
 )
+from .postgresql.cluster import make_models, missing
 from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
 from .side_by_side import run_side_by_side
 
@@ -112,5 +113,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     jobs = session.config.getoption("jobs")
     if not jobs or session.config.option.collectonly or session.testsfailed:
         return None
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "postgresql_node" in wanted and missing() is None:
+        make_models()
     run_side_by_side(session, jobs)
     return True
