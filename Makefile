@@ -58,11 +58,11 @@ lint: $(BIN)/.installed
 types: $(BIN)/.installed
 	$(BIN)/mypy
 
-# Most tests wait for a process: three at once share a core well. tests/side_by_side.py says what stays together.
+# Most tests wait for a process: three at once share a core well. tests/conftest.py says what stays together.
 JOBS ?= 6
 TESTS ?= tests
 unit: $(BIN)/.installed
-	$(BIN)/python -m pytest --jobs $(JOBS) $(TESTS) $(OPTIONS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS) $(OPTIONS)
 
 # What users get: the built wheel alone, in an environment of its own, seen from another folder.
 wheel: $(BIN)/.installed
@@ -75,14 +75,14 @@ typescript: $(BIN)/.installed
 	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && POSTHOUSE_PYTHON=$(abspath $(BIN)/python) npm test && npm pack
 
 lies: $(BIN)/.installed
-	POSTHOUSE_LIES=all $(BIN)/python -m pytest --jobs $(JOBS) tests/crash -k a_lie $(OPTIONS)
+	POSTHOUSE_LIES=all $(BIN)/python -m pytest -n $(JOBS) tests/crash -k a_lie $(OPTIONS)
 
 # AutoGen takes protobuf 5.29 only, and the tests of A2A run with a newer one.
 AUTOGEN := .venv-autogen/bin
 $(AUTOGEN)/.installed: pyproject.toml
 	test -x $(AUTOGEN)/python || $(PYTHON) -m venv .venv-autogen
 	$(AUTOGEN)/python -m pip install --quiet --disable-pip-version-check --editable '.[autogen,postgresql,trio]' \
-	  hypothesis pytest pytest-anyio pytest-timeout
+	  hypothesis pytest pytest-anyio pytest-timeout pytest-xdist
 	@touch $@
 
 autogen: $(AUTOGEN)/.installed

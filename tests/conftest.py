@@ -9,21 +9,21 @@ import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
-from . import engines
 from .engines import (
     engine_name,
+    pytest_addoption,
     pytest_generate_tests,
     shared_store_url,
     store_url,
     without_repetitions,
 )
-from .postgresql.cluster import make_models, missing
 from .postgresql.fixtures import postgresql_databases, postgresql_node, postgresql_quorum, postgresql_url
-from .side_by_side import run_side_by_side
 
 __all__ = [
     "engine_name",
@@ -31,6 +31,7 @@ __all__ = [
     "postgresql_node",
     "postgresql_quorum",
     "postgresql_url",
+    "pytest_addoption",
     "pytest_generate_tests",
     "shared_store_url",
     "store_url",
@@ -84,11 +85,6 @@ _FOLDERS = (
 _TESTS = Path(__file__).parent
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    engines.pytest_addoption(parser)
-    parser.addoption("--jobs", type=int, default=0, help="run tests in so many processes; 0: in this one")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage among thousands of tests, neither while they are collected nor afterwards."""
@@ -107,14 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], -1))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run the tests side by side, if there is to be more than one process."""
-    jobs = session.config.getoption("jobs")
-    if not jobs or session.config.option.collectonly or session.testsfailed:
-        return None
-    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if "postgresql_node" in wanted and missing() is None:
-        make_models()
-    run_side_by_side(session, jobs)
-    return True
+class _ByFiles(LoadFileScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file together for what they share, but for crash tests, which share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/crash/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Give the tests out to those who work side by side."""
+    return _ByFiles(config, log) if config.getvalue("dist") == "loadfile" else None

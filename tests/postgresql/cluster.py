@@ -28,7 +28,6 @@ __all__ = [
     "as_owner",
     "free_ports",
     "guarded",
-    "make_models",
     "missing",
     "programs",
     "quorum",
@@ -335,11 +334,6 @@ def _empty_model() -> Node:
     [node] = _kept().enter_context(_nodes(["model"], None))
     node.create()
     return node
-
-
-def make_models() -> None:
-    """Make now what nodes are copied from: processes that are forked afterwards need not."""
-    _quorum_model()
 
 
 @cache

@@ -7,6 +7,7 @@ import re
 import anyio
 import anyio.to_thread
 
+import bus
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
 
 from .browser import TAB, Browser
@@ -362,6 +363,24 @@ def test_hostile_names_of_runs_are_shown_and_acted_on(browser: Browser, site: Si
     browser.click("#cancel summary")
     browser.click("#cancel button")
     browser.wait(lambda: "cancelled" in browser.text(".facts"))
+
+
+def test_a_last_will_is_shown_while_it_waits(site: Site) -> None:
+    ann = site.login()
+
+    async def read(connect: Connect) -> list[str]:
+        async with connect("testator") as bot:
+            await bot.will(bus.Draft(channel="deaths", body="gone"), delay=3600)
+            [found] = await bot.bots(only=["testator"])
+            assert found.will is not None
+            pages = ("/bots?find=testator", "/bot?name=testator", f"/message?id={found.will.id}")
+            return await anyio.to_thread.run_sync(lambda: [site.ask(page, headers=ann).text for page in pages])
+
+    directory, bot, message = site.play(read)
+    assert re.search(r'data-of="last will">to <a [^>]*>deaths</a></td>', directory)
+    assert "last will" in bot
+    assert "3600 s" in message
+    assert "last will" not in site.ask("/bots?find=critic", headers=ann).text
 
 
 # ── Settings ─────────────────────────────────────────────────────────────────────────────────────────────
