@@ -8,6 +8,7 @@ import pytest
 
 from bus.core.effects import Locate
 
+from .calm import settle
 from .simulation import Simulation, play
 
 WORLDS = 12
@@ -134,7 +135,7 @@ def _look(seed: int, steps: int, seen: set[str]) -> None:
         if simulation.log.removals:
             seen |= {f"a removed {each.kind}" for each in simulation.log.removals.values()} & STATES
         if step % 1000 == 0:
-            simulation.settle()
+            settle(simulation)
         if seen == STATES:
             return
 
