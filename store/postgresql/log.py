@@ -78,6 +78,7 @@ from bus.model.repository import (
 )
 from bus.model.room import Room
 
+from ..keys import add_key, note_key_use, revoke_keys
 from ..removals import look, note_scrub, read_removals, remove_what
 from ..subscriptions import add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
 from .keyed import PostgresqlKeyed
@@ -86,7 +87,6 @@ from .messages.arrivals import Arrivals, list_scheduled
 from .messages.conversations import Conversations
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
-from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import count_senders, count_sources, count_waiting, read_page
 from .messages.removing import (
@@ -279,11 +279,11 @@ class PostgresLog:
             case SweepKeyed():
                 return await self._keyed.sweep(transaction, change)
             case AddKey():
-                await add_key(connection, change)
+                await add_key(statements_on(connection), change)
             case RevokeKeys():
-                await revoke_keys(connection, change)
+                await revoke_keys(statements_on(connection), change)
             case NoteKeyUse():
-                await note_key_use(connection, change)
+                await note_key_use(statements_on(connection), change)
             case CommitWork() | SaveMailbox():
                 raise AssertionError("these are carried out together")
             case _:

@@ -75,6 +75,7 @@ from bus.model.repository import (
 from bus.model.room import Room
 
 from ..keyed_rows import KEYS_COUNT
+from ..keys import add_key, note_key_use, revoke_keys
 from ..removals import look, note_scrub, read_removals, remove_what
 from ..seals import mailbox_row
 from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
@@ -94,7 +95,6 @@ from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
-from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
 from .messages.pages import Pages, count_in_portions, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
@@ -258,11 +258,11 @@ class SqliteLog:
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():
-                await add_key(connection, change)
+                await add_key(statements_on(connection), change)
             case RevokeKeys():
-                await revoke_keys(connection, change)
+                await revoke_keys(statements_on(connection), change)
             case NoteKeyUse():
-                await note_key_use(connection, change)
+                await note_key_use(statements_on(connection), change)
             case AddSecurityEvents() | RemoveSecurityEvents():
                 return await change_events(connection, change)
             case SweepKeyed():
