@@ -60,7 +60,6 @@ class BotLoop:
         self._check()
         return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), self._loop).result()
 
-
     def _check(self) -> None:
         if self._loop.is_closed():
             raise ClosedError("the event loop of the bot has ended: stay within the block that connected it")
