@@ -89,7 +89,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "seq": "none before it is due" if kept.seq is None else str(kept.seq),
         "id": kept.id,
         "sender": kept.sender_bot_name,
-        "to": _place(kept),
+        "to": _recipient(found),
         "sent": Time(kept.timestamp or ""),
         "due": Time(found.due_at or ""),
         "expires": Time(found.expires_at or ""),
@@ -102,6 +102,14 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),
     }
+
+
+def _recipient(found: FoundMessage) -> str:
+    """Return the channel, or the bot by its name if it has a mailbox, and otherwise by its id."""
+    bot_id = found.message.recipient.get("bot_id")
+    if bot_id is None:
+        return _place(found.message)
+    return next((fate.mailbox for fate in found.mailboxes if fate.bot_id == bot_id), bot_id)
 
 
 def _place(kept: KeptMessage) -> str:
