@@ -39,7 +39,7 @@ help:
 $(BIN)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("posthouse needs Python 3.11 or newer: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'
 	@touch $@
 
 demo: $(BIN)/.installed
@@ -58,7 +58,7 @@ lint: $(BIN)/.installed
 types: $(BIN)/.installed
 	$(BIN)/mypy
 
-# Most tests wait for a process: two at once share a core well. tests/conftest.py says what stays together.
+# Most tests wait for a process: three at once share a core well. tests/conftest.py says what stays together.
 JOBS ?= 6
 TESTS ?= tests
 unit: $(BIN)/.installed

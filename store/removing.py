@@ -1,12 +1,12 @@
-"""What a removal finds and deletes, in any backend: which parts of its tables each kind is about.
+"""What a removal finds and deletes, in every backend: which parts of the tables each kind is about.
 
-Owns the counts, and what is in the way. The SQL of the parts belongs to the backend.
+Owns the counts, what is in the way, and the SQL of the parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,7 +27,9 @@ from bus.model.repository import (
     What,
 )
 
-__all__ = ["TablePart", "Tables", "delete", "find"]
+from .statements import Statements
+
+__all__ = ["CountWaiting", "TablePart", "Tables", "delete", "find"]
 
 TablePart = Literal[
     "dead letters", "dead letters of mailboxes", "delayed", "delayed for channel", "delayed of bot", "subscription",
@@ -40,20 +42,58 @@ _Named = tuple[TablePart, tuple[Any, ...]]
 """A part with its values: names, or sequences of them."""
 
 
-class Tables(Protocol):
-    """The tables of a backend, in a transaction or as they are read."""
+# Named one by one, so that an index finds them among those that have ended.
+_OPEN = "('pending', 'running', 'paused', 'crashed')"
+
+_PARTS: dict[TablePart, str] = {
+    "dead letters": "dead_letters WHERE mailbox_id = ?1 AND seq IN [?2]",
+    "dead letters of mailboxes": "dead_letters WHERE mailbox_id IN [?1]",
+    "delayed": "scheduled_messages WHERE sender_bot_id = ?1 AND id IN [?2]",
+    "delayed for channel": "scheduled_messages WHERE recipient_channel = ?1",
+    "delayed of bot": "scheduled_messages WHERE sender_bot_id = ?1 OR recipient_bot_id = ?1",
+    "subscription": "bot_subscriptions WHERE bot_id = ?1 AND channel_name = ?2 AND pattern IS NULL",
+    "pattern": "bot_patterns WHERE bot_id = ?1 AND pattern = ?2",
+    "patterns of bot": "bot_patterns WHERE bot_id = ?1",
+    "subscriptions of channel": "bot_subscriptions WHERE channel_name = ?1",
+    "subscriptions of bot": "bot_subscriptions WHERE bot_id = ?1",
+    "members": "bot_subscriptions WHERE channel_name = ?1 AND group_name = ?2",
+    "group": "channel_groups WHERE channel_name = ?1 AND name = ?2",
+    "groups of channel": "channel_groups WHERE channel_name = ?1",
+    "channel": "bot_channels WHERE name = ?1",
+    "mailboxes": "mailboxes WHERE id IN [?1]",
+    "keys of bot": "keys WHERE bot_id = ?1",
+    "runs of bot": f"workflow_runs WHERE holder_bot_id = ?1 AND status IN {_OPEN}",
+    "definitions of bot": "workflows WHERE owner_bot_id = ?1",
+    "bot": "bots WHERE id = ?1",
+}
+
+CountWaiting = Callable[[PageRequest, Iterable[Counted]], Awaitable[int]]
+"""Returns how many messages of a mailbox are unread."""
+
+
+class Tables:
+    """The tables, in a transaction or as they are read."""
+
+    def __init__(self, run: Statements, count_waiting: CountWaiting) -> None:
+        self._run = run
+        self.count_waiting = count_waiting
+
+    def __repr__(self) -> str:
+        return f"<Tables {self._run}>"
 
     async def find(self, part: TablePart, column: str, *values: Any) -> tuple[Any, ...]:
         """Return the values of a column, in their order."""
+        rows = await self._run(f"SELECT {column} FROM {_PARTS[part]} ORDER BY {column}", *values)
+        return tuple(row[0] for row in rows)
 
     async def count(self, part: TablePart, *values: Any) -> int:
         """Return how many rows there are."""
+        [[count]] = await self._run(f"SELECT COUNT(*) FROM {_PARTS[part]}", *values)
+        return int(count)
 
     async def delete(self, part: TablePart, *values: Any) -> None:
         """Delete the rows."""
-
-    async def count_waiting(self, unread: PageRequest, counted: Iterable[Counted]) -> int:
-        """Return how many messages of a mailbox are unread."""
+        await self._run(f"DELETE FROM {_PARTS[part]}", *values)
 
 
 async def find(tables: Tables, change: Remove) -> Removed:

@@ -18,3 +18,6 @@ class Statements(Protocol):
 
     async def __call__(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
         """Run a statement, and return its rows."""
+
+    async def each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of values, in one turn. Only for a connection that writes."""

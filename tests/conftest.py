@@ -72,7 +72,6 @@ _FOLDERS = (
     "clients",
     "integration",
     "client",
-    "integrations",
     "contract",
     "postgresql",
     "store",

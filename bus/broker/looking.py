@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
 
 import anyio.lowlevel
 import msgspec
@@ -46,19 +46,19 @@ from ..wire.answers import (
 )
 from ..wire.frames import Code, DelayedQuery, MailboxQuery, Refusal, SessionsQuery
 from .paging import AnswerPage
+from .turns import in_turns
+from .wills import find_will, listed_will
 
-__all__ = ["Looking", "backlogs", "in_turns", "raw_message"]
+__all__ = ["Looking", "backlogs", "raw_message"]
 
 _PORTION = 64
 """What is read at once: with the largest bodies some megabytes."""
 
-_TURN = 500
-"""How many mailboxes or messages are looked at in one turn of the loop: less than a millisecond."""
+_SEQS_A_TURN = 4000
+"""How many seqs are looked at in one turn of the loop: less than a millisecond. A busy loop is slow to come round
+again, so that who asks would wait for long if they were far fewer."""
 
 _SETTLED = ("settled", "dead")
-
-
-T = TypeVar("T")
 
 
 class _Stored(NamedTuple):
@@ -98,7 +98,7 @@ class Looking:
         if isinstance(asked, int):
             message = next(iter(await self._log.messages([asked])), None)
         else:
-            message = await self._log.find(asked)
+            message = await self._log.find(asked) or await find_will(self._core, asked)
         if isinstance(message, LogMessage) and sight.reads(message):
             reached = await self._reached(message)
             fates = await self._fates(reached, message, None if sight.is_sender(message) else sight)
@@ -106,6 +106,9 @@ class Looking:
         if message is None or isinstance(message, LogMessage) or not sight.reads_early(message):
             raise Refusal(Code.NOT_FOUND, self._not_found(asked))
         raw = msgspec.Raw(write_message(message, None, None))
+        will = listed_will(self._core, message.sender_bot_id, self._moment())
+        if will is not None and will.id == message.id:
+            return MessageAnswer(raw, [], due_at=will.due_at, will=will)
         return MessageAnswer(raw, [], due_at=message.due_at, expires_at=message.expires_at)
 
     def _not_found(self, asked: FindRequest | int) -> str:
@@ -223,7 +226,7 @@ class Looking:
         waiting = max(0, total - len(mailbox.outstanding) - mailbox.dead_letters.unstored)
         resting, dead = mailbox.outstanding.resting, len(mailbox.dead_letters.dead)
         held = parked = returned = 0
-        async for portion in in_turns(mailbox.outstanding.seqs):
+        async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
             items = [item for item in map(mailbox.outstanding.get, portion) if item is not None]
             held += sum(item.session is not None for item in items)
             returned += sum(item.session is None for item in items)
@@ -338,19 +341,10 @@ class Looking:
         )
 
 
-async def in_turns(items: Collection[T]) -> AsyncIterator[tuple[T, ...]]:
-    """Yield what there is now, in portions. Others have their turn between them: some may be gone by then."""
-    there = tuple(items)
-    for first in range(0, len(there), _TURN):
-        if first:
-            await anyio.lowlevel.checkpoint()
-        yield there[first : first + _TURN]
-
-
 async def _first(mailbox: Mailbox, priority: int, after: int, most: int) -> list[int]:
     """Return the first unsettled seqs of a priority."""
     found: list[int] = []
-    async for portion in in_turns(mailbox.outstanding.seqs):
+    async for portion in in_turns(mailbox.outstanding.seqs, _SEQS_A_TURN):
         items = ((seq, mailbox.outstanding.get(seq)) for seq in portion if seq > after)
         found += [seq for seq, item in items if item is not None and item.rank == priority]
         found = heapq.nsmallest(most, found)

@@ -70,6 +70,7 @@ from .paging import AnswerPage
 from .removing import compact, removals, search
 from .room import RoomWatch
 from .subscribers import listed_channel, listed_patterns, listed_subscription
+from .wills import listed_will
 
 __all__ = ["Queries"]
 
@@ -285,6 +286,7 @@ class Queries:
             backlog=backlog,
             in_flight=None if backlog is None else sum(len(session.in_flight) for session in sessions),
             dead=None if backlog is None else len(self._core.directory.mailboxes[bot.id].dead_letters.dead),
+            will=None if backlog is None else listed_will(self._core, bot.id, self._moment()),
         )
 
     async def _channels(self, query: Channels, sight: Sight) -> ChannelList:

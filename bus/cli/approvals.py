@@ -185,7 +185,7 @@ async def _executor(bot: Bot, run: WorkflowRun) -> str | None:
     """Return the bot that goes on with a run: its holder, or that to which the message belongs that began it."""
     lease = await bot.workflows.get_lease(run.id)
     if lease is not None:
-        return (await bot_names(bot)).get(lease.holder)
+        return (await bot_names(bot, [lease.holder])).get(lease.holder)
     try:
         fates = (await bot.find(run.id)).mailboxes
     except RequestError:  # no message has this id, or none can

@@ -5,15 +5,17 @@ Owns the wording of what is found nowhere, or several times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 
 from ..bot import Bot
 from ..errors import NotFound
 from ..model.filters import RunFilter
-from ..model.records import GlobalOwner, Owner, RunSummary, WorkflowDefinition, WorkflowRun
+from ..model.records import BotOwner, GlobalOwner, Owner, RunSummary, WorkflowDefinition, WorkflowRun
 from ..model.repository import WorkflowRepository
+from ..wire.frames import is_id
+from ..wire.limits import ANSWER_ITEMS_MAX
 from .ending import Impossible
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "find_workflow",
     "newest_runs",
     "owner_name",
+    "owner_names",
 ]
 
 _RUNS_A_LIST = 1000
@@ -35,9 +38,19 @@ _LOOKS_AT_ONCE = 100
 _NAMED_MAX = 5
 
 
-async def bot_names(bot: Bot) -> dict[str, str]:
-    """Return the names of all bots by id."""
-    return {each.id: each.name for each in await bot.bots()}
+async def bot_names(bot: Bot, ids: Iterable[str | None]) -> dict[str, str]:
+    """Return the names of these bots by id, without those that are gone. Nothing is read of other bots."""
+    wanted = sorted({id for id in ids if id is not None and is_id(id)})
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), ANSWER_ITEMS_MAX):
+        bots = await bot.bots(only=wanted[start : start + ANSWER_ITEMS_MAX])
+        found.update({each.id: each.name for each in bots})
+    return found
+
+
+async def owner_names(bot: Bot, owners: Iterable[Owner]) -> dict[str, str]:
+    """Return the names of the bots that are owners of definitions, by id."""
+    return await bot_names(bot, [each.bot_id for each in owners if isinstance(each, BotOwner)])
 
 
 def owner_name(owner: Owner, names: dict[str, str]) -> str:
@@ -111,19 +124,18 @@ async def _check_workflow(workflows: WorkflowRepository, given: str) -> None:
         raise Impossible(_no_workflow(given, [each.name for each in definitions]))
 
 
-async def find_workflow(
-    workflows: WorkflowRepository, given: str, owned_by: Callable[[WorkflowDefinition], str]
-) -> WorkflowDefinition:
+async def find_workflow(bot: Bot, given: str) -> WorkflowDefinition:
     """Return the definition with this id, or else with this name. Raise Impossible if there is none, or several."""
-    definition = await workflows.get_definition(given)
+    definition = await bot.workflows.get_definition(given)
     if definition is not None:
         return definition
-    definitions = await workflows.list_definitions()
+    definitions = await bot.workflows.list_definitions()
     found = [each for each in definitions if each.name == given]
     if not found:
         raise Impossible(_no_workflow(given, [each.name for each in definitions]))
     if len(found) > 1:
-        ids = _some([f"{each.id} ({owned_by(each)})" for each in found])
+        names = await owner_names(bot, [each.owner for each in found])
+        ids = _some([f"{each.id} ({owner_name(each.owner, names)})" for each in found])
         raise Impossible(f"{len(found)} workflows are named {given!r}; use an id: {ids}")
     return found[0]
 

@@ -31,11 +31,11 @@ _ENDS = {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}
 
 
 async def read_view(bot: Bot, run: WorkflowRun, names: dict[str, str] | None = None) -> RunView:
-    """Read everything about a run that was just read; read the names of bots only if one is missing."""
+    """Read everything about a run that was just read; read the name of its holder only if that is missing."""
     workflows = bot.workflows
     lease = await workflows.get_lease(run.id)
     if names is None or (lease is not None and lease.holder not in names):
-        names = await bot_names(bot)
+        names = await bot_names(bot, [] if lease is None else [lease.holder])
     queued_or_lost = run.status in (RunStatus.PENDING, RunStatus.CRASHED)
     summary = await find_summary(workflows, run) if queued_or_lost else None
     signals = [] if run.status in _ENDS else await workflows.list_signals(run.id)

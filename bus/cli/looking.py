@@ -14,6 +14,7 @@ from ..wire.answers import (
     FoundMessage,
     KeptMessage,
     ListedSession,
+    ListedWill,
     MailboxContents,
     MessageState,
     WaitingMessage,
@@ -56,7 +57,7 @@ def message(link: Link, message_id: str | int, sender: str | None) -> None:
 
     STATE is waiting, in_flight, returned (to be delivered again), settled, dead (a dead letter) or expired.
     ATTEMPTS is how often it was delivered, which is not kept of a message that is settled. A message that is not
-    due yet is in no mailbox.
+    due yet is in no mailbox, and neither is a bot's last will before it is sent.
     """
     if sender is not None and isinstance(message_id, int):
         raise click.UsageError("--sender is for an id: a seq names one message")
@@ -85,12 +86,14 @@ def message(link: Link, message_id: str | int, sender: str | None) -> None:
 def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
     kept = found.message
     together = amount(thread, "message") if thread < _THREAD_MAX else f"{_THREAD_MAX:,} messages or more"
+    awaited = "due" if found.will is None else "sent"
     return {
-        "seq": "none before it is due" if kept.seq is None else str(kept.seq),
+        "seq": f"none before it is {awaited}" if kept.seq is None else str(kept.seq),
         "id": kept.id,
         "sender": kept.sender_bot_name,
         "to": _recipient(found),
         "sent": Time(kept.timestamp or ""),
+        "last will": "" if found.will is None else _will(found.will, kept.sender_bot_name),
         "due": Time(found.due_at or ""),
         "expires": Time(found.expires_at or ""),
         "type": kept.message_type,
@@ -110,6 +113,13 @@ def _recipient(found: FoundMessage) -> str:
     if bot_id is None:
         return _place(found.message)
     return next((fate.mailbox for fate in found.mailboxes if fate.bot_id == bot_id), bot_id)
+
+
+def _will(will: ListedWill, bot: str) -> str:
+    """Return in words when a last will is sent."""
+    if will.due_at is None:
+        return f"of {bot}: it is sent if {bot} vanishes, and is not back in {will.delay:g} s"
+    return f"of {bot}, which is away: it is sent unless {bot} is back by then"
 
 
 def _place(kept: KeptMessage) -> str:

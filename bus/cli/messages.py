@@ -23,9 +23,19 @@ from ..errors import SubscriptionRemoved, WorkerUnavailable
 from ..errors.words import amount
 from ..model.priorities import PRIORITIES, Priority
 from ..model.records import WORKER_ID, WORKER_NAME
-from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, WorkerStatus
+from ..wire.answers import ListedChannel, ListedGroup, ListedPattern, ListedSubscription, ListedWill, WorkerStatus
 from .completing import complete_bots, complete_channels
-from .console import Lines, Time, json_line, message_value, show_json, show_receipt, show_rows, show_status
+from .console import (
+    Lines,
+    Time,
+    json_line,
+    local_time,
+    message_value,
+    show_json,
+    show_receipt,
+    show_rows,
+    show_status,
+)
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
 from .numbers import WholeNumber
@@ -263,7 +273,7 @@ def bots(link: Link) -> None:
 
     WAITING is the number of unsettled messages in the mailbox, IN FLIGHT those of them held by its sessions. Two
     programs with one name are two sessions that share a mailbox. A command is also a session of the bot that `--as`
-    names.
+    names. LAST WILL is to whom the worker sends what the bot left for when it vanishes, and when, if it is away.
     """
     found = ask(link, lambda bot: bot.bots())
     if link.as_json:
@@ -277,13 +287,21 @@ def bots(link: Link) -> None:
             "" if bot.in_flight is None else bot.in_flight,
             bot.sessions,
             Time(bot.last_seen_at),
+            _will(bot.will),
             Time(bot.created_at),
             bot.id,
         )
         for bot in found
     ]
-    columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "first seen", "id")
-    show_rows(columns, rows, nothing="no bots", minor=("id", "first seen", "sessions", "online"))
+    columns = ("bot", "online", "waiting", "in flight", "sessions", "last seen", "last will", "first seen", "id")
+    show_rows(columns, rows, nothing="no bots", minor=("id", "first seen", "sessions", "online", "last will"))
+
+
+def _will(will: ListedWill | None) -> str:
+    if will is None:
+        return ""
+    to = f"#{will.recipient['name']}" if "name" in will.recipient else will.recipient["bot"]
+    return to if will.due_at is None else f"{to} at {local_time(will.due_at)}"
 
 
 @click.command()
@@ -292,7 +310,9 @@ def channels(link: Link) -> None:
     """List all channels, with their messages and subscribers."""
 
     async def listed(bot: Bot) -> tuple[list[ListedChannel], dict[str, str]]:
-        return await bot.channels(), {WORKER_ID: WORKER_NAME} | await bot_names(bot)
+        found = await bot.channels()
+        creators = [] if link.as_json else [each.created_by_bot_id for each in found]
+        return found, {WORKER_ID: WORKER_NAME} | await bot_names(bot, creators)
 
     found, names = ask(link, listed)
     if link.as_json:

@@ -115,7 +115,7 @@ def runs(
     async def listed(bot: Bot) -> tuple[list[RunSummary], dict[str, str], set[str]]:
         found = await newest_runs(bot.workflows, where, limit)
         asking = set() if link.as_json else await asking_of(bot.workflows, found)
-        return found, await bot_names(bot), asking
+        return found, await bot_names(bot, [each.holder for each in found]), asking
 
     found, names, asking = ask(link, listed)
     if link.as_json:
@@ -279,7 +279,7 @@ async def _not_resumable(bot: Bot, before: WorkflowRun) -> str:
     lease = await bot.workflows.get_lease(before.id)
     if lease is None:
         return f"run {before.id} is running without a holder: any bot may claim it, and it need not be resumed"
-    holder = (await bot_names(bot)).get(lease.holder, lease.holder)
+    holder = (await bot_names(bot, [lease.holder])).get(lease.holder, lease.holder)
     return (
         f"run {before.id} is running, held by {holder} under a lease until {lease.expires_at}: it need not be"
         " resumed, and any bot may claim it once that has expired"

@@ -17,7 +17,7 @@ from ..model.schedules import CatchUp, Overlap, ScheduleStatus, WorkflowSchedule
 from .completing import complete_bots, complete_schedules, complete_workflows
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
-from .finding import bot_names, find_workflow, owner_name
+from .finding import find_workflow
 from .listing import list_alone
 from .numbers import WholeNumber, seconds
 from .options import Link, WithText, asking, linked, shown
@@ -96,8 +96,7 @@ def _status(each: ScheduleStatus) -> str:
 
 
 async def _workflow_id(bot: Bot, workflow: str) -> str:
-    names = await bot_names(bot)
-    return (await find_workflow(bot.workflows, workflow, lambda each: owner_name(each.owner, names))).id
+    return (await find_workflow(bot, workflow)).id
 
 
 def _input(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:

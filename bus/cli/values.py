@@ -125,7 +125,7 @@ def list_values(link: Link, store: str, prefix: str, after: str | None, limit: i
 
     async def listed(bot: Bot) -> tuple[list[KeyedValue], dict[str, str]]:
         found = await bot.kv(store).list(prefix, after=after, limit=limit)
-        return found, await bot_names(bot) if found and not link.as_json else {}
+        return found, await bot_names(bot, [] if link.as_json else [each.bot_id for each in found])
 
     found, names = ask(link, listed)
     if link.as_json:

@@ -19,7 +19,7 @@ from ..wire.refusals import refusal
 from .completing import complete_workflows
 from .console import show_facts, show_json, show_rows
 from .ending import ask
-from .finding import bot_names, find_workflow, owner_name
+from .finding import find_workflow, owner_name, owner_names
 from .listing import list_alone
 from .options import Link, WithText, asking, decoded, linked, shown
 from .streams import note, plain, say, stream_fault
@@ -41,7 +41,8 @@ def workflows(context: click.Context, link: Link) -> None:
 
 def _list(link: Link) -> None:
     async def listed(bot: Bot) -> tuple[list[WorkflowDefinition], RunCounts, dict[str, str]]:
-        return await bot.workflows.list_definitions(), await bot.workflows.count_runs(), await bot_names(bot)
+        found = await bot.workflows.list_definitions()
+        return found, await bot.workflows.count_runs(), await owner_names(bot, [each.owner for each in found])
 
     found, counted, names = ask(link, listed)
     counts = {each.id: Counter[str]() for each in found}
@@ -117,8 +118,8 @@ def show(link: Link, workflow: str) -> None:
     """Show a workflow, by name or id, and its steps. `--json` prints all of it, as it was saved."""
 
     async def found(bot: Bot) -> tuple[WorkflowDefinition, dict[str, str]]:
-        names = await bot_names(bot)
-        return await find_workflow(bot.workflows, workflow, lambda each: owner_name(each.owner, names)), names
+        definition = await find_workflow(bot, workflow)
+        return definition, await owner_names(bot, [definition.owner])
 
     definition, names = ask(link, found)
     if link.as_json:

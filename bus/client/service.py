@@ -196,7 +196,12 @@ class Service:
                 try:
                     message = await self._inbox.receive()
                 except SubscriptionRemoved as removed:  # on purpose, perhaps: the others go on
-                    _logger.warning("bot %r: %s", self._bot.name, removed)
+                    _logger.warning(
+                        "bot %r: the subscription to %r was removed; the other handlers go on, and it is made"
+                        " again when the bot is started again",
+                        self._bot.name,
+                        removed.channel,
+                    )
                     continue
                 try:
                     await self._free.acquire()

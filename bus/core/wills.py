@@ -17,7 +17,7 @@ Pure: time is the turn's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ import msgspec
 from ..errors import RevisionConflict
 from ..mailbox.sessions import Session, Sessions
 from ..model.keyed import KeyedWrite
-from ..model.repository import Committed, CommitWork, Lot, NotCommitted
+from ..model.repository import Committed, CommitWork, Lot, NewMessage, NotCommitted
 from ..model.wills import StoredWill, Will, will_write
 from ..settings import Delivery
 from ..wire.codec import encode
@@ -36,13 +36,21 @@ from .due_times import DueTimes
 from .keyring import Keyring
 from .works import WorkJob
 
-__all__ = ["Wills"]
+__all__ = ["LeftWill", "Wills"]
 
 _RETRY_SECONDS = 1.0
 """How soon a will is tried again that could not be sent."""
 
 _SENT_AT_ONCE = 500
 """How many wills are sent in one turn of the loop: some milliseconds."""
+
+
+class LeftWill(NamedTuple):
+    """A will that a bot has left: after how long it is sent, and when, if the bot is away now."""
+
+    message: Publication
+    delay_seconds: float
+    due: float | None
 
 
 class _Asked(NamedTuple):
@@ -84,6 +92,32 @@ class Wills:
 
     def __contains__(self, bot_id: object) -> bool:
         return bot_id in self._wills
+
+    @property
+    def bots(self) -> Collection[str]:
+        """The ids of all bots that have left one."""
+        return self._wills.keys()
+
+    def get(self, bot_id: str) -> LeftWill | None:
+        """Return a bot's will; None if it has none."""
+        stored = self._wills.get(bot_id)
+        if stored is None:
+            return None
+        return LeftWill(_decode(bytes(stored.will.message)), stored.will.delay_ms / 1000, self._due.get(bot_id))
+
+    def message(self, bot_id: str, id: str) -> NewMessage | None:
+        """Return a bot's will as it would be stored now, if it has this id, and the bot may send it."""
+        stored = self._wills.get(bot_id)
+        if stored is None or id.encode() not in (message := bytes(stored.will.message)):
+            return None
+        publication = _decode(message)
+        if publication.id != id:
+            return None
+        try:
+            [lot] = self._check(self._sender(bot_id), publication)
+        except Refusal:
+            return None
+        return next(lot.messages())
 
     def load(self, wills: Iterable[StoredWill], now: float) -> None:
         """Enter the wills that are on disk at the start. Nobody is connected yet."""
@@ -235,10 +269,10 @@ class Wills:
         self._due.discard(bot_id)
         self._change(bot_id, None, None, expected=self._wills[bot_id].revision)
 
-    def sent(self, bot_id: str, name: str) -> None:
+    def sent(self, lot: Lot) -> None:
         """Enter that a will is in the log."""
-        self.turn.note("will_sent", bot=name)
-        self.changed(bot_id, None)
+        self.turn.note("will_sent", bot=lot.sender_bot_name, id=lot.ids[0])
+        self.changed(lot.sender_bot_id, None)
 
     def again(self, bot_id: str) -> None:
         """Try to send a will again, unless its bot has returned, or it was erased."""
@@ -299,7 +333,7 @@ class _SendJob(WorkJob):
         match answers:
             case [Committed(_, added)] if added is not None:
                 self.enter(added, at)
-                self._wills.sent(self.work.bot_id, self.work.lots[0].sender_bot_name)
+                self._wills.sent(self.work.lots[0])
             case [] | [NotCommitted(RevisionConflict())]:
                 self._wills.again(self.work.bot_id)
             case [NotCommitted(error)]:

@@ -301,9 +301,9 @@ class Outstanding:
         """Remove the first returned message from its place: one of the methods in `MOVES` is next."""
         self._move(self._items[self.returned.take()], None)
 
-    def missing(self) -> list[int]:
-        """Return what is returned, and whose text is to be read again."""
-        return [seq for seq in self.returned if self._items[seq].envelope is None]
+    def missing(self, most: int) -> list[int]:
+        """Return some of what is returned, and whose text is to be read again: the first one first."""
+        return self.returned.some(most, lambda seq: self._items[seq].envelope is None)
 
     def rest(self, seq: int, wall: str, delay: float) -> None:
         """Note how long a returned message rests from a time of the wall clock on, for a restart of the worker."""

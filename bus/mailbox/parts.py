@@ -31,8 +31,8 @@ class Parts(NamedTuple):
 
     def early(self, seq: int) -> tuple[int, ...]:
         """Return what was delivered before its turn and lies above a seq."""
-        early = {*self.outstanding.seqs, *self.sources.ahead, *self.sources.lanes.early}
-        return tuple(each for each in early if each > seq)
+        known = (self.outstanding.seqs, self.sources.ahead, self.sources.lanes.early)
+        return tuple({each for seqs in known for each in seqs if each > seq})  # few of many: no set is made of all
 
     def pass_over(self, seqs: Collection[int]) -> None:
         """Note that messages are settled or dead, so that they are not delivered when their turn comes, or again.

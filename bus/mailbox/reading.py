@@ -37,7 +37,7 @@ class Reading:
         """Return the page to read now; None while one is being read, or if nobody could take it."""
         if self._parts.is_reading or not sessions:
             return None
-        missing = self._parts.outstanding.missing()
+        missing = self._parts.outstanding.missing(_RECALLED_MAX)
         # A bot that never takes anything, but has its replies early, would keep them all in mind.
         eager = len(self._parts.sources.ahead) > _AHEAD_MAX or any(session.free > 0 for session in sessions)
         lane = self._next_lane() if eager and self._parts.sources.lanes else None
@@ -45,8 +45,7 @@ class Reading:
         if not missing and not (intake.hungry and eager):
             return None
         sources = () if intake.level else self.remaining() if lane is None else _rest(lane)
-        recalled = tuple(missing[:_RECALLED_MAX])
-        return intake.read(PageRequest(self._mailbox_id, recalled, sources, last_seq, *intake.page_max))
+        return intake.read(PageRequest(self._mailbox_id, tuple(missing), sources, last_seq, *intake.page_max))
 
     def _next_lane(self) -> Lane | None:
         """Return the lane to be read next; None if none is behind, or what is not prioritized comes first."""

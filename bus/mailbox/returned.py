@@ -6,7 +6,8 @@ Pure.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import islice
 
 __all__ = ["Returned"]
 
@@ -42,6 +43,10 @@ class Returned:
     def first(self) -> tuple[int, int] | None:
         """The seq of the first message, and its priority."""
         return (self._heap[0][1], -self._heap[0][0]) if self._heap else None
+
+    def some(self, most: int, wanted: Callable[[int], bool]) -> list[int]:
+        """Return some of the seqs that are wanted, and look at no more than it takes to find them."""
+        return list(islice(filter(wanted, self), most))
 
     def take(self) -> int:
         """Remove the first message, and return its seq."""

@@ -254,6 +254,12 @@ class WillSent(_OfBot, frozen=True, kw_only=True):
     """A bot vanished and did not return in time: its last will is in the log."""
 
     message_type = "will.sent"
+    id: str | None
+    """The id of its message; None if the event sums up many bots."""
+
+    def summed_up(self) -> Self:
+        """Return the event as one about many bots."""
+        return msgspec.structs.replace(self, bot=None, id=None)
 
 
 class WillDropped(_OfBot, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ async def _directory(look: Look) -> Shown:
     values = {
         "find": part or "",
         "bots": bots[:_ROWS],
+        "has_wills": any(bot.will for bot in bots[:_ROWS]),
         "more_bots": more_bots,
         "channels": channels[:_ROWS],
         "more_channels": more_channels,

@@ -25,6 +25,7 @@ from .message_answers import (
     KeptMessage,
     ListedDeadLetter,
     ListedDelayed,
+    ListedWill,
     MailboxAnswer,
     MailboxContents,
     MessageAnswer,
@@ -61,6 +62,7 @@ __all__ = [
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
+    "ListedWill",
     "MailboxAnswer",
     "MailboxContents",
     "MayAnswer",
@@ -100,6 +102,8 @@ class ListedBot(AnswerValue, frozen=True):
     in_flight: int | None
     dead: int | None = None
     """How many dead letters its mailbox has."""
+    will: ListedWill | None = None
+    """The last will that it has left; None if it has none, or if who asks may not read its mail."""
 
 
 class BotList(AnswerValue, frozen=True, omit_defaults=True):

@@ -27,6 +27,7 @@ __all__ = [
     "KeptMessage",
     "ListedDeadLetter",
     "ListedDelayed",
+    "ListedWill",
     "MailboxAnswer",
     "MailboxContents",
     "MessageAnswer",
@@ -134,6 +135,18 @@ class Fate(MessageState, frozen=True, kw_only=True, omit_defaults=True):
         return self.bot or f"{self.channel}/{self.group}"
 
 
+class ListedWill(AnswerValue, frozen=True):
+    """A last will: the id of its message, and its recipient: a channel's `name`, or the name of a `bot`.
+
+    It is sent if its bot is away for `delay` seconds: at `due_at`, if it is away now.
+    """
+
+    id: str
+    recipient: dict[str, str]
+    delay: float
+    due_at: str | None = None
+
+
 class MessageAnswer(AnswerValue, Generic[M], frozen=True, omit_defaults=True):
     """A message, its state in each mailbox it went to, and when it is due if it is delayed, or when it expires."""
 
@@ -141,6 +154,8 @@ class MessageAnswer(AnswerValue, Generic[M], frozen=True, omit_defaults=True):
     mailboxes: list[Fate]
     due_at: str | None = None
     expires_at: str | None = None
+    will: ListedWill | None = None
+    """If it is the last will of its sender, which was not sent yet."""
 
 
 class FoundMessage(MessageAnswer[KeptMessage], frozen=True, omit_defaults=True):

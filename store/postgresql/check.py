@@ -21,13 +21,13 @@ from bus.errors import StoreFailed
 
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults, unsettled_seqs
 from ..keyed_rows import KEYED_VALUES, altered_keys
+from ..keys import KEYS
 from ..message_rows import intact
 from ..moving.movable import warning_of
+from ..removals import REMOVALS
 from ..seals import is_sealed, removed_names
 from ..urls import shown
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.keys import KEYS
-from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS, read_row
 from .messages.sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS, event_row

@@ -78,6 +78,8 @@ from bus.model.repository import (
 )
 from bus.model.room import Room
 
+from ..keys import add_key, note_key_use, revoke_keys
+from ..removals import look, note_scrub, read_removals, remove_what
 from ..subscriptions import add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
 from .keyed import PostgresqlKeyed
 from .messages import questions
@@ -85,10 +87,8 @@ from .messages.arrivals import Arrivals, list_scheduled
 from .messages.conversations import Conversations
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
-from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
-from .messages.pages import count_senders, count_waiting, read_page
-from .messages.removals import look, note_scrub, read_removals, remove_what
+from .messages.pages import count_senders, count_sources, count_waiting, read_page
 from .messages.removing import (
     add_dead_letters,
     find_dead_letters,
@@ -279,11 +279,11 @@ class PostgresLog:
             case SweepKeyed():
                 return await self._keyed.sweep(transaction, change)
             case AddKey():
-                await add_key(connection, change)
+                await add_key(statements_on(connection), change)
             case RevokeKeys():
-                await revoke_keys(connection, change)
+                await revoke_keys(statements_on(connection), change)
             case NoteKeyUse():
-                await note_key_use(connection, change)
+                await note_key_use(statements_on(connection), change)
             case CommitWork() | SaveMailbox():
                 raise AssertionError("these are carried out together")
             case _:
@@ -340,7 +340,8 @@ class PostgresLog:
         return None
 
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
-        removed = await remove_what(transaction.connection, change)
+        connection = transaction.connection
+        removed = await remove_what(statements_on(connection), change, partial(count_waiting, connection))
         if removed.done and not removed.again and isinstance(change.what, CloseChannel):
             await self._keyed.forget(transaction, change.what.channel)
         return removed
@@ -400,7 +401,10 @@ class PostgresLog:
 
     async def look(self, change: Remove) -> Looked:
         """Return what a removal would do, or did before."""
-        return await look(self._database.read, change)
+        reader = self._database.read
+        return await look(
+            statements_on(reader), change, partial(count_sources, reader), partial(count_waiting, reader)
+        )
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
@@ -444,7 +448,7 @@ class PostgresLog:
 
     async def removals(self, after: int, limit: int) -> list[Removal]:
         """Return the records of removals, in their order."""
-        return await read_removals(self._database.questions, after, limit)
+        return await read_removals(statements_on(self._database.questions), after, limit)
 
     async def scrub(self, at: str) -> None:
         """Write anew the tables that had what was removed."""
@@ -452,7 +456,7 @@ class PostgresLog:
         await rewrite(self._database.open_reader)
 
         async def operation(transaction: Transaction) -> None:
-            await note_scrub(transaction.connection, last, at)
+            await note_scrub(statements_on(transaction.connection), last, at)
 
         await self._database.writer.run(operation)
 

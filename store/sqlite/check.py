@@ -24,8 +24,10 @@ from bus.errors import DatabaseUnusable
 
 from ..findings import LogFindings, Progress, ReadEntry, add_findings, mailbox_faults
 from ..keyed_rows import KEYED_VALUES, altered_keys
+from ..keys import KEYS
 from ..message_rows import intact
 from ..moving.movable import warning_of
+from ..removals import REMOVALS
 from ..seals import is_sealed, removed_names
 from .file.lockfile import Mark, read_mark
 from .file.place import find_place
@@ -33,8 +35,6 @@ from .file.read_only import UNREADABLE, open_read_only
 from .file.reader import is_text
 from .file.schema import migrations, read_move, schema_faults
 from .messages.arrivals import SCHEDULED, is_intact_scheduled
-from .messages.keys import KEYS
-from .messages.removals import REMOVALS
 from .messages.rows import COLUMNS
 from .messages.sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS
 from .security import SECURITY_EVENTS

@@ -75,6 +75,8 @@ from bus.model.repository import (
 from bus.model.room import Room
 
 from ..keyed_rows import KEYS_COUNT
+from ..keys import add_key, note_key_use, revoke_keys
+from ..removals import look, note_scrub, read_removals, remove_what
 from ..seals import mailbox_row
 from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
 from ..taint import note_removal
@@ -93,10 +95,8 @@ from .messages.dead_letters import ADD_DEAD_LETTER, remove_dead_letters
 from .messages.erasing import erase
 from .messages.finding import find_message, find_thread
 from .messages.ids import remove
-from .messages.keys import add_key, note_key_use, revoke_keys
 from .messages.loading import load_state
-from .messages.pages import Pages, count_senders, count_waiting
-from .messages.removals import look, note_scrub, read_removals, remove_what
+from .messages.pages import Pages, count_in_portions, count_senders, count_waiting
 from .messages.rows import WITH_SEQS, fetch, insertions
 from .messages.searching import search
 from .messages.surveys import find_ids, locate, survey
@@ -258,11 +258,11 @@ class SqliteLog:
                 await self._commits.retry_runs(transaction, change.mailbox_id, removed)
                 return removed
             case AddKey():
-                await add_key(connection, change)
+                await add_key(statements_on(connection), change)
             case RevokeKeys():
-                await revoke_keys(connection, change)
+                await revoke_keys(statements_on(connection), change)
             case NoteKeyUse():
-                await note_key_use(connection, change)
+                await note_key_use(statements_on(connection), change)
             case AddSecurityEvents() | RemoveSecurityEvents():
                 return await change_events(connection, change)
             case SweepKeyed():
@@ -323,7 +323,8 @@ class SqliteLog:
             return await self._add_first(transaction, needed)
 
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
-        removed = await remove_what(transaction.connection, change)
+        connection = transaction.connection
+        removed = await remove_what(statements_on(connection), change, partial(count_waiting, connection))
         if removed.done and not removed.again and isinstance(change.what, CloseChannel):
             await self._keyed.forget(transaction, change.what.channel)
         return removed
@@ -397,7 +398,10 @@ class SqliteLog:
 
     async def look(self, change: Remove) -> Looked:
         """Return what a removal would do, or did before."""
-        return await look(self._database.read, change)
+        reader = self._database.read
+        return await look(
+            statements_on(reader), change, partial(count_in_portions, reader), partial(count_waiting, reader)
+        )
 
     async def count(self, request: PageRequest) -> dict[str, int]:
         """Count the direct messages that a mailbox has still to deliver, by their senders."""
@@ -452,7 +456,7 @@ class SqliteLog:
 
     async def removals(self, after: int, limit: int) -> list[Removal]:
         """Return the records of removals, in their order."""
-        return await read_removals(self._questions, after, limit)
+        return await read_removals(statements_on(self._questions), after, limit)
 
     async def scrub(self, at: str) -> None:
         """Leave nothing of what was removed in the file and its WAL."""
@@ -460,7 +464,7 @@ class SqliteLog:
         await self._database.writer.between(scrub)
 
         async def operation(transaction: Transaction) -> None:
-            await note_scrub(transaction.connection, last, at)
+            await note_scrub(statements_on(transaction.connection), last, at)
 
         await self._database.writer.run(operation)
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+import bus
 from bus import sync
 from bus.cli.console import Time, table
 
@@ -102,6 +103,26 @@ def test_a_message_that_is_not_due_is_in_no_mailbox(posthouse: Posthouse) -> Non
     shown = posthouse.answer("message", receipt["id"])
     assert shown.startswith("seq       none before it is due\n")
     assert re.search(r"^due +\d{4}-", shown, re.MULTILINE)
+
+
+def test_a_last_will_is_shown_with_its_bot(posthouse: Posthouse) -> None:
+    with sync.connect(posthouse.url, bot="wanda") as wanda:
+        wanda.call(lambda bot: bot.will(bus.Draft(channel="alarms", body="gone"), delay=3600))
+        [listed] = [each for each in json.loads(posthouse.answer("bots", "--json")) if each["name"] == "wanda"]
+        will = listed["will"]
+        assert (will["recipient"], will["delay"]) == ({"type": "channel", "name": "alarms"}, 3600)
+        assert will["due_at"] is None, "it is there"
+        [row] = [row for row in rows(posthouse.answer("bots")) if row[0] == "wanda"]
+        assert "#alarms" in row
+        shown = posthouse.answer("message", will["id"])
+        assert re.search("^seq +none before it is sent$", shown, re.MULTILINE)
+        assert "of wanda: it is sent if wanda vanishes, and is not back in 3600 s" in shown
+        wanda.call(lambda bot: bot.will(bus.Draft(to="wanda", body="gone"), delay=3600))
+        assert posthouse.run("message", will["id"]).returncode == 1, "another one took its place"
+        [row] = [row for row in rows(posthouse.answer("bots")) if row[0] == "wanda"]
+        assert row.count("wanda") == 2, "its own name, and to whom it is"
+    [listed] = [each for each in json.loads(posthouse.answer("bots", "--json")) if each["name"] == "wanda"]
+    assert listed["will"] is None, "it said goodbye"
 
 
 def test_what_is_no_message_is_said_to_be_none(posthouse: Posthouse) -> None:

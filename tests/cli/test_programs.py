@@ -167,6 +167,8 @@ def test_two_polite_bots_stop_when_no_hops_are_left(posthouse: Posthouse) -> Non
     with start(posthouse, POLITE) as bots:
         said = [bots.line() for _ in range(7)]
         assert said == [f"{'ann' if left % 2 else 'ben'} has {left} hops left" for left in range(6, -1, -1)]
+        assert (bots.exit_code(), bots.errors()) == (0, "")
+    assert "\n".join(["```", *said, "```"]) in (ROOT / "docs" / "requests.md").read_text(encoding="utf-8")
 
 
 def test_a_digest_is_announced_once_a_person_approves(posthouse: Posthouse) -> None:
@@ -198,7 +200,7 @@ def test_the_test_of_the_guide_passes(tmp_path: Path) -> None:
     (tmp_path / "test_reader.py").write_text(PROVED, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_reader.py"]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=4 * TIMEOUT_SECONDS, check=False
     )
     assert "2 passed" in ended.stdout, ended.stdout
 

@@ -15,33 +15,26 @@ has other faults):
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 import bus
-from store.sqlite.check import Check
 
 from ..integration.wire_worker import Worker
+from .killed_rounds import KILLS, kill, on_new_file, played
 from .load import CONFIGURATION
-from .nursery import ForkedWorker, shared_nursery
 from .rounds import command
 
 __all__ = ["Disturb", "Ledger", "kills", "play", "play_round"]
 
 _BOTS = 3
-_KILLS = 12
 _COUNTERS = ("a", "b")
 _LOCK = "lock"
-_SERVING_SECONDS = (0.02, 0.6)
 _END_SECONDS = 120.0
 _TTL_SECONDS = 0.05
 _EXPIRED_MAX = 20
@@ -125,15 +118,11 @@ Disturb = Callable[[Ledger, random.Random], Awaitable[int]]
 """Lets things fail while bots count, and returns how many."""
 
 
-def kills(worker: Worker, number: int = _KILLS) -> Disturb:
+def kills(worker: Worker, number: int = KILLS) -> Disturb:
     """Return what kills a worker again and again."""
 
     async def disturb(ledger: Ledger, chance: random.Random) -> int:
-        for _ in range(number):
-            await anyio.sleep(chance.uniform(*_SERVING_SECONDS))
-            await anyio.to_thread.run_sync(worker.kill)
-            await anyio.to_thread.run_sync(worker.start)
-        await anyio.sleep(_SERVING_SECONDS[1])
+        await kill(worker, ledger, chance, number)
         return number
 
     return disturb
@@ -141,15 +130,7 @@ def kills(worker: Worker, number: int = _KILLS) -> Disturb:
 
 async def play(urls: Sequence[str], seed: int, disturb: Disturb) -> Counter[str]:
     """Let things fail while bots count; raise AssertionError where a promise was broken."""
-    try:
-        return await _play(urls, seed, disturb)
-    except BaseExceptionGroup as errors:
-        broken = errors.subgroup(AssertionError)
-        while isinstance(broken, BaseExceptionGroup):
-            [broken, *_] = broken.exceptions  # type: ignore[assignment]
-        if broken is None:
-            raise
-        raise broken from errors
+    return await played(_play(urls, seed, disturb))
 
 
 async def _play(urls: Sequence[str], seed: int, disturb: Disturb) -> Counter[str]:
@@ -194,21 +175,11 @@ async def _live(connect: partial[bus.Bot], name: str, ledger: Ledger, chance: ra
 
 def play_round(seed: int) -> Counter[str]:
     """Play a round on a new file; AssertionError where a promise was broken."""
-    folder = Path(tempfile.mkdtemp(prefix="posthouse-counters-"))
-    try:
-        with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery())) as worker:
-            worker.start()
-            counted = anyio.run(play, [worker.command], seed, kills(worker))
-            worker.stop()
-            reading = Check(worker.database)
-            for _ in reading.run():
-                pass
-            assert not reading.damage, reading.damage
-    except BaseException as error:
-        error.add_note(f"what there is to look at lies in {folder}")
-        raise
-    shutil.rmtree(folder)
-    return counted
+
+    async def killed(worker: Worker, seed: int) -> Counter[str]:
+        return await play([worker.command], seed, kills(worker))
+
+    return on_new_file("counters", CONFIGURATION, killed, seed)
 
 
 main = command("counters", play_round, lambda: None, rounds=10)

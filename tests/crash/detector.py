@@ -34,6 +34,7 @@ EVERY_TIME = frozenset({
     "retries_set_all_aside",
     "times_twice",
     "local_commits",
+    "wills_sent_twice",
 })  # fmt: skip
 """One for each kind of violation that lies bring to light, and for each subject of runs."""
 

@@ -247,37 +247,36 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many messages may follow."""
 
 
-class Deliver(_Event, frozen=True, tag="deliver"):
-    """A bot was handed messages, in this session."""
+class _Told(_Event, frozen=True):
+    """A bot was told something, in this session."""
 
     bot: str
     session: str
+
+
+class Deliver(_Told, frozen=True, tag="deliver"):
+    """A bot was handed messages, in this session."""
+
     messages: tuple[Delivery, ...]
 
 
-class Gap(_Event, frozen=True, tag="gap"):
+class Gap(_Told, frozen=True, tag="gap"):
     """A bot was told, in this session, that messages between two seqs are lost, both included."""
 
-    bot: str
-    session: str
     from_seq: int
     to_seq: int
     reason: str = "retention"
 
 
-class Present(_Event, frozen=True, tag="present"):
+class Present(_Told, frozen=True, tag="present"):
     """A bot asked who is there, in this session, and was told these bots."""
 
-    bot: str
-    session: str
     bots: tuple[str, ...]
 
 
-class Presence(_Event, frozen=True, tag="presence"):
+class Presence(_Told, frozen=True, tag="presence"):
     """A bot was told that a session (`of`) of a bot (`about`) came or went, and how many that bot has then."""
 
-    bot: str
-    session: str
     seq: int
     what: str
     about: str

@@ -49,6 +49,7 @@ KINDS_OF_FAULTS = [
     Kind("tests.crash.counters", "SIGKILL while bots count in a keyed store", "kills"),
     Kind("tests.crash.removals", "SIGKILL while operators remove and erase", "kills"),
     Kind("tests.crash.backups", "SIGKILL of backups, of the worker, and of a restoration", "kills"),
+    Kind("tests.crash.wills", "SIGKILL of bots with last wills, and of the worker, or a power cut", "kills"),
     Kind("tests.crash.orders", "SIGKILL of bots that execute runs, and of the worker", "kills"),
     Kind("tests.crash.exact_kills", "SIGKILL at one system call, and a power cut after half of them", "reached"),
     Kind("tests.crash.power_cuts", "power cuts at random moments under load", "cuts"),

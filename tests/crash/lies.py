@@ -1,9 +1,9 @@
 """Workers that are broken on purpose: what the checker has to find, so that its silence means something.
 
 Owns the lies about the disk, subscriptions and order, and the telling of every lie (`lies_of_mailboxes`,
-`lies_of_runs`, `lies_of_removals`, `lies_of_time`, `lies_of_engines` and `lies_of_values` have the others). Each
-replaces a piece of the product's inside in a process that becomes a worker. They are switches of these tests, and
-the product knows nothing of them.
+`lies_of_runs`, `lies_of_removals`, `lies_of_time`, `lies_of_engines`, `lies_of_values` and `lies_of_wills` have the
+others). Each replaces a piece of the product's inside in a process that becomes a worker. They are switches of
+these tests, and the product knows nothing of them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from .lies_of_removals import TELLERS_OF_REMOVALS
 from .lies_of_runs import TELLERS_OF_RUNS
 from .lies_of_time import TELLERS_OF_TIME
 from .lies_of_values import TELLERS_OF_VALUES
+from .lies_of_wills import TELLERS_OF_WILLS
 
 __all__ = ["LIES", "LIES_OF_POWER", "tell"]
 
@@ -306,6 +307,7 @@ _TELLERS: dict[str, Callable[[], None]] = {
     **TELLERS_OF_TIME,
     **TELLERS_OF_ENGINES,
     **TELLERS_OF_VALUES,
+    **TELLERS_OF_WILLS,
     "ack_before_commit": _ack_before_commit,
     "torn_commit": _torn_commit,
     "forgotten_checkpoint": _forgotten_checkpoint,

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec import structs
 
-from bus.model.repository import DiscardDeadLetters, Erase, Erased, What
+from bus.model.repository import DiscardDeadLetters, Erase, Erased, Remove, Removed, What
+from store import removals
 from store.removing import Tables
-from store.sqlite.messages import erasing, removals
 
 from .lies_of_mailboxes import replace
 
@@ -27,7 +27,7 @@ LIES_OF_REMOVALS = {
 
 
 def _not_recorded() -> None:
-    removals.ADD_REMOVAL = "SELECT ?, ?, ?, ?, ?, ?, ?, ?"
+    removals._RECORD = "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8"
 
 
 def _one_too_many() -> None:
@@ -45,12 +45,12 @@ def _one_too_many() -> None:
 
 def _without_its_command() -> None:
     def make(honest: Any) -> Any:
-        def removal_row(change: Erase, what: Erased) -> Any:
-            return honest(structs.replace(change, part_of=None), what)
+        def removal_row(change: Erase | Remove, what: Erased | Removed) -> Any:
+            return honest(structs.replace(change, part_of=None) if isinstance(change, Erase) else change, what)
 
         return removal_row
 
-    replace(erasing, "removal_row", make)
+    replace(removals, "removal_row", make)
 
 
 TELLERS_OF_REMOVALS: dict[str, Callable[[], None]] = {

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import itertools
 import random
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -30,13 +27,11 @@ import uuid_utils
 from msgspec.structs import replace
 
 import bus
-from bus.cli.ending import first
 from bus.model.erasing import Erased, Removal, joined
 from bus.model.removing import Removed
-from store.sqlite.check import Check
 
 from ..integration.wire_worker import Worker
-from .nursery import ForkedWorker, shared_nursery
+from .killed_rounds import KILLS, kill, on_new_file, played
 from .rounds import command
 
 __all__ = ["CONFIGURATION", "play", "play_round"]
@@ -49,8 +44,6 @@ max_deliver = 100
 """
 """For the worker. A message that is in flight during many kills is no dead letter."""
 
-_KILLS = 12
-_SERVING_SECONDS = (0.02, 0.6)
 _END_SECONDS = 300.0
 _LATER_SECONDS = 3600.0
 _NOBODYS_SEQ = 10**9
@@ -278,25 +271,9 @@ _WORK = (_dead_letters, _delayed, _backlog, _members, _contents)
 # ── The round ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _kill(worker: Worker, ledger: _Ledger, chance: random.Random, kills: int) -> None:
-    for _ in range(kills):
-        await anyio.sleep(chance.uniform(*_SERVING_SECONDS))
-        await anyio.to_thread.run_sync(worker.kill)
-        await anyio.to_thread.run_sync(worker.start)
-    await anyio.sleep(_SERVING_SECONDS[1])
-    ledger.ending = True
-
-
-async def play(worker: Worker, seed: int, *, kills: int = _KILLS) -> Counter[str]:
+async def play(worker: Worker, seed: int, *, kills: int = KILLS) -> Counter[str]:
     """Kill a worker again and again while things are removed; raise AssertionError where a promise was broken."""
-    try:
-        with anyio.fail_after(_END_SECONDS):
-            return await _play(worker, random.Random(seed), kills)
-    except BaseExceptionGroup as group:
-        error = first(group)
-        if isinstance(error, AssertionError):
-            raise error from group
-        raise
+    return await played(_play(worker, random.Random(seed), kills), seconds_max=_END_SECONDS)
 
 
 async def _play(worker: Worker, chance: random.Random, kills: int) -> Counter[str]:
@@ -313,7 +290,7 @@ async def _play(worker: Worker, chance: random.Random, kills: int) -> Counter[st
         async with anyio.create_task_group() as tasks:
             for work, operator in zip(_WORK, operators, strict=True):
                 tasks.start_soon(work, operator, connect)
-            tasks.start_soon(_kill, worker, ledger, random.Random(chance.random()), kills)
+            tasks.start_soon(kill, worker, ledger, random.Random(chance.random()), kills)
         _check_records(ledger, await auditor.removals(limit=_ALL))
         await auditor.scrub()
         files = b"".join(path.read_bytes() for path in worker.database.parent.glob(f"{worker.database.name}*"))
@@ -337,21 +314,7 @@ def _check_records(ledger: _Ledger, records: list[Removal]) -> None:
 
 def play_round(seed: int) -> Counter[str]:
     """Play a round on a new file; AssertionError where a promise was broken."""
-    folder = Path(tempfile.mkdtemp(prefix="posthouse-removals-"))
-    try:
-        with closing(ForkedWorker(folder, CONFIGURATION, shared_nursery())) as worker:
-            worker.start()
-            counted = anyio.run(play, worker, seed)
-            worker.stop()
-            reading = Check(worker.database)
-            for _ in reading.run():
-                pass
-            assert not reading.damage, reading.damage
-    except BaseException as error:
-        error.add_note(f"what there is to look at lies in {folder}")
-        raise
-    shutil.rmtree(folder)
-    return counted
+    return on_new_file("removals", CONFIGURATION, play, seed)
 
 
 main = command("removals", play_round, lambda: None, rounds=10)

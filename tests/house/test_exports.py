@@ -76,6 +76,7 @@ BUS = [
     "ListedSecurityEvent",
     "ListedSession",
     "ListedSubscription",
+    "ListedWill",
     "LogReplaced",
     "MailboxContents",
     "MalformedAnswer",

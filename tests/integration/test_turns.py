@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bus.broker.looking import in_turns
+from bus.broker.turns import in_turns
 
 from .conftest import BACKENDS
 

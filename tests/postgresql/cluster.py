@@ -7,6 +7,7 @@ while the node is frozen (`guardian`).
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 __all__ = [
@@ -140,6 +142,16 @@ class Node:
         _run(self.folder, "initdb", "-D", self._data, *options)
         self.configure(_SETTINGS)
         self.configure(f"port = {self.port}")
+
+    def resemble(self, node: Node) -> None:
+        """Be as another node is, which does not run."""
+        subprocess.run(as_owner("cp", "-a", node._data, self._data), check=True)
+        self.configure(f"port = {self.port}")
+
+    def stand_by(self, primary: Node) -> None:
+        """Follow a primary that resembles the one that was followed, from the start on."""
+        with (self._data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+            file.write(f"primary_conninfo = '{self._source(primary)}'\n")
 
     def copy(self, primary: Node) -> None:
         """Become a standby of a node that runs, with a replication slot of its own. What was here is removed."""
@@ -305,11 +317,44 @@ def _nodes(names: Sequence[str], parent: Path | None) -> Iterator[list[Node]]:
                     node.stop()
 
 
+@cache
+def _kept() -> ExitStack:
+    """Return what is closed when the process ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack
+
+
+@cache
+def _empty_model() -> Node:
+    """Return a node that was never started: to copy it takes less time than to make another one.
+
+    So all nodes that a process makes have the same identifier.
+    """
+    [node] = _kept().enter_context(_nodes(["model"], None))
+    node.create()
+    return node
+
+
+@cache
+def _quorum_model() -> list[Node]:
+    """Return a primary and two standbys of it, which have stopped."""
+    primary, *standbys = nodes = _kept().enter_context(_nodes(["primary", "s1", "s2"], None))
+    primary.resemble(_empty_model())
+    primary.start()
+    for standby in standbys:
+        standby.copy(primary)
+        standby.start()
+    for node in nodes:
+        node.stop()
+    return nodes
+
+
 @contextmanager
 def single(parent: Path | None = None, settings: str = "") -> Iterator[Node]:
     """Start one node, and end it. Its files are in a folder of `parent`, or of the system's for temporary files."""
     with _nodes(["single"], parent) as [node]:
-        node.create()
+        node.resemble(_empty_model())
         node.configure(settings)
         node.start()
         yield node
@@ -319,11 +364,13 @@ def single(parent: Path | None = None, settings: str = "") -> Iterator[Node]:
 def quorum(parent: Path | None = None, settings: str = "") -> Iterator[tuple[Node, Node, Node]]:
     """Start a primary whose commits wait for one of its two standbys; end them all. The arguments are as above."""
     with _nodes(["primary", "s1", "s2"], parent) as [primary, *standbys]:
-        primary.create()
+        for node, model in zip([primary, *standbys], _quorum_model(), strict=True):
+            node.resemble(model)
         primary.configure(settings)
         primary.start()
         for standby in standbys:
-            standby.copy(primary)
+            standby.configure(settings)
+            standby.stand_by(primary)
             standby.start()
         primary.configure("synchronous_standby_names = 'ANY 1 (s1, s2)'")
         primary.reload()

@@ -24,25 +24,22 @@ from .cluster import Node
 __all__ = ["Databases"]
 
 # No foreign key counts while the tables are emptied, in whatever order. A table that had rows from the beginning,
-# such as the end of the log, gets them back.
+# such as the end of the log, gets them back. The statements are written down, so that a session plans them once.
 _BRING_BACK = f"""
     CREATE SCHEMA pristine;
-    DO $$ DECLARE name text; BEGIN
+    DO $$ DECLARE name text; kept boolean; statements text := ''; BEGIN
         FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = '{SCHEMA}' LOOP
             EXECUTE format('CREATE TABLE pristine.%I AS TABLE {SCHEMA}.%I', name, name);
-        END LOOP;
-    END $$;
-    CREATE FUNCTION pristine.bring_back() RETURNS void LANGUAGE plpgsql
-    SET session_replication_role = replica AS $$ DECLARE name text; kept boolean; BEGIN
-        PERFORM pg_terminate_backend(pid, 60000) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid();
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = '{SCHEMA}' LOOP
-            EXECUTE format('DELETE FROM {SCHEMA}.%I', name);
             EXECUTE format('SELECT EXISTS (SELECT FROM pristine.%I)', name) INTO kept;
+            statements := statements || format('DELETE FROM {SCHEMA}.%I;', name);
             IF kept THEN
-                EXECUTE format('INSERT INTO {SCHEMA}.%I TABLE pristine.%I', name, name);
+                statements := statements || format('INSERT INTO {SCHEMA}.%I TABLE pristine.%I;', name, name);
             END IF;
         END LOOP;
+        EXECUTE format('CREATE FUNCTION pristine.bring_back() RETURNS void LANGUAGE plpgsql
+            SET session_replication_role = replica AS %L',
+            'BEGIN PERFORM pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid(); ' || statements || ' END');
     END $$"""
 
 

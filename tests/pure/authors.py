@@ -31,7 +31,7 @@ def any_publication(world: Simulation) -> Publication:
         answered = chance.choice(list(world.log.messages.values())[-20:])
         reply_to, recipient = answered.id, ToBot(bot=answered.sender_bot_name)
     publication = Publication(
-        id=world._new_id(),
+        id=world.new_id(),
         recipient=recipient,
         body=any_body(chance),
         reply_to=reply_to,

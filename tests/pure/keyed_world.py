@@ -43,7 +43,7 @@ class KeyedWorld:
         self._chance = world.random
         self.is_one = is_one
         self.promises = KeyedPromises(world.log)
-        world.log.keyed.clock = lambda: world._moment().wall
+        world.log.keyed.clock = lambda: world.moment().wall
         self._asked: list[Ask] = []
         """Calls that are not begun: a coroutine that never is would warn."""
         self._running: list[tuple[Ask, Coroutine[None, None, bytes]]] = []
@@ -61,7 +61,7 @@ class KeyedWorld:
         self._asked, self._running = [], []
         world.log.keyed.restart()
         self._answers = KeyedAnswers(
-            world.core, world.log.keyed, world.settings.limits, moment=world._moment, carry_out=world._do
+            world.core, world.log.keyed, world.settings.limits, moment=world.moment, carry_out=world.do
         )
 
     # ── The shell ────────────────────────────────────────────────────────────────────────────────────────
@@ -96,7 +96,7 @@ class KeyedWorld:
         try:
             task.send(None)
         except StopIteration as done:
-            self._world._do([Send(ask.address, done.value)])
+            self._world.do([Send(ask.address, done.value)])
         else:
             self._running.append((ask, task))
 
@@ -104,7 +104,7 @@ class KeyedWorld:
         """Let a bot read all that it was sent."""
         connection = self._world.pick(welcomed=False)
         while connection is not None and connection.inbox:
-            self._world._take(connection, connection.inbox.pop(0))
+            self._world.take(connection, connection.inbox.pop(0))
 
     @property
     def is_busy(self) -> bool:
@@ -151,11 +151,11 @@ class KeyedWorld:
             self._write(connection, self._chance.choice(theirs))
         elif what < 0.6:
             ttl = self._chance.choice([None, None, None, 0.7, 4.0])
-            value, expected, id = self._raw_value(), self._expected(store, key), self._world._new_id()
+            value, expected, id = self._raw_value(), self._expected(store, key), self._world.new_id()
             put = PutValue(store=store, key=key, value=value, id=id, expected=expected, ttl=ttl)
             self._write(connection, put)
         elif what < 0.75:
-            expected, id = self._expected(store, key), self._world._new_id()
+            expected, id = self._expected(store, key), self._world.new_id()
             self._write(connection, DeleteValue(store=store, key=key, id=id, expected=expected))
         else:
             self._read(connection, store, key)

@@ -23,23 +23,19 @@ from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Ask, Count, Effect, Locate, LookUp, Moment, Note, Read, Send, Survey, Tap, unsent
 from bus.model.records import timestamp
-from bus.model.repository import AddSubscription, Applied, group_mailbox_id
+from bus.model.repository import AddSubscription, Applied
 from bus.wire.codec import decode_worker_frame
 from bus.wire.frames import (
-    Ack,
     Code,
     Commit,
     Credit,
     Deliver,
     ErrorFrame,
-    Extend,
     Gap,
     Goodbye,
     Hello,
     KeyedChanged,
-    Nak,
     Ok,
-    Park,
     Ping,
     Publication,
     Publish,
@@ -47,31 +43,29 @@ from bus.wire.frames import (
     RemoveFrame,
     RequestFrame,
     RetryDeadLetters,
-    Term,
     Welcome,
 )
 
 from .authors import any_body, any_publication
 from .budget_promises import BudgetPromises
+from .calm import settle
 from .connection import Connection
 from .fake_log import FakeLog
 from .keyed_world import KeyedWorld
 from .operator import any_erasure, any_removal
-from .presences import TELLING_BEATS, Presences
+from .presences import Presences
 from .promises import Promises, Violation
 from .questions import Question, given, looked_up
-from .simulated_settings import BOTS, channels_of, is_watched, patterns_of, settings_of
+from .settling import ack, commit_work, park_some, settle_some
+from .simulated_settings import BOTS, channels_of, patterns_of, settings_of
 from .subscribers import subscribe, subscribe_to_pattern, unsubscribe, unsubscribe_from_pattern
 from .wills_world import WillsWorld
 
 __all__ = ["Simulation", "play"]
 
-_EXPIRY_BEATS = 12
-"""So long that all values have expired that were put before."""
-
 
 class Simulation:
-    """The world. `step` lets one thing happen, `settle` lets everything that is owed arrive."""
+    """The world. `step` lets one thing happen."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -107,18 +101,18 @@ class Simulation:
     # ── The worker ───────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self) -> Core:
-        core = Core(self.log.load(), self.settings, worker="simulated", new_id=self._new_id)
+        core = Core(self.log.load(), self.settings, worker="simulated", new_id=self.new_id)
         core.wills.load(self.log.keyed.wills(), self.now)
         return core
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         self.ids += 1
         return f"00000000-0000-7000-8000-{self.ids:012x}"
 
-    def _moment(self) -> Moment:
+    def moment(self) -> Moment:
         return Moment(self.now, timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now)))
 
-    def _do(self, effects: Sequence[Effect]) -> None:
+    def do(self, effects: Sequence[Effect]) -> None:
         """Carry out effects as the shell does: at once, in order."""
         queue = list(effects)
         while queue:
@@ -127,7 +121,7 @@ class Simulation:
                 case Send(address, frame):
                     connection = self.connections.get(address)
                     if connection is None:
-                        queue += self.core.unreachable(address, self._moment(), unsent(effect, queue))
+                        queue += self.core.unreachable(address, self.moment(), unsent(effect, queue))
                     else:
                         self._check_frame(connection, frame)
                         connection.inbox.append(frame)
@@ -136,14 +130,14 @@ class Simulation:
                 case Ask():
                     self.keyed.begin(effect)
                 case Note():
-                    self.presences.note(effect, self._moment())
+                    self.presences.note(effect, self.moment())
                 case Tap():
                     pass
                 case _:
                     raise AssertionError(f"nothing here asks for {effect}")
 
     def send(self, connection: Connection, request: RequestFrame) -> None:
-        self._do(self.core.receive(connection.address, request, self._moment()))
+        self.do(self.core.receive(connection.address, request, self.moment()))
 
     def number(self) -> int:
         self.requests += 1
@@ -160,9 +154,9 @@ class Simulation:
             (self._return, 3),
             (self._publish, 14),
             (self._read_frame, 22),
-            (self._settle_some, 12),
-            (self._commit_work, 3),
-            (self._park_some, 2),
+            (partial(settle_some, self), 12),
+            (partial(commit_work, self), 3),
+            (partial(park_some, self), 2),
             (partial(subscribe, self), 4),
             (partial(unsubscribe, self), 1),
             (partial(subscribe_to_pattern, self), 2 if self.patterns else 0),
@@ -199,10 +193,10 @@ class Simulation:
     def _connect(self) -> None:
         if len(self.connections) >= 8:
             return
-        self._hello(self.random.choice(BOTS), self.random.choice([0, 1, 2, 5, 5]))
+        self.hello(self.random.choice(BOTS), self.random.choice([0, 1, 2, 5, 5]))
 
-    def _hello(self, bot: str, credit: int, client: Connection | None = None) -> Connection:
-        connection = Connection(self._new_id().encode(), bot, self._new_id())
+    def hello(self, bot: str, credit: int, client: Connection | None = None) -> Connection:
+        connection = Connection(self.new_id().encode(), bot, self.new_id())
         self.connections[connection.address] = connection
         hello = Hello(request=self.number(), protocol=1, bot=bot, max_in_flight=credit, token=connection.token)
         if client is not None:
@@ -213,7 +207,7 @@ class Simulation:
             known = {"epoch": "epoch", "holds": holds, "parked": sorted(parked)}
             groups = connection.held_groups([*holds, *parked])
             hello = msgspec.structs.replace(hello, token=client.token, held_groups=groups, **known)
-            connection.later = [partial(self._ack, connection, delivered) for delivered in acking]
+            connection.later = [partial(ack, self, connection, delivered) for delivered in acking]
         self.send(connection, hello)
         return connection
 
@@ -228,7 +222,7 @@ class Simulation:
         """Let a client come back that holds what it was delivered, and repeats what was not answered."""
         if self.away and len(self.connections) < 8:
             client = self.away.pop(self.random.randrange(len(self.away)))
-            self._hello(client.bot, self.random.choice([0, 1, 2, 5, 5]), client)
+            self.hello(client.bot, self.random.choice([0, 1, 2, 5, 5]), client)
 
     def _publish(self) -> None:
         connection = self.pick()
@@ -240,7 +234,7 @@ class Simulation:
         for _ in range(self.random.choice([1, 1, 2, 5, 9])):
             if self.random.random() < like_the_first:
                 body = self.keyed.body() if alike.retain else any_body(self.random)
-                publication = msgspec.structs.replace(alike, id=self._new_id(), body=body)
+                publication = msgspec.structs.replace(alike, id=self.new_id(), body=body)
             elif (sent := self.promises.sent) and self.random.random() < 0.1:
                 # The same message again, or, by another bot, another one, with the same contents or with others.
                 publication = sent[self.random.choice(list(sent))]
@@ -258,9 +252,9 @@ class Simulation:
         waiting = [connection for connection in self.connections.values() if connection.inbox]
         if waiting:
             connection = self.random.choice(waiting)
-            self._take(connection, connection.inbox.pop(0))
+            self.take(connection, connection.inbox.pop(0))
 
-    def _take(self, connection: Connection, frame: bytes) -> None:
+    def take(self, connection: Connection, frame: bytes) -> None:
         match decode_worker_frame(frame):
             case Welcome(bot_id=bot_id):
                 connection.welcomed, connection.bot_id = True, bot_id
@@ -291,100 +285,9 @@ class Simulation:
             scheduled = index in published.scheduled
             self.promises.note_acknowledged(connection.bot_id, sent, seq, scheduled=scheduled)
 
-    def _settle_some(self) -> None:
-        holding = [each for each in self.connections.values() if each.welcomed and each.unsettled]
-        connection = self.random.choice(holding) if holding and self.random.random() < 0.5 else self.pick()
-        if connection is None or not connection.unsettled:
-            return
-        count = self.random.randint(1, len(connection.unsettled))
-        seqs = self.random.sample(connection.unsettled, count)
-        number = self.number() if self.random.random() < 0.4 else None
-        how = self.random.choices(["ack", "nak", "release", "term", "extend", "forget"], [10, 3, 2, 1, 1, 1])[0]
-        if how != "extend":
-            connection.unsettled = [seq for seq in connection.unsettled if seq not in seqs]
-        if how == "ack":
-            if number is None:
-                self.send(connection, Ack(seqs=seqs))
-            else:
-                self._ack(connection, self.promises.confirming((self._key(connection, seq), seq) for seq in seqs))
-        elif how in ("nak", "release"):
-            delay = self.random.choice([None, 0.0, 1.0])
-            self.send(connection, Nak(seqs=seqs, delay=delay, release=how == "release", request=number))
-        elif how == "term":
-            self.send(connection, Term(seqs=seqs, reason="no", request=number))
-        elif how == "extend":
-            connection.parked.difference_update(seqs)
-            self.send(connection, Extend(seqs=seqs, request=number))
-
-    def _park_some(self) -> None:
-        """Let runs wait that messages began: nobody is at work on these messages."""
-        connection = self.pick()
-        if connection is not None and connection.unsettled:
-            seqs = self.random.sample(connection.unsettled, self.random.randint(1, len(connection.unsettled)))
-            connection.parked.update(seqs)
-            self.send(connection, Park(seqs=seqs))
-
-    def _ack(self, connection: Connection, delivered: dict[tuple[str, int], int]) -> None:
-        """Ack with confirmation: what the answer does not name must never come again."""
-        number = self.number()
-        connection.acking[number] = delivered
-
-        def answered(value: Any) -> None:
-            del connection.acking[number]
-            if value is not None:
-                passed_over = {each["seq"] for each in value.get("passed_over", ())}
-                self.promises.note_confirmed(
-                    connection.bot,
-                    {key: step for key, step in delivered.items() if key[1] not in passed_over},
-                )
-
-        connection.answers[number] = answered
-        self.send(connection, Ack(seqs=[seq for _, seq in delivered], request=number))
-
-    def _commit_work(self) -> None:
-        """Let a bot send on and settle what drove it in one transaction; now and then the same again."""
-        connection = self.pick()
-        if connection is None or self.core.full:
-            return
-        if self.commits and self.random.random() < 0.3:
-            commit, owner = self.random.choice(list(self.commits.values()))
-            if owner != connection.bot_id:
-                return
-            commit = msgspec.structs.replace(commit, request=self.number())
-        else:
-            session = self.core.sessions.get(connection.address)
-            held = [seq for seq in connection.unsettled if session is not None and seq in session.in_flight]
-            acks = self.random.sample(held, min(len(held), self.random.choice([0, 1, 2])))
-            acks += [999_999] if self.random.random() < 0.05 else []
-            count = self.random.choice([0, 1, 2])
-            messages = [self.promises.note_sent(any_publication(self)) for _ in range(count)]
-            values = self.keyed.values_of_commit()
-            commit = Commit(request=self.number(), id=self._new_id(), messages=messages, acks=acks, values=values)
-            self.commits[commit.id] = (commit, connection.bot_id)
-            self.budgets.note_sent(connection.bot_id, messages)
-            connection.unsettled = [seq for seq in connection.unsettled if seq not in acks]
-        delivered = self.promises.confirming(
-            (self._key(connection, seq), seq) for seq in commit.acks if seq in connection.groups
-        )
-
-        def answered(value: Any) -> None:
-            if value is None:
-                return
-            self.promises.note_confirmed(connection.bot, delivered)
-            for publication, seq in zip(commit.messages, value["seqs"], strict=True):
-                self.promises.note_acknowledged(connection.bot_id, publication, seq, scheduled=seq is None)
-
-        connection.answers[commit.request] = answered
-        self.send(connection, commit)
-
-    def _key(self, connection: Connection, seq: int) -> str:
-        """Give the key of the mailbox that a delivery came from."""
-        group, channel = connection.groups[seq], self.promises.written[seq].recipient_channel
-        return connection.bot if group is None else group_mailbox_id(channel or "", group)
-
     def _take_batch(self) -> None:
-        if self.batch is None and self.core.has_batch(self._moment()):
-            self.batch = self.core.take_batch(self._moment())
+        if self.batch is None and self.core.has_batch(self.moment()):
+            self.batch = self.core.take_batch(self.moment())
             self._ask_for_what_leaves()
 
     def _ask_for_what_leaves(self) -> None:
@@ -392,22 +295,22 @@ class Simulation:
         bots = self.core.directory.bots
         losing = [box.id for box in self.core.directory.mailboxes.values() if box.losses.losing and box.id in bots]
         if losing and len(self.connections) < 8 and self.random.random() < 0.5:
-            self._hello(bots[self.random.choice(losing)].name, 5)
+            self.hello(bots[self.random.choice(losing)].name, 5)
 
     def _commit(self) -> None:
         if self.batch is None:
             return
         batch, self.batch = self.batch, None
-        applied = self._apply(batch)
+        applied = self.apply(batch)
         goes_back = any(isinstance(change, AddSubscription) and change.start_seq for change in batch.changes)
         if self.random.random() < (0.3 if goes_back else 0.05):
             self._restart()  # on disk, and nobody was told
             return
-        self._do(self.core.applied(batch, applied, self._moment()))
+        self.do(self.core.applied(batch, applied, self.moment()))
 
-    def _apply(self, batch: Batch) -> Applied:
+    def apply(self, batch: Batch) -> Applied:
         applied = self.log.apply(batch.changes)
-        self.promises.note_changes(batch.changes, applied.answers, self._moment(), self.core)
+        self.promises.note_changes(batch.changes, applied.answers, self.moment(), self.core)
         self.keyed.note_changes(batch.changes, applied.answers)
         self.wills.note_changes(batch.changes, applied.answers)
         for fault in self.budgets.faults(batch.changes, applied.answers):
@@ -417,7 +320,7 @@ class Simulation:
     def _refuse_batch(self) -> None:
         if self.batch is not None:
             batch, self.batch = self.batch, None
-            self._do(self.core.failed(batch, Code.STORAGE_FULL, "the disk is full", self._moment()))
+            self.do(self.core.failed(batch, Code.STORAGE_FULL, "the disk is full", self.moment()))
 
     def _look(self) -> None:
         """Let the disk read: what is committed until now is seen, and the answer arrives later."""
@@ -430,10 +333,10 @@ class Simulation:
     def _answer(self) -> None:
         read = [index for index, (_, answer) in enumerate(self.questions) if answer is not None]
         if read:
-            self._give(*self.questions.pop(self.random.choice(read)))
+            self.give(*self.questions.pop(self.random.choice(read)))
 
-    def _give(self, question: Question, answer: Any) -> None:
-        self._do(given(self.core, question, answer, self._moment()))
+    def give(self, question: Question, answer: Any) -> None:
+        self.do(given(self.core, question, answer, self.moment()))
 
     def _pass_time(self) -> None:
         for connection in list(self.connections.values()):
@@ -443,19 +346,19 @@ class Simulation:
             self.now += 10.0  # the worker itself stood still
         for _ in range(self.random.choice([1, 1, 3, 8])):
             self.now += self.random.choice([0.05, 0.5, 0.9])
-            self._do(self.core.tick(self._moment()))
+            self.do(self.core.tick(self.moment()))
 
     def _leave(self) -> None:
         connection = self.pick(welcomed=False)
         if connection is None:
             return
         if connection.welcomed and self.random.random() < 0.5:
-            self._goodbye(connection)
+            self.goodbye(connection)
             while self.wills.is_one and connection.inbox:
-                self._take(connection, connection.inbox.pop(0))
+                self.take(connection, connection.inbox.pop(0))
         self.connections.pop(connection.address, None)
 
-    def _goodbye(self, connection: Connection) -> None:
+    def goodbye(self, connection: Connection) -> None:
         number = self.number()
         self.wills.said_goodbye(connection, number)
         self.send(connection, Goodbye(request=number))
@@ -489,7 +392,7 @@ class Simulation:
         if connection is None or not self.log.messages:
             return
         erase = any_erasure(self.random, self.log)
-        self.send(connection, msgspec.structs.replace(erase, request=self.number(), id=self._new_id()))
+        self.send(connection, msgspec.structs.replace(erase, request=self.number(), id=self.new_id()))
 
     def _remove(self) -> None:
         """Let an operator remove something; now and then the same again."""
@@ -499,7 +402,7 @@ class Simulation:
         if self.removals and self.random.random() < 0.3:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self.number())
         else:
-            frame = any_removal(self.random, self.promises, request=self.number(), id=self._new_id())
+            frame = any_removal(self.random, self.promises, request=self.number(), id=self.new_id())
             self.removals = [*self.removals[-7:], frame]
 
         def answered(value: Any) -> None:
@@ -538,84 +441,10 @@ class Simulation:
                 raise Violation("something was delivered to a session that is over")
             self.promises.check_credit(session, [message.seq for message in frame.messages])
             for message in frame.messages:
-                self.promises.check_delivery(connection.bot, message, self._moment(), self.core)
+                self.promises.check_delivery(connection.bot, message, self.moment(), self.core)
         elif isinstance(frame, Gap):
             for mailbox in self.core.directory.mailboxes_of(self.core.directory.names[connection.bot].id):
                 self.promises.gaps[self.promises.key(mailbox.id)].append(frame)
-
-    # ── The end of all faults ────────────────────────────────────────────────────────────────────────────
-
-    def settle(self) -> None:
-        """Stop the faults, connect every bot, and let everything arrive: nothing that is owed may be missing."""
-        self._drain_disk()
-        for connection in list(self.connections.values()):
-            if connection.welcomed and (not self.wills.is_one or self.random.random() < 0.5):
-                self._goodbye(connection)
-            del self.connections[connection.address]
-        if self.wills.is_one:
-            self.wills.let_be_sent(self._beat, self._drain_disk)
-        homes = [self._hello(name, 5) for name in BOTS]
-        for _ in range(10_000):
-            self._let_arrive(homes)
-            if self._is_all_done():
-                break
-            self._beat(homes)
-        else:
-            raise Violation("the mailboxes never become empty")
-        if self.keyed.is_one:
-            self.keyed.write_at_the_end(homes)
-            for _ in range(_EXPIRY_BEATS):
-                self._let_arrive(homes)
-                self._beat(homes)
-            while any(connection.inbox for connection in homes):
-                self._let_arrive(homes)
-            self.keyed.check()
-        for _ in range(TELLING_BEATS if is_watched(self.seed) else 0):
-            self._beat(homes)
-            self._let_arrive(homes)
-        self.presences.check(self.core, all_told=is_watched(self.seed))
-        self.now += 1.0  # whatever waits for the next flush
-        self._drain_disk()
-        self.promises.check_nothing_lost()
-        self.promises.check_groups_hold(self.core)
-
-    def _let_arrive(self, homes: Sequence[Connection]) -> None:
-        """Let everything be answered that was asked for, and be settled that was delivered."""
-        self._drain_disk()
-        for connection in homes:
-            while connection.inbox:
-                self._take(connection, connection.inbox.pop(0))
-            if connection.unsettled:
-                seqs, connection.unsettled = connection.unsettled, []
-                self.send(connection, Ack(seqs=seqs))
-        self._drain_disk()
-
-    def _beat(self, homes: Sequence[Connection]) -> None:
-        """Let half a second pass."""
-        self.now += 0.5
-        for connection in homes:
-            self.send(connection, Ping())
-        self._do(self.core.tick(self._moment()))
-
-    def _is_all_done(self) -> bool:
-        """Tell whether nothing waits, but in groups without a member."""
-        mailboxes = [box for box in self.core.directory.mailboxes.values() if box.sessions or box.group is None]
-        return not self.log.scheduled and all(
-            mailbox.intake.level and not mailbox.reading.loaded() for mailbox in mailboxes
-        )
-
-    def _drain_disk(self) -> None:
-        """Let the disk answer everything, without faults."""
-        while self.batch is not None or self.questions or self.keyed.is_busy or self.core.has_batch(self._moment()):
-            self.keyed.advance()
-            if self.batch is None:
-                self.batch = self.core.take_batch(self._moment())
-            batch, self.batch = self.batch, None
-            if batch is not None:
-                self._do(self.core.applied(batch, self._apply(batch), self._moment()))
-            while self.questions:
-                question, answer = self.questions.pop()
-                self._give(question, looked_up(self.log, question) if answer is None else answer)
 
 
 def play(seed: int, steps: int, *, settle_every: int = 500) -> Simulation:
@@ -624,8 +453,8 @@ def play(seed: int, steps: int, *, settle_every: int = 500) -> Simulation:
     for step in range(1, steps + 1):
         simulation.step()
         if step % settle_every == 0:
-            simulation.settle()
-    simulation.settle()
+            settle(simulation)
+    settle(simulation)
     return simulation
 
 

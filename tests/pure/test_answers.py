@@ -46,6 +46,12 @@ BOT = {
     "backlog": 3,
     "in_flight": 2,
     "dead": 0,
+    "will": {
+        "id": "01900000-0000-7000-8000-000000000003",
+        "recipient": {"type": "channel", "name": "alarms"},
+        "delay": 5.0,
+        "due_at": None,
+    },
 }
 
 HELD = {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bus.mailbox.outstanding import Outstanding
+from bus.mailbox.returned import Returned
 from bus.mailbox.sessions import Session
 from bus.mailbox.unsettled import MOVES, MessagePlace, Unsettled
 from bus.model.repository import UnsettledState
@@ -206,3 +207,18 @@ def test_any_other_move_is_a_bug_that_shows(place: MessagePlace) -> None:
     for other in {None, *MessagePlace} - MOVES[place]:
         with pytest.raises(AssertionError, match="no message moves from"):
             Outstanding._move(Unsettled(0, 0, None, place=place), other)
+
+
+def test_who_is_read_again_is_found_without_looking_at_all_that_came_back() -> None:
+    returned, looked = Returned((seq, 0) for seq in range(1, 10_001)), list[int]()
+
+    def is_missing(seq: int) -> bool:
+        looked.append(seq)
+        return seq > 2
+
+    assert len(returned.some(3, is_missing)) == 3
+    assert len(looked) <= 5
+    assert returned.some(2, lambda seq: seq == 9_000) == [9_000]
+    world = World(*(UnsettledState(seq, attempt=1, failures=0) for seq in range(1, 5)))
+    assert sorted(world.outstanding.missing(10)) == [1, 2, 3, 4]
+    assert len(world.outstanding.missing(3)) == 3

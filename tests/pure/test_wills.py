@@ -108,7 +108,7 @@ def test_whoever_listens_to_the_worker_is_told_once() -> None:
     break_off(worker)
     pass_time(worker, 60)
     [event] = told(worker)
-    assert event == WillSent(at=event.at, bot="ann")
+    assert event == WillSent(at=event.at, bot="ann", id=publication().id)
 
 
 def test_it_is_delivered_like_any_message() -> None:

@@ -76,7 +76,7 @@ class WillsWorld:
         will = None
         message = None
         if world.random.random() < 0.8:
-            will = _Left(world._new_id(), connection.bot_id, world.random.choice(_DELAYS))
+            will = _Left(world.new_id(), connection.bot_id, world.random.choice(_DELAYS))
             body = b'"the will of %s"' % connection.bot.encode()
             message = Publication(id=will.id, recipient=ToChannel("idle"), body=msgspec.Raw(body))
             self._left[will.id] = will
@@ -103,7 +103,7 @@ class WillsWorld:
             return
         will, revision = self._world.random.choice(stored)
         value = ValueToErase(store=WILLS, key=will.bot_id, revision=revision)
-        frame = EraseFrame(request=self._world.number(), id=self._world._new_id(), values=[value])
+        frame = EraseFrame(request=self._world.number(), id=self._world.new_id(), values=[value])
         self._world.send(connection, frame)
 
     def note_changes(self, changes: Sequence[Change], answers: Sequence[Any]) -> None:

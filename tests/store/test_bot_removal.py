@@ -10,7 +10,7 @@ import pytest
 
 from bus.model.records import RunStatus
 from bus.model.repository import Store
-from store.sqlite.messages import removals
+from store import removing
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ HOLDABLE = [*set(RunStatus) - {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.
 
 
 async def test_a_bot_is_removed_without_reading_runs_that_have_ended(store: Store, path: Path) -> None:
-    sql = removals._PARTS["runs of bot"]
+    sql = removing._PARTS["runs of bot"]
     assert all(f"'{status}'" in sql for status in HOLDABLE)
     with closing(sqlite3.connect(path)) as connection:
         [step] = connection.execute(f"EXPLAIN QUERY PLAN SELECT COUNT(*) FROM {sql}", ("b",)).fetchall()

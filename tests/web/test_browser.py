@@ -6,8 +6,8 @@ import re
 
 import anyio
 import anyio.to_thread
-import pytest
 
+import bus
 from bus.model.records import GlobalOwner, WorkflowDefinition, WorkflowStepLog
 
 from .browser import TAB, Browser
@@ -197,10 +197,13 @@ def test_keys_reach_everything(browser: Browser, site: Site) -> None:
     assert "Find" in seen
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_pages_fit_a_phone(browser: Browser, site: Site, path: str) -> None:
-    browser.size(360, 740).open(site.origin + path).one("main")
-    assert browser.script("return document.documentElement.scrollWidth") <= 360
+def test_pages_fit_a_phone(browser: Browser, site: Site) -> None:
+    browser.size(360, 740)
+    widths = {}
+    for path in PAGES:
+        browser.open(site.origin + path).one("main")
+        widths[path] = browser.script("return document.documentElement.scrollWidth")
+    assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
 def test_dark_and_light(browser: Browser) -> None:
@@ -360,6 +363,24 @@ def test_hostile_names_of_runs_are_shown_and_acted_on(browser: Browser, site: Si
     browser.click("#cancel summary")
     browser.click("#cancel button")
     browser.wait(lambda: "cancelled" in browser.text(".facts"))
+
+
+def test_a_last_will_is_shown_while_it_waits(site: Site) -> None:
+    ann = site.login()
+
+    async def read(connect: Connect) -> list[str]:
+        async with connect("testator") as bot:
+            await bot.will(bus.Draft(channel="deaths", body="gone"), delay=3600)
+            [found] = await bot.bots(only=["testator"])
+            assert found.will is not None
+            pages = ("/bots?find=testator", "/bot?name=testator", f"/message?id={found.will.id}")
+            return await anyio.to_thread.run_sync(lambda: [site.ask(page, headers=ann).text for page in pages])
+
+    directory, bot, message = site.play(read)
+    assert re.search(r'data-of="last will">to <a [^>]*>deaths</a></td>', directory)
+    assert "last will" in bot
+    assert "3600 s" in message
+    assert "last will" not in site.ask("/bots?find=critic", headers=ann).text
 
 
 # ── Settings ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -35,7 +35,10 @@ const PACKAGE = JSON.parse(readFileSync(new URL("../package.json", import.meta.u
 export interface ConnectOptions {
   /** The bot's name. A new name is registered, unless the worker has keys: then its credentials say who it is. */
   readonly bot?: string;
-  /** The worker's address, or those of all workers of its house. Default: that of the credentials, or loopback. */
+  /**
+   * The worker's address, or those of all workers of its house. Default: that of POSTHOUSE_URL, unless there are
+   * credentials here; that of the credentials; or loopback.
+   */
   readonly url?: string | readonly string[];
   /** Credentials, or a file of them; by default the one that POSTHOUSE_CREDENTIALS names. */
   readonly credentials?: string | Credentials;
@@ -57,6 +60,8 @@ export interface ConnectOptions {
 export interface SubscribeOptions extends CallOptions {
   /** Messages from now on ("new", the default), all of the log, or from a seq or a time on. */
   readonly start?: "new" | "all" | number | Date;
+  /** The log that a seq in `start` is of, as `bot.epoch` was: LogReplaced is raised if the worker has another one. */
+  readonly epoch?: string;
   /** Also deliver the bot's own messages on this channel. */
   readonly echo?: boolean;
   /** Share the channel's messages with the other bots of a group: each goes to one of them. */
@@ -139,6 +144,11 @@ export class Bot {
     return this.#connection.welcome?.bot_id ?? "";
   }
 
+  /** The id of the worker's log: seqs mean something only in that one. */
+  get epoch(): string {
+    return this.#connection.welcome?.epoch ?? "";
+  }
+
   /** The address of the worker that the bot is, or is being, connected to. */
   get url(): string {
     return this.#connection.endpoint.url;
@@ -218,9 +228,10 @@ export class Bot {
     options: SubscribeOptions & { retained?: boolean } = {},
   ): Promise<number | KeptMessage | undefined> {
     const { start = "new", echo = false, group = null } = options;
+    const epoch = options.epoch === undefined ? {} : { epoch: options.epoch };
     const retained = options.retained ? { retained: true } : {}; // a field that older workers do not know
     const place =
-      typeof start === "string" ? start : typeof start === "number" ? { seq: start } : { time: start.toISOString() };
+      typeof start === "string" ? start : typeof start === "number" ? { seq: start, ...epoch } : { time: start.toISOString() };
     if (place !== "new") this.#connection.deliveries.wantAgain();
     const answer = await this.ask("subscribe", { channel, start: place, echo, group, ...retained }, options);
     this.#subscriptions.add(channel, group);

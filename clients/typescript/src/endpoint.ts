@@ -28,6 +28,9 @@ export const DEFAULT_URL = "tcp://127.0.0.1:7710";
 /** The environment variable with the name of a file of credentials. */
 export const CREDENTIALS_VARIABLE = "POSTHOUSE_CREDENTIALS";
 
+/** The one with the addresses of workers, separated by spaces, for programs that name neither these nor credentials. */
+export const URL_VARIABLE = "POSTHOUSE_URL";
+
 /* Handshakes in a row that end without a reason, before the reason is looked for: a worker that stops ends one. */
 const UNFINISHED_MAX = 3;
 
@@ -39,6 +42,10 @@ export class Endpoint {
   #unfinished = 0;
 
   constructor(url: string | readonly string[] | undefined, credentials: string | Credentials | undefined) {
+    let given = url === undefined ? [] : typeof url === "string" ? [url] : url;
+    if (given.length === 0 && credentials === undefined) {
+      given = (process.env[URL_VARIABLE] ?? "").split(/\s+/).filter((each) => each !== "");
+    }
     credentials ??= process.env[CREDENTIALS_VARIABLE] || undefined;
     if (typeof credentials === "string") {
       this.#path = credentials;
@@ -48,7 +55,6 @@ export class Endpoint {
       this.#credentials = credentials;
     }
     const mine = this.#credentials;
-    const given = url === undefined ? [] : typeof url === "string" ? [url] : url;
     const [first, ...others] = given.length > 0 ? given : mine ? [mine.url, ...mine.otherUrls] : [DEFAULT_URL];
     this.route = new Route([first ?? DEFAULT_URL, ...others]);
     for (const address of this.route.urls) {

@@ -160,6 +160,8 @@ const RETRIED: ReadonlySet<string> = new Set(RetryCode);
 
 /** A call was refused, and nothing of it was stored. */
 export class RequestError extends BusError {
+  /** What to do, for all errors of a class; the text ends with it. */
+  static readonly hint: string = "";
   /** The protocol's code: what a program looks at. Later workers may have others. */
   readonly code: Code | (string & {});
   /** Whether the same call may succeed later. */
@@ -170,7 +172,8 @@ export class RequestError extends BusError {
   readonly details: Readonly<Record<string, unknown>>;
 
   constructor(refusal: Refusal) {
-    super(`${refusal.message} [${refusal.code}]`);
+    const { hint } = new.target;
+    super(`${refusal.message} [${refusal.code}]${hint && `: ${hint}`}`);
     this.code = refusal.code;
     this.retry = refusal.retry ?? RETRIED.has(refusal.code);
     this.retryAfterSeconds = refusal.retry_after ?? undefined;
@@ -184,17 +187,23 @@ export class RequestError extends BusError {
   }
 }
 
-/** No bot has that name or id: a bot is known once it has connected for the first time. */
-export class UnknownBot extends RequestError {}
+/** No bot has that name or id. */
+export class UnknownBot extends RequestError {
+  static override readonly hint = "a bot is known once it has connected for the first time";
+}
 
-/** The channel does not exist: it is created when it is first used. */
-export class UnknownChannel extends RequestError {}
+/** The channel does not exist. */
+export class UnknownChannel extends RequestError {
+  static override readonly hint = "a channel is created when it is first used";
+}
 
 /** Something does not exist. */
 export class NotFound extends RequestError {}
 
 /** The bot's name or id belongs to another. */
-export class BotConflict extends RequestError {}
+export class BotConflict extends RequestError {
+  static override readonly hint = "connect without botId, or with the id that the name has";
+}
 
 /** The call contradicts what is stored. */
 export class Conflict extends RequestError {}
@@ -210,6 +219,14 @@ export class RevisionConflict extends Conflict {
   }
 }
 
+/** A seq is of another log than the worker's, such as one that an earlier backup has replaced. */
+export class LogReplaced extends Conflict {
+  /** Both logs have the same messages up to here, 0 if they have none in common: go on after it. */
+  get afterSeq(): number {
+    return this.number("after_seq");
+  }
+}
+
 /** The changes of a keyed store after a revision are not known any more: watch it from the beginning. */
 export class ChangesForgotten extends Conflict {}
 
@@ -217,28 +234,40 @@ export class ChangesForgotten extends Conflict {}
 export class BudgetSpent extends RequestError {}
 
 /** The body is not JSON that every receiver can decode. */
-export class InvalidBody extends RequestError {}
+export class InvalidBody extends RequestError {
+  static override readonly hint = "send finite numbers, valid text, and at most 100 levels";
+}
 
 /** The call has a value that cannot be used. */
 export class BadRequest extends RequestError {}
 
 /** A value, a body or a frame exceeds its limit. It is refused, never truncated. */
-export class TooLarge extends RequestError {}
+export class TooLarge extends RequestError {
+  static override readonly hint = "put the data elsewhere and send its name";
+}
 
-/** A limit was reached: wait a moment, and send it again. */
-export class LimitReached extends RequestError {}
+/** A limit was reached. */
+export class LimitReached extends RequestError {
+  static override readonly hint: string = "wait a moment and send it again";
+}
 
 /** A keyed store has as many keys as are allowed; those that exist can be written. */
-export class TooManyKeys extends LimitReached {}
+export class TooManyKeys extends LimitReached {
+  static override readonly hint = "delete keys, or let the worker have more";
+}
 
-/** The worker's disk is full. It continues by itself when there is room. */
-export class StorageFull extends RequestError {}
+/** The worker's disk is full. */
+export class StorageFull extends RequestError {
+  static override readonly hint = "make room on the worker's disk; it then continues by itself";
+}
 
 /** The bot is not allowed to do that. */
 export class Forbidden extends RequestError {}
 
 /** The key of the bot's connection was revoked, or has expired, and its session ended. */
-export class Revoked extends RequestError {}
+export class Revoked extends RequestError {
+  static override readonly hint = "whoever runs the worker can make another key";
+}
 
 /** Another bot holds the run, or nobody does. */
 export class Fenced extends RequestError {}
@@ -247,13 +276,16 @@ export class Fenced extends RequestError {}
 export class InvalidTransition extends Conflict {}
 
 /** The worker speaks other versions of the protocol. */
-export class UnsupportedProtocol extends RequestError {}
+export class UnsupportedProtocol extends RequestError {
+  static override readonly hint = "install matching versions of client and worker";
+}
 
 type Kind = new (refusal: Refusal) => RequestError;
 
 const BY_NAME = new Map<unknown, Kind>([
   ["revision_conflict", RevisionConflict],
   ["changes_forgotten", ChangesForgotten],
+  ["log_replaced", LogReplaced],
   ["too_many_keys", TooManyKeys],
 ]);
 

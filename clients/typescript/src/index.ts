@@ -6,7 +6,7 @@
 export { connect } from "./bot.js";
 export type { Bot, ConnectOptions, Question, QuestionFields, ServeOptions, SubscribeOptions } from "./bot.js";
 export { readCredentials, type Credentials } from "./credentials.js";
-export { CREDENTIALS_VARIABLE, DEFAULT_URL } from "./endpoint.js";
+export { CREDENTIALS_VARIABLE, DEFAULT_URL, URL_VARIABLE } from "./endpoint.js";
 export * from "./errors.js";
 export type { Json } from "./frames.js";
 export { newId } from "./ids.js";

@@ -10,6 +10,7 @@ import {
   ClosedError,
   connect,
   InvalidBody,
+  LogReplaced,
   newId,
   NoMessage,
   ReplyTimeout,
@@ -130,6 +131,11 @@ scene("subscriptions begin in the past, echo, and are shared by a group", async 
     await message.ack({ confirm: true });
     await past.unsubscribe("old");
   }
+  await past.subscribe("old", { start: 1, epoch: past.epoch });
+  await past.unsubscribe("old");
+  const replaced = await past.subscribe("old", { start: 2, epoch: newId() }).catch((error: unknown) => error);
+  assert.ok(replaced instanceof LogReplaced);
+  assert.deepEqual([replaced.afterSeq, replaced.details["epoch"]], [0, past.epoch]);
   await one.subscribe("work", { group: "team" });
   await two.subscribe("work", { group: "team" });
   await past.publish("work", 1);
@@ -169,6 +175,7 @@ scene("refusals have the worker's code, and their own class", async () => {
   const refused = await sender.send("nobody-at-all", 1).catch((error: unknown) => error);
   assert.ok(refused instanceof UnknownBot && refused instanceof RequestError);
   assert.deepEqual([refused.code, refused.retry, refused.name], ["unknown_bot", false, "UnknownBot"]);
+  assert.match(refused.message, /'nobody-at-all'.* \[unknown_bot\]: a bot is known once it has connected/);
   await assert.rejects(sender.publish("refused", "x".repeat(300_000)), TooLarge);
   await assert.rejects(sender.publish("refused", "x".repeat(2_000_000)), TooLarge);
   await assert.rejects(sender.publish("not a name", 1), BadRequest);
@@ -362,8 +369,11 @@ scene("a bot serves several messages at a time, and finishes what it has begun",
   assert.notEqual(await stateOf(late), "settled");
 });
 
-scene("who connects and leaves can be seen", async () => {
-  const seen = await bot("seen");
+scene("a program may leave it to its environment where it connects, and can see whether it is", async () => {
+  process.env["POSTHOUSE_URL"] = ` tcp://127.0.0.1:1 ${keeper.url}`;
+  const seen = await connect({ bot: "seen" });
+  delete process.env["POSTHOUSE_URL"];
+  assert.equal(seen.url, keeper.url);
   assert.equal(seen.isConnected, true);
   await seen.close();
   assert.deepEqual([seen.isConnected, await seen.closed], [false, undefined]);

@@ -13,11 +13,12 @@ import asyncpg
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
 from ...message_rows import channels_of, erased
-from ...seals import erased_before, removal_row
+from ...removals import record, recorded
+from ...seals import erased_before
 from ..keyed import PostgresqlKeyed
+from ..server.statements import statements_on
 from ..server.writer import Transaction
 from ..workflows.keeping import open_runs, remove_runs
-from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, read_row
 
 __all__ = ["erase"]
@@ -49,7 +50,7 @@ _EVER = "9999"
 async def erase(transaction: Transaction, change: Erase, keyed: PostgresqlKeyed) -> Erased:
     """Carry out an erasure, or return what it did before."""
     connection = transaction.connection
-    what = await recorded(connection, change.id)
+    what = await recorded(statements_on(connection), change.id)
     if what is not None:
         return erased_before(what)
     delayed: list[Delayed] = []
@@ -75,7 +76,7 @@ async def erase(transaction: Transaction, change: Erase, keyed: PostgresqlKeyed)
     removed = tuple(id for id in runs if id not in left)
     values = await keyed.erase(transaction, change, seqs, channels_of(rows))
     done = Erased(seqs, tuple(delayed), removed, tuple(sorted({*left, *going_on})), values=values)
-    await connection.execute(ADD_REMOVAL, *removal_row(change, done))
+    await record(statements_on(connection), change, done)
     return done
 
 

@@ -13,11 +13,11 @@ from bus.model.lineage import read_earlier
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
+from ...keys import KEYS
 from ...seals import is_sealed, key_of, mailbox_of, pattern_of, subscription_of
 from ..security import read_span
 from ..server.database import Database
 from .arrivals import next_due_at
-from .keys import KEYS
 from .sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS, group_of
 
 __all__ = ["load_state"]

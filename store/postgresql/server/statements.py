@@ -16,12 +16,20 @@ __all__ = ["statements_on"]
 
 def statements_on(connection: Reader | asyncpg.Connection) -> Statements:
     """Return what runs them on a connection."""
+    return _Statements(connection)
 
-    async def run(sql: str, *values: Any) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = await connection.fetch(_in_postgresql(sql), *values)
+
+class _Statements:
+    def __init__(self, connection: Reader | asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def __call__(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = await self._connection.fetch(_in_postgresql(sql), *values)
         return rows
 
-    return run
+    async def each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        assert not isinstance(self._connection, Reader)
+        await self._connection.executemany(_in_postgresql(sql), rows)
 
 
 @cache

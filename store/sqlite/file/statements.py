@@ -17,12 +17,20 @@ __all__ = ["statements_on"]
 
 def statements_on(connection: Reader | aiosqlite.Connection) -> Statements:
     """Return what runs them on a connection."""
+    return _Statements(connection)
 
-    async def run(sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+
+class _Statements:
+    def __init__(self, connection: Reader | aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def __call__(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
         parameters = [json.dumps(value) if isinstance(value, list | tuple) else value for value in values]
-        return list(await connection.execute_fetchall(_in_sqlite(sql), parameters))
+        return list(await self._connection.execute_fetchall(_in_sqlite(sql), parameters))
 
-    return run
+    async def each(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        assert not isinstance(self._connection, Reader)
+        await self._connection.executemany(_in_sqlite(sql), rows)
 
 
 @cache

@@ -14,12 +14,13 @@ import aiosqlite
 from bus.model.repository import Delayed, Erase, Erased, RemoveRuns
 
 from ...message_rows import channels_of, erased
-from ...seals import erased_before, removal_row
+from ...removals import record, recorded
+from ...seals import erased_before
 from ..file.scrubbing import overwriting
+from ..file.statements import statements_on
 from ..file.writer import Transaction
 from ..keyed import SqliteKeyed
 from ..workflows.keeping import open_runs, remove_runs
-from .removals import ADD_REMOVAL, recorded
 from .rows import COLUMNS, WITH_SEQS
 
 __all__ = ["erase"]
@@ -45,12 +46,12 @@ _EVER = "9999"
 async def erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) -> Erased:
     """Carry out an erasure, or return what it did before."""
     connection = transaction.connection
-    what = await recorded(connection, change.id)
+    what = await recorded(statements_on(connection), change.id)
     if what is not None:
         return erased_before(what)
     async with overwriting(connection):
         done = await _erase(transaction, change, keyed)
-    await connection.execute(ADD_REMOVAL, removal_row(change, done))
+    await record(statements_on(connection), change, done)
     return done
 
 

@@ -16,12 +16,12 @@ from bus.model.lineage import read_earlier
 from bus.model.records import BotRecord, Channel
 from bus.model.repository import LogState
 
+from ...keys import KEYS
 from ...seals import is_sealed, key_of, mailbox_of, pattern_of, subscription_of
 from ..file.database import Database
 from ..file.reader import is_text
 from ..security import read_span
 from .arrivals import next_due_at
-from .keys import KEYS
 from .rows import fetch_each
 from .sealed import BY_PATTERNS, GROUPS, MAILBOXES, MISSING, PATTERNS, SUBSCRIPTIONS, group_of
 
