@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from .runs.replay import Retry
     from .runs.run import Run
     from .wire.answers import (
+        EventList,
         FoundMessage,
         KeptMessage,
         KeyAdded,
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
         ListedChannel,
         ListedDeadLetter,
         ListedDelayed,
+        ListedEvent,
         ListedKey,
         ListedPattern,
         ListedSecurityEvent,
@@ -162,6 +164,7 @@ __all__ = [
     "CronTimes",
     "DefinitionInUse",
     "Draft",
+    "EventList",
     "FailRun",
     "Fenced",
     "Forbidden",
@@ -191,6 +194,7 @@ __all__ = [
     "ListedChannel",
     "ListedDeadLetter",
     "ListedDelayed",
+    "ListedEvent",
     "ListedKey",
     "ListedPattern",
     "ListedSecurityEvent",

@@ -38,6 +38,7 @@ ANSWERS: dict[str, Any] = {
     "delayed": answers.DelayedList[answers.ListedDelayed],
     "enrol": answers.Enrolled,
     "erase": Erased,
+    "events": answers.EventList,
     "extend": Settled,
     "history": answers.HistoryPage[answers.KeptMessage],
     "keys": answers.KeyList,

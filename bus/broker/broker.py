@@ -112,9 +112,7 @@ class Broker:
         self._settings = settings
         self.measures = Measures()
         self._sockets = sockets
-        self._command = sockets.command
-        self._tap = sockets.tap
-        self._watch = sockets.watch
+        self._command, self._tap, self._watch = sockets.command, sockets.tap, sockets.watch
         self._moment = moment
         self._report = report
         self._membership = membership
@@ -130,6 +128,8 @@ class Broker:
             peer=sockets.watch.connections.peer,
             leads=None if membership is None else membership.leads,
             room=self._room,
+            fault=lambda: self.measures.fault,
+            backlog_messages_max=settings.limits.backlog_messages_max,
         )
         self._answering = Answering(
             core, store.log, queries=self._queries, outgoing=self._outgoing, limits=settings.limits, moment=moment

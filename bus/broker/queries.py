@@ -18,7 +18,7 @@ from ..core.effects import Ask, Moment
 from ..core.sight import Sight
 from ..mailbox.mailbox import Mailbox
 from ..model.keys import Key
-from ..model.records import CONSOLE_ID, OWN_IDS, BotRecord
+from ..model.records import CONSOLE_ID, EVENTS_CHANNEL, OWN_IDS, BotRecord
 from ..model.repository import DeadLetter, FindRequest, HistoryRequest, LogMessage, MessageLog
 from ..model.room import RoomLevel
 from ..wire.answers import (
@@ -49,6 +49,7 @@ from ..wire.frames import (
     Compact,
     DeadLetters,
     DelayedQuery,
+    EventsQuery,
     History,
     Keys,
     MailboxQuery,
@@ -67,6 +68,7 @@ from ..wire.limits import NAME_CHARACTERS_MAX
 from .auditing import audit
 from .looking import Looking, backlogs, raw_message
 from .paging import AnswerPage
+from .remembering import recent_events
 from .removing import compact, removals, search
 from .room import RoomWatch
 from .subscribers import listed_channel, listed_patterns, listed_subscription
@@ -100,6 +102,8 @@ class Queries:
         peer: Callable[[bytes], str | None],
         leads: Callable[[], Awaitable[Leads | None]] | None = None,
         room: RoomWatch | None = None,
+        fault: Callable[[], str | None] = lambda: None,
+        backlog_messages_max: int = 0,
     ) -> None:
         self._core = core
         self._looking = Looking(core, log, frame_bytes_max=frame_bytes_max, moment=moment, peer=peer)
@@ -107,6 +111,8 @@ class Queries:
         self._versions = versions
         self._leads = leads
         self._room = room
+        self._fault = fault
+        self._backlog_messages_max = backlog_messages_max
         self._frame_bytes_max = frame_bytes_max
         self._moment = moment
         now, self._started_at = moment()
@@ -158,6 +164,10 @@ class Queries:
                 bot_id = None if query.bot is None else self._sender_id(query.bot, sight)
                 page = AnswerPage(ListedSecurityEvent, self._frame_bytes_max)
                 return await audit(directory, self._log, query, bot_id=bot_id, page=page)
+            case EventsQuery():
+                _forbid(sight.unread_channel(EVENTS_CHANNEL))
+                room = self._frame_bytes_max
+                return recent_events(self._core.recent, query, since=self._started_at, frame_bytes_max=room)
             case Search() | Removals() | Scrub() | Compact():
                 _forbid(sight.unread_removals() if isinstance(query, Removals) else sight.unerasable())
                 return await self._remove(query, sight)
@@ -399,6 +409,8 @@ class Queries:
             sizes=await self._log.sizes(),
             versions=self._versions,
             leads=None if self._leads is None else await self._leads(),
+            fault=self._fault(),
+            backlog_messages_max=self._backlog_messages_max,
             earlier=core.directory.earlier,
             storage=RoomLevel.ENOUGH if self._room is None else self._room.level,
         )

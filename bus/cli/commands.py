@@ -38,6 +38,7 @@ GROUPS = {
         "subscriptions": "bus.cli.messages:subscriptions",
         "delayed": "bus.cli.delayed:delayed",
         "dead-letters": "bus.cli.dead_letters:dead_letters",
+        "events": "bus.cli.events:events",
         "audit": "bus.cli.audit:audit",
     },
     "Workflows": {

@@ -20,6 +20,7 @@ from ..wire.answers import (
     ChannelList,
     DeadLetterList,
     DelayedList,
+    EventList,
     FoundMessage,
     HistoryPage,
     KeptMessage,
@@ -27,6 +28,7 @@ from ..wire.answers import (
     ListedChannel,
     ListedDeadLetter,
     ListedDelayed,
+    ListedEvent,
     ListedPattern,
     ListedSecurityEvent,
     ListedSession,
@@ -45,6 +47,7 @@ from ..wire.frames import (
     Channels,
     DeadLetters,
     DelayedQuery,
+    EventsQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -340,6 +343,21 @@ class Asking:
             more = page.more and bool(page.events)
             after = found[-1].id if found else after
         return found
+
+    async def recent_events(self, *, after: int = 0) -> EventList:
+        """Return what happened since the worker's start, in its order: after the number of an event, or all.
+
+        The worker remembers this whether anybody listened or not: of each kind of event, the last one about each
+        of the latest hundred subjects, such as bots. A restart forgets it. Raises RequestError with the code
+        "bad_request" if the worker is of a version that remembers nothing.
+        """
+        found: list[ListedEvent] = []
+        while True:
+            asked = EventsQuery(request=0, after=found[-1].number if found else after, limit=ANSWER_ITEMS_MAX)
+            page = await self._caller.request("the events", partial(_numbered, asked), EventList)
+            found += page.events
+            if not page.more or not page.events:
+                return msgspec.structs.replace(page, events=found, more=False)
 
     async def status(self) -> WorkerStatus:
         """Return the worker's status: counters, rates, sizes, versions."""

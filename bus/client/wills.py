@@ -9,7 +9,7 @@ import logging
 
 import anyio
 
-from ..errors import BusError
+from ..errors import BusError, RequestError
 from ..wire.frames import Publication, WillFrame
 from .caller import Caller
 from .draft import Draft, publication
@@ -38,8 +38,14 @@ class LastWill:
         if draft is not None and (draft.delay is not None or draft.expects_reply):
             raise ValueError("a will expects no reply, and its delay is an argument of its own")
         message = _message(draft)
-        self._draft, self._delay = draft, delay
-        await self._send(self._caller, message)
+        before, mine = (self._draft, self._delay), (draft, delay)
+        self._draft, self._delay = mine
+        try:
+            await self._send(self._caller, message)
+        except RequestError:
+            if (self._draft, self._delay) == mine:  # otherwise another one was left meanwhile
+                self._draft, self._delay = before  # which the worker still has
+            raise
 
     async def _send(self, caller: Caller, message: Publication | None) -> None:
         delay = self._delay

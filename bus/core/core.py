@@ -96,6 +96,7 @@ class Core:
         self._settings = settings
         self._new_id = new_id
         self._turn = Turn(state.last_timestamp)
+        self.recent = self._turn.recent
         self._batches = Batches(settings.limits)
         self._record = SecurityRecord(
             state.security, self.directory, self.sessions, batches=self._batches, settings=settings.retention

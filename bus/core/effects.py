@@ -32,6 +32,7 @@ from ..wire.frames import (
     Term,
     Workflow,
 )
+from .recent import RecentEvents
 from .steady import LogTime, Steady
 
 __all__ = [
@@ -219,6 +220,7 @@ class Turn:
     def __init__(self, last_timestamp: str = "") -> None:
         self.moment = Moment(0.0, "")
         self.log_time = LogTime(last_timestamp)
+        self.recent = RecentEvents()
         self.noted: tuple[Callable[[Note, Moment], None], ...] = ()
         """Called with each note: some are recorded, or told on a channel, as well as logged."""
         self._steady = Steady()

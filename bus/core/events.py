@@ -2,7 +2,7 @@
 
 Owns what is told, and how often. Most of it is noticed where operators are told of it (`Turn.note`). Its rules:
 
-- Nothing is kept while nobody wants it (`audience`).
+- Nothing is written while nobody wants it (`audience`). The last ones are kept in memory in any case (`recent`).
 - An event enters the log with the next batch, or makes a batch of its own, at most so many a second.
 - What happens to one subject is told at once, and again after a while: what happened meanwhile is one event, which
   counts it. Of too many subjects, what happens is summed up in one event a kind.
@@ -97,6 +97,7 @@ class Events:
         self._audience = audience
         self._directory = audience.directory
         self._sessions = sessions
+        self._turn, self._recent = turn, turn.recent
         self._new_id = new_id
         self._ready: dict[_Key, Noticed] = {}
         """Events to be told with the next batch."""
@@ -112,9 +113,9 @@ class Events:
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def _note(self, note: Note, moment: Moment) -> None:
-        """Publish what operators are told, if somebody listens and it is an event."""
-        if self._audience.wants(EVENTS_CHANNEL) and (event := self._event(note, moment.wall)) is not None:
-            self._add(event)
+        """Keep what operators are told, if it is an event, and publish it if somebody listens."""
+        if (event := self._event(note, moment.wall)) is not None:
+            self._happened(event, moment)
         if self._audience.wants(PRESENCE_CHANNEL) and (kind := _PRESENCE.get(note.event)) is not None:
             fields = {"session": note.fields.get("session"), **self._session(note.fields["bot"])}
             if kind is PresenceConnected:
@@ -124,8 +125,13 @@ class Events:
     def refused(self, code: Code, moment: Moment) -> None:
         """Note that a batch was refused, and tell of it if that was because storage is full."""
         self._due = moment.now + _RETRY_SECONDS
-        if code == Code.STORAGE_FULL and self._audience.wants(EVENTS_CHANNEL):
-            self._add(StorageFilled(at=moment.wall, since=moment.wall))
+        if code == Code.STORAGE_FULL:
+            self._happened(StorageFilled(at=moment.wall, since=moment.wall), moment)
+
+    def _happened(self, event: Noticed, moment: Moment) -> None:
+        self._recent.keep(event, event.subject, at=event.at, now=moment.now)
+        if self._audience.wants(event.channel):
+            self._add(event)
 
     def _event(self, note: Note, at: str) -> Noticed | None:
         fields = note.fields
@@ -214,8 +220,6 @@ class Events:
         self, buried: Sequence[tuple[Mailbox, Sequence[DeadLetter]]], timestamp: str
     ) -> list[Job[Any]]:
         """Return what tells of dead letters, for the batch that stores them."""
-        if not self._audience.wants(EVENTS_CHANNEL):
-            return []
         told = [
             (mailbox, theirs)
             for mailbox, letters in buried
@@ -224,7 +228,16 @@ class Events:
         events = [self._of_mailbox(mailbox, letters) for mailbox, letters in told[:_AT_ONCE_MAX]]
         if others := sum(len(letters) for _, letters in told[_AT_ONCE_MAX:]):
             events.append(DeadLettersAdded(mailbox=None, dead_letters=others))
-        return [_TellJob(self, (), self._lots(events), self._channels(events, timestamp))] if events else []
+        if not events:
+            return []
+        published = events if self._audience.wants(EVENTS_CHANNEL) else ()
+        return [_DeadLettersJob(self, events, self._lots(published), self._channels(published, timestamp))]
+
+    def buried(self, events: Iterable[DeadLettersAdded]) -> None:
+        """Keep what was told of dead letters, which are on disk."""
+        now, at = self._turn.moment
+        for event in events:
+            self._recent.keep(event, event.mailbox, at=at, now=now)
 
     def _of_mailbox(self, mailbox: Mailbox, letters: Sequence[DeadLetter]) -> DeadLettersAdded:
         listed = [
@@ -259,8 +272,30 @@ class _TellJob(Job[Outcome]):
 
     def failed(self, code: Code, message: str) -> None:
         """Keep them for a later batch."""
-        if self._kept:
-            self._events.not_written(self._kept)
+        self._events.not_written(self._kept)
+
+
+class _DeadLettersJob(Job[Outcome]):
+    """Dead letters on their way into the log; `lots` tell those of them who listen."""
+
+    def __init__(
+        self,
+        events: Events,
+        told: Sequence[DeadLettersAdded],
+        lots: Sequence[Lot],
+        channels: Sequence[Channel],
+    ) -> None:
+        super().__init__(channels=channels)
+        self.lots = lots
+        self._events = events
+        self._told = told
+
+    def done(self, answers: Sequence[Outcome], at: str) -> None:
+        """Remember them."""
+        self._events.buried(self._told)
+
+    def failed(self, code: Code, message: str) -> None:
+        """Do nothing: they are told with the batch that stores them."""
 
 
 def _key(event: Noticed) -> _Key:

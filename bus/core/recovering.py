@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..model.events import runs_crashed
 from ..model.records import WORKER_ID, WORKER_NAME
 from ..model.repository import Recovered, RecoverRuns, Started, StartScheduled, stored_lots
 from ..settings import Workflows
@@ -71,6 +72,11 @@ class Recovering:
     def recovered(self, recovered: Recovered, started: Started) -> None:
         """Notify the last holders, and who waits for the runs; sweep again at once if there may be more."""
         self._dispatch.enter(*stored_lots([*recovered.messages, *started.messages]))
+        if recovered.runs:
+            crashed = runs_crashed(recovered.runs)
+            self._turn.recent.keep(
+                crashed, crashed.listed[0].run_id, at=self._turn.moment.wall, now=self._turn.moment.now
+            )
         for lost in recovered.runs:
             self._waking.happened(lost.run.id)
         for run_id in recovered.due:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from ..model.event_words import event_in_words
 from ..model.events import (
     DeadLettersAdded,
     MailboxDrained,
@@ -40,6 +41,15 @@ KEPT = timedelta(days=1)
 
 _SUBJECTS_MAX = 200
 """Events of one kind that are kept, each about another subject: the newest."""
+
+_LATELY_MAX = 30
+"""What happened that is shown."""
+
+_COMES_AND_GOES = frozenset({"session.opened", "session.ended"})
+"""What happens all the time, and needs nobody."""
+
+_FULL_PART, _ROOM_PART = 0.8, 0.5
+"""As the worker says it: a mailbox is nearly full from the first part on, until it has only the second."""
 
 _BACKLOG = 1000
 """Messages that wait in one mailbox, from which on it is told of."""
@@ -99,6 +109,8 @@ class HeardEvents:
         self.crashed: dict[str, _Told] = {}
         self.full: dict[str, _Told] = {}
         self.low: dict[str, _Told] = {}
+        self.lately: dict[str, str] = {}
+        """What happened, in words, and when: the latest last."""
         self.last_seq = 0
 
     def __repr__(self) -> str:
@@ -107,13 +119,18 @@ class HeardEvents:
     def hear(self, message: StoredMessage) -> None:
         """Take the next message of the events' channel; one that is not the worker's, or not known, is left out."""
         self.last_seq = message.seq
-        if message.sender_bot_id != WORKER_ID:
-            return
+        if message.sender_bot_id == WORKER_ID:
+            self.take(message.message_type, message.body, message.timestamp)
+
+    def take(self, message_type: str, body: Any, at: str) -> None:
+        """Take what happened next, in the order of time."""
         try:
-            event = read_event(message.message_type, message.body)
+            event = read_event(message_type, body)
         except msgspec.ValidationError:  # a later version's
             return
-        told = None if event is None else _Told(getattr(event, "at", message.timestamp), event)
+        told = None if event is None else _Told(getattr(event, "at", at), event)
+        if told is not None and message_type not in _COMES_AND_GOES:
+            self._remember(told)
         match event:
             case SessionVanished(bot=bot):
                 _put(self.vanished, bot, told)
@@ -133,6 +150,14 @@ class HeardEvents:
                 _put(self.low, None, told)
             case StorageDrained(storage=RoomLevel.ENOUGH):
                 self.low.clear()
+
+    def _remember(self, told: _Told) -> None:
+        """Keep what happened for people, once if it is the same that happened before."""
+        text = event_in_words(told.event)
+        self.lately.pop(text, None)
+        self.lately[text] = told.at
+        if len(self.lately) > _LATELY_MAX:
+            del self.lately[next(iter(self.lately))]
 
     def forget(self, now: datetime) -> None:
         """Forget what is too long ago."""
@@ -165,6 +190,8 @@ def alarms(heard: HeardEvents, present: Present) -> list[Alarm]:
 
 def _of_storage(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
+    if present.status.fault is not None:
+        found.append(Alarm(f"The worker stores nothing now: {present.status.fault}", "/settings"))
     for told in heard.full.values():
         assert isinstance(told.event, StorageFilled)
         since = shown.clock(told.event.since)
@@ -212,20 +239,20 @@ def _of_dead_letters(heard: HeardEvents, present: Present) -> list[Alarm]:
 
 def _of_mailboxes(heard: HeardEvents, present: Present) -> list[Alarm]:
     found: list[Alarm] = []
-    for bot, told in heard.filling.items():
-        event, box = told.event, present.boxes.get(bot)
-        assert isinstance(event, MailboxFilling)
-        if not bot:
-            found.append(Alarm("Many mailboxes are nearly full", "/mailboxes", told.at))
-        elif box is not None:
-            most = shown.amount(event.messages_max)
-            text = f"The mailbox of {bot} is nearly full: {shown.amount(box.waiting)} messages wait, of {most}"
-            found.append(Alarm(text, _to("/mailbox", bot), told.at))
-    found += [
-        Alarm(f"{_count(box.waiting, 'message')} in the mailbox of {box.name}", _to("/mailbox", box.name))
-        for box in sorted(present.boxes.values(), key=lambda box: -box.waiting)
-        if box.waiting >= _BACKLOG and box.name not in heard.filling
-    ]
+    most = present.status.backlog_messages_max
+    if "" in heard.filling and not most:
+        found.append(Alarm("Many mailboxes are nearly full", "/mailboxes", heard.filling[""].at))
+    for box in sorted(present.boxes.values(), key=lambda box: -box.waiting):
+        told = heard.filling.get(box.name)
+        if told is not None and isinstance(told.event, MailboxFilling):
+            most = most or told.event.messages_max
+        if not box.is_group and most and box.waiting > most * (_FULL_PART if told is None else _ROOM_PART):
+            of = f"{shown.amount(box.waiting)} messages wait, of {shown.amount(most)}"
+            text = f"The mailbox of {box.name} is nearly full: {of}"
+            found.append(Alarm(text, _to("/mailbox", box.name), None if told is None else told.at))
+        elif box.waiting >= _BACKLOG:
+            text = f"{_count(box.waiting, 'message')} in the mailbox of {box.name}"
+            found.append(Alarm(text, _to("/mailbox", box.name)))
     return _few(found, "mailboxes are full of messages", "/mailboxes")
 
 

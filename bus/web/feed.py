@@ -1,18 +1,21 @@
 """Listening to the worker's events, for the alarms of *Now*.
 
 The page watches the channel and does not subscribe to it, so that nothing waits for a page that is stopped. A
-worker publishes events while somebody listens: there may be none from before the page's start.
+worker publishes events while somebody listens: what happened before is what it remembers.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import anyio
 
 from ..bot import Bot
 from ..errors import BusError, RequestError, UnknownChannel
 from ..model.records import EVENTS_CHANNEL
+from ..wire.answers import ListedEvent
+from ..wire.codes import Code
 from ..wire.frames import StoredMessage
 from .alarms import HeardEvents
 from .statuses import in_words
@@ -34,6 +37,8 @@ class Feed:
         self._upstream = upstream
         self._heard = HeardEvents()
         self.fault: str | None = None
+        self.remembers = True
+        """Whether the worker remembers what happened before anybody listened."""
 
     def __repr__(self) -> str:
         return f"<Feed {self.fault or self._heard}>"
@@ -57,9 +62,7 @@ class Feed:
 
     async def _listen(self, bot: Bot) -> None:
         async with bot.watch(EVENTS_CHANNEL) as events:  # first, so that the worker publishes from now on
-            self._heard = HeardEvents()  # the log may be another one
-            for event in reversed(await _past(bot)):
-                self._hear(event)
+            self._heard = await self._before(bot)
             self.fault = None
             async for event in events:
                 self._hear(event)
@@ -67,6 +70,26 @@ class Feed:
     def _hear(self, event: StoredMessage) -> None:
         if event.seq > self._heard.last_seq:
             self._heard.hear(event)
+
+    async def _before(self, bot: Bot) -> HeardEvents:
+        """Return what happened before: what is in the log, and what the worker remembers."""
+        heard = HeardEvents()
+        happened: list[tuple[str, StoredMessage | ListedEvent]] = [
+            (each.timestamp, each) for each in reversed(await _past(bot))
+        ]
+        try:
+            happened += [(each.at, each) for each in (await bot.recent_events()).events]
+            self.remembers = True
+        except RequestError as error:
+            if error.code != Code.BAD_REQUEST:
+                raise
+            self.remembers = False  # a worker of an earlier version
+        for _, event in sorted(happened, key=itemgetter(0)):
+            if isinstance(event, StoredMessage):
+                heard.hear(event)
+            else:
+                heard.take(event.message_type, event.body, event.at)
+        return heard
 
 
 async def _past(bot: Bot) -> list[StoredMessage]:

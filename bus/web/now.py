@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from starlette.routing import Route
 
+from ..model.records import timestamp
 from .alarms import Present, alarms
 from .mailboxes import survey
 from .site import Look, Shown, page
@@ -17,6 +19,14 @@ _SESSIONS = 100
 
 _APPROVALS = 100
 """Approvals that are counted."""
+
+
+class _Happened(NamedTuple):
+    """Something that happened, and whether that was before the page was started."""
+
+    at: str
+    text: str
+    is_before: bool
 
 
 async def _now(look: Look) -> Shown:
@@ -33,6 +43,8 @@ async def _now(look: Look) -> Shown:
         approvals_max=_APPROVALS,
         runs=counts,
     )
+    heard, began_at = site.feed.heard(), timestamp(site.began_at)
+    happened = [_Happened(at, text, is_before=at < began_at) for text, at in reversed(heard.lately.items())]
     sessions = await bot.sessions(limit=_SESSIONS)
     values = {
         "status": status,
@@ -40,7 +52,9 @@ async def _now(look: Look) -> Shown:
         "more_sessions": max(0, status.sessions - _SESSIONS) if len(sessions) == _SESSIONS else 0,
         "waiting": sum(box.waiting for box in boxes),
         "counts": counts,
-        "alarms": alarms(site.feed.heard(), present),
+        "alarms": alarms(heard, present),
+        "happened": happened,
+        "remembers": site.feed.remembers,
         "fault": site.feed.fault,
         "plots": site.samples.plots(),
         "began_at": site.began_at,

@@ -8,6 +8,8 @@ Pure.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..model.erasing import Removal
@@ -44,6 +46,7 @@ __all__ = [
     "DelayedAnswer",
     "DelayedList",
     "Enrolled",
+    "EventList",
     "Fate",
     "FoundMessage",
     "HistoryPage",
@@ -56,6 +59,7 @@ __all__ = [
     "ListedChannel",
     "ListedDeadLetter",
     "ListedDelayed",
+    "ListedEvent",
     "ListedGroup",
     "ListedKey",
     "ListedPattern",
@@ -340,6 +344,27 @@ class SecurityEventList(AnswerValue, frozen=True, omit_defaults=True):
     more: bool = False
 
 
+class ListedEvent(AnswerValue, frozen=True):
+    """The last event of a kind about a subject, and how often there was one since the worker's start.
+
+    `message_type` and `body` are those of a message on the channel of the worker's events (`bus.events`).
+    """
+
+    number: int
+    at: str
+    times: int
+    message_type: str
+    body: Any
+
+
+class EventList(AnswerValue, frozen=True, omit_defaults=True):
+    """What happened since the worker's start, in its order; `more` says that others follow."""
+
+    since: str
+    events: list[ListedEvent]
+    more: bool = False
+
+
 class RemovalList(AnswerValue, frozen=True, omit_defaults=True):
     """Records of removals in their order; `more` says that others follow."""
 
@@ -390,6 +415,10 @@ class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     versions: dict[str, str]
     leads: Leads | None = None
     """About this worker, if its house may have several."""
+    fault: str | None = None
+    """The code for which the last transaction was refused, if nothing was stored since."""
+    backlog_messages_max: int = 0
+    """How many direct messages may wait for a bot; 0 if the worker does not say."""
     earlier: tuple[EarlierLog, ...] = ()
     """The logs that this one goes on from, the earliest first."""
     storage: RoomLevel = RoomLevel.ENOUGH

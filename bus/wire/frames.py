@@ -37,6 +37,7 @@ from .query_frames import (
     Channels,
     DeadLetters,
     DelayedQuery,
+    EventsQuery,
     History,
     MailboxQuery,
     MessageQuery,
@@ -67,6 +68,7 @@ __all__ = [
     "Enrol",
     "EraseFrame",
     "ErrorFrame",
+    "EventsQuery",
     "Extend",
     "Gap",
     "Goodbye",
@@ -267,7 +269,7 @@ class Workflow(ClientFrame, frozen=True, tag="workflow"):
 
 Query = (
     History | MessageQuery | MailboxQuery | Bots | Channels | Subscriptions | SessionsQuery | DeadLetters | Keys
-    | DelayedQuery | Audit | Status | Search | Removals | Scrub | Compact
+    | DelayedQuery | Audit | EventsQuery | Status | Search | Removals | Scrub | Compact
 )  # fmt: skip
 Settle = Ack | Nak | Term | Extend | Park | Credit
 OfSession = Hello | Ping | Goodbye

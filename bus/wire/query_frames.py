@@ -18,6 +18,7 @@ __all__ = [
     "Channels",
     "DeadLetters",
     "DelayedQuery",
+    "EventsQuery",
     "History",
     "MailboxQuery",
     "MessageQuery",
@@ -135,6 +136,14 @@ class Audit(ClientFrame, frozen=True, tag="audit"):
     bot: str | None = None
     event: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] | None = None
     since: str | None = None
+    after: Seq = 0
+    limit: QueryLimit = 50
+
+
+class EventsQuery(ClientFrame, frozen=True, tag="events"):
+    """Asks for what happened lately, as far as the worker remembers, in its order: after a number, or all."""
+
+    request: RequestId
     after: Seq = 0
     limit: QueryLimit = 50
 

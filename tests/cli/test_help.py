@@ -37,6 +37,8 @@ def test_a_misspelt_command_is_told_what_is_like_it() -> None:
     misspelt = CliRunner().invoke(main, ["mesage", "1"])
     assert misspelt.exit_code == 2
     assert "no such command 'mesage': did you mean message?" in misspelt.output
+    begun = CliRunner().invoke(main, ["dead"])
+    assert "no such command 'dead': did you mean dead-letters?" in begun.output
     unlike = CliRunner().invoke(main, ["xyzzy"])
     assert unlike.exit_code == 2
     assert "No such command 'xyzzy'" in unlike.output

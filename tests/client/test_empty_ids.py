@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,12 +32,16 @@ CALLS: dict[str, Callable[[bus.Bot], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_an_empty_id_is_refused(worker: Worker, call: Callable[[bus.Bot], Awaitable[Any]]) -> None:
+async def test_an_empty_id_is_refused(worker: Worker) -> None:
+    said = dict.fromkeys(CALLS, "nothing")
     async with worker.connect(bot="b") as bot:
         await bot.workflows.start("poll", id="r", definition=POLL)
-        with pytest.raises(ValueError, match=r"empty|must have 1 to"):
-            await call(bot)
+        for name, call in CALLS.items():
+            try:
+                await call(bot)
+            except ValueError as error:
+                said[name] = str(error)
+    assert {name: text for name, text in said.items() if not re.search(r"empty|must have 1 to", text)} == {}
 
 
 async def test_a_run_without_an_id_is_not_stored(worker: Worker) -> None:

@@ -6,7 +6,9 @@ import anyio
 import pytest
 
 import bus
+from bus.client.caller import Caller
 from bus.testing import Worker
+from bus.wire.frames import Publication, ToChannel
 
 pytestmark = pytest.mark.anyio
 
@@ -35,3 +37,25 @@ async def test_what_cannot_be_sent_is_refused(worker: Worker) -> None:
             await ann.will(bus.Draft(channel="deaths", body=1, delay=3))
         await ann.will(WILL)
         await ann.will(None)
+
+
+async def test_a_will_that_is_refused_leaves_the_one_before(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker.connect(bot="ann") as ann:
+        await ann.will(WILL)
+        with pytest.raises(bus.UnknownBot):
+            await ann.will(bus.Draft(to="nobody", body=1))
+        left, again = anyio.Event(), list[object]()
+        ask = ann._will._send
+
+        async def noted(caller: Caller, message: Publication | None) -> None:
+            await ask(caller, message)
+            again.append(message and message.recipient)
+            left.set()
+
+        monkeypatch.setattr(ann._will, "_send", noted)
+        ann._caller.connection.reconnect()
+        with anyio.fail_after(30):
+            await left.wait()
+        assert again == [ToChannel("deaths")]

@@ -167,6 +167,7 @@ CLIENT_FRAMES: list[dict[str, Any]] = [
     {"op": "subscriptions", "request": 20, "bot": "a"},
     {"op": "subscriptions", "request": 20, "channel": "news"},
     {"op": "dead_letters", "request": 21, "bot": "a", "limit": 5},
+    {"op": "events", "request": 21, "after": 3, "limit": 10},
     {"op": "audit", "request": 21, "bot": "a", "event": "refused", "since": "2026-01-01T00:00:00Z", "after": 3},
     {"op": "retry_dead_letters", "request": 22, "bot": "a", "seqs": [1]},
     {"op": "message", "request": 22, "seq": 3},

@@ -239,3 +239,30 @@ def test_sessions_are_read_page_by_page(shared: Worker, name: str) -> None:
     assert found == sorted(ids)
     everybody = {row["id"] for row in sessions[0].value("sessions", limit=1000)["sessions"]}
     assert everybody >= ids
+
+
+# ── What happened lately ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_happened_is_remembered_for_who_asks_later(shared: Worker, name: str) -> None:
+    with shared.session(name) as session:
+        session.subscribe(name)
+        [seq] = session.publish(to_bot(name, "hopeless"))
+        session.take_one()
+        session.settle("term", seq, reason="no such file")
+    asker = shared.session(f"{name}-asker")
+    found = asker.value("events", limit=1000)
+    assert TIME.fullmatch(found["since"])
+    mine = {each["message_type"]: each for each in found["events"] if name in each["body"].values()}
+    dead = mine["dead_letters.added"]
+    assert (dead["times"], dead["body"]["listed"][0]["reason"]) == (1, "no such file")
+    assert all(TIME.fullmatch(each["at"]) and each["at"] >= found["since"] for each in found["events"])
+    numbers = [each["number"] for each in found["events"]]
+    assert numbers == sorted(numbers)
+    page = asker.value("events", after=numbers[0], limit=1)
+    assert ([each["number"] for each in page["events"]], page["more"]) == ([numbers[1]], True)
+    assert asker.value("events", after=10**9)["events"] == []
+    for fields in ({"after": -1}, {"limit": 0}, {"kind": "session.opened"}):
+        assert asker.code("events", **fields) == "bad_request"
+    status = asker.value("status")
+    assert (status["backlog_messages_max"] > 0, "fault" in status) == (True, False)

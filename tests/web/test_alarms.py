@@ -100,6 +100,44 @@ def test_a_mailbox_is_nearly_full_until_it_has_room() -> None:
     assert alarm.text == "1,000 messages in the mailbox of ann"
 
 
+def test_a_full_mailbox_and_a_fault_are_told_without_any_event() -> None:
+    now = msgspec.structs.replace(status(0), backlog_messages_max=10_000, fault="storage_full")
+    boxes = [
+        box("ann", waiting=8001),
+        box("bob", waiting=8000),
+        box("work/team", waiting=9999),
+        box("eve", waiting=9),
+    ]
+    found = alarms(HeardEvents(), Present(now, {each.name: each for each in boxes}, [], 100, {}))
+    assert found == [
+        Alarm("The worker stores nothing now: storage_full", "/settings"),
+        Alarm("9,999 messages in the mailbox of work/team", "/mailbox?name=work%2Fteam"),
+        Alarm("The mailbox of ann is nearly full: 8,001 messages wait, of 10,000", "/mailbox?name=ann"),
+        Alarm("8,000 messages in the mailbox of bob", "/mailbox?name=bob"),
+    ]
+    heard = HeardEvents()
+    heard.hear(message(1, MailboxFilling(at=AT, bot="ann", waiting=8001, messages_max=10_000)))
+    for waiting, is_told in ((5001, True), (5000, False)):  # it is filling until it has room again
+        present = Present(now, {"ann": box("ann", waiting=waiting)}, [], 100, {})
+        texts = [alarm.text for alarm in alarms(heard, present)]
+        assert any("nearly full" in text for text in texts) is is_told
+
+
+def test_what_happened_is_kept_in_words_once_and_the_latest_last() -> None:
+    heard = HeardEvents()
+    heard.take("session.vanished", {"at": AT, "bot": "ann", "sessions": 0}, AT)
+    heard.take("session.opened", {"at": AT, "bot": "bob", "sessions": 1}, AT)
+    heard.take("runs.crashed", {"runs": 2, "listed": []}, "2026-11-30T12:00:01.000000Z")
+    heard.take("session.vanished", {"at": "2026-11-30T12:00:02.000000Z", "bot": "ann", "sessions": 0}, AT)
+    assert list(heard.lately.items()) == [
+        ("2 runs crashed", "2026-11-30T12:00:01.000000Z"),
+        ("a session of ann vanished: its connection broke, or was silent", "2026-11-30T12:00:02.000000Z"),
+    ]
+    for number in range(100):
+        heard.take("session.vanished", {"at": AT, "bot": f"bot-{number}", "sessions": 0}, AT)
+    assert len(heard.lately) == 30
+
+
 def test_runs_and_approvals_are_those_of_now() -> None:
     run = CrashedRun(run_id="r-1", workflow_id="w", workflow_name="trip", holder=None, recoveries=1)
     crashed = RunsCrashed(runs=1, listed=(run,))

@@ -71,6 +71,13 @@ def test_now_is_live(browser: Browser, site: Site) -> None:
     browser.see("Dead letters of critic", "h1")
 
 
+def test_what_happened_before_the_page_was_started_is_shown(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.origin}/").see("What happened", "h2:nth-of-type(1)")
+    rows = browser.text("table")
+    assert "Before this page was started" in rows
+    assert "dead letter" in rows[rows.index("Before this page was started") :]
+
+
 def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Browser, site: Site) -> None:
     def vanishes() -> bool:
         site.worker.session("ghost").close()
@@ -81,12 +88,12 @@ def test_what_happens_is_an_alarm_with_its_time_and_a_place_to_act(browser: Brow
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", alarm.text)
     browser.click(".alarm a[href='/bot?name=ghost']")
     browser.see("Bot ghost", "h1")
-    browser.open(f"{site.origin}/").see("ghost vanished")
+    browser.open(f"{site.origin}/").see("ghost vanished", "section")
     browser.live()
 
     async def comes_back(connect: Connect) -> None:
         async with connect("ghost"):
-            await anyio.to_thread.run_sync(browser.wait, lambda: "ghost vanished" not in browser.text())
+            await anyio.to_thread.run_sync(browser.wait, lambda: "ghost vanished" not in browser.text("section"))
 
     site.play(comes_back)
 
