@@ -187,7 +187,7 @@ class Lines:
             (f"{plain(message.sender_bot_name):<{_NAME_WIDTH}}  ", "bold cyan"),
             (f"{place:<{_PLACE_WIDTH}}  ", "magenta" if message.channel is None else "green"),
             (f"{plain(message.message_type):<{_TYPE_WIDTH}}  ", "dim"),
-            _body(message.body),
+            _body(message.body, erased=message.erased),
         )
         if message.attempt > 1:
             text.append(f"  (attempt {message.attempt})", "yellow")
@@ -213,7 +213,9 @@ def left_of(budget: Budget) -> str | None:
     return " ".join((*hops, *ends)) or None
 
 
-def _body(body: Any) -> Text:
+def _body(body: Any, *, erased: bool) -> Text:
+    if erased:
+        return Text("(erased)", "yellow")
     text = Text(plain(msgspec.json.encode(body).decode()))
     _highlight_json(text)
     return text
@@ -273,7 +275,10 @@ def show_dead_letter(mailbox: str, dead: ListedDeadLetter) -> None:
             "headers": "  ".join(f"{name}={value}" for name, value in message.headers.items()),
         }
     show_facts(facts)
-    body = Text("the message is no longer in the log", "yellow") if message is None else _body(message.body)
+    if message is None:
+        body = Text("the message is no longer in the log", "yellow")
+    else:
+        body = _body(message.body, erased=message.erased)
     console.print(Text.assemble((f"{'body':<10}", "dim"), body), soft_wrap=True)
 
 

@@ -24,6 +24,7 @@ from .completing import complete_channels, complete_mailboxes
 from .confirming import asks_first, confirm, yes
 from .console import Time, show_dead_letter, show_json, show_rows
 from .ending import Impossible, ask
+from .listing import list_alone
 from .numbers import WholeNumber, seconds
 from .options import Link, asking, linked, mailbox_of, name_of, not_empty
 from .removing import dry_run, referenced
@@ -45,13 +46,19 @@ _seq = WholeNumber()
 _NAMED_MAX = 10
 
 
-@click.group("dead-letters")
-def dead_letters() -> None:
+_LIST_MAX = 50
+
+
+@click.group("dead-letters", invoke_without_command=True)
+@asking
+@click.pass_context
+def dead_letters(context: click.Context, link: Link) -> None:
     """List what mailboxes gave up on, and retry or discard it.
 
     A message that failed too often, or that its bot ended with `term`, is a dead letter of that bot, or of its
-    group: it is stored, but not delivered any more.
+    group: it is stored, but not delivered any more. Without a subcommand: the same as `dead-letters list`.
     """
+    list_alone(context, _list, link, None, _LIST_MAX)
 
 
 @dead_letters.command("list")
@@ -60,13 +67,17 @@ def dead_letters() -> None:
     "--limit",
     type=WholeNumber(1, ANSWER_ITEMS_MAX),
     metavar="N",
-    default=50,
+    default=_LIST_MAX,
     show_default=True,
     help="The maximum number to show for each bot: the newest.",
 )
 @asking
 def list_dead_letters(link: Link, bot: str | None, limit: int) -> None:
     """List dead letters, by bot, the newest first."""
+    _list(link, bot, limit)
+
+
+def _list(link: Link, bot: str | None, limit: int) -> None:
     found = ask(link, lambda asker: _found(asker, bot, limit))
     if link.as_json:
         show_json([_value(mailbox, dead) for mailbox, dead in found])

@@ -21,7 +21,8 @@ from .completing import complete_bots
 from .confirming import asks_first, confirm, yes
 from .console import Time, show_json, show_rows
 from .ending import ask
-from .options import Link, asking, id_of, limited, linked, name_of
+from .listing import list_alone
+from .options import LIMIT, Link, asking, id_of, limited, linked, name_of
 from .removing import dry_run, referenced
 from .streams import EXIT_REFUSED, note, say
 
@@ -36,9 +37,15 @@ def _ids_of(context: click.Context, parameter: click.Parameter, values: tuple[st
     return [id for value in dict.fromkeys(values) if (id := id_of(context, parameter, value)) is not None]
 
 
-@click.group()
-def delayed() -> None:
-    """List messages that are not due yet, and cancel them."""
+@click.group(invoke_without_command=True)
+@asking
+@click.pass_context
+def delayed(context: click.Context, link: Link) -> None:
+    """List messages that are not due yet, and cancel them.
+
+    Without a subcommand: the same as `delayed list`.
+    """
+    list_alone(context, _list, link, None, LIMIT)
 
 
 @delayed.command("list")
@@ -47,7 +54,10 @@ def delayed() -> None:
 @asking
 def list_delayed(link: Link, sender: str | None, limit: int) -> None:
     """List messages that are not due yet, the first ones first."""
+    _list(link, sender, limit)
 
+
+def _list(link: Link, sender: str | None, limit: int) -> None:
     async def listed(bot: Bot) -> tuple[list[ListedDelayed], dict[str, str]]:
         found = await bot.delayed(sender=sender, limit=limit)
         return found, {each.id: each.name for each in await bot.bots()} if found else {}

@@ -129,7 +129,15 @@ def file_findings(database: Path, settings: Settings) -> Iterator[Finding]:
         return
     path = find_key_file(database, settings.security.key_file)
     if not path.exists():
-        yield _ok("keys", f"{path} will be made when the worker starts")
+        yield (
+            _warning(
+                "keys",
+                f"there is no {path}: if there was one, put it back. Otherwise the worker makes another pair at its"
+                " start, and bots that have credentials need new ones",
+            )
+            if database.exists()
+            else _ok("keys", f"{path} will be made when the worker starts")
+        )
         return
     try:
         key = open_worker_key(path)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry"]
 
+_BEGINNING = 3
+"""So many characters of a command's name say which one is meant."""
+
 _INTERRUPTED = EXIT_SIGNAL + signal.SIGINT
 
 
@@ -54,7 +57,8 @@ class Entry(click.RichGroup):
         if name not in names and not context.resilient_parsing:
             from difflib import get_close_matches  # only a mistake needs it
 
-            if near := get_close_matches(name, names):
+            begun = [each for each in names if len(name) >= _BEGINNING and each.startswith(name)]
+            if near := begun or get_close_matches(name, names):
                 raise click.UsageError(f"no such command {name!r}: did you mean {' or '.join(near)}?", context)
         return super().resolve_command(context, args)
 

@@ -96,7 +96,8 @@ def erase(
     Without ID it shows first how much it found, with some examples, and asks.
 
     A message keeps its place in the log, with its sender, recipient and time; a mailbox that still waits for it
-    passes over it. Delayed messages are removed, and keyed values are deleted. Values that are bytes are found by
+    passes over it. With a message go the reasons of its dead letters, and a TEXT in one of them erases the message,
+    too. Delayed messages are removed, and keyed values are deleted. Values that are bytes are found by
     their keys alone. Runs that have ended are deleted with all their steps, if they contain the TEXT, or if a
     message with their id is erased.
 
@@ -151,7 +152,10 @@ def _tell(link: Link, found: _Found, done: Erased, *, dry_run: bool) -> None:
         show_json({**counts, "runs_left": done.runs_left, "dry_run": dry_run})
         return
     for seq in done.seqs if dry_run else ():
-        say(plain(f"message {seq} with the id {found.messages[seq]}"))
+        id = found.messages[seq]
+        say(
+            plain(f"message {seq} with the id {id}" if id else f"the dead letter {seq}, whose message left the log")
+        )
     for value in found.values if dry_run else ():
         say(plain(_named(value)))
     say(f"{_counted(done)} {'would be erased' if dry_run else 'erased'}")

@@ -43,8 +43,6 @@ from .streams import EXIT_UNAVAILABLE, note, say
 
 __all__ = ["keys"]
 
-_INVITATION_SECONDS = 3600.0
-_GRACE_SECONDS = 3600.0
 
 _USE = f"bot {{bot}} connects with it (credentials=, --credentials, {VARIABLE})"
 
@@ -223,9 +221,8 @@ def new(link: Link, bot: str, **options: Any) -> None:
 @click.option(
     "--ttl",
     type=seconds,
-    metavar="SPAN",
-    default=_INVITATION_SECONDS,
-    show_default="1h",
+    default="1h",
+    show_default=True,
     help="How long the invitation is valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @linked("console")
@@ -351,9 +348,8 @@ def revoke(link: Link, bot: str, key: str | None) -> None:
 @click.option(
     "--grace",
     type=seconds_or_none,
-    metavar="SPAN",
-    default=_GRACE_SECONDS,
-    show_default="1h",
+    default="1h",
+    show_default=True,
     help="How long the old key stays valid: 90s, 30m, 1h or 7d, or a number of seconds.",
 )
 @waiting

@@ -91,7 +91,7 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "seq": f"none before it is {awaited}" if kept.seq is None else str(kept.seq),
         "id": kept.id,
         "sender": kept.sender_bot_name,
-        "to": _place(kept),
+        "to": _recipient(found),
         "sent": Time(kept.timestamp or ""),
         "last will": "" if found.will is None else _will(found.will, kept.sender_bot_name),
         "due": Time(found.due_at or ""),
@@ -105,6 +105,14 @@ def _facts(found: FoundMessage, thread: int) -> dict[str, Any]:
         "tainted": "it comes from outside" if kept.tainted else "",
         "body": "it was erased; 'posthouse removals' shows by whom" if kept.erased else _text(kept.body),
     }
+
+
+def _recipient(found: FoundMessage) -> str:
+    """Return the channel, or the bot by its name if it has a mailbox, and otherwise by its id."""
+    bot_id = found.message.recipient.get("bot_id")
+    if bot_id is None:
+        return _place(found.message)
+    return next((fate.mailbox for fate in found.mailboxes if fate.bot_id == bot_id), bot_id)
 
 
 def _will(will: ListedWill, bot: str) -> str:

@@ -34,6 +34,7 @@ from .streams import EXIT_DENIED, show_error, stream_fault
 
 __all__ = [
     "ADMIN_FILE",
+    "LIMIT",
     "Command",
     "Link",
     "Patience",
@@ -135,11 +136,14 @@ class Patience(msgspec.Struct, frozen=True):
     for_answer: float = _ANSWER_SECONDS
 
 
+LIMIT = 1000
+"""How many a list shows, unless told otherwise."""
+
 limited = click.option(
     "--limit",
     type=WholeNumber(),
     metavar="N",
-    default=1000,
+    default=LIMIT,
     show_default=True,
     help="The maximum number to show: the first ones.",
 )
@@ -346,7 +350,6 @@ def waiting(command: Command) -> Command:
             "patience",
             type=seconds,
             callback=_patience,
-            metavar="SECONDS",
             envvar="POSTHOUSE_TIMEOUT",
             show_envvar=True,
             help=f"How long to wait for a worker, and for its answer; by default {_WORKER_SECONDS:g} s for a worker"
@@ -450,7 +453,7 @@ def bodied(command: Command) -> Command:
 def budgeted(command: Command) -> Command:
     """Add the budget of a message's thread to a command."""
     hops = "How many answers may follow one another."
-    command = click.option("--deadline", type=seconds, metavar="SECONDS", help="When its thread ends.")(command)
+    command = click.option("--deadline", type=seconds, help="When its thread ends.")(command)
     return click.option("--hops", type=WholeNumber(0, HOPS_MAX), metavar="N", help=hops)(command)
 
 
@@ -462,10 +465,9 @@ def drafted(command: Command) -> Command:
     @click.option(
         "--ttl",
         type=seconds,
-        metavar="SECONDS",
         help="When it expires: it is not delivered after that.",
     )
-    @click.option("--delay", type=seconds, metavar="SECONDS", help="How long it waits on disk before it is sent.")
+    @click.option("--delay", type=seconds, help="How long it waits on disk before it is sent.")
     @click.option(
         "--id", metavar="ID", callback=id_of, help="Its id; a message sent twice with the same id is stored once."
     )

@@ -36,6 +36,10 @@ def main() -> None:
 
     In other terminals, `posthouse listen --as ann` is a bot, and `posthouse send ann hello --as bob` another one.
     `posthouse doctor` says what may go wrong, and `posthouse COMMAND --help` what a command does.
+
+    A SPAN of time is 90s, 30m, 1h, 7d or a number of seconds. POSTHOUSE_URL names another worker than that of this
+    machine, and POSTHOUSE_CREDENTIALS the file for one with keys. To complete commands and names in a shell, write
+    eval "$(_POSTHOUSE_COMPLETE=bash_source posthouse)" into ~/.bashrc, or the same with zsh_source.
     """
 
 

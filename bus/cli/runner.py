@@ -61,8 +61,7 @@ class _Plain(logging.Formatter):
 @click.option(
     "--stop-timeout",
     type=seconds,
-    metavar="SECONDS",
-    default=STOP_SECONDS,
+    default=f"{STOP_SECONDS:g}s",
     show_default=True,
     help="How long running handlers may take when the bot is stopped.",
 )

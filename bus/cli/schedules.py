@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import rich_click as click
-from click.core import ParameterSource
 
 from ..bot import Bot
 from ..errors import NotFound
@@ -19,6 +18,7 @@ from .completing import complete_bots, complete_schedules, complete_workflows
 from .console import StatusText, Time, show_json, show_rows
 from .ending import Impossible, ask
 from .finding import find_workflow
+from .listing import list_alone
 from .numbers import WholeNumber, seconds
 from .options import Link, WithText, asking, linked, shown
 from .streams import plain, say
@@ -38,12 +38,7 @@ def schedules(context: click.Context, link: Link) -> None:
 
     Without a subcommand: the same as `schedules list`.
     """
-    if context.invoked_subcommand is None:
-        _list(link, None)
-        return
-    for name in context.params:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"put the options after '{context.invoked_subcommand}'")
+    list_alone(context, _list, link, None)
 
 
 @schedules.command("list")

@@ -59,9 +59,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.option(
-    "--every", type=seconds, default=_SECONDS, show_default=True, metavar="SECONDS", help="How often to look."
-)
+@click.option("--every", type=seconds, default=f"{_SECONDS:g}s", show_default=True, help="How often to look.")
 @asking
 def top(link: Link, every: float) -> None:
     """Show what the worker does now: rates, the fullest mailboxes, dead letters, and who is connected.

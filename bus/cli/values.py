@@ -79,7 +79,7 @@ def get(link: Link, store: str, key: str) -> None:
 @_store
 @_key
 @_expected
-@click.option("--ttl", type=seconds, metavar="SECONDS", help="When it expires: it is deleted then.")
+@click.option("--ttl", type=seconds, help="When it expires: it is deleted then.")
 @_id
 @bodied
 @linked("console")

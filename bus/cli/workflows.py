@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 import msgspec
 import rich_click as click
-from click.core import ParameterSource
 
 from ..bot import Bot
 from ..errors.words import amount
@@ -21,6 +20,7 @@ from .completing import complete_workflows
 from .console import show_facts, show_json, show_rows
 from .ending import ask
 from .finding import find_workflow, owner_name, owner_names
+from .listing import list_alone
 from .options import Link, WithText, asking, decoded, linked, shown
 from .streams import note, plain, say, stream_fault
 
@@ -36,12 +36,7 @@ def workflows(context: click.Context, link: Link) -> None:
     Without a subcommand: name, owner, version and steps of all, and how many of their runs have which status.
     `posthouse runs --workflow NAME` lists a workflow's runs.
     """
-    if context.invoked_subcommand is None:
-        _list(link)
-        return
-    for name in context.params:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"put the options after '{context.invoked_subcommand}'")
+    list_alone(context, _list, link)
 
 
 def _list(link: Link) -> None:

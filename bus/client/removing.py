@@ -66,10 +66,11 @@ class Removing:
         """Return the messages, runs and keyed values that contain something: a portion of them, from `after` on.
 
         Give one of: the `id` of a message or run (with `sender`, a name or id, of that bot's message); a `text`,
-        which is searched in bodies and headers of messages, in all of a run, and in keyed values and their keys; a
-        `header`, a name and its value; a value in the `body` of a message, or in a keyed value, after the names
-        that lead to it. ASCII letters of both cases are equal. Erased messages are not found, and keyed values that
-        are bytes only by their keys.
+        which is searched in bodies and headers of messages, in reasons of dead letters, in all of a run, and in
+        keyed values and their keys; a `header`, a name and its value; a value in the `body` of a message, or in a
+        keyed value, after the names that lead to it. ASCII letters of both cases are equal. Erased messages are not
+        found, but by such a reason, and keyed values that are bytes only by their keys. A message that has left the
+        log is found by the reason of its dead letter, with an empty id.
 
         Continue with the portion's `after` until that is None.
         """

@@ -12,7 +12,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -201,8 +201,16 @@ class Access:
             if rights is None or (entry.pattern or _EVERYTHING).names(channel, bot) or (own and not entry.pattern):
                 return Verdict(True, entry.rule)
         return Verdict(
-            False, _nothing(names) if rights is None else f"security.channels.{channel} does not name it"
+            False, self._nothing(names) if rights is None else f"security.channels.{channel} does not name it"
         )
+
+    def _nothing(self, names: Sequence[str]) -> str:
+        """Return why none of the roles allows something."""
+        undefined = self.undefined(names)
+        reasons = [f"no {name} is defined" for name in _in_words(undefined)]
+        if defined := [name for name in names if name not in undefined]:
+            reasons.insert(0, f"no rule of {', '.join(_in_words(defined))} allows it")
+        return ", and ".join(reasons) or "its key has no role"
 
     def _rights(self, action: Action, scope: str, channel: str) -> ChannelRights | None:
         """Return the rights of a channel that are to be asked before any pattern with a `*`."""
@@ -260,11 +268,6 @@ def _named(rights: ChannelRights, action: Action, scope: str, bot: str, roles: I
         if role in roles if role is not None else Pattern(entry).matches(bot, bot):
             return f'{which} "{entry}"'
     return ""
-
-
-def _nothing(roles: Iterable[str]) -> str:
-    named = list(_in_words(roles))
-    return f"no rule of {', '.join(named)} allows it" if named else "its key has no role"
 
 
 def _in_words(roles: Iterable[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from anyio.from_thread import start_blocking_portal
 
 from ..bot import Bot, connect
+from ..errors import ClosedError
 
 __all__ = ["BotLoop", "BotOpening", "InKeyedStore"]
 
@@ -40,6 +41,7 @@ class BotLoop:
         """Await a function in the loop, from this loop or from another one."""
         if asyncio.get_running_loop() is self._loop:
             return await function(*args, **kwargs)
+        self._check()
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), self._loop)
         )
@@ -55,7 +57,12 @@ class BotLoop:
                 "this would block the event loop of the bot: await the method of the same name that begins with"
                 " 'a' (ainvoke, aget_tuple, aput, …), or call this one in a thread, with asyncio.to_thread"
             )
+        self._check()
         return asyncio.run_coroutine_threadsafe(_awaited(function, args, kwargs), self._loop).result()
+
+    def _check(self) -> None:
+        if self._loop.is_closed():
+            raise ClosedError("the event loop of the bot has ended: stay within the block that connected it")
 
 
 async def _awaited(function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:

@@ -36,10 +36,11 @@ __all__ = [
 class SearchRequest(msgspec.Struct, frozen=True):
     """Which part of the store to search, and for what: an id, a text, a header, or a value in bodies.
 
-    With an `id`, the messages and the run that have it. With a `text`, what has it in a body, in headers, in
-    anything of a run, or in a keyed value or its key. With a `header`, a name and its value, messages that have it.
-    With a `path`, names that lead into a body, messages and keyed values that have the `value` there. Of texts,
-    ASCII letters of both cases are equal. Values that are bytes are found by their keys alone.
+    With an `id`, the messages and the run that have it. With a `text`, what has it in a body, in headers, in the
+    reason of a dead letter, in anything of a run, or in a keyed value or its key. With a `header`, a name and its
+    value, messages that have it. With a `path`, names that lead into a body, messages and keyed values that have
+    the `value` there. Of texts, ASCII letters of both cases are equal. Values that are bytes are found by their
+    keys alone.
 
     `after` is where the last portion ended: "" at the beginning.
     """

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from .erasing import SearchRequest
+from .erasing import FoundContents, SearchRequest
 from .keyed import StoredValue, ValueState
 from .retaining import RETAINED, retained_message
 
-__all__ = ["Stage", "contains", "mentions", "needles_of", "value_contains"]
+__all__ = ["Stage", "contains", "found_reasons", "mentions", "needles_of", "value_contains"]
 
 
 class Stage(enum.StrEnum):
@@ -26,21 +26,31 @@ class Stage(enum.StrEnum):
     DELAYED = "delayed"
     RELEASED = "released"
     """Messages that were added since all were searched: delayed ones may have become due before they were."""
+    REASONS = "reasons"
+    """Why dead letters were given up, by mailboxes: a bot may quote there what nobody sent it, such as a name."""
     RUNS = "runs"
     VALUES = "values"
     """Keyed values, by their revisions: one that is written meanwhile comes later."""
 
     def after(self, last: int | str, searched: int = 0) -> str:
-        """Return where a portion ended, for `SearchRequest.after`; `searched` is how far the log was searched."""
+        """Return where a portion ended, for `SearchRequest.after`.
+
+        `searched` is how far the log was searched, or which dead letter of the last mailbox was the last.
+        """
+        if self is Stage.REASONS:
+            return f"{self}:{searched},{last}"
         return f"{self}:{last},{searched}" if self is Stage.DELAYED else f"{self}:{last}"
 
     @staticmethod
     def of(after: str) -> tuple[Stage, str, int]:
-        """Return where to go on, and how far the log was searched. Raise ValueError if no portion ended so."""
+        """Return where to go on, and the `searched` of `after`. Raise ValueError if no portion ended so."""
         place, _, last = after.partition(":")
         if place == Stage.DELAYED:
             last, _, searched = last.partition(",")
             return Stage.DELAYED, str(int(last)), int(searched or 0)
+        if place == Stage.REASONS:
+            searched, _, last = last.partition(",")
+            return Stage.REASONS, last, int(searched)
         if place == Stage.VALUES:
             return Stage.VALUES, str(int(last)), 0
         if place in ("", Stage.MESSAGES, Stage.RELEASED):
@@ -50,7 +60,7 @@ class Stage(enum.StrEnum):
     @staticmethod
     def following(request: SearchRequest) -> str:
         """Return where to go on after the messages."""
-        return Stage.RUNS.after("") if request.text is not None else Stage.VALUES.after(0)
+        return Stage.REASONS.after("") if request.text is not None else Stage.VALUES.after(0)
 
     def columns(self, request: SearchRequest) -> tuple[str, ...]:
         """Return the columns of messages that are searched."""
@@ -134,6 +144,16 @@ def mentions(request: SearchRequest, text: str, *, is_json: bool) -> bool:
         return _within(_decode(text), wanted)
     except (msgspec.DecodeError, RecursionError):
         return wanted in _lower(text)  # it is damaged
+
+
+def found_reasons(request: SearchRequest, rows: Sequence[Sequence[Any]], looked: int) -> FoundContents:
+    """Return a portion of what is found in reasons of dead letters: their messages, which may be gone.
+
+    Each row has a mailbox's id, a seq, the id of its message or None, and the reason if it has one of the needles.
+    """
+    found = [(seq, id or "") for _, seq, id, reason in rows if reason and mentions(request, reason, is_json=False)]
+    following = Stage.REASONS.after(rows[-1][0], rows[-1][1]) if rows else Stage.RUNS.after("")
+    return FoundContents(found, [], [], following, looked)
 
 
 def _within(value: Any, wanted: str) -> bool:

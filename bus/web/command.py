@@ -147,9 +147,7 @@ def _address(origin: str, secret: str) -> str:
 @web.command("link")
 @click.argument("person", metavar="NAME", callback=name_of)
 @click.option("--read-only", is_flag=True, help="NAME can look, and change nothing.")
-@click.option(
-    "--ttl", type=seconds, metavar="SECONDS", default=_LINK_SECONDS, show_default=True, help="How long it is valid."
-)
+@click.option("--ttl", type=seconds, default="10m", show_default=True, help="How long it is valid.")
 @folder_option
 def link_command(person: str, read_only: bool, ttl: float, folder: Path) -> None:
     """Print a link with which NAME can log in, once.

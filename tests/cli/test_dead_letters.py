@@ -113,6 +113,9 @@ def test_the_list_is_a_table_or_json(posthouse: Posthouse) -> None:
     everybody = posthouse.json("dead-letters", "list")
     assert {"tabled"} <= {dead["bot"] for dead in everybody}
     assert set(seqs) <= {dead["seq"] for dead in everybody}
+    assert posthouse.json("dead-letters") == everybody
+    misplaced = posthouse.run("dead-letters", "--json", "list")
+    assert (misplaced.returncode, "put the options after 'list'" in misplaced.stderr) == (2, True)
 
 
 def test_no_dead_letters(posthouse: Posthouse) -> None:

@@ -105,6 +105,9 @@ def test_the_key_is_looked_at_and_not_made(tmp_path: Path) -> None:
     settings = parse_settings("[security]\nmode = 'keys'\n")
     key = tmp_path / "p.db-key"
     assert "will be made" in of([*file_findings(tmp_path / "p.db", settings)], "keys").text
+    (tmp_path / "p.db").touch()
+    lost = of([*file_findings(tmp_path / "p.db", settings)], "keys")
+    assert (lost.level, f"there is no {key}: if there was one, put it back" in lost.text) == ("warning", True)
     assert not key.exists()
     key.write_text("nonsense")
     assert of([*file_findings(tmp_path / "p.db", settings)], "keys").level == "fault"

@@ -36,6 +36,19 @@ def publish(posthouse: Posthouse, *bodies: object) -> None:
     anyio.run(work)
 
 
+def give_up(posthouse: Posthouse, reason: str) -> str:
+    """Let a bot give up on a message, and return the seq of the dead letter."""
+
+    async def work() -> int:
+        async with bus.connect(posthouse.url, bot="giver", timeout=TIMEOUT_SECONDS) as giver:
+            await giver.send("giver", "a request")
+            message = await giver.receive()
+            await message.term(reason, confirm=True)
+            return message.seq
+
+    return str(anyio.run(work))
+
+
 def start_run(posthouse: Posthouse, id: str, secret: str) -> None:
     async def work() -> None:
         async with bus.connect(posthouse.url, bot="author", timeout=TIMEOUT_SECONDS) as author:
@@ -72,16 +85,20 @@ def test_a_dry_run_changes_nothing(posthouse: Posthouse) -> None:
 
 def test_what_is_erased_is_in_no_file_and_the_log_is_whole(posthouse: Posthouse) -> None:
     publish(posthouse, {"mail": "gone@example.org"}, "about gone@example.org", "nothing" * 100)
+    seq = give_up(posthouse, "no bot serves gone@example.org")
     assert in_files(posthouse, "gone@example.org") != []
     told = posthouse.answer("erase", "--yes", "--text", "GONE@example.org", "--reference", "ticket 7")
-    assert told == "2 messages, 0 delayed messages, 0 runs and 0 keyed values erased\n"
+    assert told == "3 messages, 0 delayed messages, 0 runs and 0 keyed values erased\n"
+    assert dict(posthouse.json("dead-letters", "show", seq, "--bot", "giver"))["reason"] == "erased"
+    assert "(erased)" in posthouse.answer("dead-letters", "show", seq)
+    assert "(erased)" in posthouse.run("history", "--channel", "erasing", "--limit", "2").stdout
     assert in_files(posthouse, "gone@example.org") == []
     check = Check(posthouse.database)
     for _ in check.run():
         pass
     assert check.damage == []
     record = posthouse.json("removals")[-1]
-    assert (record["bot_name"], record["reference"], len(record["erased"]["seqs"])) == ("console", "ticket 7", 2)
+    assert (record["bot_name"], record["reference"], len(record["erased"]["seqs"])) == ("console", "ticket 7", 3)
     assert record["scrubbed_at"] is not None
     assert posthouse.answer("erase", "--yes", "--text", "gone@example.org").startswith("0 messages")
     assert "ticket 7" in posthouse.answer("removals")

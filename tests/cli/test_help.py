@@ -18,10 +18,27 @@ def test_names_of_options_are_whole_at_fifty_columns() -> None:
         ] == []
 
 
+def test_a_span_is_named_alike_everywhere_and_its_default_is_one() -> None:
+    spans = [each for _, command in commands() for each in command.params if each.type.name == "span"]
+    assert {each.opts[0] for each in spans} >= {
+        "--timeout",
+        "--ttl",
+        "--delay",
+        "--every",
+        "--grace",
+        "--older-than",
+    }
+    assert {each.metavar for each in spans} <= {None, "SPAN"}
+    defaults = {each.default for each in spans if getattr(each, "show_default", None)}
+    assert {type(default) for default in defaults} == {str}
+
+
 def test_a_misspelt_command_is_told_what_is_like_it() -> None:
     misspelt = CliRunner().invoke(main, ["mesage", "1"])
     assert misspelt.exit_code == 2
     assert "no such command 'mesage': did you mean message?" in misspelt.output
+    begun = CliRunner().invoke(main, ["dead"])
+    assert "no such command 'dead': did you mean dead-letters?" in begun.output
     unlike = CliRunner().invoke(main, ["xyzzy"])
     assert unlike.exit_code == 2
     assert "No such command 'xyzzy'" in unlike.output

@@ -39,7 +39,7 @@ def test_a_message_is_shown_by_its_id_and_by_its_seq(posthouse: Posthouse) -> No
             "seq": str(receipt["seq"]),
             "id": receipt["id"],
             "sender": "mark",
-            "to": "direct",
+            "to": "lena",
             "headers": "lang=en",
             "body": '{"n":1}',
         }.items()
@@ -70,8 +70,11 @@ def test_an_erased_message_does_not_come_again(posthouse: Posthouse) -> None:
 def test_a_message_to_a_bot_that_was_removed_is_in_no_mailbox(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "liv")
     seq = stored(posthouse, "send", "liv", "1", "--as", "max")["seq"]
+    bot_id = posthouse.bot("liv")["id"]
     posthouse.answer("remove", "bot", "liv", "--force")
-    assert "or their mailboxes were removed" in posthouse.run("message", str(seq)).stderr
+    shown = posthouse.run("message", str(seq))
+    assert "or their mailboxes were removed" in shown.stderr
+    assert ["to", bot_id] in rows(shown.stdout)
 
 
 def test_what_is_left_of_a_thread_is_shown(posthouse: Posthouse) -> None:

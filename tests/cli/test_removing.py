@@ -65,6 +65,7 @@ def test_delayed_messages_are_listed_and_cancelled(posthouse: Posthouse) -> None
     found = posthouse.json("delayed", "list", "--sender", "planner")
     assert [each["message"]["id"] for each in found] == ids
     shown = posthouse.answer("delayed", "list")
+    assert posthouse.answer("delayed") == shown
     assert all(word in shown for word in (ids[0], "sleeper", "#plans", "planner"))
     assert posthouse.answer("delayed", "cancel", ids[0], "--dry-run") == "1 delayed message would be cancelled\n"
     ended = posthouse.run("delayed", "cancel", *ids[:2], "01a22dd0-3a44-768a-8ad5-96595f7bb158")

@@ -30,8 +30,9 @@ _ERASE = """
     FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS erased (seq, headers, checksum)
     WHERE bot_messages.seq = erased.seq"""
 
-_FORGET_REASONS = "UPDATE dead_letters SET reason = 'erased' WHERE seq = ANY($1::bigint[])"
-"""A bot's reason may quote the message."""
+_FORGET_REASONS = """
+    UPDATE dead_letters SET reason = 'erased' WHERE seq = ANY($1::bigint[]) AND reason <> 'erased' RETURNING seq"""
+"""A bot's reason may quote the message, which may have been erased before, or have left the log."""
 
 _REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = $1 AND sender_bot_id = $2 RETURNING number"
 
@@ -62,10 +63,13 @@ async def erase(transaction: Transaction, change: Erase, keyed: PostgresqlKeyed)
     found = await connection.fetch(_TO_ERASE, sorted(wanted))
     going_on = await open_runs(connection, [record["id"] for record in found])
     rows = [read_row(record) for record in found if record["id"] not in going_on]
-    seqs = tuple(row[0] for row in rows)
     blanks = [erased(row) for row in rows]
-    await connection.execute(_ERASE, seqs, [headers for headers, _ in blanks], [crc for _, crc in blanks])
-    await connection.execute(_FORGET_REASONS, seqs)
+    await connection.execute(
+        _ERASE, [row[0] for row in rows], [headers for headers, _ in blanks], [crc for _, crc in blanks]
+    )
+    wanted -= {record["seq"] for record in found if record["id"] in going_on}
+    forgotten = await connection.fetch(_FORGET_REASONS, sorted(wanted))
+    seqs = tuple(sorted({row[0] for row in (*rows, *forgotten)}))
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)

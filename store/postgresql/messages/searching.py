@@ -11,7 +11,7 @@ from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
 from bus.model.retaining import RETAINED
-from bus.model.searching import Stage, contains, mentions, needles_of
+from bus.model.searching import Stage, contains, found_reasons, mentions, needles_of
 
 from ...keyed_rows import KEYED_VALUES, VALUED, found_values
 from ...message_rows import message_of
@@ -22,6 +22,9 @@ __all__ = ["search"]
 
 _MESSAGES = 2_000
 """Messages of the log that are searched at once: some milliseconds, with the largest bodies a second."""
+
+_REASONS = 500
+"""Dead letters whose reasons are searched at once."""
 
 _RUNS = 50
 """Runs that are searched at once, each with all of its steps."""
@@ -41,6 +44,14 @@ def _has(*columns: str) -> str:
     found = " OR ".join(f'strpos(lower({column} COLLATE "C"), needle) > 0' for column in columns)
     return f"EXISTS (SELECT FROM unnest($1::text[]) AS needle WHERE {found})"
 
+
+_IN_REASONS = f"""
+    SELECT mailbox_id, seq, (SELECT id FROM bot_messages WHERE seq = next.seq),
+        CASE WHEN {_has("reason")} THEN reason END
+    FROM (
+        SELECT mailbox_id, seq, reason FROM dead_letters WHERE (mailbox_id, seq) > ($2, $3)
+        ORDER BY mailbox_id, seq LIMIT {_REASONS}
+    ) AS next ORDER BY mailbox_id, seq"""
 
 _JSON_OF_RUNS = ("trigger_payload", "context", "result", "attributes", "error", "cancel_reason")
 _TEXTS_OF_RUNS = ("concurrency_key",)
@@ -100,6 +111,8 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
         return await _messages(reader, request, needles, place, int(after), last_seq)
     if place is Stage.DELAYED:
         return await _delayed(reader, request, needles, int(after), searched, last_seq)
+    if place is Stage.REASONS:
+        return found_reasons(request, await reader.fetch(_IN_REASONS, needles, after, searched), last_seq)
     if place is Stage.VALUES:
         return await _values(reader, request, needles, int(after), last_seq)
     [[through]] = await reader.fetch(_LAST_RUN, after, _RUNS)

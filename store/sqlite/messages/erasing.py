@@ -27,8 +27,8 @@ __all__ = ["erase"]
 
 _ERASE = "UPDATE bot_messages SET body = '', headers = ?, checksum = ? WHERE seq = ?"
 
-_FORGET_REASONS = f"UPDATE dead_letters SET reason = 'erased' {WITH_SEQS}"
-"""A bot's reason may quote the message."""
+_FORGET_REASONS = f"UPDATE dead_letters SET reason = 'erased' {WITH_SEQS} AND reason <> 'erased' RETURNING seq"
+"""A bot's reason may quote the message, which may have been erased before, or have left the log."""
 
 _REMOVE_DELAYED = "DELETE FROM scheduled_messages WHERE id = ? AND sender_bot_id = ?"
 
@@ -70,9 +70,10 @@ async def _erase(transaction: Transaction, change: Erase, keyed: SqliteKeyed) ->
     )
     going_on = await open_runs(connection, [row[1] for row in found])
     rows = [row for row in found if row[1] not in going_on]
-    seqs = tuple(row[0] for row in rows)
     await connection.executemany(_ERASE, [(*erased(row), row[0]) for row in rows])
-    await connection.execute(_FORGET_REASONS, (json.dumps(seqs),))
+    wanted -= {row[0] for row in found if row[1] in going_on}
+    forgotten = await connection.execute_fetchall(_FORGET_REASONS, (json.dumps(sorted(wanted)),))
+    seqs = tuple(sorted({row[0] for row in (*rows, *forgotten)}))
     runs = await _ids_of_runs(connection, change.runs)
     await remove_runs(connection, RemoveRuns(change.runs, _EVER))
     left = await _ids_of_runs(connection, change.runs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bus.model.repository import Delayed, FoundContents, FoundRun, SearchRequest
 from bus.model.retaining import RETAINED
-from bus.model.searching import Stage, contains, mentions, needles_of
+from bus.model.searching import Stage, contains, found_reasons, mentions, needles_of
 
 from ...keyed_rows import KEYED_VALUES, VALUED, found_values
 from ...message_rows import message_of
@@ -23,6 +23,9 @@ __all__ = ["search"]
 
 _MESSAGES = 2_000
 """Messages of the log that are searched at once: some milliseconds, with the largest bodies a second."""
+
+_REASONS = 500
+"""Dead letters whose reasons are searched at once."""
 
 _RUNS = 50
 """Runs that are searched at once, each with all of its steps."""
@@ -42,6 +45,13 @@ def _has(*columns: str) -> str:
     found = " OR ".join(f"instr(lower({column}), value)" for column in columns)
     return f"EXISTS (SELECT 1 FROM json_each(?1) WHERE {found})"
 
+
+_IN_REASONS = f"""
+    SELECT mailbox_id, seq, (SELECT id FROM bot_messages WHERE seq = next.seq), IIF({_has("reason")}, reason, NULL)
+    FROM (
+        SELECT mailbox_id, seq, reason FROM dead_letters WHERE (mailbox_id, seq) > (?2, ?3)
+        ORDER BY mailbox_id, seq LIMIT {_REASONS}
+    ) AS next ORDER BY mailbox_id, seq"""
 
 _JSON_OF_RUNS = ("trigger_payload", "context", "result", "attributes")
 _TEXTS_OF_RUNS = ("error", "concurrency_key", "cancel_reason")
@@ -100,12 +110,15 @@ async def search(reader: Reader, request: SearchRequest, last_seq: int) -> Found
         return await _messages(reader, request, needles, place, int(after), last_seq)
     if place is Stage.DELAYED:
         return await _delayed(reader, request, needles, int(after), searched, last_seq)
+    if place is Stage.REASONS:
+        rows = list(await reader.execute_fetchall(_IN_REASONS, (needles, after, searched)))
+        return found_reasons(request, rows, last_seq)
     if place is Stage.VALUES:
         return await _values(reader, request, needles, int(after), last_seq)
     [[through]] = await reader.execute_fetchall(_LAST_RUN, (after, _RUNS))
     if through is None:
         return FoundContents([], [], [], Stage.VALUES.after(0), last_seq)
-    rows = await reader.execute_fetchall(_IN_RUNS, (needles, after, through))
+    rows = list(await reader.execute_fetchall(_IN_RUNS, (needles, after, through)))
     runs = [run for run in _runs(rows) if await _mentions(reader, request, needles, run.id)]
     return FoundContents([], [], runs, Stage.RUNS.after(through), last_seq)
 

@@ -116,6 +116,30 @@ async def test_the_reason_of_a_dead_letter_is_erased_too(log: MessageLog) -> Non
 
 
 @stores_only
+async def test_a_text_is_found_in_the_reason_of_a_dead_letter(log: MessageLog) -> None:
+    await add(log, *(direct(id, "ann", "bob") for id in "abcd"))
+    reasons = ["no", "said Secret", 'no "secret"', "none"]
+    letters = [
+        DeadLetter(name, seq, reasons[seq - 1], 1, at(seq)) for name in ("bob", "eve") for seq in range(1, 5)
+    ]
+    await log.apply([AddDeadLetters(tuple(letters)), RemoveMessages((3,))])
+    await erase(log, 2, id="before")
+    await log.apply([AddDeadLetters((DeadLetter("joe", 2, "the secret again", 1, at(9)),))])
+    assert sorted({*(await found(log, text="secret")).messages}) == [(2, "b"), (3, "")]
+    assert (await erase(log, 2, 3, 4, id="reasons")).seqs == (2, 3, 4)
+    assert (await found(log, text="secret")).messages == []
+    kept = [(dead.mailbox_id, dead.seq) for dead, _ in await log.dead_letters(None, 99) if dead.reason != "erased"]
+    assert sorted(kept) == [("bob", 1), ("eve", 1)]
+
+
+@stores_only
+async def test_many_reasons_are_searched_in_portions(log: MessageLog) -> None:
+    letters = [DeadLetter(f"m{seq % 7}", seq, f"reason {seq} of Ann", 1, at(1)) for seq in range(1, 1_202)]
+    await log.apply([AddDeadLetters(tuple(letters))])
+    assert sorted((await found(log, text="of ann")).messages) == [(seq, "") for seq in range(1, 1_202)]
+
+
+@stores_only
 async def test_histories_and_finding_show_an_erased_message(log: MessageLog) -> None:
     await add(log, to_channel("a", "ann", "news"), to_channel("b", "ann", "news"))
     await erase(log, 1)

@@ -374,6 +374,8 @@ def test_a_program_without_a_loop_opens_one(worker: Worker) -> None:
         with pytest.raises(ZeroDivisionError), opening:
             1 / 0  # noqa: B018
     assert threading.active_count() == before
+    with pytest.raises(bus.ClosedError, match="within the block"):
+        kept.get_tuple(at())
 
 
 async def test_a_program_with_a_loop_opens_one_too(worker: Worker) -> None:
