@@ -259,9 +259,11 @@ async def _serve_store(
         gc.freeze()  # it was tuned before: bots may be waiting for it to take over
     if not stop.requested:
         command, tap = broker.addresses
+        places = {"database": described(settings.store.url), "command": command, "tap": tap}
+        if settings.listen.metrics:
+            places["metrics"] = settings.listen.metrics
         mode, known_by = settings.security.mode, {} if key is None else {"key": key.public}
-        database = described(settings.store.url)
-        broker.announce(database=database, command=command, tap=tap, mode=mode, **known_by, **versions)
+        broker.announce(**places, mode=mode, **known_by, **versions)
     stop.serve(broker)
     await broker.run()
 

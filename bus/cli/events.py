@@ -13,7 +13,7 @@ import rich_click as click
 
 from ..bot import Bot
 from ..errors import RequestError
-from ..model.event_words import words_of
+from ..model.event_words import COMES_AND_GOES, words_of
 from ..wire.answers import EventList, ListedEvent
 from ..wire.codes import Code
 from .console import Time, show_json, show_rows
@@ -25,8 +25,6 @@ __all__ = ["events"]
 
 _LOOK_SECONDS = 1.0
 """The time between two polls of `--follow`."""
-
-_COMES_AND_GOES = frozenset({"session.opened", "session.ended"})
 
 
 @click.command()
@@ -47,7 +45,7 @@ def events(link: Link, everything: bool, limit: int, follow: bool) -> None:
             sys.exit(EXIT_SIGNAL + number)
         return
     found = ask(link, _asked)
-    shown = [each for each in found.events if everything or each.message_type not in _COMES_AND_GOES]
+    shown = [each for each in found.events if everything or each.message_type not in COMES_AND_GOES]
     chosen = shown[-limit:]
     if link.as_json:
         show_json(chosen)
@@ -82,7 +80,7 @@ async def _follow(link: Link, *, everything: bool) -> None:
                 continue
             for each in found.events:
                 last = each.number
-                if not everything and each.message_type in _COMES_AND_GOES:
+                if not everything and each.message_type in COMES_AND_GOES:
                     continue
                 if link.as_json:
                     show_json(each)

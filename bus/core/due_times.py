@@ -1,7 +1,7 @@
-"""When something is due next, by its key.
+"""Times by key, in order: one for each key.
 
-Owns the times, in order. A time that was taken back or changed stays in the heap until it comes: finding it would
-take longer than passing over it then. With long times they add up, so they are cleared when most are obsolete.
+A time that was discarded or replaced stays in the heap until it is due, because finding it there would take longer
+than passing over it then. Obsolete times add up if they lie far ahead, so the heap is rebuilt when most are.
 
 Pure.
 """
@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 __all__ = ["DueTimes"]
 
 _SPARE = 1_000
-"""Obsolete times that are always kept: clearing so many at once costs little for each of them."""
+"""The heap is not rebuilt for fewer obsolete times than this."""
 
 
 class DueTimes:
-    """See the module. Looking what is due costs nothing for what is not."""
+    """See the module. `take` costs nothing for what is not due."""
 
     __slots__ = ("_heap", "_times")
 
@@ -36,11 +36,11 @@ class DueTimes:
         return f"<DueTimes {len(self._times)}>"
 
     def get(self, key: str) -> float | None:
-        """Return when something is due; None if it is not."""
+        """Return the time of a key, or None."""
         return self._times.get(key)
 
     def set(self, key: str, at: float) -> None:
-        """Let something be due then, and not at another time."""
+        """Set the time of a key, in place of an earlier one."""
         self._times[key] = at
         if len(self._heap) > 2 * len(self._times) + _SPARE:
             self.replace(self._times)
@@ -48,7 +48,7 @@ class DueTimes:
             heapq.heappush(self._heap, (at, key))
 
     def discard(self, key: str) -> None:
-        """Let something not be due any more."""
+        """Remove a key, if it is there."""
         self._times.pop(key, None)
 
     def replace(self, times: Mapping[str, float]) -> None:
@@ -58,7 +58,7 @@ class DueTimes:
         heapq.heapify(self._heap)
 
     def take(self, now: float) -> Iterator[str]:
-        """Remove what is due, the earliest first, and yield its keys; of those not yielded, nothing is removed."""
+        """Remove and yield the keys that are due, the earliest first, one by one."""
         while self._heap and self._heap[0][0] <= now:
             at, key = heapq.heappop(self._heap)
             if self._times.get(key) == at:

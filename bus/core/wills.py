@@ -275,9 +275,9 @@ class Wills:
         self.changed(lot.sender_bot_id, None)
 
     def again(self, bot_id: str) -> None:
-        """Try to send a will again, unless its bot has returned, or it was erased."""
+        """Try to send a will again soon; if its bot was there meanwhile, after its whole delay, as `left` noted."""
         self._end_change(bot_id)
-        if bot_id in self._wills and not self.is_there(bot_id):
+        if bot_id in self._wills and self._due.get(bot_id) is None and not self.is_there(bot_id):
             self._due.set(bot_id, self.turn.moment.now + _RETRY_SECONDS)
 
 

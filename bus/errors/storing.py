@@ -426,7 +426,7 @@ class DatabaseInUse(StoreFailure):
 
     def __init__(self, path: str, pid: int | None) -> None:
         holder = f"the worker with process id {pid}" if pid else "another worker"
-        super().__init__(f"{path} is in use by {holder}; stop that worker, or serve another database")
+        super().__init__(f"{path} is in use by {holder}; stop that worker, or name another database")
         self.path = path
         self.pid = pid
 

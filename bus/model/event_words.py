@@ -34,7 +34,10 @@ from .events import (
     read_event,
 )
 
-__all__ = ["event_in_words", "words_of"]
+__all__ = ["COMES_AND_GOES", "event_in_words", "words_of"]
+
+COMES_AND_GOES = frozenset({"session.opened", "session.ended"})
+"""The types of events that happen all the time, and need nobody."""
 
 _MANY = "many bots"
 

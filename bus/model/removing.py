@@ -214,7 +214,7 @@ class Removed(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, parts: Sequence[Removed]) -> Removed:
-        """Return what the parts of a command did, of which there is one."""
+        """Return what the parts of a command did; there must be at least one."""
         counts: Counter[str] = Counter()
         for each in parts:
             counts.update(each.counts)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..model.event_words import event_in_words
+from ..model.event_words import COMES_AND_GOES, event_in_words
 from ..model.events import (
     DeadLettersAdded,
     MailboxDrained,
@@ -44,9 +44,6 @@ _SUBJECTS_MAX = 200
 
 _LATELY_MAX = 30
 """What happened that is shown."""
-
-_COMES_AND_GOES = frozenset({"session.opened", "session.ended"})
-"""What happens all the time, and needs nobody."""
 
 _FULL_PART, _ROOM_PART = 0.8, 0.5
 """As the worker says it: a mailbox is nearly full from the first part on, until it has only the second."""
@@ -129,7 +126,7 @@ class HeardEvents:
         except msgspec.ValidationError:  # a later version's
             return
         told = None if event is None else _Told(getattr(event, "at", at), event)
-        if told is not None and message_type not in _COMES_AND_GOES:
+        if told is not None and message_type not in COMES_AND_GOES:
             self._remember(told)
         match event:
             case SessionVanished(bot=bot):

@@ -58,9 +58,8 @@ def read_order(data: bytes, shape: type[T]) -> T:
         raise BadOrder(_fault(data)) from None
     if (fault := body_fault(bytes(getattr(order, "body", b"null")), "'body'")) is not None:
         raise BadOrder(fault, "invalid_body")
-    json.loads(
-        data, object_pairs_hook=_unrepeated
-    )  # the decoder takes the last of repeated names, and says nothing
+    # The decoder takes the last of repeated names, and says nothing.
+    json.loads(data, object_pairs_hook=_unrepeated)
     return order
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -58,6 +59,8 @@ def measured(tmp_path: Path) -> Iterator[Measured]:
 def test_probes_and_metrics_are_answered(measured: Measured) -> None:
     assert measured.ask("/healthz")[:2] == (200, "alive\n")
     assert measured.ask("/readyz?verbose")[:2] == (200, "ready\n")
+    [serving] = [line for line in measured.log_tail().splitlines() if '"serving"' in line]
+    assert json.loads(serving)["metrics"] == f"tcp://{measured.metrics}"
     before = measured.values()
     assert (before["posthouse_ready"], before["posthouse_messages_published_total"]) == (1, 0)
     with measured.session("asker") as asker, measured.session("taker", max_in_flight=1) as taker:

@@ -457,7 +457,7 @@ FAULTS: dict[Fault, int] = {
     begins_a_pattern_at_the_end: 9,
     brings_channels_outside_of_the_group: 49,
     sends_a_will_after_a_goodbye: 10,
-    sends_a_will_though_its_bot_returned: 333,
+    sends_a_will_though_its_bot_returned: 469,
     forgets_wills_at_a_start: 10,
     sends_what_was_erased: 282,
     tells_nobody_who_vanished: 7,

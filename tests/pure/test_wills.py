@@ -238,6 +238,24 @@ def test_a_bot_that_is_back_before_it_is_written_keeps_it() -> None:
     assert found(worker) == []
 
 
+def test_a_bot_that_was_back_while_it_was_written_has_the_whole_delay_again() -> None:
+    worker = with_will(delay=20.0)
+    break_off(worker)
+    pass_time(worker, 19.8)
+    while not worker.core.has_batch(worker.moment):
+        worker.now += 0.1
+        worker.do(worker.core.tick(worker.moment))
+    worker.hello("ann")
+    batch = worker.core.take_batch(worker.moment)
+    assert batch is not None
+    break_off(worker)
+    worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
+    pass_time(worker, 15)
+    assert found(worker) == []
+    pass_time(worker, 10)
+    assert found(worker) == SENT
+
+
 def test_one_that_is_dropped_does_not_take_a_later_one_along() -> None:
     worker = with_will(delay=0.0)
     break_off(worker)
