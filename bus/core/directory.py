@@ -9,6 +9,7 @@ Pure.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -98,6 +99,8 @@ class Directory:
         for channel, head_seq in state.channels:
             self.channels[channel.name] = ChannelEntry(channel, head_seq)
             self.channel_names.add(channel.name)
+        self.created = Counter(channel.created_by_bot_id for channel, _ in state.channels)
+        """How many of the channels each bot created."""
         for group in state.groups:
             mailbox_id = group_mailbox_id(group.channel, group.name)
             place = places.get(mailbox_id) or MailboxState(mailbox_id, min(group.start_seq, state.last_seq))
@@ -205,6 +208,7 @@ class Directory:
             if channel.name not in self.channels:
                 self.channels[channel.name] = ChannelEntry(channel)
                 self.channel_names.add(channel.name)
+                self.created[channel.created_by_bot_id] += 1
 
     def subscribe(self, subscription: Subscription, *, last_seq: int) -> Mailbox:
         """Add a subscription, and return the mailbox that delivers it; a group's first one opens the group."""
@@ -243,11 +247,11 @@ class Directory:
         """Return True if a channel is there, and stays."""
         return name in self.channels and name not in self.closing
 
-    def remove_channel(self, name: str) -> Channel:
-        """Remove a channel without subscriptions and groups; return what it was."""
+    def remove_channel(self, name: str) -> None:
+        """Remove a channel without subscriptions and groups."""
         self.closing.discard(name)
         self.channel_names.remove(name)
-        return self.channels.pop(name).channel
+        self.created[self.channels.pop(name).channel.created_by_bot_id] -= 1
 
     def close_group(self, channel: str, group: str) -> Mailbox:
         """Remove a group that has no members, and return its mailbox."""

@@ -30,9 +30,10 @@ class Founding:
     def __init__(self, directory: Directory, limits: Limits) -> None:
         self._directory = directory
         self._limits = limits
-        self._created = Counter(entry.channel.created_by_bot_id for entry in directory.channels.values())
         self._creating: dict[str, str] = {}
         """The creators of the channels that are not on disk yet."""
+        self._creators: Counter[str] = Counter()
+        """How many of these each bot creates."""
         self._registered: OrderedDict[bytes, int] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -76,7 +77,7 @@ class Founding:
         limits = self._limits
         if len(directory.channels) + len(self._creating) >= limits.channels_max:
             return Refusal(Code.BUSY, f"the worker has {amount(limits.channels_max, 'channel')}, its maximum")
-        if self._created[bot_id] >= share.channels:
+        if directory.created[bot_id] + self._creators[bot_id] >= share.channels:
             return share.refusal(
                 "channels", f"this bot has created {amount(share.channels, 'channel')}, the maximum"
             )
@@ -87,15 +88,10 @@ class Founding:
         for channel in channels:
             if not self._directory.has_channel(channel.name) and channel.name not in self._creating:
                 self._creating[channel.name] = channel.created_by_bot_id
-                self._created[channel.created_by_bot_id] += 1
-
-    def removed(self, channel: Channel) -> None:
-        """Count a channel that was removed no more."""
-        self._created[channel.created_by_bot_id] -= 1
+                self._creators[channel.created_by_bot_id] += 1
 
     def end(self, channels: Iterable[Channel]) -> None:
         """Note that channels are in the directory, or that they were not created."""
         for channel in channels:
-            creator = self._creating.pop(channel.name, None)
-            if creator is not None and channel.name not in self._directory.channels:
-                self._created[creator] -= 1
+            if (creator := self._creating.pop(channel.name, None)) is not None:
+                self._creators[creator] -= 1

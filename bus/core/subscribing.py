@@ -276,7 +276,7 @@ class Subscribing:
             self.close_group(channel, group)
         for bot_id in list(entry.subscriptions):
             self.leave(bot_id, channel)
-        self._founding.removed(self._directory.remove_channel(channel))
+        self._directory.remove_channel(channel)
 
     def change(self, bot_id: str, channel: str) -> bool:
         """Begin a change that is not the bot's own: `proceed` ends it. Return False if one is under way."""

@@ -157,6 +157,22 @@ def test_what_is_not_created_counts_to_no_limit() -> None:
     assert channels(worker) == {"news", "other"}
 
 
+def test_whoever_creates_what_another_bot_was_refused_has_created_it() -> None:
+    worker = house(Settings(limits=Limits(channels_per_bot_max=1)))
+    worker.hello("eve")
+    spent = question(worker, "bob", hops=0)
+    worker.say(b"ann", published(NEWS, reply_to=spent))
+    worker.say(b"bob", published(NEWS))
+    worker.commit()
+    assert worker.log.channels["news"].created_by_bot_id == worker.core.directory.names["bob"].id
+    worker.say(b"bob", published(OTHER))
+    assert codes(worker.commit()) == ["busy"]
+    assert publish(worker, OTHER) == []
+    assert remove(worker, ChannelOf(channel="news"), force=True)["done"]
+    worker.say(b"bob", published(ToChannel("third")))
+    assert codes(worker.commit()) == []
+
+
 def test_what_cannot_be_stored_counts_to_no_limit() -> None:
     worker = house(Settings(limits=Limits(channels_max=1)))
     worker.say(b"ann", published(NEWS))
