@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ..integration.wire_worker import free_endpoints
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 _IMPATIENT = """
@@ -42,7 +42,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Posthouse]:
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[Posthouse]:
     database = folder / "posthouse.db"
-    command, tap = free_addresses()
+    command, tap = free_endpoints(2)
     arguments = ["--bind", command, "--tap", tap, "--database", str(database), *options]
     with database.with_name("worker.log").open("wb") as log:
         worker = subprocess.Popen([*COMMAND, "serve", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -53,11 +53,3 @@ def serving(folder: Path, *options: str) -> Iterator[Posthouse]:
     finally:
         worker.terminate()
         worker.wait(TIMEOUT_SECONDS)
-
-
-def free_addresses() -> list[str]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [f"tcp://127.0.0.1:{each.getsockname()[1]}" for each in sockets]

@@ -20,7 +20,7 @@ from bus.client.credentials import read_credentials
 from bus.model.records import parse_timestamp
 from bus.wire.keys import read_invitation
 
-from .conftest import free_addresses
+from ..integration.wire_worker import free_endpoints
 from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse
 
 ADMIN = "posthouse.db-admin.creds"
@@ -28,7 +28,7 @@ ADMIN = "posthouse.db-admin.creds"
 
 def commands_in(folder: Path, *, keys: bool = True) -> Posthouse:
     """Return the commands as they are run in a folder with the configuration of a worker."""
-    url, tap = free_addresses()
+    url, tap = free_endpoints(2)
     configure(folder, url, tap, keys=keys)
     found = Posthouse(url, folder / "posthouse.db", tap)
     found.directory = folder
@@ -276,7 +276,7 @@ def test_without_credentials_one_is_told_what_is_missing(keyed: Posthouse, tmp_p
 
 
 def test_an_answer_that_does_not_come_leaves_the_file(keyed: Posthouse, tmp_path: Path) -> None:
-    [nobody, _] = free_addresses()
+    [nobody] = free_endpoints(1)
     ended = keyed.run(
         "keys", "new", "lost", "--credentials", ADMIN, "--url", nobody, "--timeout", "0.1", "--file", tmp_path / "l"
     )
@@ -286,7 +286,7 @@ def test_an_answer_that_does_not_come_leaves_the_file(keyed: Posthouse, tmp_path
 
 
 def test_the_credentials_beside_a_database_are_for_its_worker_only(keyed: Posthouse) -> None:
-    [nobody, _] = free_addresses()
+    [nobody] = free_endpoints(1)
     code, line = keyed.refusal("bots", "--url", nobody, "--timeout", "0.1")
     assert code == 69
     assert f"no worker answers at {nobody}" in line

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from .wire import Session
+from .wire import TIMEOUT_SECONDS, Message, Session
 from .wire_worker import Worker
 
 CONFIGURATION = """
@@ -52,6 +53,16 @@ def listener(worker: Worker) -> Session:
     return eve
 
 
+def take_one(eve: Session) -> Message:
+    """Wait for a message, and ping meanwhile: a will comes about when a silent session ends."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not (found := eve.waiting_deliveries()):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.1)
+    [message] = found
+    return message
+
+
 def test_a_bot_is_killed(tmp_path: Path) -> None:
     with Worker(tmp_path, CONFIGURATION) as worker:
         listener(worker)
@@ -60,7 +71,7 @@ def test_a_bot_is_killed(tmp_path: Path) -> None:
         kill(process)
         kill(bot(worker))
         eve = listener(worker)  # whose earlier session may have been silent for too long meanwhile
-        message = eve.take_one()
+        message = take_one(eve)
         assert (message["sender_bot_name"], message["body"]) == ("ann", "gone")
         history = eve.history(channel="deaths")
         assert len(history) == 1, "the goodbye left nothing"
@@ -74,12 +85,12 @@ def test_the_worker_and_its_bot_are_killed(tmp_path: Path) -> None:
         kill(process)
         worker.start()
         eve = listener(worker)
-        message = eve.take_one()
+        message = take_one(eve)
         assert (message["sender_bot_name"], message["body"]) == ("ann", "gone")
         eve.settle("ack", message["seq"])
         worker.kill()
         worker.start()
         kill(bot(worker))
         eve = listener(worker)
-        eve.take_one()
+        take_one(eve)
         assert len(eve.history(channel="deaths")) == 2, "each was sent once"
