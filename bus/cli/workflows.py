@@ -31,7 +31,7 @@ __all__ = ["workflows"]
 @asking
 @click.pass_context
 def workflows(context: click.Context, link: Link) -> None:
-    """List workflows, save one, or show one.
+    """List workflows, save one, show one, or remove one.
 
     Without a subcommand: name, owner, version and steps of all, and how many of their runs have which status.
     `posthouse runs --workflow NAME` lists a workflow's runs.
@@ -111,8 +111,33 @@ def _read_definition(file: BinaryIO) -> WorkflowDefinition:
         raise click.BadParameter(f"not a valid workflow: {fault}", param_hint="'FILE'") from error
 
 
+_workflow = click.argument("workflow", metavar="NAME|ID", callback=shown, shell_complete=complete_workflows)
+
+
+@workflows.command("remove", cls=WithText)
+@_workflow
+@linked("console")
+def remove(link: Link, workflow: str) -> None:
+    """Delete a workflow, by name or id, which has no runs and no schedules.
+
+    `posthouse prune --workflow NAME --keep 0` deletes its runs that have ended, and `posthouse schedules remove` a
+    schedule. A program that executes it saves it again. It is refused, and exits with 1, while there are any.
+    """
+
+    async def removed(bot: Bot) -> WorkflowDefinition:
+        definition = await find_workflow(bot, workflow)
+        await bot.workflows.delete_definition(definition.id)
+        return definition
+
+    definition = ask(link, removed)
+    if link.as_json:
+        show_json({"id": definition.id, "deleted": True})
+    else:
+        say(plain(f"workflow {definition.name} is deleted"))
+
+
 @workflows.command("show", cls=WithText)
-@click.argument("workflow", metavar="NAME|ID", callback=shown, shell_complete=complete_workflows)
+@_workflow
 @asking
 def show(link: Link, workflow: str) -> None:
     """Show a workflow, by name or id, and its steps. `--json` prints all of it, as it was saved."""

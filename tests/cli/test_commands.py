@@ -278,6 +278,7 @@ def test_status_has_the_log_and_the_versions(posthouse: Posthouse) -> None:
 
 
 def test_commands_find_the_worker_that_serves_among_several(posthouse: Posthouse) -> None:
+    posthouse.answer("status", "--as", "seeker")
     nobody = "tcp://127.0.0.1:1"
     options = ("--url", nobody, "--url", posthouse.url)
     assert f"worker    {posthouse.url}" in posthouse.answer("status", *options)

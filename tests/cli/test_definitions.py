@@ -85,6 +85,17 @@ def test_the_list_has_owners_by_name_and_runs_by_status(posthouse: Posthouse) ->
     assert found["owned"]["owner"] == {"type": "bot", "bot_id": landlord, "slug": ""}
 
 
+def test_a_workflow_without_runs_is_removed(posthouse: Posthouse) -> None:
+    posthouse.answer("workflows", "save", "-", stdin=json.dumps(NIGHTLY | {"id": "unused", "name": "unused"}))
+    posthouse.answer("schedules", "add", "often", "unused", "--every", "7d")
+    code, line = posthouse.refusal("workflows", "remove", "unused")
+    assert (code, "has 1 schedule" in line) == (1, True)
+    posthouse.answer("schedules", "remove", "often")
+    assert posthouse.answer("workflows", "remove", "unused") == "workflow unused is deleted\n"
+    code, line = posthouse.refusal("workflows", "remove", "unused")
+    assert (code, "no workflow has the name or id 'unused'" in line) == (1, True)
+
+
 def test_one_name_of_two_owners_needs_the_id(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "tenant")
     [tenant] = [bot["id"] for bot in posthouse.json("bots") if bot["name"] == "tenant"]

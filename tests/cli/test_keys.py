@@ -57,7 +57,9 @@ def serving(posthouse: Posthouse, *options: str) -> Iterator[None]:
             env=posthouse.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
     try:
-        posthouse.wait_until(lambda: posthouse.run("status", "--timeout", "2", *options).returncode == 0)
+        # By its address: before its credentials are there, another worker may answer at the default one.
+        asked = ("status", "--url", posthouse.url, "--timeout", "2", *options)
+        posthouse.wait_until(lambda: posthouse.run(*asked).returncode == 0)
         yield
     finally:
         worker.terminate()
