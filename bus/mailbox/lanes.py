@@ -76,8 +76,12 @@ class Lanes:
             priority = priority_of_source(source)
             if priority:
                 self._lanes[priority] = Lane(priority, through, self._limits)
-        self.early = set(state.ahead)
-        """What was delivered before its turn in a lane; after a restart, what was so at all."""
+        self.early = set(state.ahead).union(
+            item.seq
+            for item in state.unsettled
+            if item.seq > state.position and item.priority and item.priority not in self._lanes
+        )
+        """What was delivered before its turn in a lane, or without one; after a restart, what was so at all."""
         self.delivered = {
             item.seq
             for item in state.unsettled

@@ -314,6 +314,22 @@ def test_a_reply_that_came_early_is_not_repeated_when_its_turn_comes() -> None:
     assert world.handed() == [4]
 
 
+def test_a_reply_that_came_early_without_a_lane_is_not_repeated_after_a_restart() -> None:
+    world = connected(credit=1)
+    world.arrive(letters(1, 2))
+    assert world.handed() == [1]
+    world.store(letters(3, priority=LOW))
+    world.mailbox.express(letters(3, priority=LOW), world.session, 0.0)
+    after = world.restarted(credit=2)  # where nobody knows any more that no lane was there
+    after.connect()
+    assert after.handed() == [1, 2]
+    after.ack(1)
+    assert after.handed() == [3]
+    after.ack(3)
+    after.arrive(letters(4, priority=LOW))
+    assert after.handed() == [4]
+
+
 def test_what_waits_is_counted_with_every_priority() -> None:
     world = World()
     world.arrive(letters(1, priority=LOW), letters(2, 3))

@@ -401,6 +401,14 @@ async def test_epoch_belongs_to_the_file(path: Path, tmp_path: Path) -> None:
     assert await epoch(tmp_path / "other.db") != first
 
 
+async def test_a_file_with_two_logs_is_refused(path: Path) -> None:
+    """As after a flipped bit: SQLite itself finds nothing wrong with it."""
+    await opens_with(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO log (epoch, created_at) SELECT 'another', created_at FROM log")
+    await is_refused(path, DatabaseDamaged, "is 2 logs at once")
+
+
 async def test_what_people_should_know(path: Path) -> None:
     async with open_store(str(path)) as store:
         assert store.versions["sqlite"] == sqlite3.sqlite_version

@@ -297,7 +297,7 @@ async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) 
     await migrate(connection)
     # A statement of many rows needs little to undo itself, and there may be no descriptor left for a file.
     await connection.execute("PRAGMA temp_store = MEMORY")
-    identity = await _identify(connection, continued=continued)
+    identity = await _identify(path, connection, continued=continued)
     busy = next(iter(await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")))[0]
     if busy:
         raise DatabaseLocked(str(path))
@@ -354,9 +354,11 @@ async def note_earlier(connection: StoreConnection) -> None:
     await connection.execute("UPDATE log SET earlier = ?", (written_earlier(earlier, epoch, last_seq),))
 
 
-async def _identify(connection: StoreConnection, *, continued: bool) -> Identity:
+async def _identify(path: Path, connection: StoreConnection, *, continued: bool) -> Identity:
     """Return which log this is, with a new epoch if it may assign seqs again. This also tests writing."""
-    rows = await connection.execute_fetchall("SELECT epoch FROM log")
+    rows = [*await connection.execute_fetchall("SELECT epoch FROM log")]
+    if len(rows) > 1:
+        raise DatabaseDamaged(f"{path} is {len(rows)} logs at once: its table `log` has one row; restore a copy")
     epoch = next((str(row[0]) for row in rows), None)
     if epoch is None:
         epoch = str(uuid_utils.uuid7())
