@@ -1,4 +1,4 @@
-"""How much room the store has left: looked at now and then, and noted when it becomes little, and enough again."""
+"""How much room the store has left: checked periodically, and noted when the level changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RoomWatch:
 
     def __init__(self, log: MessageLog, rule: RoomRule, note: Callable[..., None]) -> None:
         self.level = RoomLevel.ENOUGH
-        """How much was left when it was looked at last."""
+        """The level at the last check."""
         self._log = log
         self._rule = rule
         self._note = note
@@ -31,14 +31,14 @@ class RoomWatch:
         return f"<RoomWatch {self.level}>"
 
     async def run(self) -> None:
-        """Look until cancelled; only once if there is nothing to compare with a bound."""
+        """Check until cancelled, or only once if there is nothing to compare with a bound."""
         while True:
             if not await self.look():
                 return
             await anyio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> bool:
-        """Look once, and return whether it is worth to look again."""
+        """Check once. Return False if checking again is pointless."""
         with suppress(StoreError, OSError):  # its writer finds out what is wrong
             room = await self._log.room()
             before, self.level = self.level, self._rule.level(room, self.level)

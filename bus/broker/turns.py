@@ -1,4 +1,4 @@
-"""Looking at much in portions, between which the loop does its other work."""
+"""Iterating over large collections in portions, so that the event loop is never blocked for long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def in_turns(items: Collection[T], most: int = _TURN) -> AsyncIterator[tuple[T, ...]]:
-    """Yield what there is now, in portions. Others have their turn between them: some may be gone by then."""
+    """Yield the items that there are now, in portions. Other tasks run between two: items may be gone by then."""
     there = tuple(items)
     for first in range(0, len(there), most):
         if first:

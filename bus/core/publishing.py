@@ -170,10 +170,10 @@ class _PublishJob(Job[Outcome]):
 
 
 class _FoundingJob(Job[Sequence[Outcome]]):
-    """A publish frame that names new channels first: a channel is created if a message on it is stored.
+    """A publish frame that names new channels. Each is created only if a message on it is stored.
 
-    What the log alone knows may refuse a message, so that is found in the transaction. `meet` says which
-    subscriptions come with a channel.
+    The log may refuse messages, so that is decided in the transaction. `meet` says which subscriptions come with a
+    channel.
     """
 
     __slots__ = ("_admission", "_channels", "_joining", "_meet", "_publish")

@@ -1,7 +1,7 @@
-"""What happened lately, in memory, for whoever asks and did not listen before.
+"""Recent events, in memory, for whoever did not listen when they happened.
 
-Owns what is kept: of each kind of event, the last one about each subject, and how often there was one. What happens
-often to one bot, or to many, so pushes out nothing of another kind. It begins with the worker, and ends with it.
+Keeps the last event of each kind about each subject, and how often there was one. So a frequent event never
+displaces one of another kind. A restart of the worker forgets them.
 
 Pure.
 """
@@ -20,10 +20,10 @@ from ..model.events import EventBody, Noticed
 __all__ = ["Recent", "RecentEvents"]
 
 _SUBJECTS_MAX = 100
-"""Subjects of one kind that are kept, the latest ones: with some twenty kinds, about a megabyte at most."""
+"""The latest subjects that are kept of each kind: with some twenty kinds, about a megabyte at most."""
 
 _TOGETHER_SECONDS = 60.0
-"""An event that follows another of its subject so soon goes on with it: the same disk is still full."""
+"""An event that follows another one of its subject this soon is merged with it, as while a disk stays full."""
 
 _number = attrgetter("number")
 
@@ -50,7 +50,7 @@ class RecentEvents:
         return f"<RecentEvents {sum(map(len, self._kinds.values()))} of {self._number}>"
 
     def keep(self, event: EventBody, subject: str | None, *, at: str, now: float) -> None:
-        """Keep an event, instead of an earlier one of its kind about the same subject."""
+        """Keep an event, in place of an earlier one of its kind about the same subject."""
         kept = self._kinds[event.message_type]
         earlier = kept.pop(subject, None)
         if earlier is not None and now - earlier.now <= _TOGETHER_SECONDS:
@@ -61,7 +61,7 @@ class RecentEvents:
             kept.popitem(last=False)
 
     def after(self, number: int) -> Iterator[Recent]:
-        """Return what happened after that, in its order."""
+        """Return the events with greater numbers, in order."""
         later = [
             list(takewhile(lambda each: each.number > number, reversed(kept.values())))
             for kept in self._kinds.values()

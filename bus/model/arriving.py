@@ -99,7 +99,7 @@ def stored(change: Change, answer: Any) -> Sequence[Lot]:
 
 
 def founding(change: AddFirstMessages, outcomes: Sequence[Outcome]) -> AddFirstMessages:
-    """Return a change with those channels alone on which a message was stored, and with all its messages."""
+    """Return a change with all its messages, but only those channels on which one of them was stored."""
     names = {
         lot.recipient_channel for lot, outcome in zip(change.lots, outcomes, strict=True) if _is_any_kept(outcome)
     }

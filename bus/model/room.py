@@ -1,4 +1,4 @@
-"""How much room a store has left, and from when on that is little: one rule for the worker and `posthouse doctor`.
+"""How much room a store has left, and when that is little: one rule for the worker and `posthouse doctor`.
 
 Owns the bounds that nobody configures.
 
@@ -14,14 +14,14 @@ import msgspec
 __all__ = ["Room", "RoomLevel", "RoomRule"]
 
 _VERY_LOW_BYTES = 64 * 1024**2
-"""Of free room: what erasing, compacting and a busy WAL need to go on."""
+"""The free room that erasing, compacting and a busy WAL need."""
 
 _PART = 10
-"""Room is low as well if less than one part in so many of the database's size is free: a large one grows faster."""
+"""Room is also low if less than this part of the database's size is free, as a large database grows faster."""
 
 _ENOUGH_AGAIN = 1.25
-"""Room that was low is so until there is this much more, and a database that was too large until it is as much
-smaller: what varies about a bound would be told again and again."""
+"""A level ends only when free room exceeds its bound, or the bound exceeds the database's size, by this factor.
+Otherwise a size that varies around a bound would be reported again and again."""
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class RoomRule(msgspec.Struct, frozen=True):
     size_bytes: int
 
     def level(self, room: Room, before: RoomLevel = RoomLevel.ENOUGH) -> RoomLevel:
-        """Return how much room is left, if it was as it was `before`."""
+        """Return how much room is left; `before` is the level until now."""
 
         def factor(level: RoomLevel) -> float:
             return _ENOUGH_AGAIN if before.rank >= level.rank else 1.0
@@ -74,5 +74,5 @@ class RoomRule(msgspec.Struct, frozen=True):
         return RoomLevel.ENOUGH
 
     def can_tell(self, room: Room) -> bool:
-        """Return whether anything of this can be compared with a bound."""
+        """Return True if a bound is configured that the room can be compared with."""
         return bool(self.size_bytes or (self.free_bytes and room.free_bytes is not None))

@@ -21,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 __all__ = ["ListEntry", "PageToken", "entry_of", "owners_prefix", "time_in_key"]
 
 _LATEST = 10**19
-"""Nanoseconds: later than any timestamp, from which its own are subtracted, so that keys are in order."""
+"""Nanoseconds, later than any timestamp: keys have the difference, so that the latest sorts first."""
 
 _DIGITS = len(str(_LATEST))
 
@@ -73,7 +73,7 @@ class PageToken(msgspec.Struct, array_like=True, frozen=True):
 
 
 def owners_prefix(bot: str, owner: str) -> str:
-    """Return with what the keys of one owner's entries begin. `bot` is quoted; owners have names of any length."""
+    """Return the prefix of the keys of an owner's entries. `bot` is quoted; an owner's name may have any length."""
     return f"listed/{bot}/{hashlib.sha256(owner.encode()).hexdigest()}/"
 
 
@@ -83,5 +83,5 @@ def entry_of(prefix: str, task: Task) -> ListEntry:
 
 
 def time_in_key(timestamp: Timestamp) -> str:
-    """Return a time as it is in keys: a later one sorts before an earlier one."""
+    """Return a time as a part of a key, in which later times sort first."""
     return f"{_LATEST - timestamp.ToNanoseconds():0{_DIGITS}}"

@@ -139,7 +139,7 @@ class Tasks:
             after = part[-1].key
 
     async def _list_earlier(self) -> None:
-        """Let tasks have entries that are of a version which had none: once for each bot that is an agent."""
+        """Add the entries of tasks that an earlier version stored without, once for each agent."""
         done = f"listed/{self._target}"
         self._all_are_listed = self._all_are_listed or await self._kv.get(done) is not None
         if self._all_are_listed:
