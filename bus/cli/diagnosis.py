@@ -162,7 +162,7 @@ async def worker_findings(bot: Bot) -> AsyncIterator[Finding]:
         yield told("storage", f"the worker's room is {status.storage.in_words}: {_MAKE_ROOM}")
     elif "postgresql" in status.versions:
         unknown = "how much PostgreSQL's disks have free is not known here: watch them there"
-        yield _ok("storage", f"{unknown}, and set store.size_warning_bytes for the size of the database")
+        yield _ok("storage", f"{unknown}; store.size_warning_bytes is for the size of the database")
     yield await _backlogs(bot)
     yield await _dead_letters(bot)
     async for finding in _runs(bot):
