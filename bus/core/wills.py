@@ -174,9 +174,13 @@ class Wills:
         return bool(self._sessions.of_bot(bot_id))
 
     def goodbye(self, session: Session, request: Goodbye) -> None:
-        """Answer a goodbye that has ended a session: if it was the last one, its bot's will is deleted first."""
+        """Answer a goodbye that has ended a session: if it was the last one, its bot's will is deleted first.
+
+        A session that only asks was none of the bot's.
+        """
         bot_id = session.bot_id
-        if (bot_id in self._wills or bot_id in self._changing) and not self.is_there(bot_id):
+        has_will = bot_id in self._wills or bot_id in self._changing
+        if has_will and not session.reads_only and not self.is_there(bot_id):
             self._due.discard(bot_id)
             self._change(bot_id, None, _Asked(session, request))
         else:

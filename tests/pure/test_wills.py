@@ -135,6 +135,19 @@ def test_a_goodbye_deletes_it_before_it_is_answered() -> None:
     assert found(worker) == []
 
 
+def test_the_goodbye_of_a_session_that_only_asked_deletes_nothing() -> None:
+    worker = RuledWorker("", {"ann": ()})
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    assert leave(worker)["op"] == "ok"
+    break_off(worker)
+    worker.say(b"ann 2", Hello(request=1, protocol=1, read_only=True))
+    [answer] = worker.say(b"ann 2", Goodbye(request=2))
+    assert answer["op"] == "ok"
+    pass_time(worker, 3)
+    assert found(worker) == SENT
+
+
 def test_a_goodbye_right_behind_it_counts() -> None:
     worker = Worker()
     worker.hello("ann")
