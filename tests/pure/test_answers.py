@@ -307,6 +307,8 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "sizes": {"database_bytes": 4096},
             "versions": {"posthouse": "0.1.0"},
             "leads": {"worker_id": "w", "fence": 3, "since": "t", "standing_by": 2, "url": "tcp://a:7710"},
+            "fault": "storage_full",
+            "backlog_messages_max": 100_000,
             "earlier": [{"epoch": "d", "through_seq": 5}],
             "storage": "low",
         },

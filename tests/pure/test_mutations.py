@@ -415,7 +415,7 @@ def repeats_prioritized_replies(patch: pytest.MonkeyPatch) -> None:
 FAULTS: dict[Fault, int] = {
     forgets_what_is_only_in_the_store: 3,
     forgets_where_a_priority_was: 3,
-    repeats_prioritized_replies: 178,
+    repeats_prioritized_replies: 248,
     gives_hops_as_it_likes: 20,
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
@@ -463,7 +463,7 @@ FAULTS: dict[Fault, int] = {
     tells_nobody_who_vanished: 7,
     tells_the_first_of_many_changes: 7,
     tells_what_was_told: 24,
-    counts_who_may_never_come: 92,
+    counts_who_may_never_come: 160,
 }
 """Each with the world that noticed it last: that one is played first, and the others if it does not any more."""
 

@@ -108,7 +108,7 @@ def knocks(worker: Worker) -> SecurityEvent:
 
 
 def starts(worker: Worker) -> SecurityEvent:
-    noted(worker, "serving", mode="open", command="tcp://127.0.0.1:7710")
+    noted(worker, "serving", mode="open", command="tcp://127.0.0.1:7710", posthouse="0.1.0")
     return SecurityEvent(2, "", "serving", detail="open")
 
 

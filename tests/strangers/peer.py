@@ -24,6 +24,9 @@ __all__ = [
 
 _BOUND_SECONDS = 30
 
+_GREETING_BYTES = 64
+"""Of ZMTP 3. Its first ten come before anything is read, and a client says no more before it has all of them."""
+
 _LONG = 255
 """How an old frame's length begins if it does not fit into one byte."""
 
@@ -92,7 +95,7 @@ def as_post(frames: list[bytes]) -> bytes:
 def say(endpoint: str, data: bytes, *, then: bytes = b"") -> None:
     """Connect, send bytes, and wait until the peer closes or is silent for half a second.
 
-    `then` is sent after the first answer.
+    `then` is sent after the peer's greeting.
     """
     with _said(endpoint, data, then) as connection:
         connection.settimeout(0.5)
@@ -108,7 +111,10 @@ def _said(endpoint: str, data: bytes, then: bytes) -> Iterator[socket.socket]:
     with socket.create_connection((host, int(port)), _BOUND_SECONDS) as connection:
         with suppress(TimeoutError, ConnectionError):
             connection.sendall(data)
-            if then and connection.recv(65536):
+            heard = b""
+            while then and len(heard) < _GREETING_BYTES and (more := connection.recv(65536)):
+                heard += more
+            if heard:
                 connection.sendall(then)
         yield connection
 
