@@ -420,7 +420,7 @@ FAULTS: dict[Fault, int] = {
     delivers_what_was_left_before: 11,
     says_nothing_of_a_spent_answer: 11,
     lets_others_end_a_thread: 11,
-    lets_who_copies_an_id_have_a_say: 499,
+    lets_who_copies_an_id_have_a_say: 894,
     tells_nobody_of_changed_values: 9,
     puts_whatever_the_revision_is: 9,
     brings_expired_values_back: 9,
