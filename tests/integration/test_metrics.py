@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -85,6 +86,39 @@ def test_a_worker_with_little_room_warns_and_stays_ready(tmp_path: Path) -> None
         assert "room is low, see 'posthouse doctor'" in posthouse.answer("status")
         found = {each["about"]: each for each in posthouse.json("doctor", "--database", str(worker.database))}
         assert found["storage"]["level"] == "warning"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of eight megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("a small disk needs root and mount")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_said_until_there_is_room(small_disk: Path) -> None:
+    with Measured(small_disk) as worker, worker.session("asker") as asker:
+        ballast = small_disk / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        body = "x" * 100_000  # more than the files of the database have left
+        refused = asker.try_publish(to_bot("asker", body))
+        assert (refused["op"], refused["code"]) == ("error", "storage_full")
+        status, text, _ = worker.ask("/readyz")
+        assert (status, text.partition(":")[0]) == (503, "storage_full")
+        assert worker.values()["posthouse_ready"] == 0
+        assert worker.ask("/healthz")[0] == 200, "a restart would not help"
+        ballast.unlink()
+        asker.publish(to_bot("asker", body))
+        assert worker.ask("/readyz")[:2] == (200, "ready\n")
+        assert worker.values()["posthouse_ready"] == 1
 
 
 def test_a_restarted_worker_counts_nothing_that_waits_for_nobody(measured: Measured) -> None:
@@ -205,6 +239,8 @@ def test_prometheus_scrapes_a_worker_and_its_rules_fire(measured: Measured, tmp_
             asker.publish(to_bot("asker", 1))
         eventually(lambda: value("posthouse_messages_published_total") == 1)
         eventually(lambda: value("histogram_quantile(0.5, posthouse_commit_seconds_bucket)") is not None)
+        known = {name.partition("{")[0].partition(" ")[0] for name in measured.ask("/metrics")[1].splitlines()}
+        assert set(re.findall(r"posthouse_\w+", rules)) <= known, "an alert of another metric never fires"
         for panel in msgspec.json.decode(GRAFANA.read_bytes())["panels"]:
             for target in panel["targets"]:
                 query = target["expr"].replace("$instance", measured.metrics).replace("$__rate_interval", "1m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -79,9 +80,11 @@ def test_a_service_manager_that_is_gone_ends_no_worker(tmp_path: Path, monkeypat
         assert worker.session("bot").ping()["op"] == "pong"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("file", [UNIT, UNIT.with_name("posthouse-web.service")], ids=lambda file: file.stem)
 def test_systemd_understands_the_units(tmp_path: Path, file: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        assert "POSTHOUSE_NEEDS_SYSTEMD" not in os.environ, "systemd-analyze is missing"
+        pytest.skip("systemd is not installed")
     text = file.read_text(encoding="utf-8").replace("/opt/posthouse/bin/posthouse", "/bin/true")
     unit = tmp_path / file.name
     unit.write_text(re.sub(r"^(User|Group)=.*", r"\1=root", text, flags=re.MULTILINE), encoding="utf-8")

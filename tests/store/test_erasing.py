@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import aiosqlite
 import anyio.to_thread
 import pytest
 
@@ -31,6 +32,7 @@ from bus.model.repository import (
 from store import open_store
 from store.sqlite.backup import back_up
 from store.sqlite.check import Check
+from store.sqlite.file.scrubbing import overwriting
 
 from ..contract.store.samples import add, at, bot, direct, hold_run
 
@@ -152,6 +154,30 @@ async def test_the_database_is_as_sound_as_before_and_its_backup_has_nothing(pat
     async with open_store(str(path)) as store:
         assert (await store.log.load()).epoch == before
         assert [message.id for message in await store.log.messages([2])] == ["m1"]
+
+
+async def test_a_scrub_leaves_nothing_of_what_was_removed_without_being_overwritten(path: Path) -> None:
+    """Debian's SQLite overwrites what it removes, and others do not: then it is left in unused parts of pages."""
+    async with open_store(str(path)) as store:
+        await fill(store)
+        await erase_all(store.log)
+        await store.log.apply([AddDeadLetters((DeadLetter("bob", 5, f"KeyError: {SECRET}", 5, at(1)),))])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("DELETE FROM dead_letters")
+        connection.commit()
+    assert places(path) != []
+    async with open_store(str(path)) as store:
+        await store.log.scrub(at(11))
+        assert places(path) == []
+
+
+async def test_what_is_removed_is_overwritten_whatever_sqlite_does_by_itself(path: Path) -> None:
+    async with aiosqlite.connect(path) as connection:
+        await connection.execute_fetchall("PRAGMA secure_delete = OFF")
+        async with overwriting(connection):
+            assert [*await connection.execute_fetchall("PRAGMA secure_delete")] == [(1,)]
+        assert [*await connection.execute_fetchall("PRAGMA secure_delete")] == [(0,)]
 
 
 async def test_a_reader_that_holds_a_snapshot_makes_a_scrub_fail_and_it_is_repeated(
