@@ -7,6 +7,7 @@ the package index. Every wait has an end, and only processes that were started h
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,9 +106,17 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> str:
 
 
 def build(folder: Path) -> Path:
-    """Build the wheel as pip would for a user."""
+    """Build the wheel as pip would for a user, of what a container's image is built of: nothing else is needed."""
+    source = folder / "source"
+    source.mkdir()
+    for kept in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        path = ROOT / kept.removeprefix("!")
+        if kept.startswith("!") and path.is_dir():
+            shutil.copytree(path, source / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif kept.startswith("!"):
+            shutil.copy(path, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    run([*pip, "--wheel-dir", str(folder / "wheels"), str(ROOT)], folder, PIP_SECONDS)
+    run([*pip, "--wheel-dir", str(folder / "wheels"), str(source)], folder, PIP_SECONDS)
     wheels = list((folder / "wheels").glob("*.whl"))
     if len(wheels) != 1:
         raise Failed(f"one wheel was expected, not {[wheel.name for wheel in wheels]}")

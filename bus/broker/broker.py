@@ -46,6 +46,7 @@ from ..core.effects import (
 from ..errors import Refused, StorageBusy, StorageFull, StoreFailure
 from ..model.records import timestamp
 from ..model.repository import PageRequest, Store
+from ..model.room import RoomLevel
 from ..settings import Settings
 from ..wire.answers import WorkerStatus
 from ..wire.codec import decode_request, encode
@@ -173,6 +174,16 @@ class Broker:
     def stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stopping
+
+    @property
+    def degraded(self) -> list[str]:
+        """What is going wrong although the worker serves and stores, one line each."""
+        found = []
+        if self._room.level is not RoomLevel.ENOUGH:
+            found.append(f"room is {self._room.level.in_words}: see `posthouse doctor`")
+        if self._room.wal_bytes >= self._settings.store.wal_warning_bytes:
+            found.append(f"the WAL has {self._room.wal_bytes / 2**20:,.0f} MiB, and grows: see the worker's log")
+        return found
 
     @property
     def addresses(self) -> tuple[str, str]:

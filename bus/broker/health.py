@@ -137,7 +137,9 @@ class HealthServer:
                 return 200, b"alive\n", _PLAIN
             case b"/readyz":
                 faults = [self.instead] if self.broker is None else unready(self.broker)
-                return (503 if faults else 200), _lines(faults or ["ready"]), _PLAIN
+                if faults or self.broker is None:
+                    return 503, _lines(faults), _PLAIN
+                return 200, _lines(["ready", *(f"degraded: {each}" for each in self.broker.degraded)]), _PLAIN
             case b"/metrics":
                 accept = next((value for name, value in request.headers if name == b"accept"), b"")
                 try:

@@ -23,6 +23,8 @@ class RoomWatch:
     def __init__(self, log: MessageLog, rule: RoomRule, note: Callable[..., None]) -> None:
         self.level = RoomLevel.ENOUGH
         """The level at the last check."""
+        self.wal_bytes = 0
+        """The size of the write-ahead log at the last check, if the store has one of its own."""
         self._log = log
         self._rule = rule
         self._note = note
@@ -42,9 +44,10 @@ class RoomWatch:
         with suppress(StoreError, OSError):  # its writer finds out what is wrong
             room = await self._log.room()
             before, self.level = self.level, self._rule.level(room, self.level)
+            self.wal_bytes = room.wal_bytes
             if self.level is not before:
                 event = "storage_filling" if self.level.rank > before.rank else "storage_drained"
                 sizes = {"database_bytes": room.database_bytes, "free_bytes": room.free_bytes}
                 self._note(event, storage=self.level, **sizes)
-            return self._rule.can_tell(room)
+            return self._rule.can_tell(room) or room.wal_bytes > 0
         return True

@@ -25,10 +25,14 @@ Otherwise a size that varies around a bound would be reported again and again.""
 
 
 class Room(msgspec.Struct, frozen=True):
-    """How large a store is, and how much its disk has free; None if that is not known."""
+    """How large a store is, and how much its disk has free; None if that is not known.
+
+    `wal_bytes` is the size of a write-ahead log beside it.
+    """
 
     database_bytes: int
     free_bytes: int | None = None
+    wal_bytes: int = 0
 
 
 class RoomLevel(enum.StrEnum):

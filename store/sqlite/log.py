@@ -491,6 +491,7 @@ class SqliteLog:
         return sizes if room.free_bytes is None else sizes | {"free_bytes": room.free_bytes}
 
     async def room(self) -> Room:
-        """Return the bytes of the file, and those that its disk has free."""
+        """Return the bytes of the file and of its WAL, and those that its disk has free."""
         path = Path(self._database.path)
-        return Room(await file_bytes(path), await free_bytes(path.parent))
+        wal = await file_bytes(path.with_name(f"{path.name}-wal"))
+        return Room(await file_bytes(path), await free_bytes(path.parent), wal)

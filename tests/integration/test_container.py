@@ -59,7 +59,7 @@ def test_the_image_is_made_of_what_a_wheel_needs() -> None:
         for line in (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     }
-    assert kept == {"bus", "store", "worker.py", "pyproject.toml", "README.md", "LICENSE"}
+    assert kept == {"bus", "config", "store", "worker.py", "pyproject.toml", "README.md", "LICENSE"}
     assert all((REPOSITORY / each).exists() for each in kept)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def test_a_worker_with_little_room_warns_and_stays_ready(tmp_path: Path) -> None
     with Measured(tmp_path, f"[store]\nfree_warning_bytes = {2**62}\n") as worker:
         eventually(lambda: worker.values()["posthouse_storage_level"] == 1)
         assert worker.values()["posthouse_disk_free_bytes"] > 0
-        assert worker.ask("/readyz")[:2] == (200, "ready\n")
+        assert worker.ask("/readyz")[:2] == (200, "ready\ndegraded: room is low: see `posthouse doctor`\n")
         assert '"storage": "low"' in worker.log_tail()
         posthouse = Posthouse(worker.command)
         assert "room is low, see 'posthouse doctor'" in posthouse.answer("status")
@@ -117,8 +118,21 @@ def test_a_full_disk_is_said_until_there_is_room(small_disk: Path) -> None:
         assert worker.ask("/healthz")[0] == 200, "a restart would not help"
         ballast.unlink()
         asker.publish(to_bot("asker", body))
-        assert worker.ask("/readyz")[:2] == (200, "ready\n")
+        status, text, _ = worker.ask("/readyz")
+        assert (status, text.splitlines()[0]) == (200, "ready")
         assert worker.values()["posthouse_ready"] == 1
+
+
+def test_a_wal_that_cannot_shrink_is_said_of_a_worker_that_is_ready(tmp_path: Path) -> None:
+    with Measured(tmp_path, "[store]\nwal_warning_bytes = 1_048_576\n") as worker:
+        reader = sqlite3.connect(worker.database)
+        with closing(reader), worker.session("bot") as bot:
+            reader.execute("BEGIN")
+            reader.execute("SELECT COUNT(*) FROM bot_messages").fetchall()
+            for _ in range(8):
+                bot.publish(to_bot("bot", "x" * 200_000))
+            eventually(lambda: "\ndegraded: the WAL has " in worker.ask("/readyz")[1])
+        assert worker.ask("/readyz")[0] == 200
 
 
 def test_a_restarted_worker_counts_nothing_that_waits_for_nobody(measured: Measured) -> None:
