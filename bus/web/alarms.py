@@ -120,7 +120,7 @@ class HeardEvents:
             self.take(message.message_type, message.body, message.timestamp)
 
     def take(self, message_type: str, body: Any, at: str) -> None:
-        """Take what happened next, in the order of time."""
+        """Note what happened next, in the order of time."""
         try:
             event = read_event(message_type, body)
         except msgspec.ValidationError:  # a later version's

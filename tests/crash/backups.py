@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from store.sqlite.check import Check
-
 from ..integration.wire_worker import Process, Worker
 from .bots import Shape
 from .finish import finish
 from .history import Event, Final, Subscribe
+from .killed_rounds import assert_sound
 from .ledger import Ledger
 from .load import CONFIGURATION, RULES, Load
 from .log_checks import lost_from_log
@@ -71,7 +70,7 @@ class _Copy:
     def check(self) -> None:
         """Read it whole."""
         if self.path.exists():
-            _assert_sound(self.path)
+            assert_sound(self.path)
 
     def log_tail(self) -> str:
         """Return the end of what the commands wrote."""
@@ -96,7 +95,7 @@ def play(worker: Worker, folder: Path, *, seed: int, backups: int = BACKUPS) -> 
     worker.close_clients()
     worker.stop()
     _restore(copy, chance, counted)
-    _assert_sound(worker.database)
+    assert_sound(worker.database)
     worker.start()
     assert _epoch(worker) != before, "the restored log has the epoch of the one before it"
     with Recorder(folder / "restored.jsonl") as restored:
@@ -144,13 +143,6 @@ def _restore(copy: _Copy, chance: random.Random, counted: Counter[str]) -> None:
         counted["kills"] += 1
 
 
-def _assert_sound(database: Path) -> None:
-    reading = Check(database)
-    for _ in reading.run():
-        pass
-    assert not reading.damage, f"{database}: {reading.damage}"
-
-
 def _epoch(worker: Worker) -> str:
     return str(worker.session().hello("onlooker")["epoch"])
 
@@ -170,9 +162,9 @@ def judge(before: Ledger, final: Final, after: Ledger) -> Counter[str]:
         action.bot: call.index for call in before.calls if isinstance(action := call.invoke.action, Subscribe)
     }
     acked = {
-        place: max(each.call.index for each in settled if each.how == "ack" and each.confirmed)
+        place: max(acks)
         for place, settled in before.settled.items()
-        if any(each.how == "ack" and each.confirmed for each in settled)
+        if (acks := [each.call.index for each in settled if each.how == "ack" and each.confirmed])
     }
     again = [
         handed.message

@@ -24,7 +24,7 @@ from store.sqlite.check import Check
 from ..integration.wire_worker import Worker
 from .nursery import ForkedWorker, shared_nursery
 
-__all__ = ["KILLS", "Ending", "kill", "on_new_file", "played"]
+__all__ = ["KILLS", "Ending", "assert_sound", "kill", "on_new_file", "played"]
 
 KILLS = 12
 """In a round."""
@@ -67,6 +67,14 @@ async def played(round_of: Awaitable[Counter[str]], *, seconds_max: float | None
         raise first(broken) from group
 
 
+def assert_sound(database: Path) -> None:
+    """Read a database whole, and raise AssertionError if it is damaged."""
+    reading = Check(database)
+    for _ in reading.run():
+        pass
+    assert not reading.damage, f"{database}: {reading.damage}"
+
+
 def on_new_file(
     name: str, configuration: str, play: Callable[[Worker, int], Awaitable[Counter[str]]], seed: int
 ) -> Counter[str]:
@@ -77,10 +85,7 @@ def on_new_file(
             worker.start()
             counted = anyio.run(play, worker, seed)
             worker.stop()
-            reading = Check(worker.database)
-            for _ in reading.run():
-                pass
-            assert not reading.damage, reading.damage
+            assert_sound(worker.database)
     except BaseException as error:
         error.add_note(f"what there is to look at lies in {folder}")
         raise

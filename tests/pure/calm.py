@@ -79,7 +79,7 @@ def _beat(world: Simulation, homes: Sequence[Connection]) -> None:
 
 
 def _is_all_done(world: Simulation) -> bool:
-    """Tell whether nothing waits, but in groups without a member."""
+    """Return True if nothing waits, except in groups without a member."""
     mailboxes = [box for box in world.core.directory.mailboxes.values() if box.sessions or box.group is None]
     return not world.log.scheduled and all(
         mailbox.intake.level and not mailbox.reading.loaded() for mailbox in mailboxes

@@ -110,6 +110,6 @@ def commit_work(world: Simulation) -> None:
 
 
 def _key(world: Simulation, connection: Connection, seq: int) -> str:
-    """Give the key of the mailbox that a delivery came from."""
+    """Return the key of the mailbox that a delivery came from."""
     group, channel = connection.groups[seq], world.promises.written[seq].recipient_channel
     return connection.bot if group is None else group_mailbox_id(channel or "", group)
