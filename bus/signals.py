@@ -1,14 +1,16 @@
-"""Signals that end a program gracefully, if they can be received at all."""
+"""Signals that end a program gracefully: received, if they can be at all, and sent."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
+import anyio.abc
 
-__all__ = ["received_signals"]
+__all__ = ["received_signals", "send_signal"]
 
 
 @contextmanager
@@ -26,6 +28,17 @@ def received_signals(*names: str) -> Iterator[AsyncIterator[signal.Signals]]:
         except (NotImplementedError, RuntimeError, ValueError):  # asyncio on Windows, trio and uvloop in a thread
             received = _never()
         yield received
+
+
+def send_signal(process: anyio.abc.Process, number: signal.Signals) -> None:
+    """Send a process a signal, unless it has ended.
+
+    `Process.send_signal` first looks whether the process has ended. It then takes the exit code from asyncio, which
+    returns 255.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def _never() -> AsyncIterator[signal.Signals]:

@@ -24,7 +24,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ..signals import received_signals
+from ..signals import received_signals, send_signal
 from .streams import EXIT_CONFIG, EXIT_DENIED, EXIT_SIGNAL
 
 __all__ = ["Supervisor", "python_files", "stop_with_supervisor"]
@@ -122,7 +122,7 @@ class Supervisor:
         async with process:
             self._processes[number] = process
             if self._stopped.is_set() or self._changes != changes:  # it was started just then
-                _send(process, signal.SIGTERM)
+                send_signal(process, signal.SIGTERM)
             try:
                 code = await process.wait()
             finally:
@@ -133,7 +133,7 @@ class Supervisor:
         self._stopped.set()
         self._changed.set()
         for process in self._processes.values():
-            _send(process, number)
+            send_signal(process, number)
 
     async def _heed_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         with received_signals("SIGINT", "SIGTERM", "SIGHUP") as signals:
@@ -155,12 +155,7 @@ class Supervisor:
                 before, self._changed = self._changed, anyio.Event()
                 before.set()
                 for process in self._processes.values():
-                    _send(process, signal.SIGTERM)
-
-
-def _send(process: anyio.abc.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        process.send_signal(number)
+                    send_signal(process, signal.SIGTERM)
 
 
 def python_files(folder: Path) -> dict[str, int]:

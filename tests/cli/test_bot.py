@@ -7,18 +7,21 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
 from bus.cli.loading import NotLoaded, load_bot
 from bus.cli.program import main
 from bus.cli.supervising import python_files
+from bus.signals import send_signal
 
-from .terminal import COMMAND, Posthouse, Running
+from .terminal import COMMAND, TIMEOUT_SECONDS, Posthouse, Running
 
 APP = """
 import os
@@ -200,6 +203,23 @@ def test_processes_that_cannot_begin_end_all(app: App) -> None:
     with app.start("nowhere:bot", "--workers", "2") as bot:
         assert bot.exit_code() == 78
         assert all("posthouse: there is no module 'nowhere' in " in line for line in bot.errors().splitlines())
+
+
+@pytest.mark.anyio
+async def test_a_signal_that_comes_too_late_takes_no_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent after the process has ended, and before asyncio, whose thread waits for it, knows."""
+    sent, waitpid = threading.Event(), os.waitpid
+
+    def wait_late(pid: int, options: int) -> tuple[int, int]:
+        assert sent.wait(TIMEOUT_SECONDS)
+        return waitpid(pid, options)
+
+    monkeypatch.setattr(os, "waitpid", wait_late)
+    async with await anyio.open_process([sys.executable, "-c", "raise SystemExit(7)"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop must not know yet
+        send_signal(process, signal.SIGTERM)
+        sent.set()
+        assert await process.wait() == 7
 
 
 def test_an_error_of_the_program_is_shown_from_its_own_line_on(
