@@ -27,7 +27,7 @@ from .tracing import COPY, DATABASE, LOCK, Place, Point
 __all__ = ["CALLS", "Kill", "count", "every_kill", "kill_at", "main", "play_round", "why_not"]
 
 CALLS = {
-    (0, DATABASE): {"fdatasync": 60, "pwrite64": 817, "ftruncate": 3, "unlink": 3},
+    (0, DATABASE): {"fdatasync": 36, "pwrite64": 500, "ftruncate": 3, "unlink": 3},
     (0, LOCK): {"pwrite64": 6},
     (1, DATABASE): {"fdatasync": 12, "pwrite64": 95, "ftruncate": 2, "unlink": 1},
     (1, LOCK): {"pwrite64": 4},

@@ -24,7 +24,8 @@ from bus.model.repository import (
 )
 from store import open_store
 from store.sqlite.check import Check
-from store.sqlite.file.schema import migrations
+from store.sqlite.file.connection import StoreConnection
+from store.sqlite.file.schema import migrate, migrations
 
 from ..contract.store.samples import add, at, bot, channel, direct, page, read_page, to_channel
 
@@ -135,11 +136,11 @@ def check(path: Path) -> None:
 def test_a_file_of_the_earlier_version_is_migrated_with_everything_in_it(old: Path) -> None:
     before = rows(old)
 
-    async def migrate() -> None:
+    async def serve() -> None:
         async with open_store(str(old)):
             pass
 
-    anyio.run(migrate)
+    anyio.run(serve)
     schema(old)
     assert rows(old) == before
     check(old)
@@ -170,3 +171,27 @@ def test_a_migration_that_is_killed_leaves_the_file_as_it_was(old: Path, kill: t
     assert rows(old) == before
     anyio.run(look, old)
     check(old)
+
+
+@pytest.mark.parametrize("part", ["CREATE TABLE bots", "INSERT INTO schema_migrations", "COMMIT"])
+def test_a_new_database_is_made_as_a_whole(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "new.db"
+    command = [sys.executable, "-m", "tests.store.migration_program", str(path), part]
+    killed = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert schema(path) == []
+
+
+def test_a_new_database_is_what_migrations_make(tmp_path: Path) -> None:
+    async def make(path: Path) -> None:
+        connection = StoreConnection(path, isolation_level="IMMEDIATE")
+        async with connection:
+            await migrate(connection)
+
+    at_once, stepwise = tmp_path / "new.db", tmp_path / "old.db"
+    anyio.run(make, at_once)
+    with closing(sqlite3.connect(stepwise)) as connection:
+        connection.execute(next(sql for _, name, _, sql in schema(at_once) if name == "schema_migrations"))
+    anyio.run(make, stepwise)
+    assert schema(at_once) == schema(stepwise)
+    assert rows(at_once) == rows(stepwise)

@@ -70,7 +70,7 @@ async def serve(path: Path) -> None:
 def test_a_library_that_cannot_write_it_is_refused_before_a_file_is_changed(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schema._texts_of.cache_clear()
+    schema._made_by.cache_clear()
     before = file.read_bytes() if file.exists() else None
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unconfigurable))
     with pytest.raises(DatabaseUnusable, match=r"protects the schema .*use Python 3\.12 or later"):
@@ -81,7 +81,7 @@ def test_a_library_that_cannot_write_it_is_refused_before_a_file_is_changed(
 
 @pytest.mark.skipif(not CAN_CONFIGURE, reason="this Python cannot protect it")
 def test_a_library_that_protects_it_by_default_is_told_not_to(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schema._texts_of.cache_clear()
+    schema._made_by.cache_clear()
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Protected))
     for _ in range(2):
         anyio.run(serve, file)

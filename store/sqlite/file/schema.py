@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import resources
@@ -45,6 +45,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 """
 
+
+_Object = tuple[str, str, str]
+"""The type, the name and the SQL of a table or an index."""
 
 _SCHEMA = "SELECT type, name, CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL"
 
@@ -95,9 +98,7 @@ def inspect(path: Path) -> Identity | None:
     make or migrate one, and StoreFailed if the disk reports an error.
     """
     if not path.exists() or path.stat().st_size == 0:
-        _texts_of(
-            frozenset(migration.name for migration in migrations())
-        )  # a library that cannot make one is refused
+        _made_by(_all())  # a library that cannot make one is refused
         return None
     # Even for reading, SQLite creates a WAL and its index beside the file, unless `immutable` says that there is no
     # writer. After a worker was killed they exist already, and the end of the log is in them.
@@ -169,7 +170,7 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
     No checksum covers the schema: one flipped letter in a column's name or a condition would be noticed late.
     Triggers and views are faults, too: with them, a file that was handed over runs SQL of its own.
     """
-    theirs, ours = _texts(connection), _texts_of(frozenset(applied))
+    theirs, ours = _texts(connection.execute(_SCHEMA)), _texts(_made_by(frozenset(applied)))
     foreign = [f"the {kind} {name!r} is not posthouse's" for kind, name in theirs if kind in ("trigger", "view")]
     return foreign + [
         f"the {kind} {name} is {'altered' if (kind, name) in theirs else 'missing'}"
@@ -179,21 +180,19 @@ def schema_faults(connection: sqlite3.Connection, applied: Collection[str]) -> l
 
 
 @cache
-def _texts_of(applied: frozenset[str]) -> dict[tuple[str, str], str]:
+def _made_by(applied: frozenset[str]) -> list[_Object]:
     """Return what migrations make. A process that opens one store after the other, as tests do, asks often."""
     with contextlib.closing(sqlite3.connect(":memory:")) as made:
         for migration in migrations():
             if migration.name in applied:
                 _carry_out(made, migration)
-        return _texts(made)
+        return made.execute(f"{_SCHEMA} ORDER BY rowid").fetchall()
 
 
-def _texts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+def _texts(schema: Iterable[_Object]) -> dict[tuple[str, str], str]:
     """Return the normalized SQL of each object: SQLite may change quotes and spaces when a table is altered."""
     return {
-        (kind, name): "".join(sql.replace('"', "").split())
-        for kind, name, sql in connection.execute(_SCHEMA)
-        if name != _NOT_ONLY_OURS
+        (kind, name): "".join(sql.replace('"', "").split()) for kind, name, sql in schema if name != _NOT_ONLY_OURS
     }
 
 
@@ -221,25 +220,51 @@ def read_move(connection: sqlite3.Connection) -> Move | None:
 async def migrate(connection: StoreConnection) -> list[str]:
     """Apply missing migrations, each in one transaction with the row that records it; return their names.
 
-    Raises sqlite3.Error if one cannot be applied (for instance if a table of that name exists); it is rolled back.
+    In an empty database, one transaction makes what all of them make. Raises sqlite3.Error if one cannot be applied
+    (for instance if a table of that name exists); it is rolled back.
     """
+    if not await connection.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
+        await connection.run(_create)
+        return [migration.name for migration in migrations()]
     await connection.execute(_CREATE_MIGRATIONS)
     rows = await connection.execute_fetchall("SELECT name FROM schema_migrations")
     applied = {row[0] for row in rows}
     missing = [migration for migration in migrations() if migration.name not in applied]
     for migration in missing:
-        await connection.execute("BEGIN IMMEDIATE")
-        try:
-            await connection.run(partial(_carry_out, migration=migration))
-            await connection.execute(
-                "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES (?, ?, ?)",
-                (migration.name, migration.checksum, timestamp(datetime.now(UTC))),
-            )
-            await connection.commit()
-        except sqlite3.Error:
-            await connection.rollback()
-            raise
+        await connection.run(partial(_apply, migration=migration))
     return [migration.name for migration in missing]
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make what all migrations together make of an empty database."""
+    with _transaction(connection):
+        connection.execute(_CREATE_MIGRATIONS)
+        for _, _, sql in _made_by(_all()):
+            connection.execute(sql)
+        for migration in migrations():
+            _record(connection, migration)
+
+
+def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
+    with _transaction(connection):
+        _carry_out(connection, migration)
+        _record(connection, migration)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        yield
+
+
+def _record(connection: sqlite3.Connection, migration: Migration) -> None:
+    values = migration.name, migration.checksum, timestamp(datetime.now(UTC))
+    connection.execute("INSERT INTO schema_migrations (name, checksum, applied_at) VALUES (?, ?, ?)", values)
+
+
+def _all() -> frozenset[str]:
+    return frozenset(migration.name for migration in migrations())
 
 
 def _carry_out(connection: sqlite3.Connection, migration: Migration) -> None:
