@@ -34,6 +34,7 @@ import zmq
 from anyio import to_thread
 
 import store as stores
+from bus.__main__ import OBJECTS_A_COLLECTION
 from bus.broker.broker import Broker
 from bus.broker.listening import open_sockets
 from bus.broker.membership import Membership
@@ -68,9 +69,6 @@ databases: Databases = stores
 """What the commands about whole databases use (`bus.cli.joined`)."""
 
 T = TypeVar("T")
-
-_OBJECTS_A_COLLECTION = 50_000
-"""Allocations of several batches between collections: Python's default is 700."""
 
 _SWITCH_SECONDS = 0.0001
 """How long one thread may keep the interpreter from another: Python's default is 5 ms."""
@@ -436,10 +434,9 @@ def _tune_python() -> None:
     Cycles are collected rarely, and never among the objects of the start: the worker creates almost none. The
     database's thread, which needs the interpreter between two statements, gets it from a busy loop at once.
     """
-    gc.unfreeze()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_OBJECTS_A_COLLECTION)
+    gc.set_threshold(OBJECTS_A_COLLECTION)
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 

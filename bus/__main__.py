@@ -6,25 +6,30 @@ names, and those are not run.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["begin", "main"]
+__all__ = ["OBJECTS_A_COLLECTION", "begin", "main"]
 
 _NEEDED = ("worker", "store")
 _OURS = Path(__file__).resolve().parents[1]
 _EXIT_CONFIGURATION = 78
 
+OBJECTS_A_COLLECTION = 50_000
+"""How many objects more, before Python looks for cycles: imports make 50,000, a batch a few. Its default is 700."""
+
 
 def begin() -> None:
-    """Prepare for signals before the rest is imported, which takes a while.
+    """Prepare for what happens while the rest is imported, which takes a while.
 
     Ctrl-C would print a traceback. A worker's signals wait until it can handle them; before that, a process with
     the id 1 would not even be ended by them.
     """
+    gc.set_threshold(OBJECTS_A_COLLECTION)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     if sys.argv[1:2] == ["serve"] and os.name != "nt":

@@ -12,6 +12,7 @@ to be written. It ends when nobody has the other end of the socket any more.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import selectors
@@ -189,6 +190,8 @@ def _main() -> None:
     for place in COMMANDS.values():
         import_module(place.partition(":")[0])
     import_module("anyio._backends._asyncio")
+    gc.collect()
+    gc.freeze()  # a child's collections would copy the memory that both share
     _serve(socket.socket(fileno=int(sys.argv[1])))
 
 
