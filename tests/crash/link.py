@@ -120,7 +120,7 @@ class Link:
             self.close()
             if self._left_at is not None and time.monotonic() - self._left_at > _SILENT_SECONDS:
                 self._gone()
-            self._endings = self.recorder.endings
+            self._endings = len(self.recorder.endings)
             self._socket = self._context.socket(zmq.DEALER)
             self._socket.linger = 0
             self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
@@ -169,9 +169,11 @@ class Link:
         self._token = new_id()
 
     def _gone(self) -> None:
-        """Note that the worker may take the client of its last session for one that vanished."""
-        if self._left_at is not None and self.recorder.endings == self._endings:
-            self.recorder.mark("vanished", process=self.bot)
+        """Note that the worker may have taken its client for one that vanished, unless the worker ended first."""
+        if self._left_at is not None:
+            ended = self.recorder.endings[self._endings :]
+            if not ended or ended[0] - self._left_at > _SILENT_SECONDS:
+                self.recorder.mark("vanished", process=self.bot)
         self._left_at = None
 
     def close(self) -> None:
@@ -292,7 +294,7 @@ class Link:
             if self._socket is None:
                 raise Lost("there is no session")
             self._ping()
-            over = self.recorder.endings != self._endings
+            over = len(self.recorder.endings) != self._endings
             left = _LATE_SECONDS if over else min(_SLICE_SECONDS, deadline - time.monotonic())
             if self._socket.poll(int(1000 * max(0.0, left))):
                 self._take(self._socket.recv())

@@ -41,13 +41,13 @@ class Recorder:
     """Appends events to a file; may be used by many threads.
 
     `incarnation` grows with every mark `started`, which is to be made before the new worker can answer. `endings`
-    grows with every mark after which a session of before cannot live: clients look at it while they wait.
+    has the time of every mark after which a session of before cannot live: clients look at it while they wait.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.incarnation = 0
-        self.endings = 0
+        self.endings: list[float] = []
         self.events = 0
         self.answers = 0
         """How many calls were acknowledged."""
@@ -123,7 +123,8 @@ class Recorder:
         """Write down what happened to the worker."""
         with self._lock:
             self.incarnation += what == "started"
-            self.endings += what in ENDINGS
+            if what in ENDINGS:
+                self.endings.append(time.monotonic())
             self._write(Mark(what=what, note=note, **self._now(process)))
 
     def _now(self, process: str) -> dict[str, Any]:
