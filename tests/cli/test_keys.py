@@ -240,8 +240,8 @@ def test_a_rotated_key_replaces_the_file(keyed: Posthouse, bot: str) -> None:
     if file != ADMIN:
         keyed.answer("keys", "new", bot)
     before = read_credentials(keyed.directory / file)
-    said = keyed.answer("keys", "rotate", file, "--grace", "60")
-    assert said == f"{file} has a new key of bot {bot}; the old one is valid for another 60 s\n"
+    said = keyed.answer("keys", "rotate", file, "--grace", "0.001")
+    assert said == f"{file} has a new key of bot {bot}; the old one is valid for another 0.001 s\n"
     after = read_credentials(keyed.directory / file)
     assert after.secret != before.secret
     assert keyed.json("bots", "--credentials", file)
