@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import anyio.to_thread
 import msgspec
 
@@ -23,7 +22,7 @@ from ..wire.keys import canonical_public, public_text, read_secret, secret_text
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .caller import Caller
 from .connection import Connection
-from .credentials import Credentials, drop_next, prepare_next, take_next
+from .credentials import Credentials
 from .endpoint import Endpoint
 
 __all__ = ["BotKeys", "new_credentials", "public_half"]
@@ -112,22 +111,18 @@ class BotKeys:
 
     async def rotate(self, endpoint: Endpoint, connection: Connection, grace_seconds: float) -> Credentials:
         """Replace a bot's own key; see `Bot.rotate`."""
-        before, file = endpoint.credentials, endpoint.path
+        before = endpoint.credentials
         if before is None:
             raise RuntimeError("this bot has no key: it connected without credentials")
         after = msgspec.structs.replace(before, secret=secret_text(new_secret()))
-        if file is not None:
-            after = await anyio.to_thread.run_sync(prepare_next, file, after)
+        after = await anyio.to_thread.run_sync(endpoint.prepare_next, after)
         try:
             await self.add(
                 before.bot, public_half(after), replaces=public_half(before), grace_seconds=grace_seconds
             )
         except RequestError:
-            if file is not None:
-                await anyio.to_thread.run_sync(drop_next, file)
+            await anyio.to_thread.run_sync(endpoint.drop_next)
             raise
-        if file is not None:
-            await anyio.to_thread.run_sync(take_next, file)
-        endpoint.credentials = msgspec.structs.replace(before, secret=after.secret)
+        await anyio.to_thread.run_sync(endpoint.take_next)
         connection.reconnect()
         return after

@@ -484,8 +484,8 @@ class Connection:
         failure = request_error(error.code, error.message, retry=bool(error.retry), details=error.details)
         ended = error.code == Code.REVOKED and error.request is None
         if ended or not self._open:
-            renewed = ended and self._endpoint.recovered()
-            self._turned_away(failure, for_good=not error.retry and not renewed)
+            if not (ended and self._endpoint.recovered()):
+                self._turned_away(failure, for_good=not error.retry)
             self._lost.set()
             return
         if error.request is None:

@@ -4,7 +4,8 @@ Owns the choice between what a program passes, what a file of credentials says a
 accordingly, at the worker that `route` chooses; and what it means that a connection did not come about. A bot with
 credentials never speaks to a worker without keys, because it could not tell who that is.
 
-A file is read again before each connection: somebody may have replaced its key meanwhile.
+A file is read again before each connection: somebody may have replaced its key meanwhile. A key may end as soon as
+the worker knows the next one, which is therefore kept, in `<file>.next` or here, before the worker hears of it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..errors import (
 from ..transport import Break, Port, check_address, connect_command, connect_tap
 from ..wire.addresses import address_fault, reached_by
 from ..wire.keys import read_public, read_secret
-from .credentials import Credentials, read_credentials, take_next
+from .credentials import Credentials, drop_next, prepare_next, read_credentials, take_next
 from .greeting import mechanism_at
 from .route import Route
 
@@ -85,6 +86,10 @@ class Endpoint:
             self.credentials = credentials
         else:
             self.credentials = None if credentials is None else read_credentials(credentials)
+        self._presented = self.credentials
+        """What the last connection was opened with, or the first one will be."""
+        self._next: Credentials | None = None
+        """What is to replace credentials that came from no file."""
         mine = self.credentials
         if mine is not None and (fault := curve_fault()) is not None:
             raise CredentialsError(self.path or f"of {mine.bot}", fault)
@@ -142,7 +147,8 @@ class Endpoint:
 
     def open_command(self) -> Port:
         """Connect to the worker, which may not be running yet. Raise AddressError for an invalid address."""
-        self.renewed()
+        self._renew()
+        self._presented = self.credentials
         return connect_command(self.sockets, self.url, self._keys)
 
     def open_tap(self) -> Port:
@@ -160,30 +166,55 @@ class Endpoint:
     def _may_connect(self, url: Any) -> TypeGuard[str]:
         return isinstance(url, str) and address_fault(url) is None and _is_inproc(url) == _is_inproc(self.url)
 
-    def renewed(self) -> bool:
-        """Read the file again; return True if its key is another one than before."""
+    def _renew(self) -> None:
+        """Read the file again."""
         before = self.credentials
         if self.path is None or before is None:
-            return False
+            return
         try:
             found = read_credentials(self.path)
             if found.bot != before.bot:
                 raise CredentialsError(self.path, f"they are now of the bot {found.bot!r}")
         except CredentialsError as error:
             _logger.warning("the credentials in use are kept: %s", error)
-            return False
+            return
         self.credentials = msgspec.structs.replace(before, secret=found.secret, worker=found.worker)
-        return self.credentials != before
 
     def recovered(self) -> bool:
-        """Read another key after this one has ended, also that of a rotation that was interrupted."""
-        if self.renewed():
-            return True
-        try:
-            return self.path is not None and take_next(self.path) and self.renewed()
-        except CredentialsError as error:
-            _logger.warning("%s", error)
+        """Return True if there is another key than the one that has ended, also that of an interrupted rotation."""
+        self._renew()
+        if self.credentials == self._presented:
+            try:
+                self.take_next()
+            except CredentialsError as error:
+                _logger.warning("%s", error)
+        if self.credentials == self._presented:
             return False
+        _logger.info("the key has ended; going on with the one that has replaced it")
+        return True
+
+    # ── Rotation ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare_next(self, after: Credentials) -> Credentials:
+        """Keep what is to replace the credentials, and return it; see `prepare_next` of a file."""
+        if self.path is not None:
+            return prepare_next(self.path, after)
+        self._next = self._next or after
+        return self._next
+
+    def take_next(self) -> None:
+        """Replace the credentials by those that were prepared, if any. Raise CredentialsError if that fails."""
+        if self.path is not None:
+            take_next(self.path)
+            self._renew()
+        elif self._next is not None:
+            self.credentials, self._next = self._next, None
+
+    def drop_next(self) -> None:
+        """Forget what was prepared."""
+        self._next = None
+        if self.path is not None:
+            drop_next(self.path)
 
     def welcomed(self, tap: str | None) -> None:
         """Note that a session was opened, at a worker that names its tap: for who was not told of one."""

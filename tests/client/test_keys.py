@@ -251,9 +251,9 @@ def test_a_file_of_another_bot_is_not_taken(keyed: KeyedWorker, file: Path) -> N
     before = endpoint.credentials
     file.unlink()
     write_credentials(file, credentials(keyed, "other"))
-    assert not endpoint.renewed()
+    assert not endpoint.recovered()
     file.unlink()
-    assert not endpoint.renewed()
+    assert not endpoint.recovered()
     assert endpoint.credentials == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import bus
 from bus.client.bot_keys import public_half
 from bus.client.credentials import prepare_next, read_credentials
+from bus.client.endpoint import Endpoint
 from bus.client.enrolling import credentials_for, enrol
 from bus.curve import new_secret, public_of
+from bus.transport import Break
 from bus.wire.keys import Invitation, read_public
 
 from .fake_worker import FakeWorker
@@ -120,6 +123,55 @@ async def test_a_bot_whose_rotation_was_interrupted_is_not_locked_out(keyed: Key
             async with bus.connect(credentials=file, timeout=None):
                 tasks.start_soon(keyed.farewell)
     assert read_credentials(file) == next_
+
+
+@pytest.mark.parametrize("in_file", [True, False], ids=["in a file", "in memory"])
+@pytest.mark.parametrize("answered", [True, False], ids=["after the answer", "before the answer"])
+async def test_the_old_key_may_end_as_soon_as_the_next_one_is_known(
+    keyed: KeyedWorker, file: Path, caplog: pytest.LogCaptureFixture, *, in_file: bool, answered: bool
+) -> None:
+    """A grace is shorter than the client takes: it goes on with the next key, and nothing is wrong."""
+    before = read_credentials(file)
+
+    async def serve() -> None:
+        await keyed.welcome()
+        frame = await keyed.receive("add_key")
+        keyed.known.clear()
+        if answered:
+            added(keyed, frame)
+        else:
+            keyed.known.add(read_public(frame["public_key"]))
+        keyed.send(op="error", code="revoked", message="its key has expired")
+        await keyed.welcome()
+        if not answered:
+            added(keyed, await keyed.receive("add_key"))
+        while (frame := await keyed.receive("hello", "publish"))["op"] == "hello":  # once more with the same key
+            keyed.welcome_to(frame)
+        keyed.send(op="published", request=frame["request"], seqs=[1])
+        await keyed.farewell()
+
+    with anyio.fail_after(BOUND_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            async with bus.connect(credentials=file if in_file else before, timeout=None) as bot:
+                after = await bot.rotate(grace_seconds=0)
+                await bot.publish("news", 1)
+    assert after != before
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+    if in_file:
+        assert read_credentials(file) == after
+        assert [each.name for each in file.parent.iterdir()] == [file.name]
+
+
+async def test_a_refused_connection_with_the_old_key_is_not_the_end(keyed: KeyedWorker, file: Path) -> None:
+    """It was opened before the rotation was done, and is refused after it."""
+    endpoint = Endpoint(None, None, credentials=file, context=keyed.context)
+    endpoint.open_command().close()
+    endpoint.prepare_next(credentials(keyed))
+    endpoint.take_next()
+    assert await endpoint.judge(Break.REFUSED) is None
+    endpoint.open_command().close()
+    assert isinstance(await endpoint.judge(Break.REFUSED), bus.KeyRefused)
 
 
 async def test_a_bot_without_a_key_cannot_replace_it() -> None:
