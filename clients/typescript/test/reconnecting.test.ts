@@ -1,7 +1,7 @@
 /** What a client does when its session is lost, on a worker that does what a test says. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, Forbidden, InvalidBody, newId, SubscriptionRemoved, type Bot, type wire } from "posthouse";
+import { connect, Forbidden, InvalidBody, newId, StorageFull, SubscriptionRemoved, type Bot, type wire } from "posthouse";
 import { Router } from "zeromq";
 
 type Frame = wire.ClientFrame;
@@ -278,6 +278,20 @@ void test("a program is told of what it has no more, by a hint, and in a later s
   await worker.send({ op: "subscription_ended" }); // nothing is left to ask for
   await worker.send({ op: "ok", request, value: { removed: true } });
   await ending;
+  await goodbye(worker, bot);
+});
+
+void test("what was not ended, as that was refused, is told of when it ends", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker, { follows_subscriptions: true });
+  await subscribed(worker, bot, "news");
+  await listed(worker, { news: null });
+  const ending = [bot.unsubscribe("news"), bot.unsubscribe("news")];
+  const requests = [await worker.take("unsubscribe"), await worker.take("unsubscribe")];
+  for (const { request } of requests) await worker.send({ op: "error", request, code: "storage_full", message: "full" });
+  for (const each of ending) await assert.rejects(each, StorageFull);
+  await listed(worker, {});
+  await assert.rejects(bot.receive(), removal("news", undefined));
   await goodbye(worker, bot);
 });
 
