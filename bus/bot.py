@@ -398,12 +398,12 @@ class Bot(Asking, Removing, Requesting, Handlers):
         Messages in flight may still be settled. But those of a group go to its other members at once, so finish
         them first.
         """
-        self._subscriptions.discard(channel)
-        answer = await self._caller.request(
-            f"the end of the subscription to {channel!r}",
-            lambda number: Unsubscribe(request=number, channel=channel),
-            SubscriptionEnd,
-        )
+        with self._subscriptions.ending(channel):
+            answer = await self._caller.request(
+                f"the end of the subscription to {channel!r}",
+                lambda number: Unsubscribe(request=number, channel=channel),
+                SubscriptionEnd,
+            )
         return answer.removed
 
     def messages(self) -> AsyncIterator[Message]:

@@ -7,11 +7,13 @@ the bot lost one. What it says is a hint, and the answer is the truth. An older 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import anyio
 
-from ..errors import BusError, SubscriptionRemoved, WorkerUnavailable
+from ..errors import BusError, RequestError, SubscriptionRemoved, WorkerUnavailable
 from ..wire.answers import SubscriptionList
 from ..wire.frames import Subscriptions
 from .caller import Caller
@@ -45,9 +47,17 @@ class OwnSubscriptions:
         if self._session != self._connection.sessions:
             self._wakes.subscriptions.set()
 
-    def discard(self, channel: str) -> None:
-        """Note that the program unsubscribes."""
-        self._own.pop(channel, None)
+    @contextmanager
+    def ending(self, channel: str) -> Iterator[None]:
+        """Note that the program unsubscribes: its end is not told. If that is refused, it stays one of these."""
+        own = self._own.pop(channel, None)
+        try:
+            yield
+        except RequestError:
+            if own is not None and channel not in self._own:
+                self._own[channel] = own
+                self._wakes.subscriptions.set()  # it may have been removed meanwhile
+            raise
 
     async def run(self) -> None:
         """Ask again whenever something may have been removed, until closed."""

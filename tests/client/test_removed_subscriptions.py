@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from typing import Any
 
 import anyio
 import msgspec
@@ -10,7 +12,9 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from bus.wire.answers import ListedSubscription
 
+from .fake_worker import FakeWorker
 from .test_bot import bodies
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +108,35 @@ async def test_another_program_of_the_bot_that_unsubscribes_is_told_of(worker: W
         await one.subscribe("news")
         await two.unsubscribe("news")
         assert await told(one) == ("news", None)
+
+
+async def test_what_was_not_ended_because_that_was_refused_is_told_of_when_it_ends() -> None:
+    with FakeWorker("inproc://refused-unsubscribe") as worker:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(worker.welcome, follows_subscriptions=True))
+            async with bus.connect(worker.url, bot="a", context=worker.context) as a:
+                tasks.start_soon(a.subscribe, "news")
+                answer(worker, await worker.receive("subscribe"), channel="news", start_seq=0, created=True)
+                news = ListedSubscription("", "a", "news", "", start_seq=0, echo=False, group=None)
+                answer(worker, await worker.receive("subscriptions"), subscriptions=[news])
+                async with anyio.create_task_group() as ending:
+                    for _ in range(2):
+                        ending.start_soon(refused_to_end, a, "news")
+                    requests = [(await worker.receive("unsubscribe"))["request"] for _ in range(2)]
+                    for request in requests:
+                        worker.send(op="error", request=request, code="storage_full", message="full", retry=True)
+                answer(worker, await worker.receive("subscriptions"), subscriptions=[])
+                assert await told(a) == ("news", None)
+                tasks.start_soon(worker.farewell)
+
+
+async def refused_to_end(bot: bus.Bot, channel: str) -> None:
+    with pytest.raises(bus.StorageFull):
+        await bot.unsubscribe(channel)
+
+
+def answer(worker: FakeWorker, asked: dict[str, Any], **value: Any) -> None:
+    worker.send(op="ok", request=asked["request"], value=value)
 
 
 async def test_a_serving_bot_goes_on_with_its_other_handlers(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,31 @@ def test_a_mutated_frame_of_a_worker_is_read_or_ignored(chance: random.Random) -
 @given(scripts())
 def test_no_frames_harm_a_running_core(script: bytes) -> None:
     play(script)
+
+
+FUZZER = """
+import contextlib
+
+def instrument_imports(include):
+    return contextlib.nullcontext()
+
+def Setup(arguments, play, custom_mutator):
+    global chosen
+    chosen = play
+
+def Fuzz():
+    chosen(b"+")
+"""
+"""What the fuzzer's library would do first."""
+
+
+def test_the_fuzzer_plays_with_a_core_that_is_imported_again(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text(FUZZER)
+    command = [sys.executable, "-m", "tests.fuzz", "--inside"]
+    ended = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)

@@ -49,8 +49,24 @@ def missing_files(text: str) -> list[str]:
     return [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
 
 
+def links_to_folders(page: Path, text: str) -> list[str]:
+    """Name the links of a page to folders: the site has none."""
+    links = re.findall(r"\]\(([^)\s#:]+)\)", without_code(text))
+    return [link for link in links if (page.parent / link).is_dir()]
+
+
 def test_links_lead_to_headings() -> None:
     assert faults_of(PAGES, dead_anchors) == {}
+
+
+def test_links_lead_to_what_a_site_can_have() -> None:
+    assert faults_of(PAGES, links_to_folders) == {}
+
+
+def test_the_site_leads_to_every_page_but_decisions() -> None:
+    listed = set(re.findall(r"[\w./-]+\.md", (ROOT / "docs/site/mkdocs.yml").read_text(encoding="utf-8")))
+    pages = {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages - listed if not page.startswith("docs/decisions/0")} == set()
 
 
 def test_files_that_are_named_exist() -> None:
@@ -65,6 +81,11 @@ def test_the_readme_is_short() -> None:
 def test_a_dead_anchor_is_seen() -> None:
     text = "# One: `two`, *three*\n[a](#one-two-three) [b](#four) [c](README.md#start) [d](README.md#nowhere)\n"
     assert dead_anchors(ROOT / "page.md", text) == ["#four", "README.md#nowhere"]
+
+
+def test_a_link_to_a_folder_is_seen() -> None:
+    text = "[a](docs) [b](docs/) [c](README.md) [d](docs/design.md#x)"
+    assert links_to_folders(ROOT / "page.md", text) == ["docs", "docs/"]
 
 
 def test_a_file_that_is_not_there_is_seen() -> None:

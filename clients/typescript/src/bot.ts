@@ -245,8 +245,8 @@ export class Bot {
 
   /** End a subscription; return false if there was none. Messages in flight may still be settled. */
   async unsubscribe(channel: string, options: CallOptions = {}): Promise<boolean> {
-    this.#subscriptions.discard(channel);
-    return (await this.ask("unsubscribe", { channel }, options)).removed;
+    const ask = () => this.ask("unsubscribe", { channel }, options);
+    return (await this.#subscriptions.end(channel, ask)).removed;
   }
 
   /**

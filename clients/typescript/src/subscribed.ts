@@ -5,7 +5,7 @@
  * the bot lost one. What it says is a hint, and the answer is the truth. An older worker is asked nothing.
  */
 import type { Caller } from "./caller.js";
-import { SubscriptionRemoved, WorkerUnavailable } from "./errors.js";
+import { RequestError, SubscriptionRemoved, WorkerUnavailable } from "./errors.js";
 import { warn } from "./warnings.js";
 import type { Answers } from "./wire.js";
 
@@ -36,9 +36,19 @@ export class OwnSubscriptions {
     if (this.#session !== this.#caller.connection.sessions) this.look();
   }
 
-  /** Note that the program unsubscribes. */
-  discard(channel: string): void {
+  /** Unsubscribe: its end is not told. If that is refused, it stays one of these. */
+  async end<T>(channel: string, unsubscribe: () => Promise<T>): Promise<T> {
+    const own = this.#own.get(channel);
     this.#own.delete(channel);
+    try {
+      return await unsubscribe();
+    } catch (error) {
+      if (own !== undefined && error instanceof RequestError && !this.#own.has(channel)) {
+        this.#own.set(channel, own);
+        this.look(); // it may have been removed meanwhile
+      }
+      throw error;
+    }
   }
 
   /** Ask whether something was removed; if an answer is awaited, ask again after it. */

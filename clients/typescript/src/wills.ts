@@ -1,7 +1,9 @@
 /**
  * A bot's last will, which the worker sends if the bot vanishes; it is left anew in every session.
  *
- * The worker deletes a will when it sends it. So a bot that returns has to leave it again, with another id.
+ * The worker deletes a will when it sends it. So a bot that returns has to leave it again, with another id: the last one
+ * that was not refused. What is being asked for is kept apart from that. A new session repeats it as any request, so
+ * the other one waits for the answer.
  */
 import type { AskOptions, Caller } from "./caller.js";
 import { RequestError, WorkerUnavailable } from "./errors.js";
@@ -17,15 +19,20 @@ export interface WillOptions extends Omit<SendOptions, "delaySeconds" | "id">, P
   readonly delaySeconds?: number;
 }
 
-/** Makes the message of a will, which has a new id each time, and says how long it waits. */
+/** What is left: a message, which has a new id each time it is made, or none; and for how long the bot must be gone. */
 interface Will {
-  readonly message: () => Publication;
+  readonly message: (() => Publication) | null;
   readonly delay: number | null;
 }
 
 export class LastWill {
   readonly #caller: Caller;
-  #will: Will | undefined;
+  /* The last one that the worker has, as far as is known, or had until it sent it. */
+  #left: Will = { message: null, delay: null };
+  /* Those asked for after it, in order, that have no answer. */
+  #asked: Will[] = [];
+  /* Whether a session has begun in which it was not left again. */
+  #isDue = false;
 
   constructor(caller: Caller) {
     this.#caller = caller;
@@ -42,32 +49,53 @@ export class LastWill {
 
   /** Take the will back. */
   withdraw(options: CallOptions): Promise<void> {
-    return this.#change(undefined, options);
+    return this.#change({ message: null, delay: null }, options);
   }
 
   /** Leave it again, in a later session. */
   opened(): void {
-    if (this.#will === undefined) return;
-    this.#ask(this.#will, { once: true, timeoutSeconds: Infinity }).catch((error: unknown) => {
+    this.#isDue = true;
+    this.#leaveAgain();
+  }
+
+  #leaveAgain(): void {
+    if (!this.#isDue || this.#asked.length > 0) return;
+    this.#isDue = false;
+    if (this.#left.message === null) return;
+    this.#ask(this.#left, { once: true, timeoutSeconds: Infinity }).catch((error: unknown) => {
       const isNews = !(error instanceof WorkerUnavailable) && this.#caller.connection.failure === undefined;
       if (isNews) warn(`the last will could not be left again: ${String(error)}`);
     }); // without an answer, the next session leaves it
   }
 
-  async #change(will: Will | undefined, options: CallOptions): Promise<void> {
-    const before = this.#will;
-    this.#will = will;
+  async #change(will: Will, options: CallOptions): Promise<void> {
+    options.signal?.throwIfAborted();
+    this.#asked.push(will);
+    let isRefused = false;
     try {
       await this.#ask(will, options);
     } catch (error) {
-      if (error instanceof RequestError && this.#will === will) this.#will = before; // the worker still has that one
+      isRefused = error instanceof RequestError;
       throw error;
+    } finally {
+      this.#answered(will, isRefused);
     }
   }
 
-  #ask(will: Will | undefined, options: AskOptions): Promise<unknown> {
-    const message = will === undefined ? null : will.message();
-    const make = (request: number) => ({ op: "will", request, message, delay: will?.delay ?? null }) as const;
+  /** Note an answer, or that nobody waits for it any more: then the worker may have it. */
+  #answered(will: Will, isRefused: boolean): void {
+    const at = this.#asked.indexOf(will);
+    if (at >= 0 && isRefused) {
+      this.#asked.splice(at, 1);
+    } else if (at >= 0) { // otherwise the worker took a later one
+      this.#left = will;
+      this.#asked.splice(0, at + 1);
+    }
+    this.#leaveAgain();
+  }
+
+  #ask(will: Will, options: AskOptions): Promise<unknown> {
+    const make = (request: number) => ({ op: "will", request, message: will.message?.() ?? null, delay: will.delay }) as const;
     return this.#caller.ask("a last will", make, options);
   }
 }

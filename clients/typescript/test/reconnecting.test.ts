@@ -1,7 +1,7 @@
 /** What a client does when its session is lost, on a worker that does what a test says. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, Forbidden, InvalidBody, newId, SubscriptionRemoved, type Bot, type wire } from "posthouse";
+import { connect, Forbidden, InvalidBody, newId, StorageFull, SubscriptionRemoved, type Bot, type wire } from "posthouse";
 import { Router } from "zeromq";
 
 type Frame = wire.ClientFrame;
@@ -206,6 +206,46 @@ void test("a last will is left again in every session, until it is taken back", 
   await goodbye(worker, bot);
 });
 
+void test("a last will that is refused is not left again, whatever is asked beside it", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker);
+  const leave = async (body: string) => ({ leaving: bot.will("a", body), asked: await worker.take("will") });
+  const refuse = async ({ leaving, asked: { request } }: Awaited<ReturnType<typeof leave>>) => {
+    await worker.send({ op: "error", request, code: "forbidden", message: "no" });
+    await assert.rejects(leaving, Forbidden);
+  };
+  const again = async (body: string) => {
+    const { request, message } = await worker.take("will");
+    assert.equal(message?.body, body);
+    await worker.send({ op: "ok", request, value: {} });
+  };
+  const first = await leave("first");
+  await worker.send({ op: "ok", request: first.asked.request, value: {} });
+  await first.leaving;
+
+  for (const order of [[0, 1], [1, 0]]) {
+    const both = [await leave("one"), await leave("another")];
+    for (const at of order) await refuse(both[at] ?? assert.fail());
+    await worker.send(LOST);
+    await worker.welcome();
+    await again("first");
+  }
+
+  // One that waits for its answer is repeated, and the other one left after that.
+  const waiting = await leave("not this");
+  await worker.send(LOST);
+  await worker.welcome();
+  assert.deepEqual(await worker.take("will"), waiting.asked);
+  await refuse(waiting);
+  await again("first");
+  const aborted = AbortSignal.abort(new Error("never"));
+  await assert.rejects(bot.will("a", "never sent", { signal: aborted }), /never/);
+  await worker.send(LOST);
+  await worker.welcome();
+  await again("first");
+  await goodbye(worker, bot);
+});
+
 void test("a program is told of what it has no more, by a hint, and in a later session", { timeout: 60_000 }, async () => {
   const worker = await new FakeWorker().bind();
   const bot = await opened(worker, { follows_subscriptions: true });
@@ -238,6 +278,20 @@ void test("a program is told of what it has no more, by a hint, and in a later s
   await worker.send({ op: "subscription_ended" }); // nothing is left to ask for
   await worker.send({ op: "ok", request, value: { removed: true } });
   await ending;
+  await goodbye(worker, bot);
+});
+
+void test("what was not ended, as that was refused, is told of when it ends", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker, { follows_subscriptions: true });
+  await subscribed(worker, bot, "news");
+  await listed(worker, { news: null });
+  const ending = [bot.unsubscribe("news"), bot.unsubscribe("news")];
+  const requests = [await worker.take("unsubscribe"), await worker.take("unsubscribe")];
+  for (const { request } of requests) await worker.send({ op: "error", request, code: "storage_full", message: "full" });
+  for (const each of ending) await assert.rejects(each, StorageFull);
+  await listed(worker, {});
+  await assert.rejects(bot.receive(), removal("news", undefined));
   await goodbye(worker, bot);
 });
 
