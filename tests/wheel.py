@@ -7,7 +7,6 @@ the package index. Every wait has an end, and only processes that were started h
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bus.cli.configuring import _EXAMPLES
+from tests.integration.image import copy_context
 from tests.integration.wire_worker import free_endpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,13 +108,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> str:
 def build(folder: Path) -> Path:
     """Build the wheel as pip would for a user, of what a container's image is built of: nothing else is needed."""
     source = folder / "source"
-    source.mkdir()
-    for kept in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
-        path = ROOT / kept.removeprefix("!")
-        if kept.startswith("!") and path.is_dir():
-            shutil.copytree(path, source / path.name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif kept.startswith("!"):
-            shutil.copy(path, source)
+    copy_context(source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     run([*pip, "--wheel-dir", str(folder / "wheels"), str(source)], folder, PIP_SECONDS)
     wheels = list((folder / "wheels").glob("*.whl"))

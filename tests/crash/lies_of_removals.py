@@ -19,7 +19,7 @@ from .lies_of_mailboxes import replace
 __all__ = ["LIES_OF_REMOVALS", "TELLERS_OF_REMOVALS"]
 
 LIES_OF_REMOVALS = {
-    "removal_not_recorded": "not recorded|answered again",
+    "removal_not_recorded": "not recorded|answered again|was removed with {}",
     "removal_of_one_too_many": "were discarded|or are missing",
     "removal_without_its_command": "do not add up",
 }

@@ -125,12 +125,16 @@ def test_of_workers_that_start_at_once_one_gets_the_path(folder: Path) -> None:
 
 def ended(workers: list[Worker], count: int) -> list[Worker]:
     """Wait for so many workers to end, and give those."""
+    found: list[Worker] = []
     with selectors.DefaultSelector() as selector, ExitStack() as stack:
         for worker in workers:
-            descriptor = os.pidfd_open(worker.pid)
+            try:
+                descriptor = os.pidfd_open(worker.pid)
+            except ProcessLookupError:
+                found.append(worker)
+                continue
             stack.callback(os.close, descriptor)
             selector.register(descriptor, selectors.EVENT_READ, worker)
-        found: list[Worker] = []
         while len(found) < count:
             ready = selector.select(TIMEOUT_SECONDS)
             assert ready, f"{len(found)} workers ended, not {count}"

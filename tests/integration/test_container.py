@@ -1,70 +1,110 @@
-"""The container: what its image runs, with the image's environment, is a worker that its health check finds."""
+"""The container: the image is built as a user builds it, and a bot talks to a worker in it.
+
+Where docker or podman works, it builds and runs the image. Elsewhere, root carries out every instruction of the
+Dockerfile in a clean root file system, in namespaces of its own (`chroot_program.py`). That root is not the Python
+image that the Dockerfile begins with: it has Debian's essential packages and Python, of the release that apt is set
+up for here, unpacked from its archive and not configured. It has nothing of this repository, and nothing that was
+installed with pip. It has no network: what the image's pip asks for is downloaded before. Nothing is kept for the
+next time.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
-import signal
-import subprocess
+import shutil
 import sys
-import time
+import tempfile
+import tomllib
 from pathlib import Path
+from typing import NoReturn
 
-from .wire import TIMEOUT_SECONDS
-from .wire_worker import REPOSITORY, free_endpoints
+import pytest
 
-DOCKERFILE = REPOSITORY / "config" / "container" / "Dockerfile"
+from ..wheel import PIP_SECONDS, RUN_SECONDS, Failed, run
+from .container import CONFINED, Built, attempt, check_container, find_builder
+from .image import DOCKERFILE, Run, Stage, copy_context, read_dockerfile
+from .wire_worker import REPOSITORY
 
+NEEDED = "POSTHOUSE_NEEDS_CONTAINER"
 
-def instructions(name: str) -> list[str]:
-    """Return the arguments of the instructions of a kind, those of the last stage last."""
-    text = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(rf"^{name}\s+(.*)$", text, re.MULTILINE)
-
-
-def program(*arguments: str) -> list[str]:
-    """Return how the installed command is run here."""
-    assert arguments[0] == "posthouse"
-    return [sys.executable, "-m", "bus", *arguments[1:]]
+NAMESPACES = ["setpriv", "--pdeathsig=KILL", "unshare"]
+NAMESPACES += ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+"""What runs a program as the first process of its own namespaces, which end with it, or with the test."""
 
 
-def test_the_image_serves_with_keys_and_its_check_finds_it(tmp_path: Path) -> None:
-    ours = dict(assignment.split("=", 1) for assignment in instructions("ENV"))
-    del ours["PATH"]
-    assert ours["POSTHOUSE_LISTEN_COMMAND"] == "tcp://0.0.0.0:7710"
-    for name, address in zip(("COMMAND", "TAP"), free_endpoints(2), strict=True):
-        ours[f"POSTHOUSE_LISTEN_{name}"] = (
-            f"tcp://127.0.0.1:{address.rpartition(':')[2]}"  # the test's are not the image's
-        )
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("POSTHOUSE_")} | ours
-    serve = program(*json.loads(instructions("ENTRYPOINT")[-1]), *json.loads(instructions("CMD")[-1]))
-    check = program(*json.loads(instructions("HEALTHCHECK")[-1].partition("CMD ")[2]))
-    with subprocess.Popen(serve, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as worker:
-        try:
-            deadline = time.monotonic() + TIMEOUT_SECONDS
-            while subprocess.run(check, cwd=tmp_path, env=environment, capture_output=True, check=False).returncode:
-                assert worker.poll() is None
-                assert time.monotonic() < deadline
-            assert (tmp_path / "posthouse.db").exists(), "everything is in the volume"
-        finally:
-            worker.send_signal(getattr(signal, instructions("STOPSIGNAL")[-1]))
-        assert worker.wait(TIMEOUT_SECONDS) == 0
+def skip(reason: str) -> NoReturn:
+    """Skip a test, where it need not run."""
+    assert NEEDED not in os.environ, reason
+    pytest.skip(reason)
 
 
-def test_the_image_is_made_of_what_a_wheel_needs() -> None:
-    kept = {
-        line.removeprefix("!")
-        for line in (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
-        if line.startswith("!")
-    }
-    assert kept == {"bus", "config", "store", "worker.py", "pyproject.toml", "README.md", "LICENSE"}
-    assert all((REPOSITORY / each).exists() for each in kept)
+def base_image(folder: Path) -> Path:
+    """Return a root file system of Debian and its Python, from its packages."""
+    root, archives = folder / "base", folder / "cache" / "archives"
+    for each in (root, archives / "partial", folder / "lists" / "partial"):
+        each.mkdir(parents=True)
+    places = [f"Dir::State={folder}", "Dir::State::status=/dev/null", f"Dir::Cache={folder / 'cache'}"]
+    apt = ["apt-get", "--quiet=2", *(f"--option={each}" for each in [*places, "APT::Sandbox::User=root"])]
+    run([*apt, "update"], folder, PIP_SECONDS)
+    packages = ["?essential", "usr-is-merged", "passwd", "python3-venv"]
+    run([*apt, "install", "--yes", "--download-only", "--no-install-recommends", *packages], folder, PIP_SECONDS)
+    for package in archives.glob("*.deb"):
+        run(["dpkg-deb", "--extract", str(package), str(root)], folder, RUN_SECONDS)
+        package.unlink()
+    for name in ("doc", "locale", "man"):  # slim images have none, and this one is copied
+        shutil.rmtree(root / "usr" / "share" / name)
+    for name in ("passwd", "group"):
+        shutil.copy(root / "usr" / "share" / "base-passwd" / f"{name}.master", root / "etc" / name)
+    python = root / "usr" / "local" / "bin" / "python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.symlink_to("/usr/bin/python3")
+    return root
 
 
-def test_the_image_does_not_run_as_root() -> None:
-    [user] = instructions("USER")
-    [made] = [shlex.split(run) for run in instructions("RUN") if run.startswith("useradd")]
-    assert (user, made[-1]) == ("posthouse", "posthouse")
-    assert instructions("VOLUME") == instructions("WORKDIR") == [made[made.index("--home-dir") + 1]]
+def requirements(stages: list[Stage]) -> list[str]:
+    """Return what is needed to build the image's package, and to install it with its extras."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    commands = [step.command for stage in stages for step in stage.steps if isinstance(step, Run)]
+    extras = ",".join(re.findall(r"pip install .*\[(.*)\]", "\n".join(commands))).split(",")
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    return wanted + [each for extra in extras for each in project["project"]["optional-dependencies"][extra]]
+
+
+def download_wheels(wanted: list[str], python: str, folder: Path) -> None:
+    """Download packages, and those that they need, for a version of Python."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(folder)]
+    run([*pip, f"--python-version={python}", "--only-binary=:all:", *wanted], REPOSITORY, PIP_SECONDS)
+
+
+def play_steps(wanted: list[str], folder: Path) -> None:
+    """Build the image without a builder, and check a container of it."""
+    for name in ("setpriv", "unshare", "nsenter", "chroot", "apt-get", "dpkg-deb"):
+        if shutil.which(name) is None:
+            skip(f"neither docker nor podman works, and there is no {name}")
+    if os.geteuid() or attempt([*NAMESPACES, "true"], RUN_SECONDS).returncode:
+        skip("neither docker nor podman works, and only root may mount file systems")
+    try:
+        base = base_image(folder)
+    except Failed as error:
+        skip(f"neither docker nor podman works, and Debian's packages cannot be had: {error}")
+    download_wheels(wanted, (base / "usr/bin/python3").readlink().name.removeprefix("python"), folder / "wheels")
+    copy_context(folder / "context")
+    (folder / "work").mkdir()
+    program = [sys.executable, "-m", f"{__package__}.chroot_program"]
+    places = (str(folder / name) for name in ("base", "context", "wheels", "work"))
+    run([*NAMESPACES, *program, *places], REPOSITORY, 2 * PIP_SECONDS)
+
+
+@pytest.mark.timeout(1800)
+def test_the_image_is_built_and_serves_a_bot() -> None:
+    compose = DOCKERFILE.with_name("compose.yaml").read_text(encoding="utf-8")
+    assert [line for line in CONFINED if f"    {line}\n" not in compose] == [], "a container is run otherwise here"
+    stages = read_dockerfile()
+    wanted = requirements(stages)
+    if builder := find_builder(stages[-1]):
+        with Built(builder) as container:
+            check_container(container, stages[-1])
+    else:
+        with tempfile.TemporaryDirectory(prefix="posthouse-image-") as folder:
+            play_steps(wanted, Path(folder))

@@ -50,6 +50,10 @@ class Member(Worker):
         lines = (self.directory / "worker.log").read_text(encoding="utf-8").splitlines()
         return [line for line in lines if f'"event": "{event}"' in line]
 
+    async def says(self, event: str, words: str, *, after: int = 0) -> None:
+        """Wait until its log has these words about an event, in a line after the first `after` ones."""
+        await until(lambda: any(words in line for line in self.said(event)[after:]))
+
 
 @contextmanager
 def house(folder: Path, engine: str, names: str = "ab", leadership: str = "") -> Iterator[list[Member]]:
@@ -153,9 +157,9 @@ async def test_a_killed_leader_is_replaced(tmp_path: Path, postgresql_url: str) 
         assert len(b.said("leads") + c.said("leads")) == 1
         heir, other = (b, c) if b.said("leads") else (c, b)
         assert "the lease ended" in heir.said("leads")[0]
-        await until(lambda: any(heir.command in line for line in other.said("stands_by")))
+        await other.says("stands_by", heir.command)
         a.start()  # at its address, which is not the leader's any more
-        assert heir.command in a.said("stands_by")[-1]
+        await a.says("stands_by", heir.command)
 
 
 async def test_a_leader_that_is_killed_and_started_again_leads_at_once(tmp_path: Path, postgresql_url: str) -> None:
@@ -182,7 +186,7 @@ async def test_a_leader_that_was_frozen_delivers_nothing_when_it_wakes(tmp_path:
             raw.send(op="publish", request=100, messages=[to_bot("raw", "third")])
             await traffic.go_on_at(b)
             thaw(a)
-            await until(lambda: any(b.command in line for line in a.said("stands_by")))
+            await a.says("stands_by", b.command)
             heard: list[Frame] = []
             while not heard or heard[-1].get("request") != 101:
                 raw.send(op="ping")
@@ -207,8 +211,9 @@ async def test_a_leader_that_is_stopped_hands_over(tmp_path: Path, postgresql_ur
                 assert there.command in here.said("lead_given_up")[-1]
                 await traffic.go_on_at(there)
                 assert "the lease was given up" in there.said("leads")[-1]
+                before = len(here.said("stands_by"))
                 here.start()
-                assert there.command in here.said("stands_by")[-1]
+                await here.says("stands_by", there.command, after=before)
         traffic.check()
 
 
