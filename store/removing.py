@@ -26,7 +26,9 @@ from bus.model.repository import (
     Removed,
     What,
 )
+from bus.model.wills import WILLS
 
+from .keyed_rows import VALUED
 from .statements import Statements
 
 __all__ = ["CountWaiting", "TablePart", "Tables", "delete", "find"]
@@ -34,7 +36,8 @@ __all__ = ["CountWaiting", "TablePart", "Tables", "delete", "find"]
 TablePart = Literal[
     "dead letters", "dead letters of mailboxes", "delayed", "delayed for channel", "delayed of bot", "subscription",
     "subscriptions of channel", "subscriptions of bot", "members", "group", "groups of channel", "channel",
-    "mailboxes", "keys of bot", "runs of bot", "definitions of bot", "bot", "pattern", "patterns of bot",
+    "mailboxes", "keys of bot", "runs of bot", "definitions of bot", "will of bot", "bot",
+    "pattern", "patterns of bot",
 ]  # fmt: skip
 """A part of a table."""
 
@@ -64,6 +67,7 @@ _PARTS: dict[TablePart, str] = {
     "keys of bot": "keys WHERE bot_id = ?1",
     "runs of bot": f"workflow_runs WHERE holder_bot_id = ?1 AND status IN {_OPEN}",
     "definitions of bot": "workflows WHERE owner_bot_id = ?1",
+    "will of bot": f"keyed_values WHERE store = '{WILLS}' AND key = ?1 AND {VALUED}",
     "bot": "bots WHERE id = ?1",
 }
 
@@ -167,6 +171,7 @@ def _counted(what: What | None) -> dict[str, _Named]:
                 "patterns": ("patterns of bot", (bot_id,)),
                 "dead_letters": ("dead letters of mailboxes", ([bot_id],)),
                 "keys": ("keys of bot", (bot_id,)),
+                "wills": ("will of bot", (bot_id,)),
             }
         case _:
             return {}

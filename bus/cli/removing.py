@@ -151,11 +151,11 @@ def remove_group(link: Link, channel: str, group: str, **how: Any) -> None:
 @dry_run
 @linked("console")
 def remove_bot(link: Link, bot: str, **how: Any) -> None:
-    """Remove BOT with its mailbox, its subscriptions and its keys.
+    """Remove BOT with its mailbox, its subscriptions, its keys and its last will, which is not sent.
 
     It is refused, and exits with 1, if the bot is connected, holds runs that have not ended, owns workflows, or if
     delayed messages are from it or for it; and without --force if it has subscriptions, messages that wait, dead
-    letters or keys. A bot of that name that comes later is a new one.
+    letters, keys or a last will. A bot of that name that comes later is a new one.
     """
     tell(link, ask(link, lambda asker: asker.remove_bot(bot, **how)), force=how["force"])
 

@@ -246,9 +246,9 @@ class Removing:
 
         Raise Conflict if it is connected, holds runs that have not ended, owns definitions of workflows, or if
         delayed messages are from it or for it: end these first. Raise it also if it has subscriptions, messages
-        that wait, dead letters or keys, unless `force` says that these are removed as well. `in_the_way` of a dry
-        run has the numbers of all this. What it sent stays in the log. With keys, it needs the right `admin` on
-        `remove`.
+        that wait, dead letters, keys or a last will, unless `force` says that these are removed as well; the will
+        is not sent. `in_the_way` of a dry run has the numbers of all this. What it sent stays in the log. With
+        keys, it needs the right `admin` on `remove`.
         """
         return await self._remove(BotOf(bot), id=id, reference=reference, dry_run=dry_run, force=force)
 

@@ -14,7 +14,6 @@ from ..settings_rights import object_fault
 from ..wire.answers import MayAnswer
 from ..wire.frames import Code, EraseFrame, May, Refusal, Reload, RemoveFrame
 from .access import Access
-from .batches import Batches
 from .clearing import Clearing
 from .directory import Directory
 from .effects import Reconfigure
@@ -22,6 +21,7 @@ from .erasing import Erasing
 from .keyring import Keyring
 from .scheduling import Scheduling
 from .subscribing import Subscribing
+from .wills import Wills
 
 __all__ = ["Administering"]
 
@@ -36,15 +36,16 @@ class Administering:
         access: Access,
         keyring: Keyring | None,
         directory: Directory,
-        batches: Batches,
         subscribing: Subscribing,
         *,
         scheduling: Scheduling,
+        wills: Wills,
     ) -> None:
         self._access = access
+        batches = wills.batches
         self.erasing = Erasing(access, directory, batches, scheduling)
         self._clearing = Clearing(
-            access, directory, batches, scheduling=scheduling, subscribing=subscribing, keyring=keyring
+            access, directory, batches, scheduling=scheduling, subscribing=subscribing, keyring=keyring, wills=wills
         )
         self._keyring = keyring
         self._directory = directory

@@ -42,6 +42,7 @@ from .removals import (
 from .scheduling import Scheduling
 from .sight import Sight
 from .subscribing import Subscribing
+from .wills import Wills
 
 __all__ = ["Clearing"]
 
@@ -67,6 +68,7 @@ class Clearing:
         scheduling: Scheduling,
         subscribing: Subscribing,
         keyring: Keyring | None,
+        wills: Wills,
     ) -> None:
         self._access = access
         self._directory = directory
@@ -77,6 +79,7 @@ class Clearing:
         self._limits = scheduling.limits
         self._subscribing = subscribing
         self._keyring = keyring
+        self._wills = wills
         self._written: set[tuple[str, str]] = set()
         """Kinds and names of what is being removed: one removal of it at a time."""
         self._under_way: dict[str, deque[_Asked]] = {}
@@ -138,7 +141,14 @@ class Clearing:
             case BotOf(name):
                 self._require(session)
                 bot = self._bot(session, name)
-                leaver = BotTarget(bot, self._directory, self._subscribing, keyring=self._keyring, turn=self._turn)
+                leaver = BotTarget(
+                    bot,
+                    self._directory,
+                    self._subscribing,
+                    keyring=self._keyring,
+                    turn=self._turn,
+                    wills=self._wills,
+                )
                 leaver.keep_an_admin()  # a dry run says so, too
                 return leaver
             case ChannelOf(name):

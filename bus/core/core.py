@@ -141,7 +141,7 @@ class Core:
         self.welcoming = Welcoming(self.sessions, self._turn, settings, worker=worker, epoch=state.epoch)
         self._opening = self._opened_by(self.welcoming)
         self.administering = Administering(
-            access, self.keyring, self.directory, self._batches, subscribing, scheduling=self._scheduling
+            access, self.keyring, self.directory, subscribing, scheduling=self._scheduling, wills=self.wills
         )
         self.administering.erasing.tell(waking.keyed, self.wills)
         self._enrolling = None if self.keyring is None else self._with_keys(self.keyring)

@@ -34,6 +34,7 @@ from .keyring import Keyring
 from .pattern_requests import Passing
 from .scheduling import Scheduling
 from .subscribing import Subscribing
+from .wills import Wills
 
 __all__ = [
     "BacklogTarget",
@@ -349,7 +350,7 @@ class ChannelTarget(Target):
 
 
 class BotTarget(Target):
-    """A bot that is not connected, with its mailbox, subscriptions and keys."""
+    """A bot that is not connected, with its mailbox, subscriptions, keys and last will."""
 
     kind = "bot"
     alone = True
@@ -362,6 +363,7 @@ class BotTarget(Target):
         *,
         keyring: Keyring | None,
         turn: Turn,
+        wills: Wills,
     ) -> None:
         self._mailbox = directory.mailboxes[bot.id]
         super().__init__(bot.name, [])
@@ -370,6 +372,7 @@ class BotTarget(Target):
         self._subscribing = subscribing
         self._keyring = keyring
         self._turn = turn
+        self._wills = wills
 
     def keep_an_admin(self) -> None:
         """Raise Refusal if nobody could manage keys without its keys."""
@@ -403,6 +406,7 @@ class BotTarget(Target):
             self._keyring.leaving.discard(self._bot.id)
             if self._keyring.leave_tap(self._keyring.forget_bot(self._bot.id)):
                 self._subscribing.dispatch.tapping.empty("a key of one of its listeners was removed")
+        self._wills.erased([self._bot.id])
         self._subscribing.forget_bot(self._bot)
 
     def keep(self) -> None:

@@ -15,7 +15,10 @@ from itertools import chain
 import msgspec
 
 from .counting import Counted
+from .keyed import KeyedWrite
 from .pages import PageRequest
+from .retaining import forgotten
+from .wills import will_write
 
 __all__ = [
     "KEPT",
@@ -32,6 +35,7 @@ __all__ = [
     "Removed",
     "What",
     "counted",
+    "values_in",
     "waiting_in",
 ]
 
@@ -105,7 +109,7 @@ class CloseChannel(msgspec.Struct, frozen=True):
 
 
 class RemoveBot(msgspec.Struct, frozen=True):
-    """Remove a bot with its mailbox, its dead letters, its subscriptions and its keys.
+    """Remove a bot with its mailbox, its dead letters, its subscriptions, its keys and its last will.
 
     It is not removed, even by force, while it has `sessions`, holds runs that have not ended, owns definitions, or
     while a delayed message is from it or for it.
@@ -125,6 +129,7 @@ _WORDS = {
     "runs": ("open run", "open runs"),
     "definitions": ("workflow", "workflows"),
     "delayed": ("delayed message", "delayed messages"),
+    "wills": ("last will", "last wills"),
 }
 """What is counted, for people, where its name does not say it."""
 
@@ -165,6 +170,17 @@ def waiting_in(what: What | None) -> tuple[PurgeMailbox, ...]:
             return (waiting,)
         case _:
             return ()
+
+
+def values_in(what: What | None) -> list[KeyedWrite]:
+    """Return what removes the keyed values that go with something: a channel's last value, or a bot's will."""
+    match what:
+        case CloseChannel(channel):
+            return [forgotten(channel)]
+        case RemoveBot(bot_id):
+            return [will_write(bot_id, None)]
+        case _:
+            return []
 
 
 class Remove(msgspec.Struct, frozen=True):

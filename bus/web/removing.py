@@ -69,8 +69,8 @@ _KINDS = {
     "bot": _Kind(
         ("bot",),
         "bot {bot}",
-        "The bot goes, with its mailbox, its subscriptions and its keys. What it sent and received stays in the"
-        " log. If its program connects again, it is a new bot.",
+        "The bot goes, with its mailbox, its subscriptions, its keys and its last will, which is not sent. What it"
+        " sent and received stays in the log. If its program connects again, it is a new bot.",
         "/bots",
         may_be_nothing=False,
     ),

@@ -27,7 +27,6 @@ from bus.model.repository import (
     AddSubscription,
     Applied,
     Change,
-    CloseChannel,
     Committed,
     CommitWork,
     Compacted,
@@ -342,8 +341,8 @@ class PostgresLog:
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
         connection = transaction.connection
         removed = await remove_what(statements_on(connection), change, partial(count_waiting, connection))
-        if removed.done and not removed.again and isinstance(change.what, CloseChannel):
-            await self._keyed.forget(transaction, change.what.channel)
+        if removed.done and not removed.again:
+            await self._keyed.forget(transaction, change.what)
         return removed
 
     async def _change_runs(

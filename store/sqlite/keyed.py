@@ -21,8 +21,9 @@ from bus.model.erasing import Erase, ErasedValue, FoundValue, deletions, erased_
 from bus.model.keyed import ChangePage, KeyedSwept, KeyedWrite, StoredValue, SweepKeyed, ValuePage, prefix_end
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp, timestamp
-from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed
-from bus.model.retaining import RETAINED, forgotten, retained, retained_message
+from bus.model.removing import values_in
+from bus.model.repository import AddSubscription, Lot, Outcome, Subscribed, What
+from bus.model.retaining import RETAINED, retained, retained_message
 
 from ..keyed_rows import (
     BEFORE_NAMES,
@@ -189,9 +190,10 @@ class SqliteKeyed:
             return self._found(rows)
         return None
 
-    async def forget(self, transaction: Transaction, channel: str) -> None:
-        """Remove the last value of a channel, within a transaction."""
-        await transaction.connection.run(partial(self.write_whole, [forgotten(channel)]))
+    async def forget(self, transaction: Transaction, what: What | None) -> None:
+        """Remove the values that go with what is removed, within a transaction."""
+        if writes := values_in(what):
+            await transaction.connection.run(partial(self.write_whole, writes))
 
     async def erase(
         self, transaction: Transaction, change: Erase, seqs: Collection[int], channels: Iterable[str]

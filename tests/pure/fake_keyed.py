@@ -23,7 +23,7 @@ from bus.model.keyed import (
 from bus.model.keyed_unit import KeyCounts, KeyedRow, KeyedUnit, swept_markers
 from bus.model.records import later, parse_timestamp
 from bus.model.repository import LogMessage, Lot, Outcome
-from bus.model.retaining import RETAINED, forgotten, retained, retained_message
+from bus.model.retaining import RETAINED, retained, retained_message
 from bus.model.wills import WILLS, StoredWill, stored_will
 
 __all__ = ["FakeKeyed"]
@@ -119,10 +119,6 @@ class FakeKeyed:
         """Return the last value of a channel."""
         found = self._find(RETAINED, channel)
         return None if found is None else retained_message(found.stored_value())
-
-    def forget(self, channel: str) -> None:
-        """Remove the last value of a channel."""
-        self.write_whole([forgotten(channel)])
 
     def erase(self, change: Erase, seqs: Collection[int], channels: Iterable[str]) -> tuple[ErasedValue, ...]:
         """Remove values, and the last values of channels that are messages with these seqs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from bus.model.counting import Span, recounted, spans_of
-from bus.model.removing import waiting_in
+from bus.model.removing import values_in, waiting_in
 from bus.model.repository import (
     CancelDelayed,
     CloseChannel,
@@ -71,10 +71,8 @@ def remove(log: FakeLog, change: Remove) -> Removed:
             log.cancelled.update((id, sender_bot_id) for id in found.ids)
         case PurgeMailbox(unread):
             log.purged[unread.mailbox_id] = max(unread.through_seq, log.purged.get(unread.mailbox_id, 0))
-        case CloseChannel(channel):
-            log.keyed.forget(channel)
         case _:
-            pass
+            log.keyed.write_whole(values_in(change.what))
     log.removals[change.id] = removed = replace(found, done=True)
     return removed
 
@@ -158,6 +156,7 @@ def _of_bot(log: FakeLog, what: RemoveBot, nothing: Removed) -> tuple[Removed, _
         "patterns": len(patterns),
         "dead_letters": len(dead),
         "keys": len(keys),
+        "wills": sum(stored.will.bot_id == bot_id for stored in log.keyed.wills()),
     }
     gone: _Gone = [(log.subscriptions, subscriptions), (log.dead_letters, dead), (log.mailboxes, [bot_id])]
     found = replace(_in_use(nothing, counts), ids=(bot_id,))

@@ -175,6 +175,7 @@ class Simulation:
             (self._crash, 1),
             (self.wills.act, 8 if self.wills.is_one else 0),
             (self.wills.erase, 3 if self.wills.is_one else 0),
+            (self.wills.remove, 2 if self.wills.is_one else 0),
             (self.keyed.act, 25 if self.keyed.is_one else 0),
             (self.keyed.advance, 30 if self.keyed.is_one else 0),
             (self.keyed.read, 20 if self.keyed.is_one else 0),
@@ -403,6 +404,11 @@ class Simulation:
             frame = msgspec.structs.replace(self.random.choice(self.removals), request=self.number())
         else:
             frame = any_removal(self.random, self.promises, request=self.number(), id=self.new_id())
+        self.remove(connection, frame)
+
+    def remove(self, connection: Connection, frame: RemoveFrame) -> None:
+        """Send a removal, which may be sent again."""
+        if frame.id not in {each.id for each in self.removals}:
             self.removals = [*self.removals[-7:], frame]
 
         def answered(value: Any) -> None:

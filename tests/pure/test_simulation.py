@@ -17,8 +17,8 @@ WORLDS_WITH_VALUES = (20, 31, 42)
 """Where bots share keyed values, and channels have a last value."""
 WORLDS_WITH_PRESENCE = (24, 41, 109)
 """Where bots listen to who is there: in the last one, some by a pattern."""
-WORLDS_WITH_WILLS = (44, 78, 129)
-"""Where bots leave wills: in the last one, new channels match patterns."""
+WORLDS_WITH_WILLS = (44, 78, 129, 231)
+"""Where bots leave wills: in the third one, new channels match patterns, and in the last one bots are removed."""
 WORLDS_WITH_PRIORITIES = (3, 24, 31)
 """Where a mailbox is behind with messages of another priority, which is seldom."""
 STEPS = 1500

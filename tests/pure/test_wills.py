@@ -221,6 +221,52 @@ def test_the_will_of_a_bot_that_is_being_removed_is_not_sent() -> None:
     assert worker.log.keyed.wills() == []
 
 
+def remove_ann(worker: Worker, **fields: Any) -> dict[str, Any]:
+    """Let an operator remove a bot, and return the answer."""
+    worker.hello("ben")
+    worker.say(b"ben", RemoveFrame(request=4, id=ID % 1, what=BotOf("ann"), **fields))
+    said = worker.found(worker.look())
+    [answer] = [frame for frame in said or worker.commit() if frame.get("request") == 4]
+    return answer
+
+
+def test_a_bot_is_removed_with_its_will() -> None:
+    worker = with_will(delay=60.0)
+    break_off(worker)
+    removed = remove_ann(worker, force=True)
+    assert (removed["op"], removed["value"]["counts"]["wills"]) == ("ok", 1)
+    assert worker.log.keyed.wills() == []
+    assert list(worker.core.wills.bots) == []
+    pass_time(worker, 100)
+    assert found(worker) == []
+
+
+def test_a_bot_that_is_registered_again_with_its_id_has_not_the_will_of_the_one_before() -> None:
+    worker = Worker()
+    pass_time(worker, 0.1)
+    worker.say(b"ann", Hello(request=1, protocol=1, bot="ann", bot_id=ID % 0xA))
+    worker.commit()
+    leave(worker, delay=60.0)
+    break_off(worker)
+    remove_ann(worker, force=True)
+    worker.say(b"ann", Hello(request=1, protocol=1, bot="ann", bot_id=ID % 0xA))
+    worker.commit()
+    assert worker.core.wills.get(ID % 0xA) is None
+    worker.restart()
+    pass_time(worker, 100)
+    assert found(worker) == []
+
+
+def test_a_will_is_in_the_way_of_removing_its_bot() -> None:
+    worker = with_will()
+    break_off(worker)
+    refused = remove_ann(worker)
+    assert (refused["code"], refused["details"]) == ("conflict", {"wills": 1})
+    assert "1 last will" in refused["message"]
+    pass_time(worker, 3)
+    assert found(worker) == SENT
+
+
 def test_a_bot_whose_removal_fails_keeps_it() -> None:
     worker = with_will(delay=0.0)
     break_off(worker)

@@ -14,8 +14,8 @@ import msgspec
 
 from bus.model.repository import Change, Committed, CommitWork, Erase, Remove, RemoveBot
 from bus.model.wills import WILLS
-from bus.wire.frames import EraseFrame, Publication, ToChannel, WillFrame
-from bus.wire.removing_frames import ValueToErase
+from bus.wire.frames import EraseFrame, Publication, RemoveFrame, ToChannel, WillFrame
+from bus.wire.removing_frames import BotOf, ValueToErase
 
 from .connection import Connection
 from .promises import Violation
@@ -106,6 +106,17 @@ class WillsWorld:
         frame = EraseFrame(request=self._world.number(), id=self._world.new_id(), values=[value])
         self._world.send(connection, frame)
 
+    def remove(self) -> None:
+        """Let an operator remove a bot that is away, and has left a will, if there is one."""
+        world, connection = self._world, self._world.pick()
+        there = {session.bot_id for session in world.core.sessions}
+        away = [stored.will.bot_id for stored in world.log.keyed.wills() if stored.will.bot_id not in there]
+        if connection is None or not away:
+            return
+        what = BotOf(world.log.bots[world.random.choice(away)].name)
+        force = world.random.random() < 0.8
+        world.remove(connection, RemoveFrame(request=world.number(), id=world.new_id(), what=what, force=force))
+
     def note_changes(self, changes: Sequence[Change], answers: Sequence[Any]) -> None:
         """Note what became of wills on disk: of what ends one and what sends it, the first is carried out alone."""
         for change, answer in zip(changes, answers, strict=True):
@@ -121,6 +132,8 @@ class WillsWorld:
                 case Remove(what=RemoveBot(bot_id=bot_id)) if answer.done:
                     theirs = {each.id for each in self._left.values() if each.bot_id == bot_id}
                     self._over.update(theirs - self._written)
+                    if any(stored.will.bot_id == bot_id for stored in self._world.log.keyed.wills()):
+                        raise Violation(f"bot {bot_id} was removed, and its will is left")
                 case _:
                     pass
 
@@ -189,5 +202,5 @@ class WillsWorld:
             due = id is not None and id not in self._over and bot_id in self._world.log.bots
             if id is not None and due and not self._is_sent(id):
                 raise Violation(f"{self._left[id]} was acknowledged, and never sent")
-        if self._world.log.keyed.wills():
+        if self._world.log.keyed.wills() or self._world.core.wills.bots:
             raise Violation(f"{self._world.log.keyed.wills()} are left, and nobody is there")

@@ -14,7 +14,10 @@ from bus.model.repository import (
     CommitWork,
     Erase,
     FoundValue,
+    MessageLog,
     NotCommitted,
+    PurgeMailbox,
+    RemoveBot,
     Store,
     SweepKeyed,
     lots_of,
@@ -23,8 +26,9 @@ from bus.model.wills import WILLS, StoredWill, Will, stored_will, will_write
 from store import site_of
 
 from ..conftest import StorePlace
-from .samples import bot, direct, work
+from .samples import bot, direct, page, work
 from .test_erasing import erase, found
+from .test_removing import look, remove
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +105,31 @@ async def test_a_will_is_found_by_its_text_and_erased(store: Store) -> None:
     assert [(value.store, value.key) for value in values] == [(WILLS, "ann")]
     await erase(store.log, values=tuple(values))
     assert await left(store) == []
+
+
+async def test_a_bot_is_removed_with_its_will_or_not_at_all(log: MessageLog) -> None:
+    await log.apply([AddBot(bot("ann")), AddBot(bot("bob")), setting(WILL)])
+    what = RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 0)
+    refused = await remove(log, what)
+    assert (refused.in_the_way, refused.done) == ({"wills": 1}, False)
+    removed = await remove(log, what, force=True)
+    assert (removed.in_the_way, removed.done) == ({"wills": 1}, True)
+    await log.apply([AddBot(bot("ann")), setting(WILL)])
+    assert (await remove(log, what, force=True)).again
+    assert (await look(log, what, id="other")).counts["wills"] == 1, "a repeat removes nothing"
+
+
+async def test_what_is_refused_leaves_the_will_and_what_is_removed_takes_that_bots_alone(store: Store) -> None:
+    await store.log.apply([AddBot(bot("ann")), AddBot(bot("bob")), setting(WILL)])
+    for id in ("ann", "bob"):
+        what = RemoveBot(id, PurgeMailbox(page(id, ("", 0)), 0), 0)
+        await remove(store.log, what, id=f"removal of {id}")
+        assert await left(store) == [WILL]
+    [found] = await stored(store)
+    removed = await remove(store.log, RemoveBot("ann", PurgeMailbox(page("ann", ("", 0)), 0), 0), force=True)
+    assert removed.done
+    assert await left(store) == []
+    await store.log.apply([AddBot(bot("ann"))])
+    assert await left(store) == [], "nor has the bot that has its id after it"
+    [late] = (await store.log.apply([sending(found.revision)])).answers
+    assert isinstance(late, NotCommitted)
