@@ -45,6 +45,7 @@ __all__ = [
     "bodied",
     "body_of",
     "budgeted",
+    "channels_of",
     "decoded",
     "drafted",
     "id_of",
