@@ -21,6 +21,7 @@ from bus.wire.frames import (
     Goodbye,
     Hello,
     Publication,
+    Publish,
     RemoveFrame,
     Subscribe,
     ToBot,
@@ -109,6 +110,21 @@ def test_whoever_listens_to_the_worker_is_told_once() -> None:
     pass_time(worker, 60)
     [event] = told(worker)
     assert event == WillSent(at=event.at, bot="ann", id=publication().id)
+
+
+def test_one_with_the_id_of_an_earlier_message_is_not_told_of_as_sent() -> None:
+    worker = Worker(Settings(events=EventSettings(publish="always")))
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    worker.say(b"ann", Publish(request=8, messages=[publication()]))
+    worker.commit()
+    leave(worker)
+    break_off(worker)
+    pass_time(worker, 60)
+    assert found(worker) == SENT, "the earlier message"
+    assert worker.log.keyed.wills() == []
+    [event] = told(worker)
+    assert event == WillDropped(at=event.at, bot="ann", code="duplicate")
 
 
 def test_it_is_delivered_like_any_message() -> None:
