@@ -10,7 +10,7 @@ from ..core.core import Core
 from ..core.effects import Ask, Effect, EndPlaces, FindRuns, Moment
 from ..core.settling import owes
 from ..errors import RunHeld, RunNotDue, RunPaused, SlotsTaken
-from ..model.records import RunStatus, RunSummary, parse_timestamp
+from ..model.records import RunStatus, RunSummary, StepStatus, WorkflowStepLog, parse_timestamp
 from ..model.repository import MessageLog, RunNews, WorkflowStore
 from ..model.transitions import RUN_TRANSITIONS
 from ..wire.calls import (
@@ -103,12 +103,15 @@ class RunWaking:
                 self._happened(call.run_id, by_holder=call.fence is not None, stopped=stopped)
             case UpdateStepStatus():
                 self._happened(value.run_id, by_holder=call.fence is not None, stopped=False)
+                self._recorded(ask, value)
             case CreateStepLog():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+                self._recorded(ask, value)
             case SendSignal():
                 self._happened(call.run_id, stopped=False)
             case TakeSignal():
                 self._happened(value.run_id, by_holder=True, stopped=False)
+                self._recorded(ask, value)
             case CancelRun():
                 self._happened(call.run_id)
                 self._expect(value.cancel_by)
@@ -135,6 +138,12 @@ class RunWaking:
     def _happened(self, run_id: str, *, by_holder: bool = False, stopped: bool = True) -> None:
         self._core.waking.happened(run_id, by_holder=by_holder, stopped=stopped)
         self._look()
+
+    def _recorded(self, ask: Ask, step: WorkflowStepLog) -> None:
+        """Count the delivery of the message that began a run as none that failed, if a step is done."""
+        session = self._core.sessions.get(ask.address)
+        if session is not None and step.status is StepStatus.COMPLETED:
+            self._core.dispatch.progressed(session, step.run_id)
 
     def _look(self) -> None:
         if self._core.waking.has_news:  # mostly nobody waits

@@ -1,29 +1,31 @@
 """The command `posthouse audit`: who came and went, what was refused, and who changed what.
 
-Owns the wording of a time on the command line, and the polling of `--follow`.
+Owns the polling of `--follow`.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import msgspec
 import rich_click as click
+from click.shell_completion import CompletionItem
 
 from ..bot import Bot
-from ..model.records import parse_timestamp
+from ..model.records import parse_timestamp, timestamp
+from ..model.security import SECURITY_EVENTS
 from ..wire.answers import ListedSecurityEvent
 from ..wire.limits import ANSWER_ITEMS_MAX
 from .completing import complete_bots
 from .console import Time, show_json, show_rows
 from .ending import ask, open_bot, run, until_signal
-from .numbers import span_seconds
 from .options import Link, asking, limited, name_of
 from .streams import EXIT_SIGNAL, note, plain, say
+from .times import TimeOption
 
 __all__ = ["audit"]
 
@@ -31,24 +33,30 @@ _LOOK_SECONDS = 1.0
 """The time between two polls of `--follow`; an event is on the worker's disk within a fifth of that."""
 
 
-def _since(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Return a time: so long ago, or as it is written."""
-    if value is None:
-        return None
-    ago = span_seconds(value)
-    try:
-        if ago is not None:
-            return datetime.now(UTC) - timedelta(seconds=ago)
-        return parse_timestamp(value)
-    except (OverflowError, ValueError):
-        form = "use 90s, 30m, 1h or 7d, or a time such as 2026-11-22T18:00:00Z"
-        raise click.BadParameter(f"{value!r} is not a time: {form}") from None
+class _EventName(click.ParamType[str]):
+    """The name of a security event."""
+
+    name = "event"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. Fail with those that are like it if there is none."""
+        if value in SECURITY_EVENTS:
+            return str(value)
+        from difflib import get_close_matches  # only a mistake needs it
+
+        near = get_close_matches(str(value), SECURITY_EVENTS)
+        known = f"did you mean {' or '.join(near)}?" if near else f"the names are {', '.join(SECURITY_EVENTS)}"
+        return self.fail(f"no event is named {str(value)!r}: {known}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the names that begin so."""
+        return [CompletionItem(name) for name in SECURITY_EVENTS if name.startswith(incomplete)]
 
 
 class _Wanted(msgspec.Struct, frozen=True):
     """Which events to show."""
 
-    since: datetime | None
+    since: str | None
     bot: str | None
     event: str | None
     limit: int
@@ -56,15 +64,12 @@ class _Wanted(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option(
-    "--since",
-    metavar="TIME",
-    callback=_since,
-    help="Only from then on: 90s, 30m, 1h or 7d ago, or an RFC 3339 time.",
+    "--since", type=TimeOption(), metavar="TIME", help="Only from a time on: 7d (ago), or 2026-01-31T00:00Z."
 )
 @click.option(
     "--bot", metavar="NAME", callback=name_of, shell_complete=complete_bots, help="Only those of this bot."
 )
-@click.option("--event", metavar="EVENT", callback=name_of, help="Only those with this name, such as forbidden.")
+@click.option("--event", metavar="EVENT", type=_EventName(), help="Only those with this name, such as forbidden.")
 @limited
 @click.option("--follow", is_flag=True, help="Also show what is recorded from now on, until Ctrl-C.")
 @asking
@@ -92,12 +97,13 @@ def audit(link: Link, follow: bool, **wanted: Any) -> None:
 
 
 async def _events(bot: Bot, wanted: _Wanted, *, after: int) -> list[ListedSecurityEvent]:
-    return await bot.audit(bot=wanted.bot, event=wanted.event, since=wanted.since, after=after, limit=wanted.limit)
+    since = None if wanted.since is None else parse_timestamp(wanted.since)
+    return await bot.audit(bot=wanted.bot, event=wanted.event, since=since, after=after, limit=wanted.limit)
 
 
 async def _follow(link: Link, wanted: _Wanted) -> None:
     after = 0
-    since = wanted.since or datetime.now(UTC)
+    since = wanted.since or timestamp(datetime.now(UTC))
     portion = msgspec.structs.replace(wanted, since=since, limit=ANSWER_ITEMS_MAX)
     async with open_bot(link, max_in_flight=0) as bot:
         epoch = bot.epoch

@@ -39,8 +39,9 @@ from .console import (
 from .ending import ask, open_bot, run, until_signal
 from .finding import bot_names
 from .numbers import WholeNumber
-from .options import Link, WithText, asking, budgeted, drafted, id_of, linked, name_of, worded
+from .options import Link, WithText, asking, budgeted, channels_of, drafted, id_of, linked, name_of, worded
 from .streams import EXIT_SIGNAL, note, say
+from .times import TimeOption
 
 __all__ = ["bots", "channels", "history", "listen", "publish", "request", "send", "status", "subscriptions"]
 
@@ -136,9 +137,9 @@ class _Listening(msgspec.Struct, frozen=True):
     "channels",
     metavar="NAME",
     multiple=True,
-    callback=name_of,
+    callback=channels_of,
     shell_complete=complete_channels,
-    help="Subscribe to it. Repeatable.",
+    help="Subscribe to it, or to all that match a pattern, as orders.* does. Repeatable.",
 )
 @click.option(
     "--from",
@@ -158,7 +159,8 @@ def listen(link: Link, **options: Any) -> None:
     """Print the messages for a bot, until Ctrl-C.
 
     These are its direct messages and those on channels to which it is subscribed. `--channel` subscribes it
-    permanently: the next `listen` prints what came in the meantime. Each message is acknowledged after it was
+    permanently: the next `listen` prints what came in the meantime. A pattern such as `orders.*` or `orders.**` (in
+    quotes, for the shell) brings all channels that match, later ones too. Each message is acknowledged after it was
     printed. If another program is connected as this bot, a line on standard error says so: each message goes to
     only one of them. Another says so if somebody ends a subscription of `--channel`.
 
@@ -245,15 +247,20 @@ def _line(message: Message, lines: Lines, *, as_json: bool) -> str:
     help="The maximum number of messages to show.",
 )
 @click.option("--before", type=WholeNumber(), metavar="SEQ", help="Only messages before this seq.")
+@click.option(
+    "--since", type=TimeOption(), metavar="TIME", help="Only from a time on: 7d (ago), or 2026-01-31T00:00Z."
+)
 @click.option("--details", is_flag=True, help="Also show ids, answered messages, and headers.")
 @asking
-def history(link: Link, limit: int, before: int | None, details: bool, **query: Any) -> None:
+def history(link: Link, limit: int, before: int | None, since: str | None, details: bool, **query: Any) -> None:
     """Show a conversation: the newest messages, oldest first."""
     if sum(value is not None for name, value in query.items() if name != "sender") != 1:
         raise click.UsageError("give exactly one of --between, --channel and --thread")
     if query["sender"] is not None and query["thread"] is None:
         raise click.UsageError("--sender is the sender of the message that --thread names")
-    messages = ask(link, lambda bot: bot.history(before_seq=before, limit=limit, **query))[::-1]
+    newest = ask(link, lambda bot: bot.history(before_seq=before, limit=limit, **query))
+    # Timestamps have the order of seqs: none that is left out comes before one that is shown.
+    messages = [each for each in reversed(newest) if since is None or each.timestamp >= since]
     if link.as_json:
         show_json([message_value(message, delivered=False) for message in messages])
         return

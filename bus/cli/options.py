@@ -28,7 +28,7 @@ from ..wire.addresses import address_fault, without_password
 from ..wire.codec import encode
 from ..wire.frames import is_id, is_name
 from ..wire.limits import HOPS_MAX
-from ..wire.refusals import ID_RULE, NAME_RULE
+from ..wire.refusals import ID_RULE, NAME_RULE, PATTERN_RULE
 from .numbers import WholeNumber, seconds
 from .streams import EXIT_DENIED, show_error, stream_fault
 
@@ -45,6 +45,7 @@ __all__ = [
     "bodied",
     "body_of",
     "budgeted",
+    "channels_of",
     "decoded",
     "drafted",
     "id_of",
@@ -193,6 +194,16 @@ def name_of(context: click.Context, parameter: click.Parameter, value: Any) -> A
             )
         if not is_name(name):
             raise click.BadParameter(f"{name.removeprefix(_HIDDEN)!r} is not a valid name: {NAME_RULE}")
+    return value
+
+
+def channels_of(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Check the name of a channel or a pattern of such names, or several."""
+    for name in value if isinstance(value, tuple) else (value,):
+        if WILDCARD not in name:
+            name_of(context, parameter, name)
+        elif (fault := channel_pattern_fault(name)) is not None:
+            raise click.BadParameter(f"{name!r} is not a valid pattern: {fault}; {PATTERN_RULE}")
     return value
 
 

@@ -13,9 +13,7 @@ import msgspec
 import rich_click as click
 
 from ..errors.words import amount
-from ..model.patterns import WILDCARD, channel_pattern_fault
 from ..model.removing import Removed, counted
-from ..wire.refusals import PATTERN_RULE
 from .completing import (
     complete_bots,
     complete_channels,
@@ -26,7 +24,7 @@ from .completing import (
 from .confirming import asks_first, confirm, yes
 from .console import show_json
 from .ending import ask
-from .options import Link, linked, mailbox_of, name_of
+from .options import Link, channels_of, linked, mailbox_of, name_of
 from .streams import EXIT_REFUSED, plain, say, show_error
 
 __all__ = ["dry_run", "in_words", "purge", "referenced", "remove", "tell"]
@@ -112,19 +110,9 @@ def remove() -> None:
     """
 
 
-def _channels_of(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Check the name of a channel, or a pattern of such names."""
-    if WILDCARD not in value:
-        return str(name_of(context, parameter, value))
-    fault = channel_pattern_fault(value)
-    if fault is not None:
-        raise click.BadParameter(f"{value!r} is not a valid pattern: {fault}; {PATTERN_RULE}")
-    return value
-
-
 @remove.command("subscription")
 @click.argument("bot", metavar="BOT", callback=name_of, shell_complete=complete_bots)
-@click.argument("channel", metavar="CHANNEL", callback=_channels_of, shell_complete=complete_subscriptions)
+@click.argument("channel", metavar="CHANNEL", callback=channels_of, shell_complete=complete_subscriptions)
 @referenced
 @dry_run
 @linked("console")

@@ -355,12 +355,6 @@ class Connection:
             self._drain()
             self._beat()
 
-    def note_progress(self, message_id: str) -> None:
-        """Notify the worker that work on a message was recorded, if it is held and was delivered before."""
-        progress = self.deliveries.progress(message_id)
-        if progress is not None and self.welcome is not None:
-            self._transmit(encode(progress))
-
     # ── Frames out ───────────────────────────────────────────────────────────────────────────────────────
 
     @property

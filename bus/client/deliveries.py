@@ -34,8 +34,6 @@ class Deliveries:
         """Messages that were delivered and are not settled, by seq."""
         self.parked: set[int] = set()
         """The seqs of those among them that nobody is at work on, as the worker was told."""
-        self._again: dict[str, int] = {}
-        """The seqs of those that were delivered before, by id."""
         self._settled: OrderedDict[int, str] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -54,8 +52,6 @@ class Deliveries:
             if held is None or held.id != message.id:
                 self.held[seq] = message
                 self.parked.discard(seq)
-                if message.attempt > 1:
-                    self._again[message.id] = seq
                 new.append(message)
         return new, settled
 
@@ -78,11 +74,6 @@ class Deliveries:
         """Return what says that messages are still being worked on, to be sent from time to time."""
         seqs = [seq for seq in self.held if seq not in self.parked] if self.parked else list(self.held)
         return [Extend(seqs=seqs)] if seqs else []
-
-    def progress(self, message_id: str) -> Extend | None:
-        """Return what says that work on a message was recorded, if it is held and was delivered before."""
-        seq = self._again.get(message_id)
-        return None if seq is None else Extend(seqs=[seq], progress=True)
 
     def park(self, message: StoredMessage, most: int) -> Park | None:
         """Return what says that nobody is at work on a message; None if it is not held, or `most` are parked."""
@@ -113,8 +104,6 @@ class Deliveries:
     def _drop(self, message: StoredMessage) -> None:
         self.held.pop(message.seq, None)
         self.parked.discard(message.seq)
-        if self._again:
-            self._again.pop(message.id, None)
 
     def want_again(self) -> None:
         """Forget what was settled: the bot is about to ask for messages that it may have had."""
@@ -127,7 +116,6 @@ class Deliveries:
         """
         self.held.clear()
         self.parked.clear()
-        self._again.clear()
 
 
 def of_another_log() -> NotInFlight:

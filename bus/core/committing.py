@@ -19,7 +19,7 @@ import msgspec
 from ..errors import BudgetSpent, Refused
 from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
-from ..model.records import Channel, RunStatus
+from ..model.records import Channel, RunStatus, StepStatus
 from ..model.repository import Committed, CommitWork, Lot, NotCommitted, Outcome
 from ..model.rights import Action
 from ..model.tracing import TRACED
@@ -167,6 +167,7 @@ class _CommitJob(WorkJob):
         by: Committing,
     ) -> None:
         super().__init__(work, by.admission, by.meet, mailboxes=mailboxes, size_bytes=size_bytes)
+        self._session = session
         self._address = session.address
         self._request = commit.request
         self._settled = mailboxes
@@ -219,6 +220,8 @@ class _CommitJob(WorkJob):
             self.enter(added, at)
         if self.work.run_id is not None:
             self._waking.happened(self.work.run_id, by_holder=True, stopped=self.work.status is not None)
+            if any(step.status is StepStatus.COMPLETED for step in self.work.steps):
+                self._dispatch.progressed(self._session, self.work.run_id)
         for run in self.work.runs:
             self._waking.happened(run.id, by_holder=True)
         for signal in self.work.signals:

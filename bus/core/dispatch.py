@@ -8,11 +8,11 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..mailbox.mailbox import Mailbox
-from ..mailbox.parcel import Parcel, WireDeliveries, parcel_of
+from ..mailbox.parcel import Parcel, parcel_of
 from ..mailbox.sessions import Session
 from ..mailbox.turns import HandedOut
 from ..mailbox.unsettled import Abandoned
@@ -35,12 +35,6 @@ from .filling import Filling
 from .tapping import Tapping
 
 __all__ = ["Dispatch"]
-
-_FRAME_MESSAGES_MAX = 500
-"""Half of the largest credit: a client with that much settles one half while the other is on its way."""
-
-_FRAME_ROOM_BYTES = 64
-"""Room for the rest of a deliver frame, around its messages."""
 
 
 class Dispatch:
@@ -266,7 +260,7 @@ class Dispatch:
     def _deliver(self, handed: HandedOut) -> None:
         """Send deliveries, in as few frames as their limits allow."""
         self.counters.delivered += len(handed.seqs)
-        for deliveries, seqs in _frames(handed, self._settings.limits.frame_bytes_max):
+        for deliveries, seqs in handed.frames(self._settings.limits.frame_bytes_max):
             self._turn.add(Send(handed.session.address, deliver_frame(deliveries), tuple(seqs)))
 
     # ── Back ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -373,6 +367,16 @@ class Dispatch:
                 if progress and mailbox.outstanding.note_progress(seq):
                     self.save_again([mailbox])
 
+    def progressed(self, session: Session, run_id: str) -> None:
+        """Forget the failures of the message that began a run, if this session has it: a step was recorded."""
+        if not session.retries:
+            return
+        for seq, mailbox_id in session.in_flight.items():
+            mailbox = self._directory.mailboxes[mailbox_id]
+            _, id = mailbox.outstanding.identity(seq) or ("", "")
+            if id == run_id and mailbox.outstanding.note_progress(seq):
+                self.save_again([mailbox])
+
     def park(self, session: Session, seqs: Sequence[int]) -> None:
         """Let messages in flight wait outside the credit, as many as one session may park."""
         mailboxes: dict[Mailbox, None] = {}
@@ -469,28 +473,3 @@ class _WriteJob(Job[Any]):
 
 def _awaits(mailbox: Mailbox) -> bool:
     return mailbox.group is not None and mailbox.outstanding.awaits_clients
-
-
-def _frames(handed: HandedOut, bytes_max: int) -> Iterator[tuple[list[WireDeliveries], list[int]]]:
-    """Divide deliveries into what goes into one frame each."""
-    frame: list[WireDeliveries] = []
-    first, count, size_bytes = 0, 0, _FRAME_ROOM_BYTES
-    for wires, ending in handed.deliveries:
-        group_bytes = sum(map(len, wires)) + len(wires) * (len(ending) + 1)
-        if count + len(wires) <= _FRAME_MESSAGES_MAX and size_bytes + group_bytes <= bytes_max:
-            frame.append(WireDeliveries(wires, ending))
-            count += len(wires)
-            size_bytes += group_bytes
-            continue
-        start = 0
-        for at, wire in enumerate(wires):
-            added_bytes = len(wire) + len(ending) + 1
-            if count and (size_bytes + added_bytes > bytes_max or count == _FRAME_MESSAGES_MAX):
-                if start < at:
-                    frame.append(WireDeliveries(wires[start:at], ending))
-                yield frame, handed.seqs[first : first + count]
-                frame, first, count, size_bytes, start = [], first + count, 0, _FRAME_ROOM_BYTES, at
-            count += 1
-            size_bytes += added_bytes
-        frame.append(WireDeliveries(wires[start:], ending))
-    yield frame, handed.seqs[first:]

@@ -178,12 +178,11 @@ class Outstanding:
 
     def note_progress(self, seq: int) -> bool:
         """Forget the failures of a message: its work made progress since. Return True if there were any."""
-        if not self._items[seq].failures:
-            return False
-        item = self._own(seq)
-        item.failures, item.vanished = 0, ()
-        self.dirty = True
-        return True
+        failed = self._items[seq].failures > 0
+        if failed:
+            self._own(seq).forget_failures()
+            self.dirty = True
+        return failed
 
     def settle(self, session: Session, seqs: Collection[int]) -> None:
         """Forget messages that are in flight for a session, each named once: they are settled."""
@@ -259,6 +258,7 @@ class Outstanding:
         self._move(item, MessagePlace.IN_FLIGHT)
         item.due_at = None
         item.session = session
+        session.retries |= item.failures > 0
         item.begin(deadline, self._delivery)
         # It has no wire if a client has held it since before this worker knew of it.
         session.take((seq,), self._mailbox_id, len(self._wires.get(seq, b"")))

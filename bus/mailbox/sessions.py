@@ -57,6 +57,7 @@ class Session:
         "principal",
         "program",
         "reads_only",
+        "retries",
         "served",
         "since",
         "waiting",
@@ -83,6 +84,8 @@ class Session:
         """The replies among them that were delivered outside the credit."""
         self.parked: set[int] = set()
         """Those of them that wait without a deadline and outside the credit; their text is not in memory."""
+        self.retries = False
+        """Whether a message was in flight for it that had failed before."""
         self.in_flight_bytes = 0
         self.in_flight_bytes_max = in_flight_bytes_max
         self.since = self.last_heard = now

@@ -9,13 +9,19 @@ Pure.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .parcel import WireDeliveries
 from .sessions import Session
 
 __all__ = ["HandedOut", "Turns"]
+
+_FRAME_MESSAGES_MAX = 500
+"""Half of the largest credit: a client with that much settles one half while the other is on its way."""
+
+_FRAME_ROOM_BYTES = 64
+"""Room for the rest of a deliver frame, around its messages."""
 
 
 class HandedOut(NamedTuple):
@@ -24,6 +30,30 @@ class HandedOut(NamedTuple):
     session: Session
     deliveries: list[WireDeliveries]
     seqs: list[int]
+
+    def frames(self, bytes_max: int) -> Iterator[tuple[list[WireDeliveries], list[int]]]:
+        """Divide the deliveries into what goes into one frame each, with the seqs in it."""
+        frame: list[WireDeliveries] = []
+        first, count, size_bytes = 0, 0, _FRAME_ROOM_BYTES
+        for wires, ending in self.deliveries:
+            group_bytes = sum(map(len, wires)) + len(wires) * (len(ending) + 1)
+            if count + len(wires) <= _FRAME_MESSAGES_MAX and size_bytes + group_bytes <= bytes_max:
+                frame.append(WireDeliveries(wires, ending))
+                count += len(wires)
+                size_bytes += group_bytes
+                continue
+            start = 0
+            for at, wire in enumerate(wires):
+                added_bytes = len(wire) + len(ending) + 1
+                if count and (size_bytes + added_bytes > bytes_max or count == _FRAME_MESSAGES_MAX):
+                    if start < at:
+                        frame.append(WireDeliveries(wires[start:at], ending))
+                    yield frame, self.seqs[first : first + count]
+                    frame, first, count, size_bytes, start = [], first + count, 0, _FRAME_ROOM_BYTES, at
+                count += 1
+                size_bytes += added_bytes
+            frame.append(WireDeliveries(wires[start:], ending))
+        yield frame, self.seqs[first:]
 
 
 class Turns:

@@ -131,6 +131,10 @@ class Unsettled(msgspec.Struct, gc=False, eq=False):
         """Note that it is in flight from now on, until a deadline."""
         self.since, self.deadline = deadline - delivery.ack_wait_seconds, deadline
 
+    def forget_failures(self) -> None:
+        """Count it as if it had never failed."""
+        self.failures, self.vanished = 0, ()
+
     def may_be_kept(self, earlier: Session | None) -> bool:
         """Return True if a client that comes back may keep it: it was in its `earlier` session, or nobody has it.
 

@@ -9,7 +9,43 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["AddSecurityEvents", "RemoveSecurityEvents", "SecurityEvent", "SecurityRequest", "SecuritySpan"]
+__all__ = [
+    "SECURITY_EVENTS",
+    "AddSecurityEvents",
+    "RemoveSecurityEvents",
+    "SecurityEvent",
+    "SecurityRequest",
+    "SecuritySpan",
+]
+
+SECURITY_EVENTS = (
+    "configuration_refused",
+    "configuration_reloaded",
+    "connection_refused",
+    "console_opened",
+    "contents_erased",
+    "contents_scrubbed",
+    "dead_letters_retried",
+    "definition_deleted",
+    "forbidden",
+    "key_added",
+    "key_revoked",
+    "limit_reached",
+    "refused",
+    "removed",
+    "run_deleted",
+    "run_operated",
+    "schedule_changed",
+    "serving",
+    "session_ended",
+    "session_opened",
+    "session_refused",
+    "session_revoked",
+    "session_taken",
+    "session_vanished",
+    "step_decided",
+)
+"""The names of the events. Later versions may add others."""
 
 
 class SecurityEvent(msgspec.Struct, frozen=True):

@@ -103,7 +103,7 @@ async def _opened(executor: Executor, hold: Hold, entered: _Entered) -> AsyncIte
     claimed = entered.run
     # A program that lost the run before may have been ended by a step: from then on each attempt is counted first.
     begin = executor.begin if hold.fence == 1 else None
-    recorder = Recorder(hold, claimed, executor.progressed, executor.values, begin=begin)
+    recorder = Recorder(hold, claimed, executor.values, begin=begin)
     run = Run(recorder, claimed, entered.definition)
     if run.completed:
         await recorder.load()

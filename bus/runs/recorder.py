@@ -41,7 +41,6 @@ class Recorder:
         self,
         hold: Hold,
         run: WorkflowRun,
-        progressed: Callable[[str], None],
         values: Values,
         *,
         begin: Begin | None = None,
@@ -57,7 +56,6 @@ class Recorder:
         """What the run is completed with."""
         self.resumed = False
         """Whether steps were recorded before the run was opened."""
-        self._progressed: Callable[[str], None] | None = progressed
         self._begin = begin
         self._beginnings: dict[str, Callable[[], bool]] = {}
         """How to withdraw the beginnings that were sent, by the ids of the step logs."""
@@ -85,12 +83,6 @@ class Recorder:
     def note(self, row: WorkflowStepLog) -> None:
         """Note a record written elsewhere: an answer, or a commit."""
         self._records.note(row)
-        self._note_progress(row)
-
-    def _note_progress(self, row: WorkflowStepLog) -> None:
-        if self._progressed is not None and row.status == StepStatus.COMPLETED:
-            self._progressed(self.run_id)
-            self._progressed = None
 
     # ── The context ──────────────────────────────────────────────────────────────────────────────────────
 

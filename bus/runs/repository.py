@@ -157,13 +157,11 @@ class RemoteWorkflows(RemoteSignals):
         welcome = self._caller.connection.welcome
         if welcome is None:
             raise RuntimeError("a run needs a connected bot: use it inside the bot's context")
-        progressed = self._caller.connection.note_progress
         return Executor(
             self,
             welcome.bot_id,
             lease_seconds,
             self.timing,
-            progressed,
             self._values,
             begin=self._begin_step,
             opens=welcome.opens_runs,

@@ -6,7 +6,6 @@ Owns what a run is created with, and whether a known run is the one that is mean
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -51,8 +50,6 @@ class Executor(msgspec.Struct, frozen=True):
     bot_id: str
     lease_seconds: float = LEASE_SECONDS
     timing: Timing = Timing()
-    progressed: Callable[[str], None] = lambda run_id: None
-    """Called with a run's id when the first step of its program is recorded."""
     values: Values = msgspec.field(default_factory=Values)
     """How what its runs record is written and read."""
     begin: Begin | None = None

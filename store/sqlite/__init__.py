@@ -116,7 +116,7 @@ def _version_warnings() -> list[str]:
     fixed = ".".join(map(str, WAL_RESET_FIXED))
     return [
         f"SQLite {sqlite3.sqlite_version} is older than {fixed}: while the worker runs, let no other program write"
-        " to the database or checkpoint it; a newer Python or system has a newer SQLite"
+        " to the database or checkpoint it; how to use a newer one: docs/operations.md, 'A newer SQLite'"
     ]
 
 

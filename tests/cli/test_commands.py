@@ -94,6 +94,19 @@ def test_a_thread_is_that_of_the_named_sender(posthouse: Posthouse) -> None:
     assert bodies(posthouse.json("history", "--thread", id, "--as", "taker")) == ["taker"]
 
 
+def test_history_begins_at_a_time(posthouse: Posthouse) -> None:
+    for number in range(3):
+        posthouse.answer("publish", "dated", str(number), "--as", "giver")
+    read = ["history", "--channel", "dated"]
+    _, second, third = posthouse.json(*read)
+    assert bodies(posthouse.json(*read, "--since", second["timestamp"])) == [1, 2]
+    assert bodies(posthouse.json(*read, "--since", "1h")) == [0, 1, 2]
+    assert "--before" in posthouse.run(*read, "--limit", "2", "--since", second["timestamp"]).stderr
+    cut = posthouse.run(*read, "--limit", "2", "--since", third["timestamp"])
+    assert (len(cut.stdout.splitlines()), cut.stderr) == (1, "")
+    assert posthouse.run(*read, "--since", "2999-01-01T00:00:00Z").stderr == "no messages\n"
+
+
 # ── Listening ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -146,6 +159,18 @@ def test_a_subscription_that_is_removed_is_told_and_the_listening_goes_on(postho
         assert listening.error_line() == f"{removed} end this and start it anew\n"
         posthouse.answer("publish", "dawn", "1", "--as", "waker")
         assert listening.line().endswith("  1")
+        listening.interrupt()
+        assert (listening.exit_code(), listening.errors()) == (0, "")
+
+
+def test_a_pattern_of_channels_brings_those_that_are_there_and_those_that_come(posthouse: Posthouse) -> None:
+    posthouse.answer("publish", "wires.old", "0", "--as", "waker")
+    with posthouse.start("listen", "--as", "linesman", "--channel", "wires.*", "--from", "all") as listening:
+        assert listening.line().split()[3:] == ["#wires.old", "message", "0"]
+        posthouse.answer("publish", "wires.new", "1", "--as", "waker")
+        assert listening.line().split()[3:] == ["#wires.new", "message", "1"]
+        posthouse.answer("remove", "subscription", "linesman", "wires.*")
+        assert listening.error_line().startswith("the subscription to 'wires.*' was removed")
         listening.interrupt()
         assert (listening.exit_code(), listening.errors()) == (0, "")
 
@@ -363,7 +388,10 @@ def test_without_a_worker_it_is_one_line_and_exit_code_69() -> None:
         ["history", "--channel", "a", "--thread", UNKNOWN_ID],
         ["history", "--channel", "a", "--sender", "a"],
         ["subscriptions", "--bot", "a", "--channel", "b"],
+        ["listen", "--as", "someone", "--channel", "papers.**.new"],
         ["audit", "--since", "yesterday"],
+        ["audit", "--event", "forbiden"],
+        ["history", "--channel", "a", "--since", "yesterday"],
         ["audit", "--since", "1999999999d"],
         ["status", "--url", "localhost"],
         ["status", "--timeout", "0"],

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bus.cli.program import main
+from bus.model.security import SECURITY_EVENTS
 
 SPANS = [
     ["send", "ann", "x", "--as", "bob", "--ttl"],
@@ -20,7 +21,13 @@ SPANS = [
     ["keys", "invite", "ann", "--ttl"],
     ["schedules", "add", "daily", "report", "--every"],
 ]
-TIMES = [["prune", "--older-than"], ["runs", "--since"], ["export", "-", "--until"], ["audit", "--since"]]
+TIMES = [
+    ["prune", "--older-than"],
+    ["runs", "--since"],
+    ["export", "-", "--until"],
+    ["audit", "--since"],
+    ["history", "--channel", "a", "--since"],
+]
 WHOLE = [["runs", "--limit"], ["history", "--before"], ["prune", "--keep"], ["bot", "app:bot", "--workers"]]
 
 
@@ -47,8 +54,9 @@ def test_a_grace_may_be_nothing_but_not_less() -> None:
 @pytest.mark.parametrize("command", TIMES, ids=" ".join)
 def test_a_time_that_is_none(command: list[str], value: str) -> None:
     text = refusal([*command, value])
-    assert f"{value!r} is n" in text
-    assert "90s, 30m, 1h or 7d" in text
+    assert (
+        f"{value!r} is neither a span of time before now, as 90s, 30m, 1h or 7d, nor a time with its zone" in text
+    )
     assert "isoformat" not in text
 
 
@@ -78,3 +86,16 @@ def test_no_command_takes_numbers_in_another_way() -> None:
 def test_a_pattern_is_told_from_a_name() -> None:
     text = refusal(["history", "--channel", "papers.*"])
     assert "'papers.*' is a pattern, and this takes one name: 'posthouse channels' lists" in text
+
+
+def test_a_pattern_that_is_none_is_told_what_one_is() -> None:
+    text = refusal(["listen", "--as", "ann", "--channel", "papers.**.new"])
+    assert "'papers.**.new' is not a valid pattern: " in text
+    assert "as in orders.* and orders.**" in text
+
+
+def test_a_security_event_that_does_not_exist_is_told_what_is_like_it() -> None:
+    assert "no event is named 'forbiden': did you mean forbidden?" in refusal(["audit", "--event", "forbiden"])
+    unlike = refusal(["audit", "--event", "xyzzy"])
+    assert "no event is named 'xyzzy': the names are " in unlike
+    assert all(name in unlike for name in SECURITY_EVENTS)

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from bus.model.events import EventBody, Noticed, WorkerEvent
+from bus.model.security import SECURITY_EVENTS
 from bus.wire.codes import Code
 from bus.wire.frames import Query, RequestFrame, WorkerFrame
 
@@ -59,6 +60,11 @@ def test_the_page_has_every_event_and_its_fields(kind: type[EventBody]) -> None:
     rows = [line for line in chapter("Asking").splitlines() if line.startswith(f"| `{kind.message_type}` |")]
     own = set(kind.__struct_fields__) - set(Noticed.__struct_fields__)
     assert [set(re.findall(r"`(\w+)`", row.split("|")[2])) for row in rows] == [own]
+
+
+def test_the_page_has_every_security_event() -> None:
+    [section] = re.findall(r"^### Security events\n(.*?)^### ", PAGE, re.MULTILINE | re.DOTALL)
+    assert named_in_tables(section) - {"event"} == set(SECURITY_EVENTS)
 
 
 def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:

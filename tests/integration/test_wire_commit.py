@@ -18,11 +18,11 @@ def call(session: Session, name: str, **arguments: Any) -> Any:
     return session.value("workflow", call=name, arguments=arguments)
 
 
-def claimed(session: Session, name: str) -> tuple[str, int]:
+def claimed(session: Session, name: str, id: str | None = None) -> tuple[str, int]:
     """Create a run of a definition of that name, and claim it."""
     definition = {"id": f"w-{name}", "name": name, "owner": {"type": "global"}}
     call(session, "save_definition", definition=definition)
-    run_id = f"r-{name}-{new_id()}"
+    run_id = id or f"r-{name}-{new_id()}"
     run = {"id": run_id, "workflow_id": f"w-{name}", "workflow_name": name, "trigger_type": "manual"}
     call(session, "create_run", run={**run, "started_at": TIME})
     return run_id, call(session, "claim_run", run_id=run_id)["fence"]
@@ -126,6 +126,32 @@ def test_a_step_is_left_as_it_is_given(shared: Worker, name: str) -> None:
     assert (found["status"], found["output"], found["input"]) == ("completed", [1], {"url": "x"})
     again = {**begun, "status": "running"}
     assert bot.code("commit", id=new_id(), run_id=run_id, fence=fence, steps=[again]) == "invalid_transition"
+
+
+@pytest.mark.parametrize("way", ["create_step_log", "update_step_status", "commit"])
+def test_a_step_that_is_done_is_progress_of_the_message_that_began_its_run(
+    shared: Worker, name: str, way: str
+) -> None:
+    """Whatever becomes of the client a moment later: what it failed before is forgotten."""
+    bot = shared.session(name)
+    id = new_id()
+    run_id, fence = claimed(bot, name, id)
+    bot.publish({**to_bot(name, "do it"), "id": id})
+    for number in range(7):  # more than max_deliver
+        message = bot.take_one()
+        assert (message["id"], message["attempt"]) == (id, number + 1)
+        done = step(run_id, f"step {number}")
+        if way == "commit":
+            bot.value("commit", id=new_id(), run_id=run_id, fence=fence, steps=[done])
+        elif way == "create_step_log":
+            call(bot, way, step=done, fence=fence)
+        else:
+            call(bot, "create_step_log", step={**done, "status": "running"}, fence=fence)
+            call(bot, way, step_id=done["id"], status="completed", fence=fence)
+        bot.settle("nak", message["seq"], delay=0)
+    for _ in range(4):
+        bot.settle("nak", bot.take_one()["seq"], delay=0)
+    assert bot.value("message", id=id)["mailboxes"][0]["state"] == "dead", "without a step, failures add up"
 
 
 def test_an_ack_of_another_session_refuses_the_commit(shared: Worker, name: str) -> None:

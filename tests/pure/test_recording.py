@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from bus.core.effects import Note
+from bus.core.recording import _KINDS
 from bus.core.sight import Sight
 from bus.model.keys import Purpose
 from bus.model.repository import SecurityEvent
+from bus.model.security import SECURITY_EVENTS
 from bus.settings import Limits, RetentionSettings, Settings
 from bus.wire.frames import (
     AddKeyFrame,
@@ -50,6 +52,10 @@ def noted(worker: Worker, event: str, **fields: Any) -> None:
 
 def bot_id(worker: Worker, name: str) -> str:
     return worker.core.directory.names[name].id
+
+
+def test_the_names_of_events_are_those_that_can_be_asked_for() -> None:
+    assert {*_KINDS, "forbidden", "limit_reached"} == set(SECURITY_EVENTS)
 
 
 # ── What is recorded ─────────────────────────────────────────────────────────────────────────────────────
