@@ -125,6 +125,8 @@ class ListedGroup(AnswerValue, frozen=True):
     backlog: int
     in_flight: int | None = None
     dead: int | None = None
+    sessions: int | None = None
+    """How many sessions take from it; a worker of an earlier version does not say so."""
 
 
 class ListedChannel(AnswerValue, frozen=True):

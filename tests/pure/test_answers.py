@@ -152,7 +152,9 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     "created_by_bot_id": BOT["id"],
                     "subscribers": 1,
                     "messages": 7,
-                    "groups": [{"group": "team", "members": 2, "backlog": 0, "in_flight": 0, "dead": 1}],
+                    "groups": [
+                        {"group": "team", "members": 2, "backlog": 0, "in_flight": 0, "dead": 1, "sessions": 3}
+                    ],
                 }
             ]
         },
