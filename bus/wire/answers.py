@@ -425,3 +425,5 @@ class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     """The logs that this one goes on from, the earliest first."""
     storage: RoomLevel = RoomLevel.ENOUGH
     """How much room is left for more."""
+    undefined_roles: tuple[str, ...] = ()
+    """Roles of keys that the configuration does not define: they allow nothing. Only whoever reads all is told."""

@@ -313,6 +313,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "backlog_messages_max": 100_000,
             "earlier": [{"epoch": "d", "through_seq": 5}],
             "storage": "low",
+            "undefined_roles": ["billing"],
         },
     ),
 ]
