@@ -407,7 +407,7 @@ async def _obey(
 
 
 def _store(settings: Settings, candidate: Candidate | None = None) -> AbstractAsyncContextManager[Store]:
-    watch = StoreWatch(warn=_warn, wal_warning_bytes=settings.store.wal_warning_bytes)
+    watch = StoreWatch(warn=_warn, migrated=_migrated, wal_warning_bytes=settings.store.wal_warning_bytes)
     opening = partial(open_store, rules=settings.workflow_rules, watch=watch, candidate=candidate)
     return _opened(settings, opening)
 
@@ -460,6 +460,10 @@ def _allow_descriptors(sessions_max: int) -> None:
 
 def _warn(sentence: str) -> None:
     _log.warning("store", message=sentence)
+
+
+def _migrated(before: str, after: str) -> None:
+    _log.info("schema_migrated", before=before, after=after)
 
 
 def _versions() -> dict[str, str]:

@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
-from .settings import Keep, Settings, SettingsError
+from .settings import Settings, SettingsError
 from .settings_changes import take_over
 from .settings_environment import environment_tables, variable
-from .settings_rights import section_fault
-from .settings_words import channel_fault, in_words
+from .settings_faults import faults_of
 
 __all__ = ["Given", "Rereading", "parse_settings", "read_settings"]
 
@@ -46,7 +45,8 @@ def read_settings(
         return parse_settings("" if config is None else config.read_text(encoding="utf-8-sig"), tables)
     except (SettingsError, UnicodeDecodeError) as error:
         places = [str(place) for place in (config, ", ".join(variables)) if place]
-        raise SettingsError(f"{' and '.join(places) or 'the options'}: {error}") from error
+        faults = error.faults if isinstance(error, SettingsError) else (str(error),)
+        raise SettingsError(*faults, place=" and ".join(places) or "the options") from error
     except OSError as error:
         raise SettingsError(f"{config} cannot be read: {error.strerror}") from error
 
@@ -82,7 +82,7 @@ class Given(msgspec.Struct, frozen=True):
 def parse_settings(text: str, before: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Parse a TOML configuration; the keys of the tables `before` go before its own.
 
-    Raise SettingsError, which names the wrong key and what to write there.
+    Raise SettingsError, which names each wrong key and what to write there.
     """
     try:
         data = tomllib.loads(text.removeprefix("\ufeff"))
@@ -98,9 +98,7 @@ def parse_settings(text: str, before: Mapping[str, Mapping[str, Any]] | None = N
     try:
         return msgspec.convert(data, Settings)
     except msgspec.ValidationError as error:
-        raise SettingsError(
-            channel_fault(data, Keep) or section_fault(data.get("security")) or in_words(error, data, Settings)
-        ) from error
+        raise SettingsError(*faults_of(data, Settings)) from error
 
 
 def _over(table: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

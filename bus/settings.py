@@ -8,6 +8,7 @@ Pure: the text is an argument.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -17,9 +18,10 @@ from .model.keyed import VALUE_BYTES_MAX
 from .model.repository import WorkflowRules
 from .model.rights import MEMBER_ROLE
 from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
+from .settings_faults import SettingsError, refuse
 from .settings_leadership import Leadership
 from .settings_retention import EventSettings, Keep, RetentionSettings
-from .settings_rights import ChannelRights, Role, rights_fault
+from .settings_rights import ChannelRights, Role, rights_faults
 from .settings_store import StoreSettings
 from .wire.addresses import address_fault, canonical, is_local, listening_fault
 from .wire.limits import CREDIT_MAX, HOPS_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
@@ -49,10 +51,6 @@ _ANSWER_ROOM_BYTES = 1024
 """Room around a workflow's record in its answer."""
 
 
-class SettingsError(ValueError):
-    """The configuration is invalid; the message names the key and what is wrong with it."""
-
-
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every section has in common."""
 
@@ -76,26 +74,29 @@ class Listen(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what is not an address to listen at."""
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[str]:
         for name, address in (("command", self.command), ("tap", self.tap)):
             if (fault := listening_fault(address)) is not None:
-                raise ValueError(
+                yield (
                     f"listen.{name} {address} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7710 or ipc:///path"
                 )
         for name, address in (("advertised", self.advertised), ("advertised_tap", self.advertised_tap)):
             if address and (fault := address_fault(address)) is not None:
-                raise ValueError(f"listen.{name} {address} is not an address that bots can connect to: {fault}")
+                yield f"listen.{name} {address} is not an address that bots can connect to: {fault}"
         if self.metrics:
             fault = listening_fault(self.metrics)
             if fault is None and not self.metrics.startswith("tcp://"):
                 fault = "HTTP needs tcp://"
             if fault is not None:
-                raise ValueError(
+                yield (
                     f"listen.metrics {self.metrics} is not a valid address to listen at: {fault};"
                     " use tcp://127.0.0.1:7712"
                 )
         if canonical(self.command) == canonical(self.tap) and not self.tap.endswith(":*"):
-            raise ValueError(
+            yield (
                 f"listen.command and listen.tap are both {self.command}, but must differ:"
                 " use another port, or another path"
             )
@@ -125,16 +126,13 @@ class Security(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse a role that nobody defines, and rights of bots that nobody knows."""
-        if not self.has_keys:
-            named = [
-                name for name in ("default_role", "roles", "channels") if getattr(self, name) != _DEFAULTS[name]
-            ]
-            if named:
-                raise ValueError(
-                    f'security.{named[0]} means nothing without keys: set security.mode = "keys", or leave it out'
-                )
-        if (fault := rights_fault(self.default_role, self.roles, self.channels)) is not None:
-            raise ValueError(fault)
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        named = [name for name in ("default_role", "roles", "channels") if getattr(self, name) != _DEFAULTS[name]]
+        for name in () if self.has_keys else named:
+            yield f'security.{name} means nothing without keys: set security.mode = "keys", or leave it out'
+        yield from rights_faults(self.default_role, self.roles, self.channels)
 
     @property
     def has_keys(self) -> bool:
@@ -426,32 +424,35 @@ class Settings(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other, and addresses where nobody knows who connects."""
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[str]:
         for name, address in (("command", self.listen.command), ("tap", self.listen.tap)):
-            self._check_reach(name, address)
+            yield from self._reach_faults(name, address)
         if self.delivery.session_timeout_seconds <= self.delivery.heartbeat_seconds:
-            raise ValueError("delivery.session_timeout_seconds must be longer than delivery.heartbeat_seconds")
+            yield "delivery.session_timeout_seconds must be longer than delivery.heartbeat_seconds"
         if self.limits.body_bytes_max > self.limits.frame_bytes_max:
-            raise ValueError("limits.body_bytes_max must not be above limits.frame_bytes_max")
+            yield "limits.body_bytes_max must not be above limits.frame_bytes_max"
         if self.limits.in_flight_default > self.limits.in_flight_max:
-            raise ValueError("limits.in_flight_default must not be above limits.in_flight_max")
+            yield "limits.in_flight_default must not be above limits.in_flight_max"
         if self.limits.publishes_in_flight_max + self.limits.in_flight_max > self.limits.socket_frames_max:
-            raise ValueError(
+            yield (
                 "limits.socket_frames_max must not be below limits.publishes_in_flight_max and limits.in_flight_max"
                 " together: a client that keeps to these would be cut off"
             )
         if not self.whole_bytes_max <= self.limits.parts_per_bot_bytes_max <= self.limits.parts_bytes_max:
-            raise ValueError(
+            yield (
                 f"limits.parts_per_bot_bytes_max must be at least {self.whole_bytes_max}, which a commit may have,"
                 " and not be above limits.parts_bytes_max; raise them with workflows.output_bytes_max"
             )
         if self.workflows.lease_seconds > self.workflows.lease_seconds_max:
-            raise ValueError("workflows.lease_seconds must not be above workflows.lease_seconds_max")
+            yield "workflows.lease_seconds must not be above workflows.lease_seconds_max"
 
-    def _check_reach(self, name: str, address: str) -> None:
+    def _reach_faults(self, name: str, address: str) -> Iterator[str]:
         if self.security.has_keys and address.startswith("inproc://"):
-            raise ValueError(f'listen.{name} {address} cannot have keys: use tcp:// or ipc://, or mode = "open"')
+            yield f'listen.{name} {address} cannot have keys: use tcp:// or ipc://, or mode = "open"'
         if not (self.security.has_keys or self.listen.insecure or is_local(address)):
-            raise ValueError(
+            yield (
                 f"listen.{name} {address} is reachable from other machines, and nobody is authenticated there: "
                 'bind 127.0.0.1, or give each bot a key (security.mode = "keys"), or set listen.insecure = true'
             )

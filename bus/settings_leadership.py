@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from .model.leadership import RENEWALS_MIN, USABLE_FRACTION
+from .settings_faults import SettingsError
 
 __all__ = ["Leadership"]
 
@@ -28,7 +29,7 @@ class Leadership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Refuse a lease that one late renewal ends."""
         most = self.lease_seconds * USABLE_FRACTION / RENEWALS_MIN
         if self.renew_seconds > most:
-            raise ValueError(
+            raise SettingsError(
                 f"leadership.renew_seconds is {self.renew_seconds:g}, but with leadership.lease_seconds ="
                 f" {self.lease_seconds:g} it must be at most {most:.2g}: {RENEWALS_MIN} renewals have to fit in"
             )

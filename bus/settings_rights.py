@@ -17,7 +17,7 @@ from msgspec import Meta
 from .model.patterns import GROUP_MARK, pattern_fault
 from .model.records import EVENTS_CHANNEL
 from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
-from .settings_words import in_words
+from .settings_faults import refuse
 from .wire.frames import is_name
 from .wire.limits import HOPS_MAX
 
@@ -34,8 +34,7 @@ __all__ = [
     "all_roles",
     "entry_fault",
     "object_fault",
-    "rights_fault",
-    "section_fault",
+    "rights_faults",
 ]
 
 ROLE_SCOPE = "role:"
@@ -170,10 +169,9 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def __post_init__(self) -> None:
         """Refuse what is not a pattern."""
-        for action in Action:
-            for entry in self.allows(action):
-                if (fault := entry_fault(action, entry)) is not None:
-                    raise ValueError(f"{entry!r} in `{action}`: {fault}")
+        entries = ((action, entry) for action in Action for entry in self.allows(action))
+        faults = ((action, entry, entry_fault(action, entry)) for action, entry in entries)
+        refuse(f"{entry!r} in `{action}`: {fault}" for action, entry, fault in faults if fault is not None)
 
     def allows(self, action: Action) -> _Entries:
         """Return the patterns of what an action may be done to."""
@@ -192,12 +190,15 @@ class ChannelRights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         """Refuse what names neither a role nor bots."""
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[str]:
         for name, entries in (("subscribe", self.subscribe), ("publish", self.publish)):
             for entry in entries or ():
                 if entry.startswith(ROLE_SCOPE):
                     continue
                 if (fault := entry_fault(Action.SEND, entry)) is not None:
-                    raise ValueError(f"{entry!r} in `{name}`: {fault}; it is a pattern of bots, or role:NAME")
+                    yield f"{entry!r} in `{name}`: {fault}; it is a pattern of bots, or role:NAME"
 
     def named_roles(self) -> Iterator[str]:
         """Yield the roles that are named here."""
@@ -254,40 +255,25 @@ def all_roles(configured: Mapping[str, Role]) -> dict[str, Role]:
     return {**_SHIPPED, **configured}
 
 
-def rights_fault(default_role: str, roles: Mapping[str, Role], channels: Mapping[str, ChannelRights]) -> str | None:
-    """Return a role that nobody defines, or a name that cannot be one; None if there is none."""
+def rights_faults(
+    default_role: str, roles: Mapping[str, Role], channels: Mapping[str, ChannelRights]
+) -> Iterator[str]:
+    """Yield the roles that nobody defines, and the names that cannot be one."""
     for name in roles:
         if name in (ADMIN_ROLE, NO_ROLE):
-            return f"security.roles.{name} cannot be defined: its meaning is fixed"
-        if not is_name(name):
-            return f"security.roles: {name!r} is not a valid name"
+            yield f"security.roles.{name} cannot be defined: its meaning is fixed"
+        elif not is_name(name):
+            yield f"security.roles: {name!r} is not a valid name"
     known = all_roles(roles)
     if default_role not in known and default_role != NO_ROLE:
-        return f"security.default_role is {default_role!r}; {_known(known)}, and {NO_ROLE}"
+        yield f"security.default_role is {default_role!r}; {_known(known)}, and {NO_ROLE}"
     for name, rights in channels.items():
         if not is_name(name):
-            return f"security.channels: {name!r} is not a valid name"
-        for role in rights.named_roles():
+            yield f"security.channels: {name!r} is not a valid name"
+        for role in dict.fromkeys(rights.named_roles()):
             if role not in known:
-                return f"security.channels.{name} names the role {role!r}; {_known(known)}"
-    return None
+                yield f"security.channels.{name} names the role {role!r}; {_known(known)}"
 
 
 def _known(known: Iterable[str]) -> str:
     return f"the roles are {', '.join(known)}"
-
-
-def section_fault(security: Any) -> str | None:
-    """Return what is wrong with one role or channel of a `[security]` table, with its name, which msgspec omits."""
-    for section, shape, what in (("roles", Role, "role"), ("channels", ChannelRights, "channel")):
-        named = security.get(section) if isinstance(security, dict) else None
-        for name, value in named.items() if isinstance(named, dict) else ():
-            try:
-                msgspec.convert(value, shape)
-            except msgspec.ValidationError as error:
-                found = value if isinstance(value, dict) else {}
-                text = in_words(error, found, shape)
-                if shape is Role and text.startswith("unknown key"):
-                    text += f"; a role has {', '.join(Action)}, deny, limits and external"
-                return f"{what} {name!r} in [security.{section}]: {text}"
-    return None

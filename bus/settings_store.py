@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Meta
 
 from .model.engines import is_engine
 from .model.room import RoomRule
+from .settings_faults import refuse
 
 __all__ = ["StoreSettings"]
 
@@ -37,12 +39,15 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def __post_init__(self) -> None:
         """Refuse two databases, and one of the other kind. A URL is not repeated: it may have a password."""
+        refuse(self._faults())
+
+    def _faults(self) -> Iterator[str]:
         if self.engine and not is_engine(self.engine):
-            raise ValueError("store.engine is not a URL of PostgreSQL: write postgresql://USER@HOST/DATABASE")
+            yield "store.engine is not a URL of PostgreSQL: write postgresql://USER@HOST/DATABASE"
         if is_engine(self.database):
-            raise ValueError("store.database names a file: write a postgresql:// URL as store.engine (--engine)")
-        if self.engine and self.database != _DATABASE:
-            raise ValueError("store.database and store.engine are two databases: name one of them")
+            yield "store.database names a file: write a postgresql:// URL as store.engine (--engine)"
+        elif self.engine and self.database != _DATABASE:
+            yield "store.database and store.engine are two databases: name one of them"
 
     @property
     def url(self) -> str:

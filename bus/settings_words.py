@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["channel_fault", "in_words"]
+__all__ = ["in_words", "unknown_key"]
 
 _PLACE = re.compile(r"(?P<fault>.*?)(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
 
@@ -33,21 +33,16 @@ _BOUNDS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"
 _VALUE_CHARACTERS_MAX = 60
 
 
-def in_words(error: msgspec.ValidationError, data: Mapping[str, Any], shape: type[msgspec.Struct]) -> str:
-    """Return a sentence for an error that msgspec found in the data, which should have that shape."""
+def in_words(error: msgspec.ValidationError, place: str, value: Any) -> str:
+    """Return a sentence for an error that msgspec found in the value at a place of the configuration."""
     found = _PLACE.fullmatch(str(error))
     assert found is not None, "the pattern matches everything"
-    fault, place = found["fault"], found["place"] or ""
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", fault, re.DOTALL)
-    if unknown is not None:
-        return _unknown(unknown[1], place, shape)
-    if not place:
-        # An error that is not msgspec's is a sentence of ours, about several keys.
-        return f"this {_expected(fault)}" if fault.startswith("Expected `") else fault
-    value = _value(place, data)
-    if "out of range" in fault or ("`float`" in fault and _is_beyond_floats(value)):  # msgspec 0.21.0 names a bound
-        return f"`{place}` is a number out of range{_given(value)}"
-    return f"`{place}` {_expected(fault)}{_given(value)}"
+    fault, within = found["fault"], found["place"] or ""
+    wrong = _value(within, value)
+    written = f"`{place}{'.' if within and within[0] != '[' else ''}{within}`" if place or within else "this"
+    if "out of range" in fault or ("`float`" in fault and _is_beyond_floats(wrong)):  # msgspec 0.21.0 names a bound
+        return f"{written} is a number out of range{_given(wrong)}"
+    return f"{written} {_expected(fault)}{_given(wrong)}"
 
 
 def _expected(fault: str) -> str:
@@ -67,9 +62,8 @@ def _number(text: str) -> str:
     return text.removesuffix(".0")
 
 
-def _value(place: str, data: Mapping[str, Any]) -> Any:
-    """Return the value at a place; None, which TOML does not have, if not found."""
-    value: Any = data
+def _value(place: str, value: Any) -> Any:
+    """Return the value at a place within one; None, which TOML does not have, if not found."""
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
         try:
             value = value[int(index)] if index else value[name]
@@ -91,10 +85,9 @@ def _given(value: Any) -> str:
     return f", not {shown}"
 
 
-def _unknown(key: str, place: str, shape: type[msgspec.Struct]) -> str:
-    written = f"{place}.{key}" if place else key
-    fields = _fields(shape)
-    near = _near(written, fields)
+def unknown_key(written: str, shape: type[msgspec.Struct]) -> str:
+    """Return a sentence for a key that does not exist, with the one that was meant."""
+    near = _near(written, list(_walk(shape, "")))
     return f"unknown key `{written}`" + (f"; did you mean `{near}`?" if near else "")
 
 
@@ -109,25 +102,8 @@ def _near(written: str, known: list[str]) -> str | None:
     return None
 
 
-def _fields(shape: type[msgspec.Struct]) -> list[str]:
-    return list(_walk(shape, ""))
-
-
 def _walk(shape: type[msgspec.Struct], prefix: str) -> Iterable[str]:
     for field in msgspec.structs.fields(shape):
         yield prefix + field.name
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from _walk(field.type, f"{prefix}{field.name}.")
-
-
-def channel_fault(data: dict[str, Any], kind: type) -> str | None:
-    """Return what is wrong with the limits of a single channel, whose name msgspec does not report."""
-    retention = data.get("retention")
-    channels = retention.get("channels") if isinstance(retention, dict) else None
-    for name, keep in channels.items() if isinstance(channels, dict) else ():
-        try:
-            msgspec.convert(keep, kind)
-        except msgspec.ValidationError as error:
-            found = keep if isinstance(keep, dict) else {}
-            return f"the limits of channel {name!r} in [retention.channels]: {in_words(error, found, kind)}"
-    return None

@@ -61,7 +61,7 @@ def _of_the_machine(given: Given) -> Iterator[Finding]:
     try:
         settings = given.read()
     except SettingsError as error:
-        yield Finding("fault", "settings", str(error))
+        yield from (Finding("fault", "settings", line) for line in error.lines)
         return
     yield Finding("ok", "settings", "the defaults" if given.config is None else str(given.config.absolute()))
     yield from _of_the_database(settings)

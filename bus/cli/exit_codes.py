@@ -2,7 +2,7 @@
 
 They are those of sysexits: 65 if the database is damaged or newer, 74 after an I/O error, 75 if the database or an
 address is in use, 78 if the configuration is wrong. Each comes with one line on standard error that says what is
-wrong and what to do.
+wrong and what to do; a configuration with one for each fault.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn the error that ended the work into one line and an exit code.
+    """Turn the error that ended the work into one line, or one for each fault of a configuration, and an exit code.
 
     The code is determined inside the handler and raised outside of it: early releases of Python 3.11 lose a
     SystemExit that is raised while a group of errors is handled.
@@ -57,18 +57,20 @@ def exit_codes() -> Iterator[None]:
             raise
     else:
         return
-    code, line = refusal
-    show_error(" ".join(line.splitlines()))
+    code, lines = refusal
+    for line in lines:
+        show_error(" ".join(line.splitlines()))
     sys.exit(code)
 
 
-def _refusal(error: BaseException) -> tuple[int, str] | None:
-    """Return the exit code and the line for an error, or for one in a group; None if it is a bug of ours."""
+def _refusal(error: BaseException) -> tuple[int, list[str]] | None:
+    """Return the exit code and the lines for an error, or for one in a group; None if it is a bug of ours."""
     leaves = list(_leaves(error))
     for kind, code in _EXIT_CODES:
         for leaf in leaves:
             if isinstance(leaf, kind):
-                return EXIT_IN_USE if isinstance(leaf, BindError) and leaf.in_use else code, str(leaf)
+                lines = leaf.lines if isinstance(leaf, SettingsError) else [str(leaf)]
+                return EXIT_IN_USE if isinstance(leaf, BindError) and leaf.in_use else code, lines
     return None
 
 

@@ -100,7 +100,8 @@ def settings_of(config: Path | None, database: str | None) -> Settings:
     try:
         return read_settings(config, store={"database": database})
     except SettingsError as error:
-        show_error(str(error))
+        for line in error.lines:
+            show_error(line)
         sys.exit(EXIT_CONFIG)
 
 

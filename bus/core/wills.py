@@ -25,8 +25,9 @@ import msgspec
 
 from ..errors import RevisionConflict
 from ..mailbox.sessions import Session, Sessions
+from ..model.events import DUPLICATE
 from ..model.keyed import KeyedWrite
-from ..model.repository import Committed, CommitWork, Lot, NewMessage, NotCommitted
+from ..model.repository import Committed, CommitWork, Lot, NewMessage, NotCommitted, Outcome, each
 from ..model.wills import StoredWill, Will, will_write
 from ..settings import Delivery
 from ..wire.codec import encode
@@ -273,9 +274,13 @@ class Wills:
         self._due.discard(bot_id)
         self._change(bot_id, None, None, expected=self._wills[bot_id].revision)
 
-    def sent(self, lot: Lot) -> None:
-        """Enter that a will is in the log."""
-        self.turn.note("will_sent", bot=lot.sender_bot_name, id=lot.ids[0])
+    def sent(self, lot: Lot, outcome: Outcome) -> None:
+        """Enter that a will is in the log, or was deleted alone: its bot had sent another message with its id."""
+        [added] = each(lot, outcome)
+        if added.duplicate:
+            self.turn.note("will_dropped", bot=lot.sender_bot_name, code=DUPLICATE)
+        else:
+            self.turn.note("will_sent", bot=lot.sender_bot_name, id=lot.ids[0])
         self.changed(lot.sender_bot_id, None)
 
     def again(self, bot_id: str) -> None:
@@ -337,7 +342,7 @@ class _SendJob(WorkJob):
         match answers:
             case [Committed(_, added)] if added is not None:
                 self.enter(added, at)
-                self._wills.sent(self.work.lots[0])
+                self._wills.sent(self.work.lots[0], added[0])
             case [] | [NotCommitted(RevisionConflict())]:
                 self._wills.again(self.work.bot_id)
             case [NotCommitted(error)]:

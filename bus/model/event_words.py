@@ -67,7 +67,7 @@ def event_in_words(event: WorkerEvent) -> str:
         case WillSent(bot=bot):
             return f"the last will of {bot or _MANY} was sent"
         case WillDropped(bot=bot, code=code):
-            return f"the last will of {bot or _MANY} was deleted, because it may not be sent: {code}"
+            return f"the last will of {bot or _MANY} was deleted, and not sent: {code}"
         case ThreadEnded(bot=bot):
             return f"an answer of {bot or _MANY} was refused: nothing was left of the budget of its thread"
         case DeadLettersAdded(mailbox=mailbox, dead_letters=count, listed=listed):

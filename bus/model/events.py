@@ -18,6 +18,7 @@ from .records import EVENTS_CHANNEL, PRESENCE_CHANNEL, WORKER_ID, WORKER_NAME, R
 from .room import RoomLevel
 
 __all__ = [
+    "DUPLICATE",
     "LISTED_MAX",
     "ApprovalWaiting",
     "CrashedRun",
@@ -262,12 +263,15 @@ class WillSent(_OfBot, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, bot=None, id=None)
 
 
+DUPLICATE = "duplicate"
+
+
 class WillDropped(_OfBot, frozen=True, kw_only=True):
-    """A bot vanished, and may not send its last will any more: the will is deleted."""
+    """A bot vanished, and its last will was deleted without being sent."""
 
     message_type = "will.dropped"
     code: str
-    """Why: the code of the error that sending it would be."""
+    """Why: the code of the error that sending it is, or DUPLICATE, if its bot had sent a message with its id."""
 
 
 class WorkerServing(Noticed, frozen=True, kw_only=True):

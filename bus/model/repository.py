@@ -382,10 +382,17 @@ class MessageLog(Protocol):
         """Return how large the store is and what its disk has free, in a moment, however large it is."""
 
 
+def _untold(before: str, after: str) -> None:
+    pass
+
+
 class StoreWatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Receives warnings for a store's operators, one sentence each, while it is open."""
+    """Receives what a store tells its operators while it is open."""
 
     warn: Callable[[str], None]
+    """Is called with a warning, one sentence."""
+    migrated: Callable[[str, str], None] = _untold
+    """Is called with the last migration before and after the schema was migrated; not of a new database."""
     wal_warning_bytes: int
     """The size of the write-ahead log from which on to warn, for a store that has one of its own."""
 

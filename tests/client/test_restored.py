@@ -60,6 +60,17 @@ async def publish(bot: bus.Bot, *bodies: str) -> list[int]:
     ]
 
 
+async def another_log(house: Restored, bot: bus.Bot) -> tuple[str | None, int, int]:
+    """Put the log back to "one", and publish two others: return its epoch before, and the seqs kept and lost."""
+    [kept] = await publish(bot, "one")
+    epoch = bot.epoch
+    await house.keep()
+    [lost] = await publish(bot, "lost")
+    await house.put_back()
+    await publish(bot, "two", "three")
+    return epoch, kept, lost
+
+
 async def read(watch: bus.Watch, count: int) -> list[object]:
     with anyio.fail_after(60):
         return [(await anext(watch)).body for _ in range(count)]
@@ -121,12 +132,7 @@ async def test_a_watch_from_a_seq_of_the_log_before_is_told(house: Restored, bot
 
 
 async def test_a_history_after_a_seq_of_the_log_before_is_told(house: Restored, bot: bus.Bot) -> None:
-    [kept] = await publish(bot, "one")
-    epoch = bot.epoch
-    await house.keep()
-    [lost] = await publish(bot, "lost")
-    await house.put_back()
-    await publish(bot, "two", "three")
+    epoch, kept, lost = await another_log(house, bot)
     with pytest.raises(bus.LogReplaced, match=f"Read on after seq {kept}") as fault:
         await bot.history(channel="news", after_seq=lost, epoch=epoch)
     assert fault.value.epoch == bot.epoch
@@ -214,12 +220,7 @@ async def test_an_answer_of_what_both_logs_have_stays_one(house: Restored, bot: 
 
 
 async def test_a_subscription_starts_in_the_log_that_is_meant(house: Restored, bot: bus.Bot) -> None:
-    [kept] = await publish(bot, "one")
-    epoch = bot.epoch
-    await house.keep()
-    [lost] = await publish(bot, "lost")
-    await house.put_back()
-    await publish(bot, "two", "three")
+    epoch, kept, lost = await another_log(house, bot)
     with pytest.raises(bus.LogReplaced, match=f"Read on after seq {kept}") as fault:
         await bot.subscribe("news", start=lost + 1, epoch=epoch, echo=True)
     assert (fault.value.before, fault.value.seq, fault.value.after_seq) == (epoch, lost, kept)

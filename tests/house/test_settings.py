@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from bus.cli.program import main
 from bus.configuration import parse_settings, read_settings
 from bus.model.repository import WorkflowRules
 from bus.settings import Settings, SettingsError
@@ -286,6 +288,74 @@ def test_a_fault_is_a_sentence_with_a_way_out(text: str, sentence: str) -> None:
     assert sentence in str(refused.value)
     assert "secret" not in str(refused.value)
     assert not re.search(r"\$|regex|\^|Expected|`(int|str|float|object|array)`", str(refused.value))
+
+
+MANY = """
+level = "info"
+limits = { sessions_max = 0, headers_max = "many" }
+delivery = 5
+[listen]
+command = "tcp://127.0.0.1:99999"
+tap = "tcp://127.0.0.1:0"
+[retention.channels.news]
+age = 1
+[security]
+mode = "kyes"
+[security.roles.billing]
+publsh = ["x"]
+limits = { sessions = 0 }
+[security.roles.clerk]
+publish = ["**.x", "own"]
+"""
+
+
+def test_all_faults_are_told_at_once_each_with_its_key() -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(MANY)
+    wanted = [
+        "unknown key `level`; did you mean `log.level`?",
+        "`limits.sessions_max` must be a whole number, at least 1, not 0",
+        "`limits.headers_max` must be a whole number, not 'many'",
+        "`delivery` must be a table, not 5",
+        "listen.command tcp://127.0.0.1:99999 is not a valid address to listen at: ",
+        "listen.tap tcp://127.0.0.1:0 is not a valid address to listen at: ",
+        "the limits of channel 'news' in [retention.channels]: unknown key `age`",
+        "`security.mode` must be open or keys, not 'kyes'",
+        "role 'billing' in [security.roles]: unknown key `publsh`; did you mean `publish`?; a role has ",
+        "role 'billing' in [security.roles]: `limits.sessions` must be a whole number, at least 1, not 0",
+        "role 'clerk' in [security.roles]: '**.x' in `publish`: ",
+        "role 'clerk' in [security.roles]: 'own' in `publish`: ",
+    ]
+    assert [fault[: len(sentence)] for fault, sentence in zip(refused.value.faults, wanted, strict=True)] == wanted
+    assert str(refused.value).startswith(
+        "12 faults: (1) unknown key `level`; did you mean `log.level`?; (2) `limits."
+    )
+
+
+def test_all_contradictions_are_told_at_once_when_each_key_is_right_by_itself() -> None:
+    text = "[delivery]\nheartbeat_seconds = 15\n[workflows]\nlease_seconds = 4000\n[log]\nlevel = 'info'"
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text)
+    assert [fault.split()[0] for fault in refused.value.faults] == [
+        "delivery.session_timeout_seconds",
+        "workflows.lease_seconds",
+    ]
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text.replace("'info'", "'loud'"))
+    assert refused.value.faults == ("`log.level` must be debug, info, warning or error, not 'loud'",)
+
+
+def test_each_fault_of_a_file_is_a_line_that_names_it(tmp_path: Path) -> None:
+    config = tmp_path / "posthouse.toml"
+    config.write_text("[limits]\nsessions_max = 0\nheader_max = 1\n", encoding="utf-8")
+    ended = CliRunner().invoke(main, ["config", "--config", str(config)])
+    assert (ended.exit_code, ended.stdout) == (78, "")
+    first, second = ended.stderr.splitlines()
+    assert first == f"posthouse: {config}: `limits.sessions_max` must be a whole number, at least 1, not 0"
+    assert second == f"posthouse: {config}: unknown key `limits.header_max`; did you mean `limits.headers_max`?"
+    doctor = CliRunner().invoke(main, ["doctor", "--config", str(config), "--json"])
+    told = [each["text"] for each in json.loads(doctor.stdout) if each["about"] == "settings"]
+    assert [f"posthouse: {text}" for text in told] == [first, second]
 
 
 @pytest.mark.parametrize(

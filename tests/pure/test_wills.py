@@ -15,12 +15,12 @@ from bus.model.repository import Applied, CommitWork, NotCommitted
 from bus.settings import EventSettings, Limits, Settings
 from bus.wire.frames import (
     Ack,
-    Code,
     Credit,
     EraseFrame,
     Goodbye,
     Hello,
     Publication,
+    Publish,
     RemoveFrame,
     Subscribe,
     ToBot,
@@ -111,6 +111,21 @@ def test_whoever_listens_to_the_worker_is_told_once() -> None:
     assert event == WillSent(at=event.at, bot="ann", id=publication().id)
 
 
+def test_one_with_the_id_of_an_earlier_message_is_not_told_of_as_sent() -> None:
+    worker = Worker(Settings(events=EventSettings(publish="always")))
+    pass_time(worker, 0.1)
+    worker.hello("ann")
+    worker.say(b"ann", Publish(request=8, messages=[publication()]))
+    worker.commit()
+    leave(worker)
+    break_off(worker)
+    pass_time(worker, 60)
+    assert found(worker) == SENT, "the earlier message"
+    assert worker.log.keyed.wills() == []
+    [event] = told(worker)
+    assert event == WillDropped(at=event.at, bot="ann", code="duplicate")
+
+
 def test_it_is_delivered_like_any_message() -> None:
     worker = with_will()
     worker.hello("eve")
@@ -161,9 +176,7 @@ def test_a_goodbye_right_behind_it_counts() -> None:
 def test_a_goodbye_that_cannot_be_stored_is_stored_later() -> None:
     worker = with_will(delay=0.0)
     worker.say(b"ann", Goodbye(request=9))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    worker.refuse()
     worker.hello("eve")
     pass_time(worker, 30)
     assert found(worker) == []
@@ -275,9 +288,7 @@ def test_a_bot_whose_removal_fails_keeps_it() -> None:
     worker.found(worker.look())
     worker.now += 0.1
     worker.do(worker.core.tick(worker.moment))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    worker.refuse()
     pass_time(worker, 5)
     assert found(worker) == SENT
 
@@ -305,8 +316,7 @@ def test_a_bot_that_was_back_while_it_was_written_has_the_whole_delay_again() ->
         worker.now += 0.1
         worker.do(worker.core.tick(worker.moment))
     worker.hello("ann")
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     break_off(worker)
     worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     pass_time(worker, 15)
@@ -320,8 +330,7 @@ def test_one_that_is_dropped_does_not_take_a_later_one_along() -> None:
     break_off(worker)
     worker.now += 0.1
     worker.do(worker.core.tick(worker.moment))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.hello("ann")
     worker.say(b"ann", WillFrame(request=8, message=publication(number=2)))
     answers = [NotCommitted(Conflict("no")) if isinstance(each, CommitWork) else None for each in batch.changes]
@@ -402,9 +411,7 @@ def test_after_a_standstill_every_bot_may_return_first() -> None:
 def test_one_that_is_not_stored_is_refused_and_the_earlier_one_stands() -> None:
     worker = with_will()
     worker.say(b"ann", WillFrame(request=8, message=publication(number=2), delay=0.0))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    [refused] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    [refused] = worker.refuse()
     assert (refused["code"], refused["request"]) == ("storage_full", 8)
     break_off(worker)
     pass_time(worker, 3)
@@ -416,9 +423,7 @@ def test_one_that_cannot_be_sent_is_sent_later() -> None:
     break_off(worker)
     worker.now += 0.1
     worker.do(worker.core.tick(worker.moment))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    worker.refuse()
     assert found(worker) == []
     pass_time(worker, 3)
     assert found(worker) == SENT

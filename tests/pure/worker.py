@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from bus.core.batches import Batch
 from bus.core.core import Core
 from bus.core.effects import Count, Effect, Locate, LookUp, Moment, Read, Send, Survey
 from bus.model.records import timestamp
 from bus.model.repository import Looked, Remove, RunSurvey, SurveyRequest
 from bus.settings import Delivery, Settings
-from bus.wire.frames import Hello, Publication, Publish, ToBot, ToChannel
+from bus.wire.frames import Code, Hello, Publication, Publish, ToBot, ToChannel
 
 from .fake_log import FakeLog
 
@@ -77,6 +78,16 @@ class Worker:
         if batch is not None:
             said += self.do(self.core.applied(batch, self.log.apply(batch.changes), self.moment))
         return said + self.found(looked)
+
+    def next_batch(self) -> Batch:
+        """Return the next batch, of which the test says what becomes."""
+        batch = self.core.take_batch(self.moment)
+        assert batch is not None
+        return batch
+
+    def refuse(self) -> list[dict[str, Any]]:
+        """Let the disk be full for the next batch."""
+        return self.do(self.core.failed(self.next_batch(), Code.STORAGE_FULL, "full", self.moment))
 
     def look(self) -> list[tuple[Remove, Looked]]:
         """Look up what is to be removed."""

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import { Caller } from "./caller.js";
+import { commit, type Commit, type CommitOptions, type CommitReceipt } from "./commits.js";
 import { Connection, type Owner } from "./connection.js";
 import type { Credentials } from "./credentials.js";
 import { Endpoint } from "./endpoint.js";
@@ -209,6 +210,19 @@ export class Bot {
   /** Take the will back; return when that is on disk. */
   withdrawWill(options: CallOptions = {}): Promise<void> {
     return this.#will.withdraw(options);
+  }
+
+  /**
+   * Do several things in one transaction, or none of them; return when that is on disk: store messages, ack messages
+   * that this bot holds, change values of keyed stores, and write the progress of a run under its fence.
+   *
+   * Raises what sending and writing raise, Conflict for an id that had other contents, or an ack of a message that was
+   * settled before, and Fenced; then nothing of it was done. After a lost session it waits until the messages that it
+   * acks are delivered again, and raises NotInFlight after a session's timeout. After WorkerUnavailable it is not known
+   * whether it was done: commit again with the same `id`, and with the same ids of its messages.
+   */
+  commit(contents: Commit, options: CommitOptions = {}): Promise<CommitReceipt> {
+    return commit(this.#caller, contents, options);
   }
 
   // ── Receiving ─────────────────────────────────────────────────────────────────────────────────────────

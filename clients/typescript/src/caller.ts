@@ -9,8 +9,8 @@ import type { InParts, Ok, StoredMessage } from "./wire.js";
 export interface AskOptions extends CallOptions {
   /** Whether it is valid in its own session only. */
   readonly once?: boolean;
-  /** The message that it settles. */
-  readonly settles?: StoredMessage;
+  /** The messages that it settles. */
+  readonly settles?: readonly StoredMessage[];
 }
 
 export class Caller {
@@ -56,7 +56,7 @@ export class Caller {
     what: string,
     number: number,
     frame: string,
-    { once, settles, ...options }: AskOptions,
+    { once, settles = [], ...options }: AskOptions,
     until: number,
   ): Promise<Ok | InParts> {
     options.signal?.throwIfAborted();

@@ -52,8 +52,8 @@ export interface Request {
   readonly frame: string;
   /** Whether it is valid in its own session only, and is not repeated. */
   readonly once?: boolean | undefined;
-  /** The message that it settles: it is not repeated if the worker has another log. */
-  readonly settles?: StoredMessage | undefined;
+  /** The messages that it settles: it is not repeated if the worker has another log. */
+  readonly settles?: readonly StoredMessage[];
   answered(frame: Published | Ok | InParts): void;
   failed(error: BusError): void;
 }
@@ -196,7 +196,7 @@ export class Connection {
     };
     if (this.welcome === undefined) return hello;
     const held = new Map(this.deliveries.held);
-    for (const { settles } of this.#requests.values()) if (settles) held.set(settles.seq, settles);
+    for (const { settles = [] } of this.#requests.values()) for (const each of settles) held.set(each.seq, each);
     const holds = [...held.keys()].sort((a, b) => a - b).slice(0, Limits.HELD_MAX);
     const groups: Record<string, number[]> = {};
     for (const seq of holds) {
@@ -226,7 +226,7 @@ export class Connection {
       if (request.once) {
         const text = "the session ended before this was confirmed: the message may be redelivered";
         this.#fail(number, request, new WorkerUnavailable(text));
-      } else if (request.settles && renewed) {
+      } else if (request.settles?.length && renewed) {
         this.#fail(number, request, ofAnotherLog());
       } else {
         session.send(request.frame);

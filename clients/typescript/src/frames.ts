@@ -5,9 +5,9 @@ import type { ClientFrame, WorkerFrame } from "./wire.js";
 /** Any JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
-/** Return a frame as it is sent. Raise InvalidBody for what JSON would lose in silence from the arguments of a call. */
+/** Return a frame as it is sent. Raise InvalidBody for what JSON would lose in silence from the arguments of a call or in a commit. */
 export function encode(frame: ClientFrame): string {
-  return JSON.stringify(frame, frame.op === "workflow" ? refuseLosses : undefined);
+  return JSON.stringify(frame, frame.op === "workflow" || frame.op === "commit" ? refuseLosses : undefined);
 }
 
 /** Return a publish frame with messages that are already encoded. */

@@ -5,6 +5,7 @@
  */
 export { connect } from "./bot.js";
 export type { Bot, ConnectOptions, Question, QuestionFields, ServeOptions, SubscribeOptions } from "./bot.js";
+export type { Commit, CommitOptions, CommitReceipt, CommittedMessage, KeyedChange, RunChanges } from "./commits.js";
 export { readCredentials, type Credentials } from "./credentials.js";
 export { CREDENTIALS_VARIABLE, DEFAULT_URL, URL_VARIABLE } from "./endpoint.js";
 export * from "./errors.js";

@@ -107,11 +107,7 @@ export class KeyedStore {
   /** Put a value, JSON or bytes, of 16 MiB at most; return its revision. */
   async put(key: string, value: unknown, options: PutOptions = {}): Promise<number> {
     const { expected = null, ttlSeconds: ttl = null, id = newId() } = options;
-    const written =
-      value instanceof Uint8Array
-        ? { kind: "bytes" as const, value: Buffer.from(value).toString("base64") }
-        : { kind: "json" as const, value };
-    const args = { kv: this.name, key, ...written, expected, ttl, id };
+    const args = { kv: this.name, key, ...written(value), expected, ttl, id };
     return (await this.#calls.call("kv_put", args, options)).revision;
   }
 
@@ -193,6 +189,13 @@ export class KeyedStore {
       if (!page.more) await pause(BACKSTOP_SECONDS, woken, signal);
     }
   }
+}
+
+/** Return a value as it is sent. */
+export function written(value: unknown): { kind: "bytes" | "json"; value: unknown } {
+  return value instanceof Uint8Array
+    ? { kind: "bytes", value: Buffer.from(value).toString("base64") }
+    : { kind: "json", value };
 }
 
 function read<Value>(stored: StoredValue): KeyedValue<Value> {

@@ -147,6 +147,16 @@ export class Message<Body = Json> {
     }
   }
 
+  /** @internal The message as it came over the wire. */
+  get stored(): StoredMessage {
+    return this.#settling.stored;
+  }
+
+  /** @internal Note that a commit settled it. */
+  noteCommitted(): void {
+    this.#settling.noteCommitted();
+  }
+
   /** @internal Note that it is done: it was read from the log, and the copy that is delivered is to be dropped. */
   noteAcked(): void {
     this.#settling.noteAcked();

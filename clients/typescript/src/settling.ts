@@ -47,12 +47,13 @@ interface Noted {
 /** Settles one message, once. */
 export class Settling {
   readonly #caller: Caller;
-  readonly #stored: StoredMessage;
   #noted: Noted | "of another log" | undefined;
 
-  constructor(caller: Caller, stored: StoredMessage) {
+  constructor(
+    caller: Caller,
+    readonly stored: StoredMessage,
+  ) {
     this.#caller = caller;
-    this.#stored = stored;
   }
 
   /** Whether the message is settled. */
@@ -70,7 +71,7 @@ export class Settling {
     } else if (options.confirm) {
       await this.#confirm(noted, isNew, options);
     } else if (isNew && settlement.how === "ack") {
-      connection.ack(this.#stored.seq);
+      connection.ack(this.stored.seq);
     } else if (isNew) {
       connection.send(encode(this.#frame(settlement, undefined)));
     }
@@ -79,16 +80,21 @@ export class Settling {
   /** Note that the message, which was read from the log, is done: if it is delivered, the copy is dropped. */
   noteAcked(): void {
     const { connection } = this.#caller;
-    if (connection.deliveries.held.get(this.#stored.seq)?.id === this.#stored.id) connection.ack(this.#stored.seq);
+    if (connection.deliveries.held.get(this.stored.seq)?.id === this.stored.id) connection.ack(this.stored.seq);
+    this.#noted ??= this.#note({ how: "ack" }, true);
+  }
+
+  /** Note that a commit settled the message. */
+  noteCommitted(): void {
     this.#noted ??= this.#note({ how: "ack" }, true);
   }
 
   #note(settlement: Settlement, isRead = false): Noted | "of another log" {
     const { connection } = this.#caller;
     const { deliveries, welcome, sessions } = connection;
-    if (welcome === undefined || !(isRead || deliveries.holds(this.#stored))) return "of another log";
-    if (settlement.how === "ack") deliveries.settle(this.#stored);
-    else deliveries.release(this.#stored);
+    if (welcome === undefined || !(isRead || deliveries.holds(this.stored))) return "of another log";
+    if (settlement.how === "ack") deliveries.settle(this.stored);
+    else deliveries.release(this.stored);
     return { settlement, session: sessions, epoch: welcome.epoch };
   }
 
@@ -103,31 +109,31 @@ export class Settling {
       // The worker answers in order, so an answer to an empty ack means that it has handled the earlier frame.
       const make: Make = (request) => (isNew ? this.#frame(settlement, request) : { op: "ack", seqs: [], request });
       const state = await this.#ask(settlement, make, { ...options, once: true });
-      if (state !== undefined) throw notInFlight(this.#stored, state);
+      if (state !== undefined) throw notInFlight(this.stored, state);
       return;
     }
     const until = now() + welcome.session_timeout;
-    const settles = { ...options, settles: this.#stored };
+    const settles = { ...options, settles: [this.stored] };
     for (;;) {
       const state = await this.#ask(settlement, (request) => this.#frame(settlement, request), settles);
       if (state === undefined) return;
       // An earlier ack that the worker did not receive is repeated when the message is redelivered to this bot.
       const comesAgain = settlement.how === "ack" && (state === "returned" || state === "waiting");
-      if (!comesAgain || now() >= until) throw notInFlight(this.#stored, state);
+      if (!comesAgain || now() >= until) throw notInFlight(this.stored, state);
       await pause(AGAIN_SECONDS, options.signal);
     }
   }
 
   /** Settle, and return the state of a message that could not be settled. */
   async #ask(settlement: Settlement, make: Make, options: AskOptions): Promise<string | undefined> {
-    const what = `the ${settlement.how} of message ${this.#stored.seq}`;
+    const what = `the ${settlement.how} of message ${this.stored.seq}`;
     const { passed_over: passedOver = [] } = await this.#caller.ask<Settled>(what, make, options);
     return passedOver[0]?.state;
   }
 
   #frame(settlement: Settlement, request: number | undefined): ClientFrame {
     const numbered = request === undefined ? {} : { request };
-    const seqs = [this.#stored.seq];
+    const seqs = [this.stored.seq];
     switch (settlement.how) {
       case "ack":
         return { op: "ack", seqs, ...numbered };

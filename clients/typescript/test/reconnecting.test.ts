@@ -1,7 +1,7 @@
 /** What a client does when its session is lost, on a worker that does what a test says. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, Forbidden, InvalidBody, newId, StorageFull, SubscriptionRemoved, type Bot, type wire } from "posthouse";
+import { connect, Forbidden, InvalidBody, newId, NotInFlight, StorageFull, SubscriptionRemoved, type Bot, type wire } from "posthouse";
 import { Router } from "zeromq";
 
 type Frame = wire.ClientFrame;
@@ -243,6 +243,42 @@ void test("a last will that is refused is not left again, whatever is asked besi
   await worker.send(LOST);
   await worker.welcome();
   await again("first");
+  await goodbye(worker, bot);
+});
+
+void test("a commit is repeated, and waits until what it acks is delivered again", { timeout: 60_000 }, async () => {
+  const worker = await new FakeWorker().bind();
+  const bot = await opened(worker);
+  const [held, other] = [message(7), message(8)];
+  await worker.send({ op: "deliver", messages: [held, other] });
+  const acks = [await bot.receive(), await bot.receive()];
+  const value = { count: 1 };
+  const committing = bot.commit({ messages: [{ to: { channel: "news" }, body: 1 }], acks, values: [{ kv: "a", key: "b", value }] });
+  const first = await worker.take("commit");
+  value.count = 2; // not what was committed
+  const { id } = first.messages?.[0] ?? assert.fail();
+  assert.deepEqual(first.messages, [{ id, recipient: { type: "channel", name: "news" }, body: 1 }]);
+  assert.deepEqual([first.acks, first.values], [[7, 8], [{ kv: "a", key: "b", kind: "json", value: { count: 1 } }]]);
+
+  await worker.send(LOST);
+  assert.deepEqual((await worker.welcome()).holds, [7, 8]);
+  assert.deepEqual(await worker.take("commit"), first);
+  await worker.send({ op: "error", request: first.request, code: "conflict", message: "message 7 is not in flight" });
+  await worker.send({ op: "deliver", messages: [{ ...held, attempt: 2 }] });
+  const again = await worker.take("commit");
+  assert.deepEqual({ ...again, request: 0 }, { ...first, request: 0 });
+  await worker.send({ op: "ok", request: again.request, value: { seqs: [9] } });
+  assert.deepEqual(await committing, { id: first.id, messages: [{ id, seq: 9 }] });
+  await worker.send({ op: "deliver", messages: [{ ...held, attempt: 2 }] });
+  assert.deepEqual((await worker.take("ack")).seqs, [7]); // it is settled, and not given to the program again
+
+  // In another log, its seqs mean other messages.
+  await worker.send({ op: "deliver", messages: [message(10)] });
+  const late = bot.commit({ acks: [await bot.receive()] });
+  await worker.take("commit");
+  await worker.send(LOST);
+  await worker.welcome({ epoch: "e2" });
+  await assert.rejects(late, NotInFlight);
   await goodbye(worker, bot);
 });
 

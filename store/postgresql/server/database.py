@@ -118,17 +118,17 @@ async def open_database(
             await _make_safe(connection, server, watch)
             take = partial(take_over, place=shown(url), moving=moving)
             if candidate is None:
-                await migrate(connection)
+                await migrate(connection, watch)
                 incarnation, end = await take(connection, str(uuid_utils.uuid7()))
             else:
                 if not await is_complete(connection) and not await has_leadership(connection):
-                    await migrate(connection)
+                    await migrate(connection, watch)
                 incarnation, end, before, leader, sent_at = await take_lead(
                     connection, candidate, take, steady_clock, forced=alone
                 )
                 tenure = PostgresqlTenure(url, candidate, leader, before, sent_at=sent_at)
                 if not await is_complete(connection):  # only now: a worker of an earlier version may have led
-                    await migrate(connection)
+                    await migrate(connection, watch)
             warned = await _compare_schema(connection, url)
             writer = Writer(primary, connection, incarnation, end)
             epoch = await settle_epoch(connection)

@@ -17,6 +17,7 @@ import msgspec
 
 from bus.errors import DatabaseDamaged, DatabaseNewer, DatabaseUnusable
 from bus.model.records import timestamp
+from bus.model.repository import StoreWatch
 
 from .connecting import SCHEMA
 
@@ -62,7 +63,7 @@ async def is_complete(connection: asyncpg.Connection) -> bool:
     return False
 
 
-async def migrate(connection: asyncpg.Connection) -> list[str]:
+async def migrate(connection: asyncpg.Connection, watch: StoreWatch | None = None) -> list[str]:
     """Apply missing migrations, and return their names.
 
     Raise DatabaseNewer, with the database unchanged, if it has migrations that are unknown or differ from ours, and
@@ -79,13 +80,17 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
                 f" CREATE SCHEMA {SCHEMA} AUTHORIZATION the role"
             ) from error
     names: list[str] = []
+    before: str | None = None
     while True:
         async with connection.transaction():
             await connection.execute(_LOCK)
             await connection.execute(CREATE_MIGRATIONS)
-            missing = _missing(dict(await connection.fetch(_APPLIED)))
+            applied = dict(await connection.fetch(_APPLIED))
+            missing = _missing(applied)
             if missing is None:
-                return names
+                break
+            if not names:
+                before = max(applied, default=None)
             await connection.execute(missing.sql)
             await connection.execute(
                 "INSERT INTO schema_migrations (name, checksum, applied_at) VALUES ($1, $2, $3)",
@@ -94,6 +99,9 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
                 timestamp(datetime.now(UTC)),
             )
             names.append(missing.name)
+    if before is not None and watch is not None:
+        watch.migrated(before, names[-1])
+    return names
 
 
 async def missing_migrations(connection: asyncpg.Connection, name: str) -> bool:

@@ -132,7 +132,7 @@ async def open_database(
     try:
         continued = await anyio.to_thread.run_sync(partial(_inspect, lock, moving=moving))
         async with _connect(place.database, statements=_WRITER_STATEMENTS) as write:
-            identity = await _begin(lock, write, continued=continued, moving=moving)
+            identity = await _begin(lock, write, watch, continued=continued, moving=moving)
             # Text that Python cannot decode would fail the whole group and leave its statement open, which holds a
             # snapshot: after another program's write, nothing could be written here any more.
             write.text_factory = lenient_text
@@ -233,10 +233,12 @@ def _inspect(lock: LockFile, *, moving: bool) -> bool:
     return continued
 
 
-async def _begin(lock: LockFile, connection: StoreConnection, *, continued: bool, moving: bool) -> Identity:
+async def _begin(
+    lock: LockFile, connection: StoreConnection, watch: StoreWatch | None, *, continued: bool, moving: bool
+) -> Identity:
     """Migrate the file, and note which log is served."""
     try:
-        identity = await _prepare(lock.place.database, connection, continued=continued)
+        identity = await _prepare(lock.place.database, connection, watch, continued=continued)
         if not moving:
             await _end_move(connection)
         await anyio.to_thread.run_sync(lock.begin, identity.epoch, identity.last_seq)
@@ -283,7 +285,9 @@ async def _connect_reader(path: Path, *, alone: bool = False) -> AsyncIterator[R
             reader.close()
 
 
-async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) -> Identity:
+async def _prepare(
+    path: Path, connection: StoreConnection, watch: StoreWatch | None, *, continued: bool
+) -> Identity:
     await prepare_to_compact(connection)
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
@@ -294,7 +298,7 @@ async def _prepare(path: Path, connection: StoreConnection, *, continued: bool) 
     mode = next(iter(await connection.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
     if mode != "wal":
         raise StoreFailed(f"{path} cannot use a write-ahead log (it is in {mode} mode): is it on a network disk?")
-    await migrate(connection)
+    await migrate(connection, watch)
     # A statement of many rows needs little to undo itself, and there may be no descriptor left for a file.
     await connection.execute("PRAGMA temp_store = MEMORY")
     identity = await _identify(path, connection, continued=continued)

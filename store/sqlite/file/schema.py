@@ -19,6 +19,7 @@ import msgspec
 
 from bus.errors import DatabaseDamaged, DatabaseLocked, DatabaseNewer, DatabaseUnusable, StoreFailed
 from bus.model.records import timestamp
+from bus.model.repository import StoreWatch
 
 from ...moving.movable import Move, State
 from .connection import StoreConnection
@@ -217,7 +218,7 @@ def read_move(connection: sqlite3.Connection) -> Move | None:
     return None if row is None else Move(row[0], State(row[1]), row[2], row[3])
 
 
-async def migrate(connection: StoreConnection) -> list[str]:
+async def migrate(connection: StoreConnection, watch: StoreWatch | None = None) -> list[str]:
     """Apply missing migrations, each in one transaction with the row that records it; return their names.
 
     In an empty database, one transaction makes what all of them make. Raises sqlite3.Error if one cannot be applied
@@ -232,6 +233,8 @@ async def migrate(connection: StoreConnection) -> list[str]:
     missing = [migration for migration in migrations() if migration.name not in applied]
     for migration in missing:
         await connection.run(partial(_apply, migration=migration))
+    if missing and applied and watch is not None:
+        watch.migrated(max(applied), missing[-1].name)
     return [migration.name for migration in missing]
 
 
