@@ -66,11 +66,6 @@ async def late(message: bus.Message) -> None:
     say(f"nobody waits any more for the answer of {message.sender}")
 
 
-@bot.on_message("workflow.crashed")
-async def crashed(message: bus.Message) -> None:
-    """Do nothing: the worker reports that a run's bot died, and the message that requested it is redelivered."""
-
-
 def origin(step: str, recorded: Sequence[str]) -> str:
     return "from the record" if step in recorded else "recorded"
 

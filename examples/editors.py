@@ -127,11 +127,6 @@ async def article(message: bus.Message[str]) -> None:
         say("published")
 
 
-@bot.on_message("workflow.crashed")
-async def crashed(message: bus.Message) -> None:
-    """Do nothing: the message that asked for the article is redelivered."""
-
-
 def say(line: str) -> None:
     print(line, flush=True)
 

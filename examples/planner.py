@@ -78,11 +78,6 @@ async def ask(what: str, key: str) -> Any:
     return reply.body
 
 
-@bot.on_message("workflow.crashed")
-async def crashed(message: bus.Message) -> None:
-    """Do nothing: the message that requested the trip is redelivered."""
-
-
 @bot.on_message("message")
 async def late(message: bus.Message) -> None:
     """Do nothing with an answer to a process that is gone: the new process has asked again."""

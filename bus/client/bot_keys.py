@@ -16,6 +16,7 @@ import msgspec
 from ..curve import new_secret, public_of
 from ..errors import RequestError
 from ..model.keys import Purpose
+from ..model.values import finite_seconds
 from ..wire.answers import KeyAdded, KeyList, KeysRevoked, ListedKey
 from ..wire.frames import AddKeyFrame, Keys, RevokeKeyFrame
 from ..wire.keys import canonical_public, public_text, read_secret, secret_text
@@ -90,7 +91,7 @@ class BotKeys:
             purpose=None if purpose is None else Purpose(purpose),
             roles=None if roles is None else [*roles],
             label=label,
-            expires_seconds=expires_seconds,
+            expires_seconds=finite_seconds(expires_seconds, "expires_seconds"),
             replaces=replaces,
             grace_seconds=grace_seconds,
         )

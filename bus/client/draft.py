@@ -23,6 +23,7 @@ __all__ = [
     "Reply",
     "ReplyOptions",
     "SendOptions",
+    "check_delay",
     "payload",
     "publication",
 ]
@@ -163,13 +164,18 @@ def _check_times(draft: Draft) -> None:
 
     It would not even see NaN or infinity: they are written as null, which means no time at all.
     """
-    ttl, delay = draft.ttl, draft.delay
+    ttl = draft.ttl
     if ttl is not None and not (_is_number(ttl) and 0 < ttl <= WAIT_SECONDS_MAX):
         raise ValueError(f"ttl must be a number of seconds above 0 and at most {WAIT_SECONDS_MAX:,}, not {ttl!r}")
-    if delay is not None and not (_is_number(delay) and 0 <= delay <= WAIT_SECONDS_MAX):
-        raise ValueError(f"delay must be a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
+    check_delay(draft.delay)
     if draft.hops is not None or draft.deadline is not None:
         _check_budget(draft)
+
+
+def check_delay(delay: float | None) -> None:
+    """Raise ValueError for a delay that the worker would refuse, or take for none."""
+    if delay is not None and not (_is_number(delay) and 0 <= delay <= WAIT_SECONDS_MAX):
+        raise ValueError(f"delay must be a number of seconds from 0 to {WAIT_SECONDS_MAX:,}, not {delay!r}")
 
 
 def _check_budget(draft: Draft) -> None:

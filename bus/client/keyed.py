@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import ChangesForgotten
 from ..model.keyed import ChangePage, StoredValue, ValuePage, ValueState
-from ..model.values import json_bytes
+from ..model.values import finite_seconds, json_bytes
 from ..wire import keyed_calls as calls
 from ..wire.calls import read_result
 from ..wire.frames import Workflow
@@ -140,7 +140,13 @@ class KeyedStore:
         """
         kind, written_as = _written(key, value)
         call = calls.PutValue(
-            store=self.name, key=key, value=written_as, kind=kind, id=chosen_id(id), expected=expected, ttl=ttl
+            store=self.name,
+            key=key,
+            value=written_as,
+            kind=kind,
+            id=chosen_id(id),
+            expected=expected,
+            ttl=finite_seconds(ttl, "ttl"),
         )
         written: calls.KeyedWritten = await self._caller.call(call)
         return written.revision
@@ -275,7 +281,7 @@ def committed_value(change: KeyedChange) -> CommittedValue:
         kind=kind,  # type: ignore[arg-type]
         value=value,
         expected=change.expected,
-        ttl=change.ttl,
+        ttl=finite_seconds(change.ttl, "ttl"),
     )
 
 

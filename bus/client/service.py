@@ -10,7 +10,8 @@ Owns how many handlers run at once, how a message is settled when its handler en
   does not fit the type that it takes, the message becomes a dead letter at once, with the error as the reason:
   every retry would fail too.
 - A message without a handler becomes a dead letter, whose reason says so: it is neither lost nor redelivered again
-  and again. Add the handler, and retry it.
+  and again. Add the handler, and retry it. The worker's notice that a run lost its holder needs none, if the
+  message that began the run comes again.
 - A handler that waits for a reply, or for a person, lends its place to another one. So bots that ask each other in
   their handlers make progress, however few may run at once.
 - Stopping: no new messages are taken, running handlers finish or are cancelled, then comes the goodbye. Cancelling
@@ -33,6 +34,7 @@ import anyio.abc
 
 from ..errors import ENDED, NOT_NOW, BudgetSpent, SubscriptionRemoved
 from ..wire.limits import CREDIT_MAX
+from ..wire.message_answers import FoundMessage
 from .draft import Reply
 from .home import Event, Home
 from .inbox import Inbox
@@ -77,6 +79,9 @@ class Served(Protocol):
     async def subscribe(self, channel: str, *, start: StartPosition, echo: bool, group: str | None) -> int:
         """Subscribe to a channel."""
 
+    async def find(self, message_id: str) -> FoundMessage:
+        """Return a message, and its state in each mailbox that it went to."""
+
 
 class OwnWork(Protocol):
     """What a bot does while it serves, beside handling messages; false if there is nothing to do."""
@@ -103,6 +108,9 @@ class Serving(Protocol):
 
     def handler_of(self, message: Message) -> Handler | None:
         """Return the handler of a message, or None if there is none."""
+
+    async def is_left_alone(self, message: Message) -> bool:
+        """Return True if nothing is to be done with a message."""
 
 
 class _Idle:
@@ -319,7 +327,9 @@ class Service:
         """Handle a message; return True if its handler returned."""
         handler = self._work.handler_of(message)
         try:
-            if handler is None:
+            if await self._work.is_left_alone(message):
+                await message.ack()
+            elif handler is None:
                 await self._refuse(message)
             else:
                 await self._answer(handler, message)

@@ -13,7 +13,9 @@ import anyio
 import anyio.abc
 import msgspec
 
+from ..errors import RequestError
 from ..model.patterns import WILDCARD, ChannelPattern
+from ..model.records import WORKER_ID
 from ..signals import received_signals
 from ..wire.limits import CREDIT_MAX
 from .functions import body_type, check_handler
@@ -45,6 +47,9 @@ class HandlerKey(NamedTuple):
     def __str__(self) -> str:
         place = "direct messages" if self.channel is None else f"channel {self.channel!r}"
         return f"{place}, {'any type' if self.message_type is None else f'message_type {self.message_type!r}'}"
+
+
+_CRASHED = HandlerKey(None, "workflow.crashed")
 
 
 class Handling(msgspec.Struct, frozen=True):
@@ -144,6 +149,26 @@ class Application:
         if found is None and key.channel is not None:
             found = self._by_pattern(key.channel, message.message_type)
         return found.function if isinstance(found, Handling) and found.body is None else found
+
+    async def is_left_alone(self, message: Message) -> bool:
+        """Return True for the notice that a run lost its holder, if the message that began the run comes again.
+
+        A handler of these notices gets all of them.
+        """
+        key = HandlerKey(message.channel, message.message_type)
+        if key != _CRASHED or message.sender_id != WORKER_ID:
+            return False
+        if key in self.handlers or self.own_work.handler_of(message) is not None:
+            return False
+        try:
+            found = await self._bot.find(message.body["run_id"])
+        except RequestError:
+            return False
+        groups = {(channel, wanted.group) for channel, wanted in self.subscriptions.items() if wanted.group}
+        return any(
+            fate.state != "settled" and (fate.bot == self._bot.name or (fate.channel, fate.group) in groups)
+            for fate in found.mailboxes
+        )
 
     def _by_pattern(self, channel: str, message_type: str) -> Handling | None:
         """Return the handler of the first pattern that matches a channel without one of its own, or None."""

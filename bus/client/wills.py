@@ -16,7 +16,7 @@ import msgspec
 from ..errors import BusError, WorkerUnavailable
 from ..wire.frames import Publication, WillFrame
 from .caller import Caller
-from .draft import Draft, publication
+from .draft import Draft, check_delay, publication
 from .ids import chosen_id
 
 __all__ = ["LastWill"]
@@ -59,6 +59,7 @@ class LastWill:
         """Leave a will instead of the one before, or none; see `Bot.will`."""
         if draft is not None and (draft.delay is not None or draft.expects_reply):
             raise ValueError("a will expects no reply, and its delay is an argument of its own")
+        check_delay(delay)
         will = _Will(None if draft is None else publication(draft, chosen_id(None)), delay)
         self._asked.append(will)
         refused = False

@@ -8,6 +8,7 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "check_id",
     "check_texts",
     "exact_value",
+    "finite_seconds",
     "json_bytes",
     "json_text",
     "json_value",
@@ -100,6 +102,13 @@ def normal_record(record: _Record, what: str) -> _Record:
     if ESCAPED_ZERO in encoded and (where := zero_in(normal)) is not None:
         raise InvalidValue(what, f"{where} must not contain a zero character")
     return normal
+
+
+def finite_seconds(seconds: float | None, what: str) -> float | None:
+    """Return a time, or None. Raise InvalidValue for one that JSON would write as null, which means none at all."""
+    if seconds is not None and not math.isfinite(seconds):
+        raise InvalidValue(what, f"must be a number of seconds, not {seconds!r}")
+    return seconds
 
 
 def check_id(id: str, what: str) -> None:

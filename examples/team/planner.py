@@ -75,7 +75,7 @@ async def ask(whom: str, what: str, body: Any, key: str) -> Any:
 
 @bot.on_message()
 async def late(message: bus.Message) -> None:
-    """Do nothing with replies to a planner that is gone, nor with `workflow.crashed`: the run goes on by itself."""
+    """Do nothing with replies to a planner that is gone: the run goes on by itself, and finds them."""
 
 
 def say(line: str) -> None:

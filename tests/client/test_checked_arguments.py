@@ -12,6 +12,7 @@ import pytest
 
 import bus
 from bus.testing import Worker
+from bus.wire.keys import public_text
 from tests.engines import sqlite_only
 
 
@@ -39,6 +40,14 @@ def test_a_bot_is_refused_when_it_is_described(
 ) -> None:
     with pytest.raises(error, match=words):
         bus.Bot(**({"name": "a"} | arguments))
+
+
+@pytest.mark.anyio
+async def test_a_key_that_would_never_end_by_mistake_is_refused(worker: Worker) -> None:
+    async with worker.connect(bot="a") as bot:
+        for seconds in (float("nan"), float("inf")):  # JSON has null for them, which is no end
+            with pytest.raises(bus.InvalidValue, match="expires_seconds: must be a number of seconds"):
+                await bot.keys.add("b", public_text(bytes(32)), expires_seconds=seconds)
 
 
 DECORATORS: dict[str, Callable[[bus.Bot], Callable[[Any], Any]]] = {

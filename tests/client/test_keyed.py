@@ -94,6 +94,11 @@ async def test_what_cannot_be_stored_is_refused(store: bus.KeyedStore, bot: bus.
         await bot.kv("no name").get("a")
     with pytest.raises(bus.InvalidValue):
         await store.put("a", 1, ttl=0)
+    for ttl in (float("nan"), float("inf")):  # JSON has null for them, which is no ttl
+        with pytest.raises(bus.InvalidValue, match="ttl: must be a number of seconds"):
+            await store.put("a", 1, ttl=ttl)
+        with pytest.raises(bus.InvalidValue, match="ttl: must be a number of seconds"):
+            await bot.workflows.commit(values=[bus.KeyedChange(store=store.name, key="a", value=1, ttl=ttl)])
     for number in range(KEYS_MAX):
         await store.put(f"{number}", number)
     with pytest.raises(bus.TooManyKeys):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 import pytest
 
 import bus
 from bus.model.records import RunStatus
+from bus.settings import Settings, Workflows
 from bus.testing import Worker
+from bus.wire.message_answers import FoundMessage
 
 from .test_application import DIGEST, Handled, serving
 
@@ -84,3 +88,47 @@ async def test_a_run_that_lost_its_holder_too_often_is_not_tried_again(impatient
                 await anyio.sleep(0.01)
     assert "lost its holder 6 times" in dead[0].reason
     assert attempts == [1]
+
+
+async def done_with(bot: bus.Bot, seq: int) -> FoundMessage:
+    """Return a message of the log once it is there, and settled or dead."""
+    while True:
+        with suppress(bus.RequestError):
+            found = await bot.find(seq)
+            if found.mailboxes[0].state in ("settled", "dead"):
+                return found
+        await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("handlers", ["none", "one of all messages", "its own"])
+async def test_a_notice_of_a_lost_holder_is_left_to_the_message_that_began_the_run(
+    store_url: str, handlers: str
+) -> None:
+    """It opens the run when it comes again. Nobody does that for a run which no message of the bot began."""
+    took, begun, finish = list[str](), anyio.Event(), anyio.Event()
+    with Worker(store_url, Settings(workflows=Workflows(sweep_seconds=0.1))) as worker:
+        bot = worker.connect(bot="digester")
+
+        @bot.on_message("digest")
+        async def digest(message: bus.Message) -> None:
+            for run_id in (message.id, "alone"):
+                await bot.workflows.start("digest", id=run_id)
+                await bot.workflows.claim_run(run_id, bot.name, lease_seconds=0.1)
+            begun.set()
+            await finish.wait()
+
+        async def take(message: bus.Message) -> None:
+            took.append(message.body["run_id"])
+
+        if handlers != "none":
+            bot.on_message(None if handlers == "one of all messages" else "workflow.crashed")(take)
+        async with worker.connect(bot="a") as a, serving(bot):
+            with anyio.fail_after(60):
+                await a.workflows.save_definition(DIGEST)
+                sent = await a.send("digester", 1, message_type="digest")
+                await begun.wait()
+                notices = [await done_with(a, seq) for seq in (2, 3)]
+                finish.set()
+    states = {notice.message.body["run_id"]: notice.mailboxes[0].state for notice in notices}
+    assert states == {sent.id: "settled", "alone": "dead" if handlers == "none" else "settled"}
+    assert set(took) == {"none": set(), "one of all messages": {"alone"}, "its own": {sent.id, "alone"}}[handlers]

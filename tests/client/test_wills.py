@@ -38,6 +38,9 @@ async def test_what_cannot_be_sent_is_refused(worker: Worker) -> None:
             await ann.will(bus.Draft(to="nobody", body=1))
         with pytest.raises(ValueError, match="delay"):
             await ann.will(bus.Draft(channel="deaths", body=1, delay=3))
+        for delay in (float("nan"), float("inf"), -1):  # JSON has null for the first two, which is the default
+            with pytest.raises(ValueError, match="delay must be a number of seconds"):
+                await ann.will(WILL, delay=delay)
         await ann.will(WILL)
         await ann.will(None)
 
