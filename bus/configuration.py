@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from .settings import Settings, SettingsError
-from .settings_changes import take_over
-from .settings_environment import environment_tables, variable
-from .settings_faults import faults_of
+from .settings.changes import take_over
+from .settings.environment import environment_tables, variable
+from .settings.faults import faults_of
 
 __all__ = ["Given", "Rereading", "parse_settings", "read_settings"]
 

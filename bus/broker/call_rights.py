@@ -35,7 +35,7 @@ from ..model.records import (
 from ..model.repository import RunOwners, StepCreation, StepMove, WorkflowStore
 from ..model.rights import Action
 from ..model.schedules import ScheduleStatus
-from ..settings_rights import READ_ALL
+from ..settings.rights import READ_ALL
 from ..wire.calls import (
     Call,
     CancelRun,

@@ -16,7 +16,7 @@ from ..model.repository import KeyedRepository
 from ..model.retaining import RETAINED, retained_message
 from ..model.rights import Action
 from ..settings import Limits
-from ..settings_rights import KEYED_SCOPE
+from ..settings.rights import KEYED_SCOPE
 from ..wire.frames import Refusal
 from ..wire.keyed_calls import (
     DeleteValue,

@@ -212,7 +212,7 @@ class Looking:
             channel=channel,
             group=group,
             position=mailbox.position,
-            sessions=sum(session.credit > 0 for session in mailbox.sessions),
+            sessions=mailbox.takers,
             free=sum(max(0, session.free) for session in mailbox.sessions),
             paused=mailbox.sources.paused,
             counts=await self._counts(mailbox),

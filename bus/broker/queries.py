@@ -388,7 +388,7 @@ class Queries:
         return DeadLetterList(page.rows, page.more)
 
     async def status(self, now: float, reader_bot_id: str | None = None) -> WorkerStatus:
-        """Return the worker's status, with the senders that were too fast: all of them, or only the reader."""
+        """Return the worker's status. A reader who may not read all is told of no other sender, nor of roles."""
         core = self._core
         self.sample(now)
         counters = core.dispatch.counters.by_name()
@@ -413,6 +413,7 @@ class Queries:
             backlog_messages_max=self._backlog_messages_max,
             earlier=core.directory.earlier,
             storage=RoomLevel.ENOUGH if self._room is None else self._room.level,
+            undefined_roles=tuple(core.administering.undefined_roles()) if reader_bot_id is None else (),
         )
 
     def _rate_limited(self, sender_bot_id: str | None, now: float) -> list[RateLimited]:

@@ -13,7 +13,7 @@ import structlog
 from ..core.core import Core
 from ..core.effects import Effect, Moment, Send
 from ..settings import Log, Settings, SettingsError
-from ..settings_changes import take_over
+from ..settings.changes import take_over
 from ..wire.answers import Reloaded
 from ..wire.codec import encode, ok_frame
 from ..wire.frames import Code, ErrorFrame

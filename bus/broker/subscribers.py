@@ -72,5 +72,14 @@ def _groups(entry: ChannelEntry, backlogs: Mapping[str, int], sight: Sight) -> l
         if sight.reads_mailbox(mailbox):
             in_flight = sum([*session.in_flight.values()].count(mailbox.id) for session in mailbox.sessions)
             dead = len(mailbox.dead_letters.dead)
-        found.append(ListedGroup(mailbox.group, members[mailbox.group], backlogs[mailbox.id], in_flight, dead))
+        found.append(
+            ListedGroup(
+                group=mailbox.group,
+                members=members[mailbox.group],
+                backlog=backlogs[mailbox.id],
+                in_flight=in_flight,
+                dead=dead,
+                sessions=mailbox.takers,
+            )
+        )
     return found

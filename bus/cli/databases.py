@@ -14,7 +14,7 @@ from ..configuration import Given
 from ..errors import DatabaseUnusable
 from ..model.engines import is_engine
 from ..settings import SettingsError
-from ..settings_environment import variable
+from ..settings.environment import variable
 from .checking import progress, show_check, show_copy
 from .console import show_json
 from .exit_codes import exit_codes

@@ -163,6 +163,12 @@ async def worker_findings(bot: Bot) -> AsyncIterator[Finding]:
     elif "postgresql" in status.versions:
         unknown = "how much PostgreSQL's disks have free is not known here: watch them there"
         yield _ok("storage", f"{unknown}; store.size_warning_bytes is for the size of the database")
+    if status.undefined_roles:
+        yield _warning(
+            "roles",
+            f"keys have roles that are not defined and allow nothing: {', '.join(status.undefined_roles)}; define"
+            " them in [security.roles] and run posthouse reload, or give the bots other keys (posthouse keys list)",
+        )
     yield await _backlogs(bot)
     yield await _dead_letters(bot)
     async for finding in _runs(bot):

@@ -24,7 +24,7 @@ from rich.text import Text
 from ..bot import Bot
 from ..errors import WorkerUnavailable
 from ..errors.words import amount
-from ..wire.answers import ListedBot, ListedChannel, ListedSession, WorkerStatus
+from ..wire.answers import ListedBot, ListedChannel, ListedGroup, ListedSession, WorkerStatus
 from .console import ago, show_json, show_rows, table, terminal
 from .ending import ask, open_bot, run, until_signal
 from .numbers import seconds
@@ -65,7 +65,7 @@ def top(link: Link, every: float) -> None:
     """Show what the worker does now: rates, the fullest mailboxes, dead letters, and who is connected.
 
     On a terminal it is redrawn until q or Ctrl-C; otherwise it is printed once. WAITING is what a mailbox has not
-    settled, and IN FLIGHT what sessions hold of it; it is TAKEN BY so many sessions, or members of a group.
+    settled, and IN FLIGHT what sessions hold of it; it is TAKEN BY so many sessions.
     """
     console = None if link.as_json else terminal()
     if console is not None:
@@ -189,12 +189,16 @@ def _mailboxes(seen: _Seen) -> list[tuple[Any, ...]]:
         if bot.backlog or bot.dead
     ]
     rows += [
-        (f"{channel.name}/{group.group}", group.backlog, group.in_flight or 0, group.dead or 0, group.members)
+        (f"{channel.name}/{group.group}", group.backlog, group.in_flight or 0, group.dead or 0, _taken_by(group))
         for channel in seen.channels
         for group in channel.groups
         if group.backlog or group.dead
     ]
     return sorted(rows, key=lambda row: (-row[1], -row[3], row[0]))
+
+
+def _taken_by(group: ListedGroup) -> int | str:
+    return "" if group.sessions is None else group.sessions
 
 
 def _sessions(seen: _Seen) -> Sequence[tuple[Any, ...]]:

@@ -190,6 +190,8 @@ class Connection:
 
     def due_at(self, timeout: float | None) -> float:
         """Return the time by the loop's clock at which so many seconds are over; None means never."""
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, 0 or more, or None; not {timeout!r}")
         return math.inf if timeout is None else self.home.now() + timeout
 
     def send(self, frame: msgspec.Struct) -> None:

@@ -21,7 +21,7 @@ from ..model.patterns import GROUP_MARK, Pattern
 from ..model.records import WORKER_CHANNELS
 from ..model.rights import ADMIN_ROLE, NO_ROLE, OWN, Action, Verdict
 from ..settings import Security
-from ..settings_rights import (
+from ..settings.rights import (
     CHANNEL_SCOPE,
     CONVERSATION_SCOPE,
     KEYED_SCOPE,

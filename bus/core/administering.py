@@ -10,7 +10,7 @@ from ..model.keys import Principal
 from ..model.repository import Looked, Remove
 from ..model.rights import Action
 from ..settings import Security
-from ..settings_rights import object_fault
+from ..settings.rights import object_fault
 from ..wire.answers import MayAnswer
 from ..wire.frames import Code, EraseFrame, May, Refusal, Reload, RemoveFrame
 from .access import Access

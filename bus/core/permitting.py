@@ -15,7 +15,7 @@ from ..mailbox.mailbox import Mailbox
 from ..mailbox.sessions import Session
 from ..model.repository import Lot
 from ..model.rights import Action
-from ..settings_rights import CONVERSATION_SCOPE
+from ..settings.rights import CONVERSATION_SCOPE
 from ..wire.frames import Code, Refusal, ToBot, ToChannel
 from .access import Access
 from .directory import Directory

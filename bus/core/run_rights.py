@@ -14,7 +14,7 @@ from ..errors import NotAllowed, NotFound, Refused
 from ..model.keys import Principal
 from ..model.rights import OWN, Action
 from ..model.workflows import RunOwners
-from ..settings_rights import READ_ALL
+from ..settings.rights import READ_ALL
 from .access import Access
 
 __all__ = ["RunRights"]

@@ -14,7 +14,7 @@ import msgspec
 
 from ..model.keys import Principal
 from ..settings import Limits
-from ..settings_rights import RoleLimits
+from ..settings.rights import RoleLimits
 from ..wire.frames import Code, Refusal
 from ..wire.limits import HOPS_MAX
 from .access import Access

@@ -19,7 +19,7 @@ from ..model.keys import Principal
 from ..model.patterns import GROUP_MARK
 from ..model.repository import LogMessage, NewMessage, Subscription
 from ..model.rights import OWN, Action
-from ..settings_rights import CHANNEL_SCOPE, CONVERSATION_SCOPE, READ_ALL
+from ..settings.rights import CHANNEL_SCOPE, CONVERSATION_SCOPE, READ_ALL
 from ..wire.frames import Refusal
 from .access import Access
 from .directory import Directory

@@ -113,6 +113,11 @@ class Mailbox:
         return self.outstanding.suspends or (bool(self.sessions) and self.outstanding.timed)
 
     @property
+    def takers(self) -> int:
+        """How many sessions take from it: those with credit."""
+        return sum(session.credit > 0 for session in self.sessions)
+
+    @property
     def waits(self) -> bool:
         """Whether it has something to deliver, or to read, once a session has credit."""
         intake, lanes = self.intake, self.sources.lanes

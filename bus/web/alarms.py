@@ -67,13 +67,13 @@ class Alarm(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A mailbox: of a bot, or of a group as `channel/group`. What may not be read is None."""
+    """A mailbox: of a bot, or of a group as `channel/group`. What may not be read, or is not known, is None."""
 
     name: str
     waiting: int
     in_flight: int | None
     dead: int | None
-    sessions: int
+    sessions: int | None
     is_group: bool
 
 

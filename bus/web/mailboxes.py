@@ -32,7 +32,7 @@ async def _surveyed(look: Look) -> list[Box]:
         if each.backlog is not None
     ]
     found += [
-        Box(f"{channel.name}/{each.group}", each.backlog, each.in_flight, each.dead, each.members, is_group=True)
+        Box(f"{channel.name}/{each.group}", each.backlog, each.in_flight, each.dead, each.sessions, is_group=True)
         for channel in await look.bot.channels()
         for each in channel.groups
     ]

@@ -125,6 +125,8 @@ class ListedGroup(AnswerValue, frozen=True):
     backlog: int
     in_flight: int | None = None
     dead: int | None = None
+    sessions: int | None = None
+    """How many sessions take from it; a worker of an earlier version does not say so."""
 
 
 class ListedChannel(AnswerValue, frozen=True):
@@ -423,3 +425,5 @@ class WorkerStatus(AnswerValue, frozen=True, omit_defaults=True):
     """The logs that this one goes on from, the earliest first."""
     storage: RoomLevel = RoomLevel.ENOUGH
     """How much room is left for more."""
+    undefined_roles: tuple[str, ...] = ()
+    """Roles of keys that the configuration does not define: they allow nothing. Only whoever reads all is told."""

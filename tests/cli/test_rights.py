@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,3 +51,20 @@ def test_a_bot_is_refused_with_the_rule_and_a_code_of_its_own(house: Posthouse) 
     assert house.run("reload", *own).returncode == 77
     assert house.run("keys", "test", "billing", "publish", "audit", *own).returncode == 1
     assert house.json("dead-letters", "list", *own) == []
+
+
+def test_a_role_of_a_key_that_is_not_defined_is_warned_of_by_its_name(house: Posthouse) -> None:
+    assert not roles_found(house)
+    configuration = house.directory / "posthouse.toml"
+    text = configuration.read_text(encoding="utf-8")
+    configuration.write_text(text.replace("roles.billing]", "roles.invoices]"), encoding="utf-8")
+    assert house.run("reload").returncode == 0
+    [(level, told)] = roles_found(house)
+    assert (level, "billing" in told, "[security.roles]" in told) == ("warning", True, True)
+    assert house.json("status")["undefined_roles"] == ["billing"]
+    assert "undefined_roles" not in house.json("status", "--credentials", "billing.creds")
+
+
+def roles_found(house: Posthouse) -> list[tuple[str, str]]:
+    found = house.run("doctor", "--config", "posthouse.toml", "--json").stdout
+    return [(each["level"], each["text"]) for each in json.loads(found) if each["about"] == "roles"]

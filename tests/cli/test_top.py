@@ -95,8 +95,13 @@ def test_a_terminal_is_redrawn_until_it_is_ended(
 def test_without_a_terminal_it_is_printed_once(posthouse: Posthouse) -> None:
     posthouse.answer("status", "--as", "full")
     posthouse.answer("send", "full", "1", "--as", "filler")
+    posthouse.answer("publish", "shift", "1", "--as", "filler")
+    in_a_group = ["--channel", "shift", "--group", "night", "--from", "all"]
+    posthouse.answer("listen", "--as", "guard", *in_a_group, "--count", "1")
+    posthouse.answer("publish", "shift", "2", "--as", "filler")
     lines = [line.split() for line in posthouse.answer("top").splitlines()]
     assert ["full", "1", "0", "0", "0"] in lines
+    assert ["shift/night", "1", "0", "0", "0"] in lines, "its member is away"
     assert any(line[:1] == ["published"] for line in lines)
     seen = posthouse.json("top")
     assert {"status", "bots", "channels", "sessions"} == set(seen)

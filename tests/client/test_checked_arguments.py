@@ -50,6 +50,21 @@ async def test_a_key_that_would_never_end_by_mistake_is_refused(worker: Worker) 
                 await bot.keys.add("b", public_text(bytes(32)), expires_seconds=seconds)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("timeout", [float("nan"), -1.0])
+async def test_a_time_that_nobody_can_wait_for_is_refused_before_anything_is_sent(
+    worker: Worker, timeout: float
+) -> None:
+    async with worker.connect(bot="a") as bot:
+        with pytest.raises(ValueError, match="timeout must be a number of seconds, 0 or more"):
+            await bot.request("a", 1, timeout=timeout)
+        bot.timeout = timeout
+        with pytest.raises(ValueError, match="timeout must be a number of seconds, 0 or more"):
+            await bot.publish("news", 1)
+        bot.timeout = None
+        assert (await bot.status()).last_seq == 0
+
+
 DECORATORS: dict[str, Callable[[bus.Bot], Callable[[Any], Any]]] = {
     "a message": lambda bot: bot.on_message(),
     "a run": lambda bot: bot.on_run("digest"),

@@ -17,7 +17,7 @@ from bus.model.records import EVENTS_CHANNEL
 from bus.model.repository import MessageLog
 from bus.model.room import Room, RoomLevel, RoomRule
 from bus.settings import Settings
-from bus.settings_store import StoreSettings
+from bus.settings.store import StoreSettings
 from bus.testing import Worker
 
 from .test_events import BOUND_SECONDS, next_events

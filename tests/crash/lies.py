@@ -126,8 +126,8 @@ def _forgotten_checkpoint() -> None:
 
 def _no_sync() -> None:
     def make(honest: Any) -> Any:
-        async def prepare(path: Any, connection: aiosqlite.Connection, **options: Any) -> Any:
-            identity = await honest(path, connection, **options)
+        async def prepare(path: Any, connection: aiosqlite.Connection, *watch: Any, **options: Any) -> Any:
+            identity = await honest(path, connection, *watch, **options)
             await connection.execute("PRAGMA synchronous = NORMAL")
             return identity
 
@@ -157,8 +157,8 @@ class _WithoutCheckpoint:
 
 def _no_checkpoint() -> None:
     def make(honest: Any) -> Any:
-        async def prepare(path: Any, connection: aiosqlite.Connection, **options: Any) -> Any:
-            return await honest(path, _WithoutCheckpoint(connection), **options)
+        async def prepare(path: Any, connection: aiosqlite.Connection, *watch: Any, **options: Any) -> Any:
+            return await honest(path, _WithoutCheckpoint(connection), *watch, **options)
 
         return prepare
 

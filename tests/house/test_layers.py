@@ -117,8 +117,6 @@ def layer_breaches(module: Module) -> list[str]:
 
 def room(name: str) -> str:
     """Return the room that a module is in: the longest one that its name begins with."""
-    if name.startswith("bus.settings_"):
-        return "bus.settings"
     return max((each for each in ROOMS if _within(name, each)), key=len, default=name)
 
 

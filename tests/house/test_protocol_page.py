@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 
 from bus.model.events import EventBody, Noticed, WorkerEvent
 from bus.model.security import SECURITY_EVENTS
+from bus.wire.calls import CALLS
 from bus.wire.codes import Code
 from bus.wire.frames import Query, RequestFrame, WorkerFrame
 
 from ..fuzz.mutations import CLIENT_FRAMES, WORKER_FRAMES
+from ..schema import ANSWERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -65,6 +67,17 @@ def test_the_page_has_every_event_and_its_fields(kind: type[EventBody]) -> None:
 def test_the_page_has_every_security_event() -> None:
     [section] = re.findall(r"^### Security events\n(.*?)^### ", PAGE, re.MULTILINE | re.DOTALL)
     assert named_in_tables(section) - {"event"} == set(SECURITY_EVENTS)
+
+
+def test_the_page_says_which_answers_omit_more() -> None:
+    [named] = re.findall(r"The values of ([^.]*) have `\"more\":true` if there are others, and omit", PAGE)
+    answers = {op: get_origin(value) or value for op, value in ANSWERS.items()}
+    pages = {op: value for op, value in answers.items() if "more" in getattr(value, "__struct_fields__", ())}
+    omitting = {op for op, value in pages.items() if value.__struct_config__.omit_defaults}
+    assert re.findall(r"`(\w+)`", named) == sorted(omitting)
+    assert [*pages.keys() - omitting] == ["history"]
+    always = [call.answer for call in CALLS.values() if "more" in getattr(call.answer, "__struct_fields__", ())]
+    assert {each.__struct_config__.omit_defaults for each in always} == {False}
 
 
 def test_there_is_a_frame_of_every_op_to_make_others_of() -> None:

@@ -17,7 +17,7 @@ from bus.cli.program import main
 from bus.configuration import parse_settings, read_settings
 from bus.model.repository import WorkflowRules
 from bus.settings import Settings, SettingsError
-from bus.settings_environment import variable
+from bus.settings.environment import variable
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "posthouse.toml"
@@ -33,7 +33,7 @@ def test_the_shipped_configuration_names_every_key() -> None:
     named, kept = (
         {f"{section}.{key}" for section, keys in each.items() for key in keys} for each in (written, known)
     )
-    assert sorted(named ^ kept) == [], "config/posthouse.toml and bus/settings.py differ in these"
+    assert sorted(named ^ kept) == [], "config/posthouse.toml and bus/settings differ in these"
 
 
 def test_the_shipped_configuration_explains_every_key() -> None:

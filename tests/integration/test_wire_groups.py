@@ -61,6 +61,17 @@ def test_what_a_member_had_goes_to_the_others(shared: Worker, name: str) -> None
     assert third.waiting_deliveries() == [], "what is settled for one is settled for all"
 
 
+def test_the_sessions_of_a_group_are_those_that_take_from_it(shared: Worker, name: str) -> None:
+    there, away = shared.session(f"{name}-there"), shared.session(f"{name}-away")
+    second, asking = (shared.session(f"{name}-there", max_in_flight=credit) for credit in (100, 0))
+    for member in (there, away, second, asking):
+        member.subscribe(name, group="workers")
+    away.goodbye()
+    [channel] = there.value("channels", only=[name])["channels"]
+    [group] = channel["groups"]
+    assert (group["members"], group["sessions"]) == (2, 2)
+
+
 def test_the_groups_mailbox_outlives_members_and_worker(worker: Worker) -> None:
     member = worker.session("member")
     member.subscribe("jobs", group="workers")
@@ -71,7 +82,8 @@ def test_the_groups_mailbox_outlives_members_and_worker(worker: Worker) -> None:
     worker.close_clients()
     worker.start()
     [channel] = worker.session("asker").value("channels")["channels"]
-    assert channel["groups"] == [{"group": "workers", "members": 0, "backlog": 5, "in_flight": 0, "dead": 0}]
+    counts = {"members": 0, "backlog": 5, "in_flight": 0, "dead": 0, "sessions": 0}
+    assert channel["groups"] == [{"group": "workers", **counts}]
     late = worker.session("late")
     assert late.subscribe("jobs", group="workers")["start_seq"] == 0
     found = late.take(5)

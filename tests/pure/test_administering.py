@@ -10,7 +10,7 @@ from bus.configuration import Rereading, parse_settings
 from bus.core.effects import EmptyTap, Reconfigure, Tap
 from bus.core.sight import Sight
 from bus.settings import Settings, SettingsError
-from bus.settings_changes import take_over
+from bus.settings.changes import take_over
 from bus.wire.frames import EraseFrame, May, Reload, RemoveFrame, ToChannel
 from bus.wire.removing_frames import DeadLettersOf, DelayedOf, MailboxOf, Removable
 

@@ -152,7 +152,9 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
                     "created_by_bot_id": BOT["id"],
                     "subscribers": 1,
                     "messages": 7,
-                    "groups": [{"group": "team", "members": 2, "backlog": 0, "in_flight": 0, "dead": 1}],
+                    "groups": [
+                        {"group": "team", "members": 2, "backlog": 0, "in_flight": 0, "dead": 1, "sessions": 3}
+                    ],
                 }
             ]
         },
@@ -311,6 +313,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             "backlog_messages_max": 100_000,
             "earlier": [{"epoch": "d", "through_seq": 5}],
             "storage": "low",
+            "undefined_roles": ["billing"],
         },
     ),
 ]

@@ -21,7 +21,7 @@ from bus.model.keys import Key, Purpose
 from bus.model.records import BotRecord, timestamp
 from bus.model.repository import AddBot, AddKey
 from bus.settings import Security, Settings, SettingsError
-from bus.settings_store import StoreSettings
+from bus.settings.store import StoreSettings
 from bus.wire.keys import public_text, read_public, read_secret, secret_text
 from bus.worker_key import find_admin_file, find_key_file, open_worker_key
 from store import open_store

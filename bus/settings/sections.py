@@ -1,7 +1,6 @@
-"""Every setting of a worker: its name, unit, default, bounds and reason, in one place.
+"""The sections of a configuration, and what must fit together in all of it.
 
 Owns the structure of `config/posthouse.toml`. All keys are optional, and unknown ones are refused with their path.
-Other modules have no number that a person might want to change.
 
 Pure: the text is an argument.
 """
@@ -14,31 +13,19 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from .model.keyed import VALUE_BYTES_MAX
-from .model.repository import WorkflowRules
-from .model.rights import MEMBER_ROLE
-from .model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
-from .settings_faults import SettingsError, refuse
-from .settings_leadership import Leadership
-from .settings_retention import EventSettings, Keep, RetentionSettings
-from .settings_rights import ChannelRights, Role, rights_faults
-from .settings_store import StoreSettings
-from .wire.addresses import address_fault, canonical, is_local, listening_fault
-from .wire.limits import CREDIT_MAX, HOPS_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
+from ..model.keyed import VALUE_BYTES_MAX
+from ..model.repository import WorkflowRules
+from ..model.rights import MEMBER_ROLE
+from ..model.values import CONTEXT_BYTES_MAX, OUTPUT_BYTES_MAX, STEP_VALUE_BYTES_MAX
+from ..wire.addresses import address_fault, canonical, is_local, listening_fault
+from ..wire.limits import CREDIT_MAX, HOPS_MAX, PARKED_MAX, PUBLISH_MESSAGES_MAX
+from .faults import refuse
+from .leadership import Leadership
+from .retention import EventSettings, RetentionSettings
+from .rights import ChannelRights, Role, rights_faults
+from .store import StoreSettings
 
-__all__ = [
-    "Delivery",
-    "EventSettings",
-    "Keep",
-    "Limits",
-    "Listen",
-    "Log",
-    "RetentionSettings",
-    "Security",
-    "Settings",
-    "SettingsError",
-    "Workflows",
-]
+__all__ = ["Delivery", "Limits", "Listen", "Log", "Security", "Settings", "Workflows"]
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]

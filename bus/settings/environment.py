@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from .settings import Settings
+from .sections import Settings
 
 __all__ = ["environment_tables", "variable"]
 

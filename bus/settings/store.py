@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .model.engines import is_engine
-from .model.room import RoomRule
-from .settings_faults import refuse
+from ..model.engines import is_engine
+from ..model.room import RoomRule
+from .faults import refuse
 
 __all__ = ["StoreSettings"]
 

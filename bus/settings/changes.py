@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .settings import Settings
+from .sections import Settings
 
 __all__ = ["TakenOver", "take_over"]
 

@@ -1,6 +1,6 @@
 """What is wrong with a configuration: all of it at once, each fault with its key and what to write instead.
 
-Owns the walk through the tables. `settings_words` has the wording of what types and bounds refuse; settings that
+Owns the walk through the tables. `words` has the wording of what types and bounds refuse; settings that
 contradict each other refuse themselves, with a SettingsError.
 
 Pure.
@@ -13,8 +13,8 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from .model.rights import Action
-from .settings_words import in_words, unknown_key
+from ..model.rights import Action
+from .words import in_words, unknown_key
 
 __all__ = ["SettingsError", "faults_of", "refuse"]
 

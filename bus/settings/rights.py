@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from .model.patterns import GROUP_MARK, pattern_fault
-from .model.records import EVENTS_CHANNEL
-from .model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
-from .settings_faults import refuse
-from .wire.frames import is_name
-from .wire.limits import HOPS_MAX
+from ..model.patterns import GROUP_MARK, pattern_fault
+from ..model.records import EVENTS_CHANNEL
+from ..model.rights import ADMIN_ROLE, MEMBER_ROLE, NO_ROLE, OPS_ROLE, OWN, Action
+from ..wire.frames import is_name
+from ..wire.limits import HOPS_MAX
+from .faults import refuse
 
 __all__ = [
     "CHANNEL_SCOPE",

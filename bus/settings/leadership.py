@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .model.leadership import RENEWALS_MIN, USABLE_FRACTION
-from .settings_faults import SettingsError
+from ..model.leadership import RENEWALS_MIN, USABLE_FRACTION
+from .faults import SettingsError
 
 __all__ = ["Leadership"]
 
