@@ -331,8 +331,7 @@ def test_dead_letters_are_told_in_the_transaction_that_stores_them() -> None:
     live(worker, 1)
     worker.say(b"ann", Term(seqs=worker.in_flight(b"ann")))
     worker.tick(1)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     kinds = [change.lots[0].message_type for change in batch.changes if hasattr(change, "lots")]
     assert any(isinstance(change, AddDeadLetters) for change in batch.changes)
     assert kinds == ["dead_letters.added"]
@@ -423,9 +422,7 @@ def test_full_storage_is_told_when_there_is_room_again() -> None:
     since = worker.moment.wall
     worker.say(b"eve", published(ToBot(bot="eve")))
     for _ in range(3):
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
-        worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+        worker.refuse()
         assert not worker.core._events.is_due(worker.now + 4), "it does not try again and again"
         worker.tick(10)
     live(worker, 10)
@@ -452,8 +449,7 @@ def test_what_happened_while_nothing_could_be_written_is_told_later() -> None:
     for _ in range(3):
         worker.do(worker.core.note(_opened("ann"), worker.moment))
         worker.tick(11)
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
+        batch = worker.next_batch()
         worker.do(worker.core.note(_opened("ann"), worker.moment))
         worker.do(worker.core.failed(batch, Code.BUSY, "busy", worker.moment))
     live(worker, 30)
