@@ -15,7 +15,7 @@ from .worker import ID, Worker, delivered, published
 
 
 def _receiver() -> tuple[Worker, list[int]]:
-    """Give a worker whose bot `a` has two messages in flight."""
+    """Return a worker whose bot `a` has two messages in flight."""
     worker = Worker()
     worker.hello("b", max_in_flight=0)
     worker.hello("a")

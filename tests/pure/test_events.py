@@ -49,7 +49,7 @@ from .worker import ID, Worker, delivered, published
 
 
 def listening(settings: Settings | None = None, credit: int = 100) -> Worker:
-    """Give a worker with a bot that is subscribed to its events, and has received those of its own coming."""
+    """Return a worker with a bot that is subscribed to its events and has received those of its own arrival."""
     worker = Worker(settings)
     worker.hello("eve", max_in_flight=credit)
     subscribe(worker, b"eve")
@@ -59,7 +59,7 @@ def listening(settings: Settings | None = None, credit: int = 100) -> Worker:
 
 
 def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
-    """Let time pass, with bots that are heard and a disk that answers at once; give what was sent."""
+    """Let time pass, with bots that are heard and a disk that answers at once; return what was sent."""
     said: list[dict[str, Any]] = []
     for _ in range(seconds):
         for session in worker.core.sessions:
@@ -74,7 +74,7 @@ def subscribe(worker: Worker, address: bytes, **fields: Any) -> None:
 
 
 def told(worker: Worker) -> list[WorkerEvent]:
-    """Give the events in the log that were not given before."""
+    """Return the events in the log that were not returned before."""
     seen = getattr(worker, "seen", 0)
     worker.seen = worker.log.last_seq  # type: ignore[attr-defined]
     found: list[WorkerEvent] = []

@@ -18,7 +18,7 @@ TICK = 0.0625
 
 
 def started(settings: Settings | None = None) -> Worker:
-    """Give a worker with a bot, that has ticked before."""
+    """Return a worker with a bot, after its first ticks."""
     worker = Worker(settings)
     worker.hello("a")
     assert told(worker) == []
