@@ -18,7 +18,7 @@ TICK = 0.0625
 
 
 def started(settings: Settings | None = None) -> Worker:
-    """Return a worker with a bot, after its first ticks."""
+    """Return a worker that has ticked before, with a bot."""
     worker = Worker(settings)
     worker.hello("a")
     assert told(worker) == []
