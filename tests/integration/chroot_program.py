@@ -17,6 +17,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -120,7 +121,19 @@ class Confined:
     def stop(self) -> int:
         """Send the worker the image's signal, and return its exit code."""
         os.kill(self._worker(), self._image.stop)
-        return self._process.wait(RUN_SECONDS)
+        deadline = time.monotonic() + RUN_SECONDS
+        while (code := self._process.poll()) is None:
+            assert time.monotonic() < deadline, f"the worker does not end:\n{self.log()}"
+            self._reap_others()
+            time.sleep(0.02)
+        return code
+
+    def _reap_others(self) -> None:
+        """Reap what was left by a check that took too long: the worker's namespace ends with its last process."""
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == self._process.pid:
+                return
+            os.waitpid(ended.si_pid, 0)
 
     def _as_user(self, *arguments: str) -> list[str]:
         return as_user(self._root, self._image.user, self._image.folder, arguments, confined=True)
