@@ -111,5 +111,5 @@ class _ByFiles(LoadFileScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    """Give the tests out to those who work side by side."""
+    """Distribute the tests among the processes that run side by side."""
     return _ByFiles(config, log) if config.getvalue("dist") == "loadfile" else None

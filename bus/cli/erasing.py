@@ -141,7 +141,7 @@ def erase(
 
 
 def _tell(link: Link, found: _Found, done: Erased, *, dry_run: bool) -> None:
-    """Say what was erased, or would be."""
+    """Report what was erased, or would be."""
     if link.as_json:
         counts = {
             "messages": len(done.seqs),

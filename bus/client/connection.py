@@ -343,7 +343,7 @@ class Connection:
                     return
                 continue
             silence, several = self._silence, len(self._endpoint.route.urls) > 1
-            most = silence.over_at(welcome.session_timeout, several=several) - self.home.now()
+            most = max(0.0, silence.over_at(welcome.session_timeout, several=several) - self.home.now())
             await anyio.sleep(min(most, min(welcome.heartbeat, welcome.ack_wait / 2) * _UPKEEP_FRACTION))
             self._drain()  # what came while the loop was busy
             now = self.home.now()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
-from ..mailbox.sessions import Session, Sessions
+from ..mailbox.sessions import Sessions
 from ..model.keys import Principal, Purpose
 from ..model.repository import Applied, LogState, Looked, Page, PageRequest, Remove, RunNews, Surveyed, SurveyedRuns
 from ..settings import Security, Settings
@@ -243,7 +243,7 @@ class Core:
         """Refuse a frame that could not be decoded; the session stays."""
         self._turn.moment = moment
         self._hearing.heard(moment.now)
-        session = self._session_of(address, principal)
+        session = self._opening.session_at(address, principal)
         if session is not None:
             session.last_heard = moment.now
         self._turn.refuse(address, error.code, error.message, error.request)
@@ -258,18 +258,6 @@ class Core:
         if session is not None:
             self._opening.end(session, vanished=True)
         return self._finish()
-
-    def _session_of(self, address: bytes, principal: Principal | None) -> Session | None:
-        """Return the session at an address. One of another key ends: its connection must be gone."""
-        session = self.sessions.get(address)
-        if session is None or session.principal is principal:
-            return session
-        if principal is None or session.principal is None or session.principal.public_key != principal.public_key:
-            by = None if principal is None else principal.bot_name
-            self._turn.note("session_taken", bot=session.bot_name, by=by)
-            self._opening.end(session, vanished=True)
-            return None
-        return session
 
     def applied(self, batch: Batch, applied: Applied, moment: Moment) -> list[Effect]:
         """Handle the log's answers to a batch, all of which is on disk."""
@@ -442,7 +430,7 @@ class Core:
             self._turn.refuse_request(address, request, error, principal)
 
     def _receive(self, address: bytes, request: RequestFrame, principal: Principal | None) -> None:
-        found = self._session_of(address, principal)
+        found = self._opening.session_at(address, principal)
         if isinstance(request, Enrol) or (principal is not None and principal.purpose is Purpose.ENROL):
             self._key_manager().receive(address, request, principal)
             return

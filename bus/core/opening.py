@@ -247,6 +247,18 @@ class Opening:
         if earlier is not None:
             self.end(earlier, vanished=False)
 
+    def session_at(self, address: bytes, principal: Principal | None) -> Session | None:
+        """Return the session at an address. One of another key ends: its connection must be gone."""
+        session = self._sessions.get(address)
+        if session is None or session.principal is principal:
+            return session
+        if principal is None or session.principal is None or session.principal.public_key != principal.public_key:
+            by = None if principal is None else principal.bot_name
+            self._turn.note("session_taken", bot=session.bot_name, by=by)
+            self.end(session, vanished=True)
+            return None
+        return session
+
     def end_silent(self, now: float) -> None:
         """End the sessions that have been silent for too long, if it is time to look; send wills that are due."""
         timeout = self._settings.delivery.session_timeout_seconds

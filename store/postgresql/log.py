@@ -14,7 +14,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, founding, settled, stored
+from bus.model.arriving import appended, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -44,7 +44,6 @@ from bus.model.repository import (
     NewMessage,
     NotCommitted,
     NoteKeyUse,
-    Outcome,
     Page,
     PageRequest,
     Recovered,
@@ -77,9 +76,10 @@ from bus.model.repository import (
 )
 from bus.model.room import Room
 
+from ..founding import add_first
 from ..keys import add_key, note_key_use, revoke_keys
 from ..removals import look, note_scrub, read_removals, remove_what
-from ..subscriptions import add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
+from ..subscriptions import add_pattern, remove_pattern, subscribe, unsubscribe
 from .keyed import PostgresqlKeyed
 from .messages import questions
 from .messages.arrivals import Arrivals, list_scheduled
@@ -126,10 +126,6 @@ _AS_ONE = one_statement(
     f"added AS ({append_sql(after_seq='$4', timestamp='$6', first=7, condition=_IF_MOVED)}),"
     f" saved AS ({save_sql(first=21, condition=_IF_MOVED)})"
 )
-
-
-class _UnusedError(Exception):
-    """A channel was created on which no message is stored."""
 
 
 class RunChanges(Protocol):
@@ -252,7 +248,8 @@ class PostgresLog:
                 await self._keyed.retain(transaction, lots, added, at)
                 return added
             case AddFirstMessages():
-                return await self._add_first(transaction, change, at)
+                make = partial(self._change, transaction, at=at)
+                return await add_first(transaction, change, run=statements_on(connection), make=make)
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change, at)
                 await self._conversations.open(connection, lots_of(released.messages), at)
@@ -288,23 +285,6 @@ class PostgresLog:
             case _:
                 return await self._change_directory(transaction, change)
         return None
-
-    async def _add_first(self, transaction: Transaction, change: AddFirstMessages, at: str) -> list[Outcome]:
-        """Add messages and the channels that they need, without those on which nothing turns out to be stored."""
-        try:
-            async with transaction.savepoint():
-                for channel in change.channels:
-                    await self._change(transaction, AddChannel(channel), at)
-                run = statements_on(transaction.connection)
-                await subscribe_all(run, change.subscriptions, last_seq=transaction.last_seq)
-                added: list[Outcome] = await self._change(
-                    transaction, AddMessages(change.lots, change.timestamp), at
-                )
-                if (needed := founding(change, added)) is not change:
-                    raise _UnusedError
-                return added
-        except _UnusedError:
-            return await self._add_first(transaction, needed, at)
 
     async def _change_directory(
         self,

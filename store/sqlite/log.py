@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bus.errors import Conflict
-from bus.model.arriving import appended, are_plain, founding, settled, stored
+from bus.model.arriving import appended, are_plain, settled, stored
 from bus.model.repository import (
     AddBot,
     AddChannel,
@@ -42,7 +42,6 @@ from bus.model.repository import (
     MailboxState,
     NewMessage,
     NoteKeyUse,
-    Outcome,
     Page,
     PageRequest,
     RecoverRuns,
@@ -73,11 +72,12 @@ from bus.model.repository import (
 )
 from bus.model.room import Room
 
+from ..founding import add_first
 from ..keyed_rows import KEYS_COUNT
 from ..keys import add_key, note_key_use, revoke_keys
 from ..removals import look, note_scrub, read_removals, remove_what
 from ..seals import mailbox_row
-from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, subscribe_all, unsubscribe
+from ..subscriptions import SAVE_MAILBOX, add_pattern, remove_pattern, subscribe, unsubscribe
 from ..taint import note_removal
 from .commits import Commits
 from .file.compacting import give_back, shorten
@@ -127,10 +127,6 @@ _WHOLE = (
     "this file was made by an earlier version, and cannot be compacted in portions before it was written anew once:"
     " `posthouse compact --whole` does that, at a quiet hour"
 )
-
-
-class _UnusedError(Exception):
-    """A channel was created on which no message is stored."""
 
 
 class SqliteLog:
@@ -234,7 +230,8 @@ class SqliteLog:
                 await self._keyed.retain(transaction, lots, added, change.timestamp)
                 return added
             case AddFirstMessages():
-                return await self._add_first(transaction, change)
+                make = partial(self._change, transaction)
+                return await add_first(transaction, change, run=statements_on(connection), make=make)
             case ReleaseDue():
                 released = await self._arrivals.release(transaction, change)
                 await self._conversations.open(connection, lots_of(released.messages), change.timestamp)
@@ -305,21 +302,6 @@ class SqliteLog:
             case _:
                 assert_never(change)
         return None
-
-    async def _add_first(self, transaction: Transaction, change: AddFirstMessages) -> list[Outcome]:
-        """Add messages and the channels that they need, without those on which nothing turns out to be stored."""
-        try:
-            async with transaction.savepoint():
-                for channel in change.channels:
-                    await self._change(transaction, AddChannel(channel))
-                run = statements_on(transaction.connection)
-                await subscribe_all(run, change.subscriptions, last_seq=transaction.last_seq)
-                added: list[Outcome] = await self._change(transaction, AddMessages(change.lots, change.timestamp))
-                if (needed := founding(change, added)) is not change:
-                    raise _UnusedError
-                return added
-        except _UnusedError:
-            return await self._add_first(transaction, needed)
 
     async def _remove_what(self, transaction: Transaction, change: Remove) -> Removed:
         connection = transaction.connection

@@ -122,15 +122,18 @@ async def test_who_finds_nobody_that_serves_is_told_so() -> None:
                 tasks.cancel_scope.cancel()
 
 
-async def test_a_worker_that_is_frozen_is_left_if_another_one_may_lead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "_UNANSWERED_FRACTION", 0.0001)
+@pytest.mark.parametrize("fraction", [0.0001, -1.0], ids=["after a while", "over while the loop was busy"])
+async def test_a_worker_that_is_frozen_is_left_if_another_one_may_lead(
+    monkeypatch: pytest.MonkeyPatch, fraction: float
+) -> None:
+    monkeypatch.setattr(silence, "_UNANSWERED_FRACTION", fraction)
     terms = {"heartbeat": 0.05, "session_timeout": 3600.0}
     with FakeWorker(ANYWHERE) as frozen, FakeWorker(ANYWHERE) as serving:
 
         async def serve() -> None:
             await frozen.welcome(**terms)
             await frozen.receive("ping")
-            await serving.welcome(session_timeout=3_600_000.0)
+            await serving.welcome(session_timeout=3_600_000.0, heartbeat=3600.0, ack_wait=3600.0)
             await serving.publish()
             await serving.farewell()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
+from inspect import Parameter, isfunction, signature
 from typing import Any
 
 import msgspec
@@ -57,8 +58,21 @@ LIES_OF_MAILBOXES: dict[str, set[str]] = {
 
 
 def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a piece by what is made of it."""
-    setattr(owner, name, make(getattr(owner, name)))
+    """Replace a piece by what is made of it, and what takes the same arguments."""
+    honest = getattr(owner, name)
+    told = make(honest)
+    if isfunction(honest):
+        _check_arguments(honest, told)
+        told.__wrapped__ = honest
+    setattr(owner, name, told)
+
+
+def _check_arguments(honest: Callable[..., Any], told: Callable[..., Any]) -> None:
+    """Raise TypeError if a call with all arguments of one function is no call of the other."""
+    parameters = signature(honest).parameters.values()
+    places = [None for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    names = [each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
+    signature(told, follow_wrapped=False).bind(*places, **dict.fromkeys(names))
 
 
 # ── Dead letters and failures ────────────────────────────────────────────────────────────────────────────
@@ -190,10 +204,10 @@ def _subscription_one_message_late() -> None:
 
 def _start_one_message_late() -> None:
     def make(honest: Any) -> Any:
-        async def subscribe(transaction: Transaction, change: Any) -> Subscribed:
+        async def subscribe(run: Any, change: Any, *, last_seq: int) -> Subscribed:
             if change.start_seq is None:
-                change = msgspec.structs.replace(change, start_seq=transaction.last_seq + 1)
-            answer: Subscribed = await honest(transaction, change)
+                change = msgspec.structs.replace(change, start_seq=last_seq + 1)
+            answer: Subscribed = await honest(run, change, last_seq=last_seq)
             return answer
 
         return subscribe

@@ -29,7 +29,6 @@ from bus.model.repository import (
     Committed,
     CommitWork,
     DeadLetter,
-    EndedRun,
     Erase,
     Erased,
     Group,
@@ -82,8 +81,10 @@ from bus.model.repository import (
 from .fake_budgets import answered, counted, erased, spent
 from .fake_founding import add_first
 from .fake_keyed import FakeKeyed
+from .fake_keys import change_keys
 from .fake_priorities import last_of_each, wants
 from .fake_removals import look, remove
+from .fake_runs import remove_runs, survey_runs
 
 
 class FakeLog:
@@ -162,20 +163,13 @@ class FakeLog:
             case ReleaseDue():
                 return self._release(change)
             case RemoveMessages():
-                gone = [seq for seq in sorted({*change.seqs}) if seq in self.messages and seq < self.last_seq]
-                for seq in gone:
-                    del self.by_id[key_of(self.messages.pop(seq))]
-                self.removed.update(gone)
-                return len(gone)
+                return self._remove_messages(change)
             case Erase():
                 return self._erase(change)
             case Remove():
                 return remove(self, change)
-            case RemoveRuns(ids, until):
-                old = [id for id in ids if id in self.runs and self.runs[id][1] <= until]
-                for id in old:
-                    del self.runs[id]
-                return len(old)
+            case RemoveRuns():
+                return remove_runs(self, change)
             case CommitWork():
                 answer = self._commit(change)
                 if isinstance(answer, Committed):
@@ -189,11 +183,7 @@ class FakeLog:
                 seqs = {seq for number in self.committed for seq in settled_by.get(number, ())}
                 self.mailboxes[state.mailbox_id] = state.without(seqs)
             case AddBot(bot):
-                assert bot.id not in self.bots
-                assert bot.name not in {other.name for other in self.bots.values()}
-                self.bots[bot.id] = bot
-                self.mailboxes[bot.id] = MailboxState(bot.id, self.last_seq)
-                return self.last_seq
+                return self._add_bot(bot)
             case SeenBot(bot_id, at):
                 if bot_id in self.bots:
                     self.bots[bot_id] = replace(self.bots[bot_id], last_seen_at=at)
@@ -212,7 +202,7 @@ class FakeLog:
             case RemoveDeadLetters():
                 return [seq for seq in change.seqs if self.dead_letters.pop((change.mailbox_id, seq), None)]
             case AddKey() | RevokeKeys() | NoteKeyUse():
-                self._change_keys(change)
+                change_keys(self, change)
             case AddSecurityEvents(events):
                 self.events.update({event.id: event for event in events})
             case RemoveSecurityEvents():
@@ -224,25 +214,19 @@ class FakeLog:
                 assert_never(change)
         return None
 
-    def _change_keys(self, change: AddKey | RevokeKeys | NoteKeyUse) -> None:
-        match change:
-            case AddKey(key):
-                for forgotten in change.forget:
-                    self.keys.pop(forgotten, None)
-                assert key.public_key not in self.keys
-                assert key.bot_id in self.bots
-                self.keys[key.public_key] = key
-                if change.replaces is not None:
-                    ends = {"replaced_by": key.public_key, "expires_at": change.replaced_until}
-                    self.keys[change.replaces] = replace(self.keys[change.replaces], **ends)
-            case RevokeKeys(public_keys, at):
-                for each in public_keys:
-                    if each in self.keys and self.keys[each].revoked_at is None:
-                        self.keys[each] = replace(self.keys[each], revoked_at=at)
-            case NoteKeyUse(used_at):
-                for each, at in used_at.items():
-                    if each in self.keys:
-                        self.keys[each] = replace(self.keys[each], last_used_at=at)
+    def _remove_messages(self, change: RemoveMessages) -> int:
+        gone = [seq for seq in sorted({*change.seqs}) if seq in self.messages and seq < self.last_seq]
+        for seq in gone:
+            del self.by_id[key_of(self.messages.pop(seq))]
+        self.removed.update(gone)
+        return len(gone)
+
+    def _add_bot(self, bot: BotRecord) -> int:
+        assert bot.id not in self.bots
+        assert bot.name not in {other.name for other in self.bots.values()}
+        self.bots[bot.id] = bot
+        self.mailboxes[bot.id] = MailboxState(bot.id, self.last_seq)
+        return self.last_seq
 
     def _remove_events(self, change: RemoveSecurityEvents) -> SecuritySpan:
         last_id = self._span().last_id
@@ -456,27 +440,9 @@ class FakeLog:
         return found[: request.messages_max]
 
     def survey_runs(self, survey: RunSurvey) -> SurveyedRuns:
-        workflows = sorted({workflow for workflow, _, _ in self.runs.values()})
-        later = (each for each in workflows if each > survey.after_workflow_id)
-        workflow_id = survey.workflow_id or next(later, None)
-        if workflow_id is None:
-            return SurveyedRuns(None, [])
-        numbers = {id: number for number, id in enumerate(self.runs)}
-        theirs = sorted(
-            (ended_at, numbers[id], id, steps)
-            for id, (workflow, ended_at, steps) in self.runs.items()
-            if workflow == workflow_id
-        )
-        newest = theirs[-survey.newest_max :] if survey.newest_max else theirs
-        found = [
-            EndedRun(id, (ended_at, number), steps, self._of_id(id))
-            for ended_at, number, id, steps in theirs
-            if (ended_at, number) > survey.after
-            and (ended_at < survey.before or (ended_at, number, id, steps) not in newest)
-        ]
-        return SurveyedRuns(workflow_id, found[: survey.runs_max])
+        return survey_runs(self, survey)
 
-    def _of_id(self, id: str) -> list[Surveyed]:
+    def of_id(self, id: str) -> list[Surveyed]:
         return [_surveyed(message) for (known, _), message in self.by_id.items() if known == id]
 
     def locate(self, seqs: Sequence[int]) -> list[Surveyed]:

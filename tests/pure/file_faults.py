@@ -14,7 +14,7 @@ __all__ = ["backlog_faults", "file_faults"]
 
 
 def file_faults(log: FakeLog, key: Callable[[str], str]) -> Iterator[str]:
-    """Say what is wrong; `key` gives the name of a mailbox."""
+    """Report what is wrong on disk; `key` returns the name of a mailbox."""
     for state in log.mailboxes.values():
         if state.mailbox_id not in log.bots and tuple(state.mailbox_id.split("/")) not in log.groups:
             yield f"the mailbox {state.mailbox_id} is on disk, and nobody has it"
@@ -30,7 +30,7 @@ def file_faults(log: FakeLog, key: Callable[[str], str]) -> Iterator[str]:
 
 
 def backlog_faults(mailbox: Mailbox, log: FakeLog) -> Iterator[str]:
-    """Say whether a mailbox counts other messages than those that wait."""
+    """Report a mailbox that counts other messages than those that wait."""
     if mailbox.group is not None or not mailbox.backlog.known:
         return
     waiting = Counter(
@@ -48,5 +48,5 @@ def backlog_faults(mailbox: Mailbox, log: FakeLog) -> Iterator[str]:
 
 
 def _counted(sender_bot_id: str, log: FakeLog) -> str:
-    """Give by whose id a message is counted: those of removed bots together."""
+    """Return the id by which a message is counted; removed bots are counted together."""
     return sender_bot_id if sender_bot_id in {*log.bots, WORKER_ID} else ""

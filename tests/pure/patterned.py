@@ -43,7 +43,7 @@ class Brought:
 
 
 def left_out(log: FakeLog) -> Iterator[str]:
-    """Say which bots do not have a channel that one of their patterns matches."""
+    """Report bots that do not have a channel that one of their patterns matches."""
     for bot_id, pattern in log.patterns:
         for channel in log.channels:
             if ChannelPattern(pattern).matches(channel) and (bot_id, channel) not in log.subscriptions:

@@ -112,13 +112,13 @@ class Promises:
     # ── What happened ────────────────────────────────────────────────────────────────────────────────────
 
     def name(self, bot_id: str) -> str:
-        """Give a bot's name; a removed one has one that is nobody else's."""
+        """Return a bot's name, or for a removed bot a name that is nobody else's."""
         if bot_id == WORKER_ID:
             return WORKER_NAME
         return self.log.bots[bot_id].name if bot_id in self.log.bots else f"removed {bot_id}"
 
     def key(self, mailbox_id: str) -> str:
-        """Give a mailbox's key."""
+        """Return a mailbox's key."""
         return mailbox_id if "/" in mailbox_id else self.name(mailbox_id)
 
     def note_sent(self, publication: Publication) -> Publication:
@@ -257,7 +257,7 @@ class Promises:
         self._forget_revived(key)
 
     def is_subscribed(self, bot: str, channel: str) -> bool:
-        """Tell whether a subscription by name is on disk."""
+        """Return True if a subscription by name is on disk."""
         stands = (each for each in self.log.subscriptions.values() if each.pattern is None)
         return any((self.name(each.bot_id), each.channel) == (bot, channel) for each in stands)
 
@@ -466,14 +466,14 @@ class Promises:
         return gone and any(gap.from_seq <= seq <= gap.to_seq for gap in self.gaps[key])
 
     def _is_taken_out(self, key: str, seq: int) -> bool:
-        """Tell whether an operator erased, purged or discarded it."""
+        """Return True if an operator erased, purged or discarded it."""
         return seq in self.log.erased or seq in self.purged[key] or (key, seq) in self.discarded
 
     def _is_dead(self, key: str, seq: int) -> bool:
         return any(dead == seq and self.key(mailbox_id) == key for mailbox_id, dead in self.log.dead_letters)
 
     def _owed(self, stored: LogMessage) -> list[str]:
-        """Give the keys of the mailboxes that a message was for, as far as anybody was told."""
+        """Return the keys of the mailboxes that a message was for, as far as anybody was told."""
         channel = stored.recipient_channel
         if channel is None:
             recipient = self.log.bots.get(stored.recipient_bot_id or "")
@@ -493,5 +493,5 @@ class Promises:
 
 
 def _wire_bytes(mailbox: Mailbox, seq: int) -> int:
-    """Give what a message that is in flight weighs."""
+    """Return the size in bytes of a message that is in flight."""
     return len(mailbox.outstanding._wires.get(seq, b""))

@@ -33,7 +33,7 @@ def looked_up(log: FakeLog, question: Question) -> Any:
 
 
 def given(core: Core, question: Question, answer: Any, moment: Moment) -> Sequence[Effect]:
-    """Give the core an answer, and return what follows."""
+    """Pass an answer to the core, and return its effects."""
     match question:
         case Read(request):
             return core.page_read(request, answer, moment)

@@ -17,7 +17,7 @@ __all__ = ["telling_faults"]
 def telling_faults(
     changes: Sequence[Change], written: Mapping[int, LogMessage], *, key: Callable[[str], str], wanted: bool
 ) -> Iterator[str]:
-    """Say where somebody else tells of the worker, or dead letters are not told where they are stored.
+    """Report where somebody else tells of the worker, or dead letters are not told where they are stored.
 
     What happens to events is not told: but after a crash it is not known of all messages whether they are some.
     """

@@ -163,8 +163,7 @@ def test_the_tap_is_for_those_who_may_listen_to_all_of_it(entry: str) -> None:
 def copied(worker: RuledWorker, *channels: str) -> list[bytes]:
     """Let ann publish, and return the topics of what the tap copies."""
     worker.say(b"ann", published(*map(ToChannel, channels)))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     effects = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     return [effect.topic for effect in effects if isinstance(effect, Tap)]
 

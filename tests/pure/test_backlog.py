@@ -66,8 +66,7 @@ def test_messages_that_are_on_their_way_to_the_disk_count() -> None:
 def test_what_the_disk_refused_counts_no_more() -> None:
     worker = world()
     worker.say(b"eve", published(*[ToBot(bot="bob")] * 3))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
     assert sent(worker, published(*[ToBot(bot="bob")] * 3))["seqs"] == [1, 2, 3]
 

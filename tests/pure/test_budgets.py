@@ -246,8 +246,7 @@ def test_the_end_of_a_thread_is_noted_and_told() -> None:
     _, first = sent(worker, b"ann", BOB, hops=0)
     effects = worker.core.receive(b"bob", published(ANN, reply_to=first["id"]), worker.moment)
     assert effects == []
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     effects = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     notes = [effect for effect in effects if isinstance(effect, Note)]
     expected = {"bot": "bob", "reply_to": first["id"], "deadline": None}

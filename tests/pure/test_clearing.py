@@ -61,8 +61,7 @@ def test_nothing_is_delivered_while_a_purge_is_on_its_way() -> None:
     worker = with_backlog(2)
     worker.say(b"s", remove(MailboxOf("b")))
     assert worker.commit() == []
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     assert worker.say(b"b", Nak(seqs=[1], delay=0.0)) == []
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     assert [value["counts"] for value in answers(said)] == [{"waiting": 2}]
@@ -75,8 +74,7 @@ def test_a_purge_that_is_not_stored_changes_nothing() -> None:
     worker = with_backlog(2)
     worker.say(b"s", remove(MailboxOf("b")))
     worker.commit()
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.say(b"b", Term(seqs=[1]))
     said = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
     assert [frame["code"] for frame in said if frame["op"] == "error"] == ["storage_full"]
@@ -183,9 +181,7 @@ def on_its_way(worker: Worker, what: Removable) -> Batch:
     """Let a removal be looked up, and return the batch that carries it out."""
     worker.say(b"s", remove(what, force=True))
     worker.commit()
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    return batch
+    return worker.next_batch()
 
 
 def test_a_bot_that_is_being_removed_is_unknown_and_its_name_is_reserved() -> None:
@@ -277,8 +273,7 @@ def test_what_is_published_while_a_channel_is_removed_creates_it_anew() -> None:
     worker.commit()
     worker.say(b"s", published(ToChannel(name="news")))
     worker.say(b"b", Subscribe(request=6, channel="news"))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.say(b"s", published(ToChannel(name="news")))
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     assert [value["done"] for value in answers(said)] == [True]
@@ -357,8 +352,7 @@ def test_a_channel_that_is_removed_twice_at_the_same_time_is_removed_once() -> N
     worker.say(b"s", remove(ChannelOf("work"), force=True))
     worker.commit()
     worker.say(b"s", remove(GroupOf("work", "team"), id=2, request=5, force=True))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.say(b"s", remove(ChannelOf("work"), id=3, request=6, force=True))
     worker.say(b"s", remove(GroupOf("work", "team"), id=4, request=7, force=True))
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
@@ -403,8 +397,7 @@ def test_nobody_asks_as_a_bot_that_is_being_removed() -> None:
     frame = remove(BotOf("ann"), force=True)
     worker.do(worker.core.receive(b"s", frame, worker.moment, worker.principal(ADMIN)))
     worker.commit()
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     hello = Hello(request=1, protocol=1, read_only=True)
     [refused] = worker.do(worker.core.receive(b"1", hello, worker.moment, worker.principal(ANN)))
     assert refused["code"] == "busy"

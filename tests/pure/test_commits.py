@@ -15,7 +15,7 @@ from .worker import ID, Worker, delivered, published
 
 
 def _receiver() -> tuple[Worker, list[int]]:
-    """Give a worker whose bot `a` has two messages in flight."""
+    """Return a worker whose bot `a` has two messages in flight."""
     worker = Worker()
     worker.hello("b", max_in_flight=0)
     worker.hello("a")
@@ -52,8 +52,7 @@ def test_a_commit_weighs_what_it_holds() -> None:
 def test_a_commit_that_is_repeated_while_the_disk_refuses_the_first_is_carried_out() -> None:
     worker, [first, second] = _receiver()
     worker.say(b"a", _commit(1, [first]))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.say(b"a", _commit(1, [first], request=8))
     [refused] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
     assert refused["code"] == "storage_full"
@@ -76,8 +75,7 @@ def test_two_commits_of_one_id_settle_nothing_of_each_other() -> None:
 def test_a_commit_on_what_is_damaged_is_told_so() -> None:
     worker, [first, second] = _receiver()
     worker.say(b"a", _commit(1, [first]))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     damaged = NotCommitted(RecordDamaged("workflow_runs", "id r"))
     applied = Applied([damaged, *[None] * (len(batch.changes) - 1)], batch.timestamp)
     [refused] = worker.do(worker.core.applied(batch, applied, worker.moment))

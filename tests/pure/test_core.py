@@ -80,8 +80,7 @@ def test_a_full_disk_refuses_and_nothing_stays() -> None:
     worker.hello("a")
     assert worker.say(b"a", publish(ToChannel("news"))) == []
     assert worker.say(b"a", Subscribe(request=5, channel="news", start="all")) == []
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     refused = frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
     assert [(frame["request"], frame["code"], frame["retry"]) for frame in refused] == [
         (9, "storage_full", True),
@@ -98,8 +97,7 @@ def test_a_registration_that_the_disk_refused_can_be_tried_again() -> None:
     hello = Hello(request=1, protocol=1, bot="a")
     assert worker.say(b"1", hello) == []
     assert worker.say(b"2", hello) == [], "a second one waits for the first"
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     refused = frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
     assert [frame["code"] for frame in refused] == ["storage_full", "storage_full"]
     assert [frame["op"] for frame in worker.hello("a")] == ["welcome"]
@@ -178,8 +176,7 @@ def test_what_could_not_be_sent_has_not_failed() -> None:
     for number in range(10):
         worker.say(b"gone %d" % number, Hello(request=1, protocol=1, bot="a", max_in_flight=10))
     worker.say(b"a", publish(ToBot(bot="a"), 2))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     queue = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     lost: list[bytes] = []
     while queue:
@@ -203,8 +200,7 @@ def test_what_was_sent_before_failed_with_its_connection() -> None:
     worker.hello("a", max_in_flight=10)
     for number in (1, 2):
         worker.say(b"a", publish(ToBot(bot="a"), number))
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
+        batch = worker.next_batch()
         queue = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     answer, delivery = queue
     assert isinstance(answer, Send)
@@ -223,8 +219,7 @@ def test_a_send_says_what_it_delivers(count: int) -> None:
     worker.hello("a")
     for number in range(6):
         worker.say(b"a", publish(ToBot(bot="a"), number, b'"%s"' % (b"x" * (3000 // count))))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     sends = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     told: list[int] = []
     for send in sends:

@@ -106,8 +106,7 @@ def test_a_full_disk_leaves_them_waiting() -> None:
     worker.say(b"a", published(ToBot(bot="a"), delay=1.0))
     worker.commit()
     worker.tick(1)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     assert frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment)) == []
     assert [message["seq"] for message in delivered(worker.settle(1))] == [1]
 

@@ -17,8 +17,7 @@ def done_in_a_minute(worker: Worker) -> set[type]:
     for _ in range(60):
         worker.tick(1.0)
         while worker.core.has_batch(worker.moment):
-            batch = worker.core.take_batch(worker.moment)
-            assert batch is not None
+            batch = worker.next_batch()
             done |= {type(change) for change in batch.changes}
             worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     return done & DUTIES

@@ -8,7 +8,7 @@ from bus.core.effects import Locate
 from bus.model.keys import Key, Purpose
 from bus.model.records import later
 from bus.model.repository import AddKey
-from bus.wire.frames import AddKeyFrame, Code, Hello, Ping, RevokeKeyFrame, ToBot
+from bus.wire.frames import AddKeyFrame, Hello, Ping, RevokeKeyFrame, ToBot
 
 from .keyed import ADMIN, ANN, BOB, KeyedWorker, public
 from .worker import TOKEN, published
@@ -101,9 +101,7 @@ def test_a_revocation_that_could_not_be_stored_changes_nothing() -> None:
     worker.comes(b"1", ANN)
     revoke = RevokeKeyFrame(request=4, bot="ann")
     worker.do(worker.core.receive(b"a", revoke, worker.moment, worker.principal(ADMIN)))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    [refused] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    [refused] = worker.refuse()
     assert (refused["code"], refused["request"]) == ("storage_full", 4)
     assert worker.says(b"1", Ping(), ANN)[0]["op"] == "pong"
 

@@ -49,7 +49,7 @@ from .worker import ID, Worker, delivered, published
 
 
 def listening(settings: Settings | None = None, credit: int = 100) -> Worker:
-    """Give a worker with a bot that is subscribed to its events, and has received those of its own coming."""
+    """Return a worker with a bot that is subscribed to its events and has received those of its own arrival."""
     worker = Worker(settings)
     worker.hello("eve", max_in_flight=credit)
     subscribe(worker, b"eve")
@@ -59,7 +59,7 @@ def listening(settings: Settings | None = None, credit: int = 100) -> Worker:
 
 
 def live(worker: Worker, seconds: int) -> list[dict[str, Any]]:
-    """Let time pass, with bots that are heard and a disk that answers at once; give what was sent."""
+    """Let time pass, with bots that are heard and a disk that answers at once; return what was sent."""
     said: list[dict[str, Any]] = []
     for _ in range(seconds):
         for session in worker.core.sessions:
@@ -74,7 +74,7 @@ def subscribe(worker: Worker, address: bytes, **fields: Any) -> None:
 
 
 def told(worker: Worker) -> list[WorkerEvent]:
-    """Give the events in the log that were not given before."""
+    """Return the events in the log that were not returned before."""
     seen = getattr(worker, "seen", 0)
     worker.seen = worker.log.last_seq  # type: ignore[attr-defined]
     found: list[WorkerEvent] = []
@@ -331,8 +331,7 @@ def test_dead_letters_are_told_in_the_transaction_that_stores_them() -> None:
     live(worker, 1)
     worker.say(b"ann", Term(seqs=worker.in_flight(b"ann")))
     worker.tick(1)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     kinds = [change.lots[0].message_type for change in batch.changes if hasattr(change, "lots")]
     assert any(isinstance(change, AddDeadLetters) for change in batch.changes)
     assert kinds == ["dead_letters.added"]
@@ -423,9 +422,7 @@ def test_full_storage_is_told_when_there_is_room_again() -> None:
     since = worker.moment.wall
     worker.say(b"eve", published(ToBot(bot="eve")))
     for _ in range(3):
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
-        worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+        worker.refuse()
         assert not worker.core._events.is_due(worker.now + 4), "it does not try again and again"
         worker.tick(10)
     live(worker, 10)
@@ -452,8 +449,7 @@ def test_what_happened_while_nothing_could_be_written_is_told_later() -> None:
     for _ in range(3):
         worker.do(worker.core.note(_opened("ann"), worker.moment))
         worker.tick(11)
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
+        batch = worker.next_batch()
         worker.do(worker.core.note(_opened("ann"), worker.moment))
         worker.do(worker.core.failed(batch, Code.BUSY, "busy", worker.moment))
     live(worker, 30)

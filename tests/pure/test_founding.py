@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bus.settings import Limits, Settings
-from bus.wire.frames import Code, Commit, Publication, Publish, Subscribe, ToBot, ToChannel, WillFrame
+from bus.wire.frames import Commit, Publication, Publish, Subscribe, ToBot, ToChannel, WillFrame
 from bus.wire.removing_frames import ChannelOf
 
 from .ruled import RuledWorker
@@ -176,9 +176,7 @@ def test_whoever_creates_what_another_bot_was_refused_has_created_it() -> None:
 def test_what_cannot_be_stored_counts_to_no_limit() -> None:
     worker = house(Settings(limits=Limits(channels_max=1)))
     worker.say(b"ann", published(NEWS))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    said = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "no room", worker.moment))
+    said = worker.refuse()
     assert codes(said) == ["storage_full"]
     assert publish(worker, OTHER) == []
     assert channels(worker) == {"other"}

@@ -118,8 +118,7 @@ def test_a_value_that_is_put_during_a_sweep_is_not_forgotten() -> None:
     tick(worker, 0)
     worker.now += 5
     worker.core.tick(worker.moment)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.core.waking.keyed.expect(3.0)
     worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     assert len(tick(worker, 3)) == 1
@@ -133,8 +132,7 @@ def test_it_is_swept_again_at_once_if_there_is_more_and_later_if_it_failed() -> 
     assert len(tick(worker, 0)) == 1
     worker.now += 60
     worker.core.tick(worker.moment)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     assert any(isinstance(change, SweepKeyed) for change in batch.changes)
     worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment)
     assert tick(worker, 1) == []

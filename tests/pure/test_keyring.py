@@ -203,9 +203,7 @@ def test_a_key_that_could_not_be_stored_is_unknown_and_may_be_tried_again() -> N
     worker.comes(b"a", ADMIN)
     frame = AddKeyFrame(request=2, bot="carl", public_key=public(9))
     worker.do(worker.core.receive(b"a", frame, worker.moment, worker.principal(ADMIN)))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    [refused] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    [refused] = worker.refuse()
     assert refused["code"] == "storage_full"
     assert worker.principal(public(9)) is None
     [answer] = worker.says(b"a", frame, ADMIN)
@@ -464,8 +462,6 @@ def test_a_revocation_that_was_not_stored_leaves_the_key_as_it_was() -> None:
     worker.do(
         worker.core.receive(b"a", RevokeKeyFrame(request=5, bot="ann"), worker.moment, worker.principal(ADMIN))
     )
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    worker.refuse()
     [answer] = worker.says(b"1", AddKeyFrame(request=6, bot="ann", public_key=new, replaces=ANN), ANN)
     assert answer["op"] == "ok"

@@ -109,9 +109,7 @@ def test_what_could_not_be_stored_ends_nothing(first: str, second: str) -> None:
     race.end("ann", ANN, first)
     if first == "removed":
         race.commit()
-    batch = race.core.take_batch(race.moment)
-    assert batch is not None
-    race.do(race.core.failed(batch, Code.STORAGE_FULL, "the disk is full", race.moment))
+    race.refuse()
     race.end("admin", ADMIN, second)
     race.finish()
     assert race.admins() == [ANN]

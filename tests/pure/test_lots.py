@@ -63,8 +63,7 @@ def test_frames_of_one_sender_are_a_lot_in_the_order_in_which_they_were_sent() -
     for number in range(10):
         worker.say(b"ann", numbered(ToBot(bot="reader"), number))
         worker.say(b"bob", numbered(ToBot(bot="reader"), 100 + number))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     [change] = [change for change in batch.changes if isinstance(change, AddMessages)]
     assert [len(lot.ids) for lot in change.lots] == [10, 10]
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))

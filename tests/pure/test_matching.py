@@ -9,7 +9,7 @@ import pytest
 from bus.model.patterns import ChannelPattern, channel_pattern_fault
 from bus.model.records import EVENTS_CHANNEL
 from bus.settings import Limits, Settings
-from bus.wire.frames import Ack, Code, Commit, Publication, RemoveFrame, StartAt, Subscribe, ToChannel, Unsubscribe
+from bus.wire.frames import Ack, Commit, Publication, RemoveFrame, StartAt, Subscribe, ToChannel, Unsubscribe
 from bus.wire.removing_frames import ChannelOf, GroupOf, Removable, SubscriptionOf
 
 from .ruled import RuledWorker
@@ -168,8 +168,7 @@ def test_a_start_at_a_seq_leaves_out_what_is_before(worker: Worker) -> None:
 def test_a_start_in_the_past_survives_a_crash_before_memory_goes_back(worker: Worker) -> None:
     publish(worker, "orders.a", "orders.b")
     worker.say(b"ann", Subscribe(request=2, channel="orders.*", start="all"))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.log.apply(batch.changes)
     worker.restart()
     assert came(worker.hello("ann")) == [("orders.a", 1), ("orders.b", 2)]
@@ -195,9 +194,7 @@ def test_subscribing_again_changes_nothing(worker: Worker) -> None:
 
 def test_nothing_is_brought_if_the_disk_is_full(worker: Worker) -> None:
     worker.say(b"ann", Subscribe(request=2, channel="orders.*", start="all"))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    [error] = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment))
+    [error] = worker.refuse()
     assert error["code"] == "storage_full"
     assert publish(worker, "orders.a") == []
     assert subscribe(worker, "ann", "orders.*", start="all")["channels"] == 1
@@ -347,9 +344,7 @@ def test_a_channel_that_was_to_be_removed_and_stays_comes_by_a_pattern_of_meanwh
     worker.say(b"ann", Subscribe(request=2, channel="orders.*"))
     worker.found(looked)
     worker.commit()
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))
+    worker.refuse()
     worker.settle(1)
     assert subscriptions(worker, "ann") == {"orders.a": "orders.*"}
 

@@ -50,8 +50,7 @@ def test_a_dead_letter_of_a_channel_that_was_left_is_delivered_when_it_is_tried_
         joined(worker, group="team" if since == "joined in a group" else None)
     said = worker.say(b"eve", RetryDeadLetters(request=4, bot="bob", seqs=[1]))
     if crash:
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
+        batch = worker.next_batch()
         worker.log.apply(batch.changes)
         worker.restart()
         worker.hello("bob")

@@ -17,7 +17,7 @@ from bus.model.events import (
 from bus.model.records import RecoveredRun, RunStatus, RunSummary
 from bus.model.repository import Recovered, Started
 from bus.settings import Delivery, Settings
-from bus.wire.frames import Code, Goodbye, Term, ToBot
+from bus.wire.frames import Goodbye, Term, ToBot
 
 from .worker import Worker, delivered, published
 
@@ -98,9 +98,7 @@ def test_dead_letters_that_are_not_stored_are_not_remembered() -> None:
     worker.say(b"ann", published(ToBot(bot="ann")))
     [message] = delivered(worker.commit())
     worker.say(b"ann", Term(seqs=[message["seq"]], reason="no", request=4))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
-    worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "no room", worker.moment))
+    worker.refuse()
     assert types(worker) == ["session.opened", "storage.full"]
     worker.settle(10)
     assert types(worker) == ["session.opened", "storage.full", "dead_letters.added"]

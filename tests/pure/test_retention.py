@@ -190,8 +190,7 @@ def test_a_full_disk_ends_the_sweep_and_the_next_one_goes_on() -> None:
     worker = world(messages_max=2)
     send(worker, *[ToChannel("news")] * 6)
     worker.tick(1)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     assert frames(worker.core.failed(batch, Code.STORAGE_FULL, "full", worker.moment)) == []
     assert len(worker.log.messages) == 6
     worker.settle(3)
@@ -260,8 +259,7 @@ def test_what_waits_for_its_end_of_a_channel_that_was_left_is_saved_with_its_rem
 def being_removed(worker: Worker) -> Batch:
     """Go on until messages are being removed."""
     worker.tick(1)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     assert any(isinstance(change, RemoveMessages) for change in batch.changes)
     return batch
 

@@ -394,8 +394,7 @@ def test_what_a_commit_settles_is_left_alone(how: str) -> None:
     worker = Worker(settings(max_deliver=1, ack_wait_seconds=5.0))
     seq = holding(worker)
     committing(worker, seq)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     if how == "vanishes":
         worker.do(worker.core.unreachable(b"b", worker.moment))
         worker.say(b"other", Hello(request=1, protocol=1, bot="b"))
@@ -417,8 +416,7 @@ def test_what_a_refused_commit_would_have_settled_comes_again() -> None:
     worker = Worker(settings(max_deliver=1))
     seq = holding(worker)
     committing(worker, seq)
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     worker.do(worker.core.unreachable(b"b", worker.moment))
     worker.say(b"other", Hello(request=1, protocol=1, bot="b"))
     said = worker.do(worker.core.failed(batch, Code.STORAGE_FULL, "the disk is full", worker.moment))

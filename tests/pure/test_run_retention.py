@@ -48,8 +48,7 @@ def removals(worker: Worker, seconds: float) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     worker.tick(seconds)
     while worker.core.has_batch(worker.moment):
-        batch = worker.core.take_batch(worker.moment)
-        assert batch is not None
+        batch = worker.next_batch()
         found += [change.run_ids for change in batch.changes if isinstance(change, RemoveRuns)]
         worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     return found

@@ -20,8 +20,7 @@ def world() -> Worker:
 
 def sweep(worker: Worker) -> tuple[list[Any], list[dict[str, Any]]]:
     """Write what is to be written; return what that was, and what was sent."""
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     said = worker.do(worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment))
     return batch.changes, said
 

@@ -87,8 +87,7 @@ def test_a_channel_a_group_and_the_tap_say_it() -> None:
     worker.commit()
     worker.do(worker.core.tap_topic(b"channel/news\0", worker.moment, wanted=True))
     worker.say(b"eve", published(ToChannel("news")))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     effects = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     taps = [msgspec.json.decode(effect.frame) for effect in effects if isinstance(effect, Tap)]
     assert bits(taps) == [True]

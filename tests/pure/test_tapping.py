@@ -18,7 +18,7 @@ TICK = 0.0625
 
 
 def started(settings: Settings | None = None) -> Worker:
-    """Give a worker with a bot, that has ticked before."""
+    """Return a worker that has ticked before, with a bot."""
     worker = Worker(settings)
     worker.hello("a")
     assert told(worker) == []
@@ -50,8 +50,7 @@ def told(worker: Worker, seconds: float = TICK) -> list[tuple[str, int]]:
 def speak(worker: Worker, channel: str, number: int) -> list[bytes]:
     """Publish and commit; give the topics of the copies."""
     worker.say(b"a", publish(ToChannel(channel), number))
-    batch = worker.core.take_batch(worker.moment)
-    assert batch is not None
+    batch = worker.next_batch()
     effects = worker.core.applied(batch, worker.log.apply(batch.changes), worker.moment)
     return [effect.topic for effect in effects if isinstance(effect, Tap)]
 

@@ -95,11 +95,11 @@ class Worker:
         return [(change, self.log.look(change)) for change in looking]
 
     def found(self, looked: Sequence[tuple[Remove, Looked]]) -> list[dict[str, Any]]:
-        """Tell the core what was found."""
+        """Pass what was found to the core; return what was sent."""
         return [frame for each in looked for frame in self.do(self.core.looked_up(*each, self.moment))]
 
     def do(self, effects: Sequence[Effect]) -> list[dict[str, Any]]:
-        """Read what is to be read, and give what was sent."""
+        """Read what is to be read, and return what was sent."""
         said = frames(effects)
         for effect in effects:
             match effect:
@@ -138,19 +138,19 @@ class Worker:
         return said
 
     def in_flight(self, address: bytes) -> list[int]:
-        """Give what a session has in flight."""
+        """Return the seqs that a session has in flight."""
         session = self.core.sessions.get(address)
         assert session is not None
         return sorted(session.in_flight)
 
 
 def frames(effects: Sequence[Effect]) -> list[dict[str, Any]]:
-    """Give the frames that are sent."""
+    """Return the frames that are sent."""
     return [msgspec.json.decode(effect.frame) for effect in effects if isinstance(effect, Send)]
 
 
 def published(*recipients: ToBot | ToChannel, request: int = 9, **fields: Any) -> Publish:
-    """Give a publish frame with a message to each."""
+    """Return a publish frame with a message to each."""
     return Publish(
         request=request,
         messages=[
@@ -161,7 +161,7 @@ def published(*recipients: ToBot | ToChannel, request: int = 9, **fields: Any) -
 
 
 def delivered(said: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the messages that were delivered."""
+    """Return the messages that were delivered."""
     return [message for frame in said if frame["op"] == "deliver" for message in frame["messages"]]
 
 

@@ -36,7 +36,7 @@ async def fill_and_empty(log: MessageLog) -> None:
 
 
 async def compact(log: MessageLog) -> int:
-    """Give everything back; return how many portions that took."""
+    """Free all pages that can be freed; return how many portions that took."""
     portions = 1
     while (await log.compact(dry_run=False)).free_bytes:
         portions += 1

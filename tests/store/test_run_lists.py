@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def plan(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[WorkflowStore], Awaitable[Any]]
 ) -> list[str]:
-    """Give how SQLite carries out what a question asks."""
+    """Return how SQLite carries out what a question asks."""
     asked: list[tuple[str, Sequence[Any]]] = []
     execute_fetchall = Reader.execute_fetchall
 

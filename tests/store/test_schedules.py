@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bus.model.occurrences import CronTimes, IntervalTimes
-from bus.model.records import WORKER_ID, WORKER_NAME, GlobalOwner, WorkflowDefinition
-from bus.model.repository import Started, StartScheduled, Store
-from bus.model.schedules import WorkflowSchedule
 from store import open_store
 
+from ..contract.store.schedules import CRON, INTERVAL, Clock, W, start_due
+
 pytestmark = pytest.mark.anyio
-
-W = WorkflowDefinition(id="w", name="w", owner=GlobalOwner())
-
-CRON = WorkflowSchedule(id="cron", workflow_id="w", times=CronTimes(line="* * * * *"))
-INTERVAL = WorkflowSchedule(id="interval", workflow_id="w", times=IntervalTimes(seconds=60))
-
-
-class Clock:
-    now = datetime(2026, 6, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-async def start_due(store: Store) -> Started:
-    [started] = (await store.log.apply([StartScheduled(100, WORKER_ID, WORKER_NAME, "")])).answers
-    assert isinstance(started, Started)
-    return started
 
 
 async def test_a_schedule_that_cannot_be_read_any_more_stops_alone(path: Path) -> None:

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from bus.errors import InvalidValue
 from bus.model import occurrences
-from bus.model.occurrences import CronTimes, IntervalTimes
-from bus.model.records import WORKER_ID, WORKER_NAME, CronTrigger, GlobalOwner, WorkflowDefinition
-from bus.model.repository import Started, StartScheduled, Store
+from bus.model.occurrences import IntervalTimes
+from bus.model.records import CronTrigger, GlobalOwner, WorkflowDefinition
+from bus.model.repository import Store
 from bus.model.schedules import WorkflowSchedule
 
 from ..conftest import StorePlace
+from .schedules import CRON, INTERVAL, Clock, W, start_due
 
 pytestmark = pytest.mark.anyio
-
-W = WorkflowDefinition(id="w", name="w", owner=GlobalOwner())
-
-CRON = WorkflowSchedule(id="cron", workflow_id="w", times=CronTimes(line="* * * * *"))
-INTERVAL = WorkflowSchedule(id="interval", workflow_id="w", times=IntervalTimes(seconds=60))
-
-
-class Clock:
-    now = datetime(2026, 6, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-async def start_due(store: Store) -> Started:
-    [started] = (await store.log.apply([StartScheduled(100, WORKER_ID, WORKER_NAME, "")])).answers
-    assert isinstance(started, Started)
-    return started
 
 
 def _told(store: Store) -> list[str]:
