@@ -14,7 +14,6 @@ in `bus.Bot`. The session is kept while the program does something else, and any
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import sys
@@ -31,6 +30,7 @@ from anyio.from_thread import BlockingPortal
 
 from . import bot as asynchronous
 from .client.draft import Draft, PublishOptions, ReplyOptions, SendOptions
+from .client.home import running_loops
 from .client.keyed import KeyedValue
 from .client.message import Message
 from .client.requesting import Gathered, Inquiry
@@ -448,12 +448,9 @@ class _Called(Generic[T]):
 
 
 def _check_loop() -> None:
-    """Raise RuntimeError in the thread of a running event loop, but for that of a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if "ipykernel" not in sys.modules:
+    """Raise RuntimeError in the thread of a running event loop, but for that of a notebook, which is of asyncio."""
+    loop, trio = running_loops()
+    if trio is not None or (loop is not None and "ipykernel" not in sys.modules):
         raise RuntimeError(
             "this thread runs an event loop, which a synchronous call would stop: use bus.connect and await, or"
             " call from another thread, with anyio.to_thread.run_sync"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import anyio
 
-__all__ = ["Event", "Home"]
+__all__ = ["Event", "Home", "running_loops"]
 
 
 class Event(Protocol):
@@ -52,7 +52,7 @@ class Home:
 
     def enter(self) -> None:
         """Note that this is the place."""
-        self._process, self._generation, self._place = os.getpid(), _generation, _place()
+        self._process, self._generation, self._place = os.getpid(), _generation, running_loops()
         self._thread, self._thread_id = threading.current_thread().name, threading.get_ident()
         if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
             self._loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ class Home:
             # Faster than to ask for the running loop, which costs a system call before Python 3.12. The thread that
             # runs a loop of asyncio runs no other one meanwhile, except one of trio.
             return threading.get_ident() == self._thread_id and self._loop.is_running()
-        return _place() == self._place
+        return running_loops() == self._place
 
 
 _generation = object()
@@ -130,8 +130,8 @@ class _Future:
         return self._future
 
 
-def _place() -> tuple[Any, Any]:
-    """Return the run of asyncio, of trio, or of both if one runs inside the other. It has one thread."""
+def running_loops() -> tuple[Any, Any]:
+    """Return the runs of asyncio and of trio in this thread; None for one that has none here."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

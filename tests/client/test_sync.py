@@ -11,6 +11,7 @@ from types import ModuleType
 
 import msgspec
 import pytest
+import trio
 
 import bus
 from bus.testing import Worker
@@ -215,6 +216,28 @@ def test_it_is_refused_where_it_would_stop_a_loop(connect: Connects, in_a_notebo
             ada.call(calls_itself)
         in_a_notebook()
         assert asyncio.run(sends(ada)) == 1
+
+
+def test_it_is_refused_where_it_would_stop_a_loop_of_trio(
+    connect: Connects, in_a_notebook: Callable[[], None]
+) -> None:
+    with connect("ada") as ada:
+
+        async def send() -> None:
+            with pytest.raises(RuntimeError, match=r"runs an event loop.*use bus\.connect and await"):
+                ada.send("ada", 1)
+            with pytest.raises(RuntimeError, match="runs an event loop"):
+                connect("ben")
+            await trio.to_thread.run_sync(ada.send, "ada", "from a thread beside it")
+
+        async def again() -> None:
+            ada.send("ada", 1)
+
+        trio.run(send)
+        in_a_notebook()  # its loop, which runs all the time, is one of asyncio
+        with pytest.raises(RuntimeError, match="runs an event loop"):
+            trio.run(again)
+        assert [stored.body for stored in ada.history(between=("ada", "ada"))] == ["from a thread beside it"]
 
 
 def test_a_message_says_what_is_left_of_its_thread(connect: Connects) -> None:
